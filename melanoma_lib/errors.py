@@ -1,0 +1,45 @@
+"""Errors a user can mend: each message says what was expected, what came and what to do."""
+
+
+class KitError(Exception):
+    """Root of every error the kit raises on purpose; the command line prints it without a traceback."""
+
+
+class SettingsError(KitError, ValueError):
+    """A setting is unknown, ill-typed or contradicts another one."""
+
+
+class DataError(KitError, ValueError):
+    """A data source, table or folder is not what it should be."""
+
+
+class UnknownValueError(DataError):
+    """A table holds a site, sex or diagnosis that the kit does not know."""
+
+
+class MissingImagesError(DataError):
+    """The table names images that are not on disk."""
+
+
+class CorruptImageError(DataError):
+    """An image file cannot be decoded."""
+
+
+class StraddlingGroupError(DataError):
+    """A patient or lesion would fall into more than one split."""
+
+
+class DownloadError(KitError):
+    """A data set could not be fetched, or what came fails its checksum."""
+
+
+class WeightsUnavailableError(KitError):
+    """Pretrained weights were asked for and are not to be had here."""
+
+
+class RunError(KitError):
+    """A run directory is incomplete, foreign or not a run at all."""
+
+
+class ForeignThresholdError(RunError):
+    """An operating point was chosen for another model or other predictions."""
