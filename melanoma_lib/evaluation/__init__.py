@@ -1,0 +1,44 @@
+"""How good is a classifier, how sure are we, and for whom: arrays in, numbers and figures out; no files.
+
+Names are loaded on first use, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
+
+_HOMES = {
+    "operating": ("OperatingCurve", "OperatingPoint"),
+    "intervals": (
+        "DeLongResult",
+        "Interval",
+        "bootstrap_gain",
+        "bootstrap_intervals",
+        "bootstrap_replicates",
+        "delong_test",
+        "resample_groups",
+        "wilson_interval",
+    ),
+    "calibration": (
+        "Calibrator",
+        "bootstrap_calibration",
+        "brier_score",
+        "calibration_slope_intercept",
+        "expected_calibration_error",
+        "reliability_bins",
+    ),
+    "subgroups": ("subgroup_table",),
+    "summary": ("evaluate_predictions", "summary_table"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from the module that holds it (PEP 562)."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

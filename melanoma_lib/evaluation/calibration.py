@@ -1,0 +1,258 @@
+"""From scores to risks one can act on, and how far a risk can be believed."""
+
+import warnings
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, logit
+
+from melanoma_lib.evaluation.inputs import check_fraction, check_scores, check_targets
+from melanoma_lib.evaluation.intervals import BLOCK, Interval, group_codes, resample_groups, wilson_interval
+
+RISK_FLOOR = 1e-7  # risks are kept this far from 0 and 1 before their logit is taken: float32 sigmoids reach both
+
+
+class Recalibration(NamedTuple):
+    """Slope and intercept of the logistic regression of the answers on the logits; 1 and 0 if calibrated."""
+
+    slope: float
+    intercept: float
+
+
+def fit_logistic(
+    x: NDArray[np.float64], y: NDArray[np.float64], weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Slopes and intercepts of many weighted logistic regressions on one variable, by damped Newton steps.
+
+    Args:
+        x: the variable, shape ``(N,)``, not constant.
+        y: answers in [0, 1], shape ``(N,)``; fractions are allowed.
+        weights: how much each case counts in each regression, shape ``(B, N)``, at least 0.
+
+    Returns:
+        Slopes and intercepts, shape ``(B,)`` each; NaN where a cut on ``x`` separates the classes, because the
+        likelihood then has no maximum (Albert and Anderson 1984; in one dimension the check below is exact).
+    """
+    centre, scale = x.mean(), x.std()
+    design = np.stack([(x - centre) / scale, np.ones_like(x)])  # (2, N)
+    products = (design[:, None] * design[None]).reshape(4, -1).T  # (N, 4) for the curvature
+    coefficients = np.full((len(weights), 2), np.nan)
+    fits = _overlap(x, weights * y, weights * (1 - y))
+    w = weights[fits] / weights[fits].sum(axis=1, keepdims=True)
+
+    def loss(beta: NDArray[np.float64]) -> NDArray[np.float64]:
+        eta = beta @ design  # (B, N)
+        return (w * (np.logaddexp(0, eta) - y * eta)).sum(axis=1)
+
+    beta = np.stack([np.zeros(len(w)), logit(w @ y)], axis=1)  # (B, 2), the prevalence as start
+    current = loss(beta)
+    for _ in range(100):
+        p = expit(beta @ design)
+        gradient = (w * (p - y)) @ design.T  # (B, 2)
+        # The tiny ridge keeps the solve regular where risks saturate; it slows the step but does not move the goal.
+        curvature = (w * p * (1 - p) @ products).reshape(-1, 2, 2) + 1e-14 * np.eye(2)
+        step = np.linalg.solve(curvature, gradient[:, :, None])[:, :, 0]
+        candidate = loss(beta - step)
+        while (worse := candidate > current + 1e-12).any():  # Newton overshoots where the loss is flat
+            step[worse] /= 2
+            candidate = loss(beta - step)
+        beta, current = beta - step, candidate
+        if np.abs(step).max(initial=0) < 1e-8:  # the error left is of the order of its square
+            coefficients[fits] = beta
+            break
+    else:
+        raise ValueError(f"logistic regression did not converge in 100 steps; last step {np.abs(step).max():.3g}")
+    slope = coefficients[:, 0] / scale
+    return slope, coefficients[:, 1] - slope * centre
+
+
+def _overlap(x: NDArray[np.float64], ones: NDArray[np.float64], zeros: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether no cut on ``x`` separates what counts as one from what counts as zero; weights ``(B, N)`` to ``(B,)``."""
+    lowest_one, highest_one = np.where(ones > 0, x, np.inf).min(axis=1), np.where(ones > 0, x, -np.inf).max(axis=1)
+    lowest_zero, highest_zero = np.where(zeros > 0, x, np.inf).min(axis=1), np.where(zeros > 0, x, -np.inf).max(axis=1)
+    return (lowest_one < highest_zero) & (lowest_zero < highest_one)
+
+
+@dataclass(frozen=True)
+class Calibrator:
+    """Logistic recalibration: ``risk = sigmoid(slope * logit + intercept)`` (Cox 1958, Platt 1999).
+
+    Both numbers are needed: a focal loss or a weighted sampler shifts the logits, and a temperature cannot undo a shift.
+
+    Args:
+        slope: below 1 where the model is too sure of itself.
+        intercept: on the log-odds scale.
+
+    Example:
+        >>> float(Calibrator(slope=0.5, intercept=0.0).risk(np.array([0.0]))[0])
+        0.5
+    """
+
+    slope: float
+    intercept: float
+
+    @classmethod
+    def fit(cls, logits: ArrayLike, targets: ArrayLike) -> "Calibrator":
+        """Fit on validation predictions by maximum likelihood in float64.
+
+        Where a cut on the logits separates the classes, no maximum exists; the answers are then smoothed after Platt
+        (1999), to (P + 1) / (P + 2) for P melanomas and 1 / (Q + 2) for Q others, and a UserWarning says so. A falling
+        slope, which turns the ranking upside down, warns as well.
+
+        Args:
+            logits: shape ``(N,)``, finite, at least two distinct values.
+            targets: 1 melanoma, 0 not; shape ``(N,)``, both classes present.
+
+        Raises:
+            ValueError: for NaN, infinite, empty, one-class or mismatched input, or logits that are all equal.
+        """
+        answers = check_targets(targets)
+        x = check_scores(logits, answers.size, "logits")
+        if x.min() == x.max():
+            raise ValueError(f"logits: expected at least two distinct values, got {x[0]} throughout; nothing to calibrate")
+        y, equal = answers.astype(np.float64), np.ones((1, x.size))
+        if not _overlap(x, equal * y, equal * (1 - y))[0]:
+            n_melanomas, n_others = int(answers.sum()), int((~answers).sum())
+            y = np.where(answers, (n_melanomas + 1) / (n_melanomas + 2), 1 / (n_others + 2))
+            warnings.warn(
+                f"the logits separate {n_melanomas} melanomas from {n_others} others without error, so the slope has no "
+                "maximum-likelihood value; calibrated on Platt's smoothed answers instead. Risks rest on that choice: "
+                "get more validation cases.",
+                stacklevel=2,
+            )
+        slope, intercept = (float(values[0]) for values in fit_logistic(x, y, equal))
+        if slope <= 0:
+            warnings.warn(
+                f"calibration slope {slope:.3g} is not positive: higher logits go with fewer melanomas, so the risk "
+                "reverses the model's ranking. Check the labels and the training before using it.",
+                stacklevel=2,
+            )
+        return cls(slope, intercept)
+
+    def risk(self, logits: ArrayLike) -> NDArray[np.float64]:
+        """Calibrated risk in [0, 1] of logits of any shape."""
+        return expit(self.slope * np.asarray(logits, dtype=np.float64) + self.intercept)
+
+    def to_dict(self) -> dict[str, float]:
+        """Fit for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, numbers: dict[str, float]) -> "Calibrator":
+        """Undo `to_dict`.
+
+        Raises:
+            ValueError: if the keys are not slope and intercept, or a value is not finite.
+        """
+        if set(numbers) != {"slope", "intercept"} or not np.isfinite(list(numbers.values())).all():
+            raise ValueError(f"calibrator: expected finite 'slope' and 'intercept', got {numbers}")
+        return cls(float(numbers["slope"]), float(numbers["intercept"]))
+
+
+def _risk_and_answers(risk: ArrayLike, targets: ArrayLike, both: bool) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    answers = check_targets(targets, both_classes=both)
+    return check_scores(risk, answers.size, "risk", unit_interval=True), answers
+
+
+def brier_score(risk: ArrayLike, targets: ArrayLike) -> float:
+    """Mean squared distance between risk and answer (Brier 1950); always saying the prevalence p scores p (1 - p).
+
+    Raises:
+        ValueError: for risks outside [0, 1], or NaN, empty or mismatched input.
+    """
+    values, answers = _risk_and_answers(risk, targets, both=False)
+    return float(np.mean((values - answers) ** 2))
+
+
+def calibration_slope_intercept(risk: ArrayLike, targets: ArrayLike) -> Recalibration:
+    """Fit the answers on the logit of the risk; a slope of 1 and an intercept of 0 mean calibrated.
+
+    Both come from the one joint fit (Cox 1958), so ``sigmoid(slope * logit(risk) + intercept)`` is the better risk.
+    A slope below 1 means risks too extreme. Risks are first kept 1e-7 away from 0 and 1.
+
+    Returns:
+        Slope and intercept; NaN where risks separate the classes without error or are all equal (no finite fit).
+
+    Raises:
+        ValueError: for risks outside [0, 1], or NaN, empty, one-class or mismatched input.
+    """
+    values, answers = _risk_and_answers(risk, targets, both=True)
+    x = logit(np.clip(values, RISK_FLOOR, 1 - RISK_FLOOR))
+    if x.min() == x.max():
+        return Recalibration(np.nan, np.nan)
+    slope, intercept = fit_logistic(x, answers.astype(np.float64), np.ones((1, x.size)))
+    return Recalibration(float(slope[0]), float(intercept[0]))
+
+
+def bootstrap_calibration(
+    risk: ArrayLike, targets: ArrayLike, groups: ArrayLike, n: int = 500, seed: int = 0, level: float = 0.95
+) -> dict[str, Interval]:
+    """Intervals of "slope" and "intercept" of `calibration_slope_intercept`, resampling whole groups.
+
+    Every resample is a fit of its own, hence fewer of them than in `bootstrap_intervals`.
+
+    Raises:
+        ValueError: for risks outside [0, 1], or NaN, empty, one-class or mismatched input.
+    """
+    check_fraction(level, "level")
+    values, answers = _risk_and_answers(risk, targets, both=True)
+    codes, n_groups = group_codes(groups, answers.size)
+    sample = calibration_slope_intercept(values, answers)
+    x, y = logit(np.clip(values, RISK_FLOOR, 1 - RISK_FLOOR)), answers.astype(np.float64)
+    if np.isnan(sample.slope):
+        return dict.fromkeys(("slope", "intercept"), Interval(np.nan, np.nan, np.nan))
+    block = max(1, BLOCK // 4 // answers.size)
+    fits = [fit_logistic(x, y, weights[:, codes].astype(np.float64)) for weights in resample_groups(n_groups, n, seed, block)]
+    slopes, intercepts = (np.concatenate(parts) for parts in zip(*fits, strict=True))
+    return {
+        "slope": Interval.from_replicates(sample.slope, slopes, level),
+        "intercept": Interval.from_replicates(sample.intercept, intercepts, level),
+    }
+
+
+def reliability_bins(
+    risk: ArrayLike, targets: ArrayLike, bins: int = 10, strategy: str = "quantile", level: float = 0.95
+) -> pd.DataFrame:
+    """Observed share of melanomas where the risk says so much.
+
+    Args:
+        risk: shape ``(N,)``, in [0, 1].
+        targets: 1 melanoma, 0 not; shape ``(N,)``.
+        bins: number of bins asked for; empty ones are dropped and equal risks never split, so fewer may return.
+        strategy: "quantile", about as many cases in each, or "uniform", of equal width over [0, 1].
+        level: coverage of the interval.
+
+    Returns:
+        One row a bin by rising risk: n, n_melanoma, mean_risk, observed, and the Wilson interval low, high, which takes
+        the images to be independent.
+
+    Raises:
+        ValueError: for risks outside [0, 1], NaN, empty or mismatched input, ``bins`` below 1, an unknown strategy.
+    """
+    values, answers = _risk_and_answers(risk, targets, both=False)
+    if bins < 1 or strategy not in ("quantile", "uniform"):
+        raise ValueError(f"expected bins >= 1 and strategy 'quantile' or 'uniform', got {bins} and {strategy!r}")
+    inner = np.linspace(0, 1, bins + 1)[1:-1]
+    edges = np.quantile(values, inner) if strategy == "quantile" else inner
+    cases = pd.DataFrame({"bin": np.searchsorted(edges, values, side="right"), "risk": values, "target": answers})
+    table = cases.groupby("bin").agg(
+        n=("target", "size"), n_melanoma=("target", "sum"), mean_risk=("risk", "mean"), observed=("target", "mean")
+    )
+    intervals = [wilson_interval(k, n, level) for k, n in zip(table["n_melanoma"], table["n"], strict=True)]
+    return table.assign(low=[i.low for i in intervals], high=[i.high for i in intervals]).reset_index(drop=True)
+
+
+def expected_calibration_error(risk: ArrayLike, targets: ArrayLike, bins: int = 10, strategy: str = "quantile") -> float:
+    """Mean distance between risk and observed share over the bins of `reliability_bins`, weighted by their cases.
+
+    The value depends on the binning and is above 0 even for a perfectly calibrated model of finite sample (Naeini et
+    al. 2015 use equal widths; equal counts, the default here, keep rare high risks from ruling it).
+
+    Raises:
+        ValueError: as `reliability_bins`.
+    """
+    table = reliability_bins(risk, targets, bins, strategy)
+    return float((table["n"] * (table["mean_risk"] - table["observed"]).abs()).sum() / table["n"].sum())

@@ -1,0 +1,354 @@
+"""How sure are we? Intervals that resample whole patients or lesions, and the DeLong test."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri
+
+from melanoma_lib.evaluation.inputs import check_fraction, check_scores, check_targets
+from melanoma_lib.evaluation.operating import OperatingPoint
+
+RATES = ("sensitivity", "specificity", "ppv", "npv", "f1", "mcc", "accuracy")
+PROPORTIONS = ("sensitivity", "specificity", "ppv", "npv", "accuracy")
+BLOCK = 2_000_000  # weights held at once: 16 MB as int64, small enough to stay near the processor
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its interval; ``format(interval, ".3f")`` writes ``0.930 [0.912, 0.947]``.
+
+    Args:
+        value: the estimate on the sample itself.
+        low: lower end, NaN if unknown.
+        high: upper end, NaN if unknown.
+        resamples: resamples in which the quantity is defined, on which the interval rests.
+        method: "bootstrap" (percentile, whole groups), or "wilson" (closed form, one observation a group).
+    """
+
+    value: float
+    low: float
+    high: float
+    resamples: int = 0
+    method: str = "bootstrap"
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+    def to_dict(self) -> dict[str, float | int | str | None]:
+        """Fields fit for JSON: what is NaN or infinite becomes None."""
+        numbers = {"value": self.value, "low": self.low, "high": self.high}
+        finite = {name: float(number) if np.isfinite(number) else None for name, number in numbers.items()}
+        return finite | {"resamples": self.resamples, "method": self.method}
+
+    @classmethod
+    def from_replicates(cls, value: float, replicates: NDArray[np.float64], level: float = 0.95) -> "Interval":
+        """Percentile interval (Efron 1979); NaN ends where fewer than half of the replicates are finite."""
+        finite = replicates[np.isfinite(replicates)]
+        if finite.size < replicates.size / 2:
+            return cls(float(value), np.nan, np.nan, int(finite.size))
+        low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
+        return cls(float(value), float(low), float(high), int(finite.size))
+
+
+def wilson_interval(successes: float, n: float, level: float = 0.95) -> Interval:
+    """Interval of a proportion of independent observations, sound at 0 and 1 (Wilson 1927); all NaN if ``n`` is 0.
+
+    Args:
+        successes: 0 to ``n``; need not be whole, so that ``n`` may be an effective sample size.
+        n: number of observations.
+        level: coverage aimed at.
+
+    Raises:
+        ValueError: if ``successes`` exceeds ``n`` or is negative, or ``level`` lies outside (0, 1).
+    """
+    if not 0 <= successes <= n:
+        raise ValueError(f"expected 0 <= successes <= n, got {successes} of {n}")
+    z = float(ndtri((1 + check_fraction(level, "level")) / 2))
+    if n == 0:
+        return Interval(np.nan, np.nan, np.nan, method="wilson")
+    share = successes / n
+    centre, spread = share + z**2 / (2 * n), z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    low, high = (centre - spread) / (1 + z**2 / n), (centre + spread) / (1 + z**2 / n)
+    return Interval(share, max(0.0, float(low)), min(1.0, float(high)), method="wilson")
+
+
+def group_codes(groups: ArrayLike, n: int) -> tuple[NDArray[np.intp], int]:
+    """Number the groups 0, 1, … in the order of their names, so that the order of the rows does not matter.
+
+    Args:
+        groups: patient, lesion or image id of each row, shape ``(n,)``.
+        n: rows expected.
+
+    Returns:
+        The number of each row's group, shape ``(n,)``, and how many groups there are.
+
+    Raises:
+        ValueError: if the shape differs or a group is missing.
+    """
+    array = np.asarray(groups)
+    if array.shape != (n,):
+        raise ValueError(f"groups: expected shape ({n},) to match targets, got {array.shape}")
+    codes, names = pd.factorize(array, sort=True)
+    if (codes < 0).any():
+        raise ValueError(f"groups: expected an id in every row, got a missing one at position {int(np.argmin(codes))}")
+    return codes, len(names)
+
+
+def resample_groups(n_groups: int, n: int, seed: int, block: int) -> Iterator[NDArray[np.int64]]:
+    """Draw ``n_groups`` groups with replacement, ``n`` times.
+
+    Args:
+        n_groups: number of groups, G.
+        n: number of resamples.
+        seed: of numpy's default generator.
+        block: resamples yielded at once, at most.
+
+    Yields:
+        How often each group was drawn, shape ``(B, G)``, rows summing to G; ``n`` rows over all blocks.
+
+    Raises:
+        ValueError: if ``n`` is below 1.
+    """
+    if n < 1:
+        raise ValueError(f"n: expected at least 1 resample, got {n}")
+    rng = np.random.default_rng(seed)
+    for start in range(0, n, block):
+        size = min(block, n - start)
+        drawn = rng.integers(n_groups, size=(size, n_groups)) + n_groups * np.arange(size)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=size * n_groups).reshape(size, n_groups)
+
+
+class _Ranking:
+    """What resampling leaves alone: the order of the scores, their ties, and who belongs to which group."""
+
+    def __init__(self, answers: NDArray[np.bool_], scores: NDArray[np.float64], codes: NDArray[np.intp]) -> None:
+        order = np.argsort(scores)
+        scores, answers, codes = scores[order], answers[order], codes[order]
+        melanomas, others = scores[answers], scores[~answers]
+        self.melanoma_codes, self.other_codes = codes[answers], codes[~answers]  # (P,), (Q,) by ascending score
+        self.below = others.searchsorted(melanomas, side="left")  # (P,) others that score less than each melanoma
+        self.through = others.searchsorted(melanomas, side="right")  # (P,) others that score no more
+        self.first = melanomas.searchsorted(melanomas, side="left")  # (P,) start of each melanoma's own tie
+
+    def metrics(self, weights: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+        """AUROC and average precision with group g counted ``weights[b, g]`` times: ``(B, G)`` to ``(B,)`` each."""
+        drawn = weights[:, self.melanoma_codes]  # (B, P)
+        melanomas = _running_sum(drawn)  # (B, P+1)
+        others = _running_sum(weights[:, self.other_codes])  # (B, Q+1)
+        n_melanomas, n_others = melanomas[:, -1:], others[:, -1:]
+        below = others[:, self.below]
+        wins = (drawn * (below + others[:, self.through])).sum(axis=1) / 2
+        found = n_melanomas - melanomas[:, self.first]
+        # A melanoma that was not drawn may stand where nobody is flagged: its precision is 0/0 but its weight 0.
+        precision = found / np.maximum(found + n_others - below, 1)
+        with np.errstate(invalid="ignore"):
+            return {
+                "auroc": wins / (n_melanomas[:, 0] * n_others[:, 0]),
+                "average_precision": np.where(n_others[:, 0] > 0, (drawn * precision).sum(axis=1) / n_melanomas[:, 0], np.nan),
+            }
+
+
+def _running_sum(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    sums = np.zeros((counts.shape[0], counts.shape[1] + 1), dtype=np.int64)
+    np.cumsum(counts, axis=1, out=sums[:, 1:])
+    return sums
+
+
+class _Sums:
+    """What needs no order: squared errors and confusion counts, summed once a group."""
+
+    def __init__(
+        self,
+        answers: NDArray[np.bool_],
+        scores: NDArray[np.float64],
+        codes: NDArray[np.intp],
+        n_groups: int,
+        threshold: float | None,
+    ) -> None:
+        def by_group(values: NDArray) -> NDArray[np.float64]:
+            return np.bincount(codes, weights=values, minlength=n_groups)
+
+        self.size = by_group(np.ones(codes.size))
+        self.squared_error = by_group((scores - answers) ** 2) if scores.min() >= 0 and scores.max() <= 1 else None
+        self.threshold = threshold
+        if threshold is not None:
+            called = scores >= threshold
+            cells = (called & answers, called & ~answers, ~called & ~answers, ~called & answers)
+            self.cells = np.stack([by_group(cell) for cell in cells])  # (4, G): tp, fp, tn, fn
+
+    def metrics(self, weights: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+        metrics = {}
+        if self.squared_error is not None:
+            metrics["brier"] = weights @ self.squared_error / (weights @ self.size)
+        if self.threshold is not None:
+            point = OperatingPoint(self.threshold, *(self.cells @ weights.T))  # each count (B,)
+            metrics |= {name: getattr(point, name) for name in RATES}
+        return metrics
+
+
+def bootstrap_replicates(
+    targets: ArrayLike,
+    scores: ArrayLike,
+    groups: ArrayLike,
+    threshold: float | None = None,
+    n: int = 2000,
+    seed: int = 0,
+) -> tuple[dict[str, float], dict[str, NDArray[np.float64]]]:
+    """Every metric of `bootstrap_intervals` on the sample and on each resample.
+
+    Replicate ``b`` counts each row as often as row ``b`` of ``resample_groups(n_groups, n, seed, ...)`` drew its group,
+    groups being numbered in the order of their names.
+
+    Returns:
+        The metrics on the sample, and on the resamples, shape ``(n,)`` each; NaN where undefined.
+
+    Raises:
+        ValueError: as `bootstrap_intervals`.
+    """
+    answers = check_targets(targets)
+    values = check_scores(scores, answers.size)
+    codes, n_groups = group_codes(groups, answers.size)
+    if threshold is not None and np.isnan(threshold):
+        raise ValueError("threshold: expected a number or None, got NaN")
+    parts = (_Ranking(answers, values, codes), _Sums(answers, values, codes, n_groups, threshold))
+
+    def metrics(weights: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+        return {name: values for part in parts for name, values in part.metrics(weights).items()}
+
+    blocks = [metrics(weights) for weights in resample_groups(n_groups, n, seed, max(1, BLOCK // answers.size))]
+    replicates = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    sample = metrics(np.ones((1, n_groups), dtype=np.int64))
+    return {name: float(values[0]) for name, values in sample.items()}, replicates
+
+
+def bootstrap_intervals(
+    targets: ArrayLike,
+    scores: ArrayLike,
+    groups: ArrayLike,
+    threshold: float | None = None,
+    n: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Interval]:
+    """Percentile intervals from resampling whole groups: images of one patient or lesion stay together.
+
+    Resampling images as if they were independent gives intervals that are too short (Field and Welsh 2007).
+    A resample in which a metric is undefined (one class only, nobody flagged) is left out of that metric's interval;
+    `Interval.resamples` says how many remain. A proportion of exactly 0 or 1 never varies under resampling: its
+    interval is Wilson's, with each group that bears on it as one observation, and says so in `Interval.method`.
+
+    Args:
+        targets: 1 melanoma, 0 not; shape ``(N,)``, both classes present.
+        scores: the higher, the more likely melanoma; shape ``(N,)``, finite.
+        groups: patient, lesion or image id of each row, shape ``(N,)``.
+        threshold: with one, also the rates at ``score >= threshold``.
+        n: number of resamples.
+        seed: of the resampling; the same seed and groups give paired resamples for different scores.
+        level: coverage aimed at.
+
+    Returns:
+        `Interval` by name: auroc, average_precision, brier (scores in [0, 1] only), and with a threshold sensitivity,
+        specificity, ppv, npv, f1, mcc, accuracy.
+
+    Raises:
+        ValueError: for NaN, infinite, empty, one-class or mismatched input.
+    """
+    check_fraction(level, "level")
+    sample, replicates = bootstrap_replicates(targets, scores, groups, threshold, n, seed)
+    intervals = {name: Interval.from_replicates(value, replicates[name], level) for name, value in sample.items()}
+    if threshold is not None:
+        answers, called = np.asarray(targets) == 1, np.asarray(scores, dtype=np.float64) >= threshold
+        everyone = np.ones_like(called)
+        bearing = dict(zip(PROPORTIONS, (answers, ~answers, called, ~called, everyone), strict=True))
+        for name in PROPORTIONS:
+            if intervals[name].value in (0, 1):
+                n_groups = len(pd.unique(np.asarray(groups)[bearing[name]]))
+                intervals[name] = wilson_interval(intervals[name].value * n_groups, n_groups, level)
+    return intervals
+
+
+def bootstrap_gain(
+    targets: ArrayLike,
+    scores: ArrayLike,
+    baseline_scores: ArrayLike,
+    groups: ArrayLike,
+    n: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Interval]:
+    """What ``scores`` gain over ``baseline_scores`` on the same cases, with both seen in the same resamples.
+
+    Args:
+        targets: 1 melanoma, 0 not; shape ``(N,)``.
+        scores: of the model, shape ``(N,)``.
+        baseline_scores: of what it should beat (metadata alone, say), shape ``(N,)``.
+        groups: patient, lesion or image id of each row, shape ``(N,)``.
+        n: number of resamples.
+        seed: of the resampling.
+        level: coverage aimed at.
+
+    Returns:
+        Differences (model - baseline) in "auroc" and "average_precision".
+
+    Raises:
+        ValueError: for NaN, infinite, empty, one-class or mismatched input.
+    """
+    check_fraction(level, "level")
+    model, model_replicates = bootstrap_replicates(targets, scores, groups, None, n, seed)
+    base, base_replicates = bootstrap_replicates(targets, baseline_scores, groups, None, n, seed)
+    return {
+        name: Interval.from_replicates(model[name] - base[name], model_replicates[name] - base_replicates[name], level)
+        for name in ("auroc", "average_precision")
+    }
+
+
+class DeLongResult(NamedTuple):
+    """Two AUROCs on the same cases and the test of their difference (a - b)."""
+
+    auroc_a: float
+    auroc_b: float
+    difference: float
+    standard_error: float
+    z: float
+    p_value: float
+
+
+def delong_test(targets: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike) -> DeLongResult:
+    """Two-sided test that two scores have the same AUROC on the same cases.
+
+    DeLong et al. 1988 in the form of Sun and Xu 2014, n log n. It takes the images to be independent: with several
+    images of one lesion or patient it is too sure of itself, and `bootstrap_gain` is the honest choice.
+    Where the difference has no variance (equal rankings, or both perfect), z is 0 and p 1 for equal AUROCs, else z is
+    infinite and p 0.
+
+    Args:
+        targets: 1 melanoma, 0 not; shape ``(N,)``, at least two of each.
+        scores_a: shape ``(N,)``.
+        scores_b: shape ``(N,)``.
+
+    Raises:
+        ValueError: for NaN, infinite, empty or mismatched input, or fewer than two cases of a class.
+    """
+    from scipy.stats import norm, rankdata
+
+    answers = check_targets(targets)
+    n_melanomas, n_others = int(answers.sum()), int((~answers).sum())
+    if min(n_melanomas, n_others) < 2:
+        raise ValueError(f"targets: expected at least 2 cases of each class, got {n_melanomas} and {n_others}")
+    wins, losses = [], []
+    for name, scores in (("scores_a", scores_a), ("scores_b", scores_b)):
+        values = check_scores(scores, answers.size, name)
+        ranks = rankdata(values)
+        # Share of the other class that each case beats: overall rank less rank within its own class.
+        wins.append((ranks[answers] - rankdata(values[answers])) / n_others)  # (P,)
+        losses.append(1 - (ranks[~answers] - rankdata(values[~answers])) / n_melanomas)  # (Q,)
+    auroc_a, auroc_b = float(wins[0].mean()), float(wins[1].mean())
+    difference = auroc_a - auroc_b
+    variance = np.var(wins[0] - wins[1], ddof=1) / n_melanomas + np.var(losses[0] - losses[1], ddof=1) / n_others
+    error = float(np.sqrt(variance))
+    z = difference / error if error > 0 else float(np.sign(difference) * np.inf if difference else 0.0)
+    return DeLongResult(auroc_a, auroc_b, difference, error, float(z), float(2 * norm.sf(abs(z))))

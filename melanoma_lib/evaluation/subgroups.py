@@ -1,0 +1,114 @@
+"""For whom does it work? The same metrics by sex, age band and site, with the missing as a group of their own."""
+
+import numpy as np
+import pandas as pd
+
+from melanoma_lib.evaluation.inputs import check_scores, check_targets
+from melanoma_lib.evaluation.intervals import Interval, bootstrap_intervals, wilson_interval
+from melanoma_lib.evaluation.operating import OperatingCurve
+
+AGE_EDGES = (-np.inf, 30, 45, 60, 75, np.inf)
+AGE_BANDS = ("<30", "30-44", "45-59", "60-74", "75+")
+COLUMNS = {"sex": "sex", "age": "age_approx", "site": "anatom_site_general_challenge"}
+MIN_GROUPS = 10  # patients or lesions of each class below which resampling says too little
+METRICS = ("auroc", "sensitivity", "specificity")
+
+
+def require_columns(predictions: pd.DataFrame, columns: tuple[str, ...]) -> None:
+    """Refuse a predictions table that lacks a column or has no rows.
+
+    Raises:
+        ValueError: naming what is missing and what came.
+    """
+    missing = [column for column in columns if column not in predictions.columns]
+    if missing:
+        raise ValueError(f"predictions: expected columns {list(columns)}, missing {missing}; got {list(predictions.columns)}")
+    if predictions.empty:
+        raise ValueError("predictions: expected at least one row, got an empty table")
+
+
+def subgroup_labels(predictions: pd.DataFrame) -> dict[str, pd.Series]:
+    """Subgroup of each row by variable: those of sex, age and site that the table has, missing values as "missing"."""
+    labels = {}
+    for variable, column in COLUMNS.items():
+        if column in predictions.columns:
+            values = predictions[column]
+            if variable == "age":
+                values = pd.cut(values.astype(float), AGE_EDGES, right=False, labels=AGE_BANDS)
+            labels[variable] = values.astype(object).where(values.notna(), "missing")
+    return labels
+
+
+def subgroup_table(
+    predictions: pd.DataFrame,
+    threshold: float,
+    score: str = "probability",
+    n: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """AUROC, sensitivity and specificity of each subgroup at one common threshold.
+
+    Intervals resample whole groups where a subgroup has at least 10 groups of each class. Below that the two
+    rates get Wilson intervals with one observation a group and AUROC gets none; ``note`` says so. What cannot be
+    computed (no melanoma, no benign case) is NaN, with a note.
+
+    Args:
+        predictions: columns group_id, target, ``score``, and any of sex, age_approx, anatom_site_general_challenge.
+        threshold: ``score >= threshold`` is called melanoma.
+        score: column that ranks the cases.
+        n: number of resamples.
+        seed: of the resampling.
+        level: coverage aimed at.
+
+    Returns:
+        One row a subgroup, the first for all cases: variable, subgroup, n, n_groups, n_melanoma, for each metric
+        its value and ``_low``, ``_high``, and note. Age bands are in years, lower end included.
+
+    Raises:
+        ValueError: for missing columns, an empty table, or values that `bootstrap_intervals` refuses.
+    """
+    require_columns(predictions, ("group_id", "target", score))
+    check_scores(predictions[score], check_targets(predictions["target"], both_classes=False).size, score)
+    cuts = {"all": pd.Series("all", index=predictions.index)} | subgroup_labels(predictions)
+    rows = []
+    for variable, labels in cuts.items():
+        order = [*AGE_BANDS] if variable == "age" else sorted(set(labels) - {"missing"})
+        for subgroup in [*order, "missing"]:
+            part = predictions[(labels == subgroup).to_numpy()]
+            if len(part):
+                intervals, note = _subgroup_intervals(part, threshold, score, n, seed, level)
+                counts = {"n": len(part), "n_groups": part["group_id"].nunique(), "n_melanoma": int(part["target"].sum())}
+                numbers = {
+                    f"{name}{end}": number
+                    for name, i in intervals.items()
+                    for end, number in (("", i.value), ("_low", i.low), ("_high", i.high))
+                }
+                rows.append({"variable": variable, "subgroup": subgroup} | counts | numbers | {"note": note})
+    return pd.DataFrame(rows)
+
+
+def _subgroup_intervals(
+    part: pd.DataFrame, threshold: float, score: str, n: int, seed: int, level: float
+) -> tuple[dict[str, Interval], str]:
+    melanoma = part["target"].to_numpy() == 1
+    called, groups = part[score].to_numpy() >= threshold, part["group_id"].to_numpy()
+    melanoma_groups, other_groups = len(pd.unique(groups[melanoma])), len(pd.unique(groups[~melanoma]))
+    if min(melanoma_groups, other_groups) >= MIN_GROUPS:
+        intervals = bootstrap_intervals(melanoma, part[score], groups, threshold, n, seed, level)
+        return {name: intervals[name] for name in METRICS}, ""
+
+    def rate(right: np.ndarray, n_groups: int) -> Interval:
+        return wilson_interval(right.mean() * n_groups if n_groups else 0, n_groups, level)
+
+    intervals = {
+        "auroc": Interval(np.nan, np.nan, np.nan),
+        "sensitivity": rate(called[melanoma], melanoma_groups),
+        "specificity": rate(~called[~melanoma], other_groups),
+    }
+    if melanoma_groups == 0 or other_groups == 0:
+        absent = "no melanoma: AUROC and sensitivity" if melanoma_groups == 0 else "no benign case: AUROC and specificity"
+        return intervals, f"{absent} undefined"
+    intervals["auroc"] = Interval(OperatingCurve(melanoma, part[score]).auroc, np.nan, np.nan)
+    few = f"{melanoma_groups} melanoma and {other_groups} benign groups"
+    return intervals, f"{few}, under {MIN_GROUPS} of one: Wilson intervals, none for AUROC"
