@@ -1,0 +1,202 @@
+"""The case table: one row per image, the only form in which cases travel through the kit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from melanoma_lib.errors import DataError
+
+if TYPE_CHECKING:
+    import pandera.pandas as pa
+
+SITES = ("head/neck", "upper extremity", "lower extremity", "torso", "palms/soles", "oral/genital")
+SEXES = ("female", "male")
+
+TEXT_COLUMNS = (
+    "image_id",
+    "image_path",
+    "patient_id",
+    "lesion_id",
+    "group_id",
+    "sex",
+    "anatom_site_general_challenge",
+    "diagnosis",
+    "acquisition",
+    "mask_path",
+)
+CASE_COLUMNS = (
+    "image_id",
+    "image_path",
+    "patient_id",
+    "lesion_id",
+    "group_id",
+    "age_approx",
+    "sex",
+    "anatom_site_general_challenge",
+    "target",
+    "diagnosis",
+    "acquisition",
+    "mask_path",
+)
+
+# What is only known once the answer is: how it was confirmed, how thick the melanoma was, the diagnosis itself.
+LEAKY_COLUMNS = frozenset(
+    {
+        "target",
+        "diagnosis",
+        "dx",
+        "dx_type",
+        "benign_malignant",
+        "diagnosis_1",
+        "diagnosis_2",
+        "diagnosis_3",
+        "diagnosis_4",
+        "diagnosis_5",
+        "diagnosis_confirm_type",
+        "concomitant_biopsy",
+        "melanocytic",
+        "mel_class",
+        "mel_mitotic_index",
+        "mel_thick_mm",
+        "mel_type",
+        "mel_ulcer",
+        "nevus_type",
+        "true_risk",
+    }
+)
+
+TEXT = pd.StringDtype(na_value=np.nan)  # missing text is NaN, so comparisons give plain False, never NA
+MAX_AGE = 120.0
+
+
+def is_leaky(column: str) -> bool:
+    """Whether a column gives the answer away and must never become a model input.
+
+    Args:
+        column: column name; letter case does not matter.
+
+    Returns:
+        True for ``LEAKY_COLUMNS`` and for the synthetic generator's ``truth_*`` columns.
+    """
+    name = column.strip().lower()
+    return name in LEAKY_COLUMNS or name.startswith("truth_")
+
+
+def group_ids(cases: pd.DataFrame) -> pd.Series:
+    """The unit that must never straddle a split: the patient, else the lesion, else the image.
+
+    A lesion whose patient is known on any of its rows takes that patient on all of them, so a gap in one row cannot tear
+    the lesion apart. The kind is part of the id (``patient:IP_1``), so ids of different kinds cannot collide.
+
+    Args:
+        cases: table with ``image_id``, ``patient_id`` and ``lesion_id``.
+
+    Returns:
+        Text series named ``group_id`` on the index of ``cases``.
+    """
+    patient_of_lesion = cases.dropna(subset=["lesion_id", "patient_id"]).groupby("lesion_id")["patient_id"].first()
+    patient = cases["patient_id"].astype(TEXT)
+    patient = patient.fillna(cases["lesion_id"].map(patient_of_lesion).astype(TEXT))
+    group = "patient:" + patient
+    group = group.fillna("lesion:" + cases["lesion_id"].astype(TEXT))
+    return group.fillna("image:" + cases["image_id"].astype(TEXT)).astype(TEXT).rename("group_id")
+
+
+def validate_cases(cases: pd.DataFrame, origin: str = "case table") -> pd.DataFrame:
+    """Check a case table against the schema and bring it to one column order and one set of types.
+
+    A table with a single class passes: whether that is a fault depends on what is done with it.
+
+    Args:
+        cases: the table, with at least ``CASE_COLUMNS``; further columns are kept behind them.
+        origin: where the table came from, named first in every error.
+
+    Returns:
+        A copy: text columns as ``TEXT`` with NaN for missing, ``age_approx`` float64 years, ``target`` int64 0/1.
+
+    Raises:
+        DataError: for a missing column, an empty table, a repeated image, a value outside the schema (column, row and
+            value are named), or a patient or lesion spread over several groups.
+    """
+    missing = [column for column in CASE_COLUMNS if column not in cases.columns]
+    if missing:
+        raise DataError(f"{origin}: column {missing} missing; expected {list(CASE_COLUMNS)}, found {list(cases.columns)}.")
+    if cases.empty:
+        raise DataError(f"{origin}: the table has a header but no rows; at least one case is needed.")
+    if not cases.index.is_unique:
+        raise DataError(f"{origin}: the row labels repeat; call reset_index(drop=True) first.")
+    others = [column for column in cases.columns if column not in CASE_COLUMNS]
+    typed = cases[[*CASE_COLUMNS, *others]].copy()
+    typed[list(TEXT_COLUMNS)] = typed[list(TEXT_COLUMNS)].astype(TEXT)
+    for column in ("age_approx", "target"):
+        typed[column] = _numbers(typed[column], column, origin)
+    _check_values(typed, origin)
+    _check_groups(typed, origin)
+    return typed.astype({"target": "int64"})
+
+
+def _numbers(values: pd.Series, column: str, origin: str) -> pd.Series:
+    numbers = pd.to_numeric(values, errors="coerce").astype("float64")
+    bad = numbers.isna() & values.notna()
+    if bad.any():
+        row = bad.idxmax()
+        raise DataError(f"{origin}: column {column!r}, row {row}: {values[row]!r} is not a number.")
+    return numbers
+
+
+def _schema() -> pa.DataFrameSchema:
+    import pandera.pandas as pa  # half a second, and only the loading of data needs it
+
+    filled = pa.Check(lambda text: text.str.strip() != "", error="filled text")
+    optional = pa.Column(checks=filled, nullable=True)
+    site = pa.Check.isin(SITES, error=f"one of {list(SITES)} or missing")
+    risk = pa.Check.in_range(0, 1, error="a probability from 0 to 1")
+    age = pa.Check.in_range(0, MAX_AGE, error=f"years from 0 to {MAX_AGE:g}, or missing")
+    return pa.DataFrameSchema(
+        {
+            "image_id": pa.Column(checks=filled, unique=True),
+            "image_path": pa.Column(checks=filled),
+            "patient_id": optional,
+            "lesion_id": optional,
+            "group_id": pa.Column(checks=filled),
+            "age_approx": pa.Column(checks=age, nullable=True),
+            "sex": pa.Column(checks=pa.Check.isin(SEXES, error=f"one of {list(SEXES)} or missing"), nullable=True),
+            "anatom_site_general_challenge": pa.Column(checks=site, nullable=True),
+            "target": pa.Column(checks=pa.Check.isin((0, 1), error="1 (melanoma) or 0 (not)")),
+            "diagnosis": pa.Column(checks=filled),
+            "acquisition": optional,
+            "mask_path": optional,
+            "true_risk": pa.Column(float, checks=risk, required=False),
+        }
+    )
+
+
+def _check_values(cases: pd.DataFrame, origin: str) -> None:
+    import pandera.errors
+
+    try:
+        _schema().validate(cases, lazy=True)
+    except pandera.errors.SchemaErrors as error:
+        failures = error.failure_cases.sort_values("index", kind="stable")
+        wanted = {"not_nullable": "a value in every row", "field_uniqueness": "each image once"}
+        lines = [
+            f"  column {f.column!r}, row {f.index}: {f.failure_case!r}; expected {wanted.get(f.check, f.check)}"
+            for f in failures.head(5).itertuples(index=False)
+        ]
+        more = f"\n  and {len(failures) - 5} more" if len(failures) > 5 else ""
+        raise DataError(f"{origin}: {len(failures)} values do not fit the case table:\n" + "\n".join(lines) + more) from None
+
+
+def _check_groups(cases: pd.DataFrame, origin: str) -> None:
+    for unit in ("patient_id", "lesion_id"):
+        spread = cases.groupby(unit)["group_id"].nunique()
+        if (spread > 1).any():
+            name = spread.idxmax()
+            groups = sorted(cases.loc[cases[unit] == name, "group_id"].unique())
+            raise DataError(
+                f"{origin}: {unit} {name!r} is spread over the groups {groups[:4]}; one group must hold all of its images "
+                "or a split could tear it apart. Correct the ids, or build the column with group_ids()."
+            )
