@@ -1,0 +1,246 @@
+"""From a case table to batches: split, encoder, cached pixels, samplers; the same batches whatever the worker count."""
+
+import logging
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from melanoma_lib.data.images import evaluation_transform, open_cache, stored_side, training_transform
+from melanoma_lib.data.metadata import MetadataEncoder
+from melanoma_lib.data.sources import load_cases
+from melanoma_lib.data.splits import assert_no_straddling, split_cases
+from melanoma_lib.data.synthetic import SyntheticDermoscopy
+from melanoma_lib.errors import DataError
+from melanoma_lib.progress import progress_bar
+from melanoma_lib.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Batch = dict[str, torch.Tensor]  # image (B, 3, S, S), metadata (B, M), target (B,), row (B,): position in the case table
+
+
+class Draw(NamedTuple):
+    """What a sampler hands to the data set: which rows, and the seed of their augmentation."""
+
+    rows: list[int]
+    seed: int
+
+
+@dataclass(frozen=True)
+class CaseDataset(Dataset):
+    """Batches of cases by row number; pixels come from the cache, never from an image file.
+
+    Attributes:
+        pixels: uint8, shape ``(N, C, C, 3)``, or None for a model without an image branch.
+        metadata: float32, shape ``(N, M)``.
+        targets: float32, shape ``(N,)``.
+        transform: from a PIL image to a float tensor, shape ``(3, S, S)``.
+        metadata_dropout: chance that a case hides all its metadata.
+        no_metadata: encoding of a case that tells nothing, shape ``(M,)``.
+    """
+
+    pixels: np.ndarray | None
+    metadata: np.ndarray
+    targets: np.ndarray
+    transform: object
+    metadata_dropout: float
+    no_metadata: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of cases."""
+        return len(self.targets)
+
+    def __getitems__(self, draw: Draw) -> Batch:
+        """The batch of a draw; random choices depend on the draw alone, so any worker gives the same."""
+        rows = np.asarray(draw.rows)
+        metadata = self.metadata[rows]
+        if self.metadata_dropout:
+            hidden = np.random.default_rng(draw.seed).random(len(rows)) < self.metadata_dropout
+            metadata = np.where(hidden[:, None], self.no_metadata, metadata)
+        batch = {
+            "metadata": torch.from_numpy(metadata),
+            "target": torch.from_numpy(self.targets[rows]),
+            "row": torch.from_numpy(rows),
+        }
+        if self.pixels is not None:
+            with _seeded(draw.seed):
+                images = [self.transform(Image.fromarray(self.pixels[row])) for row in rows]
+            batch["image"] = torch.stack(images).contiguous(memory_format=torch.channels_last)
+        return batch
+
+
+class EpochSampler:
+    """Batches of row numbers that depend on seed and epoch alone, so that a resumed run draws what an unbroken one would.
+
+    Args:
+        targets: 0 or 1 of every case, shape ``(N,)``.
+        rows: the rows to draw from.
+        mode: ``plain`` draws each row once, ``weighted`` draws with replacement so that the classes balance on average,
+            ``oversample`` repeats melanomas until the classes balance; ``ordered`` keeps the order and every row.
+        batch_size: rows a batch; an incomplete last batch is dropped unless it is the only one or the mode is ``ordered``.
+        seed: of the order.
+    """
+
+    def __init__(self, targets: np.ndarray, rows: np.ndarray, mode: str, batch_size: int, seed: int) -> None:
+        self.rows, self.mode, self.batch_size, self.seed, self.epoch = np.asarray(rows), mode, batch_size, seed, 0
+        self.positive = np.asarray(targets)[self.rows] == 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration draws."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        if self.mode == "ordered":
+            return -(-len(self.rows) // self.batch_size)
+        return max(1, self._drawn() // self.batch_size)
+
+    def __iter__(self) -> Iterator[Draw]:
+        """Draws of the current epoch."""
+        rng = np.random.default_rng((self.seed, self.epoch))
+        rows = self._order(rng)
+        for step in range(len(self)):
+            chosen = rows[step * self.batch_size : (step + 1) * self.batch_size]
+            yield Draw(chosen.tolist(), int(rng.integers(2**31)))
+
+    def _drawn(self) -> int:
+        if self.mode == "oversample":
+            return 2 * int(max(self.positive.sum(), (~self.positive).sum()))
+        return len(self.rows)
+
+    def _order(self, rng: np.random.Generator) -> np.ndarray:
+        if self.mode == "ordered":
+            return self.rows
+        if self.mode == "plain":
+            return rng.permutation(self.rows)
+        melanomas, others = self.rows[self.positive], self.rows[~self.positive]
+        if self.mode == "weighted":
+            from_melanomas = rng.random(len(self.rows)) < 0.5
+            return np.where(from_melanomas, rng.choice(melanomas, len(self.rows)), rng.choice(others, len(self.rows)))
+        larger = max(len(melanomas), len(others))
+        return rng.permutation(np.concatenate([np.resize(rng.permutation(part), larger) for part in (melanomas, others)]))
+
+
+class DermoscopyDataModule(pl.LightningDataModule):
+    """Cases, split, metadata encoder and loaders of one run.
+
+    Args:
+        settings: what to load and how.
+        cases: a validated case table to use in place of the settings' source; a ``split`` column, when present, is kept.
+
+    Attributes:
+        cases: the case table with its ``split`` column (train, val, test).
+        encoder: fitted on the training split only.
+    """
+
+    def __init__(self, settings: Settings, cases: pd.DataFrame | None = None) -> None:
+        super().__init__()
+        self.settings = settings
+        cases = cases_for(settings) if cases is None else cases
+        if "split" not in cases:
+            split = split_cases(cases, settings.val_fraction, settings.test_fraction, settings.seed)
+            cases = cases.assign(split=split)
+        assert_no_straddling(cases["group_id"], cases["split"])
+        self.cases = cases.reset_index(drop=True)
+        self.encoder = MetadataEncoder.fit(self.cases[self.cases["split"] == "train"])
+        self._pixels: np.ndarray | None = None
+
+    @property
+    def train_prevalence(self) -> float:
+        """Share of melanomas among the training cases."""
+        return float(self.cases.loc[self.cases["split"] == "train", "target"].mean())
+
+    def rows(self, split: str) -> np.ndarray:
+        """Row numbers of a split."""
+        return np.flatnonzero(self.cases["split"] == split)
+
+    def pixels(self) -> np.ndarray | None:
+        """Cached images of all cases, uint8 ``(N, C, C, 3)``, decoded on first use; None without an image branch."""
+        if "image" in self.settings.modalities and self._pixels is None:
+            paths = [Path(path) for path in self.cases["image_path"]]
+            with progress_bar("decoding images, once", len(paths), self.settings.progress) as advance:
+                side = stored_side(self.settings.image_size)
+                self._pixels = open_cache(paths, side, self.settings.cache_dir, advance)
+        return self._pixels
+
+    def dataset(self, training: bool) -> CaseDataset:
+        """All cases, augmented for training or prepared by the one evaluation transform."""
+        settings = self.settings
+        prepare = training_transform if training else evaluation_transform
+        return CaseDataset(
+            pixels=self.pixels(),
+            metadata=self.encoder.transform(self.cases),
+            targets=self.cases["target"].to_numpy(np.float32),
+            transform=prepare(settings.backbone, settings.image_size) if "image" in settings.modalities else None,
+            metadata_dropout=settings.metadata_dropout if training and settings.modalities == "image+metadata" else 0.0,
+            no_metadata=self.encoder.missing,
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        """Augmented batches of the training split."""
+        return self._loader("train", self.settings.sampler, training=True)
+
+    def val_dataloader(self) -> DataLoader:
+        """Validation cases in table order."""
+        return self._loader("val", "ordered", training=False)
+
+    def test_dataloader(self) -> DataLoader:
+        """Test cases in table order."""
+        return self._loader("test", "ordered", training=False)
+
+    def _loader(self, split: str, mode: str, training: bool) -> DataLoader:
+        settings = self.settings
+        dataset = self.dataset(training)
+        sampler = EpochSampler(dataset.targets, self.rows(split), mode, settings.batch_size, settings.seed)
+        sampler.set_epoch(self.trainer.current_epoch if self.trainer else 0)  # a resumed run starts further on
+        workers = settings.num_workers if dataset.pixels is not None else 0
+        return DataLoader(dataset, batch_sampler=sampler, collate_fn=_as_is, num_workers=workers, persistent_workers=workers > 0)
+
+
+def cases_for(settings: Settings) -> pd.DataFrame:
+    """The case table of the settings' source; the synthetic one is generated where it does not exist yet.
+
+    Raises:
+        DataError: as :func:`load_cases` does, or if the synthetic cases on disk were generated with other knobs.
+    """
+    root = settings.data_root
+    if settings.source == "synthetic":
+        side = stored_side(settings.image_size)
+        root = root / f"{settings.n_patients}-patients-{side}px-seed{settings.data_seed}"  # one folder for each set of knobs
+        if not root.exists():
+            generator = SyntheticDermoscopy(settings.n_patients, seed=settings.data_seed, image_size=side)
+            log.info("generating %d synthetic cases in %s", len(generator), root)
+            generator.write(root)
+    cases = load_cases(settings.source, root, settings.missing_images, image_dirs=settings.image_dirs)
+    if cases["target"].nunique() < 2:
+        raise DataError(f"{root}: training needs melanomas and other lesions, every case has target {cases['target'].iloc[0]}")
+    return cases
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch
+
+
+class _seeded:
+    """Seed the generators that image transforms draw from, and put them back afterwards."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def __enter__(self) -> None:
+        self.states = random.getstate(), torch.get_rng_state()
+        random.seed(self.seed)
+        torch.manual_seed(self.seed)
+
+    def __exit__(self, *_: object) -> None:
+        random.setstate(self.states[0])
+        torch.set_rng_state(self.states[1])

@@ -1,0 +1,124 @@
+"""Age, sex and site as numbers: fitted on the training split, missing values flagged, never imputed silently."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+
+from melanoma_lib.data.schema import SEXES, SITES
+from melanoma_lib.errors import DataError
+
+
+@dataclass(frozen=True)
+class MetadataEncoder:
+    """Turns the metadata of a case table into a matrix.
+
+    Columns: standardised age (0 where missing), a flag for missing age, then one column a sex and a site, each group closed by its
+    own missing flag. Exactly one column of the sex group and one of the site group is 1.
+
+    Attributes:
+        age_mean: mean age of the training cases, years.
+        age_std: standard deviation of the age of the training cases, years, positive.
+    """
+
+    age_mean: float
+    age_std: float
+    sexes: tuple[str, ...] = tuple(SEXES)
+    sites: tuple[str, ...] = tuple(SITES)
+
+    @classmethod
+    def fit(cls, cases: pd.DataFrame) -> "MetadataEncoder":
+        """Learn the age scale from the training cases alone.
+
+        Raises:
+            DataError: if there are no cases.
+        """
+        if cases.empty:
+            raise DataError("MetadataEncoder.fit expects at least one training case, got none; check the split fractions")
+        ages = cases["age_approx"].dropna().to_numpy(float)
+        if ages.size == 0:
+            return cls(age_mean=0.0, age_std=1.0)  # every age is flagged missing, so the scale never matters
+        return cls(age_mean=float(ages.mean()), age_std=float(ages.std()) or 1.0)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the encoded columns, in order."""
+        sexes = [f"sex={sex}" for sex in self.sexes]
+        sites = [f"site={site}" for site in self.sites]
+        return ("age", "age missing", *sexes, "sex missing", *sites, "site missing")
+
+    @property
+    def n_features(self) -> int:
+        """Width of the encoded matrix."""
+        return len(self.columns)
+
+    @property
+    def missing(self) -> np.ndarray:
+        """The encoding of a case that tells nothing, shape ``(n_features,)``, float32."""
+        return self.encode()[0]
+
+    def encode(self, age: float | None = None, sex: str | None = None, site: str | None = None) -> np.ndarray:
+        """Encode one case, shape ``(1, n_features)``; None or NaN means not known.
+
+        Raises:
+            DataError: as :meth:`transform` does.
+        """
+        return self.transform(pd.DataFrame({"age_approx": [age], "sex": [sex], "anatom_site_general_challenge": [site]}))
+
+    def transform(self, cases: pd.DataFrame) -> np.ndarray:
+        """Encode a case table.
+
+        Args:
+            cases: columns ``age_approx`` (years or NaN), ``sex`` and ``anatom_site_general_challenge`` (known names or NA).
+
+        Returns:
+            float32 matrix, shape ``(N, n_features)``.
+
+        Raises:
+            DataError: if an age is no finite number of years in [0, 130], or a sex or site is not among the known names.
+        """
+        ages = pd.to_numeric(cases["age_approx"], errors="coerce").to_numpy(float)
+        unreadable = np.isnan(ages) & cases["age_approx"].notna().to_numpy()
+        if (wrong := unreadable | (ages < 0) | (ages > 130)).any():
+            raise DataError(f"age_approx expects years in [0, 130] or nothing, got {cases['age_approx'][wrong].iloc[0]!r}")
+        known = ~np.isnan(ages)
+        age = np.where(known, (ages - self.age_mean) / self.age_std, 0.0)
+        sex = _one_hot(cases["sex"], self.sexes)
+        site = _one_hot(cases["anatom_site_general_challenge"], self.sites)
+        return np.column_stack([age, ~known, sex, site]).astype(np.float32)  # (N, 2 + S + 1 + L + 1)
+
+    def to_json(self) -> str:
+        """Serialise; :meth:`from_json` gives an equal encoder back."""
+        return json.dumps({"columns": self.columns, **asdict(self)}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "MetadataEncoder":
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            DataError: if the text is not an encoder or its numbers are unusable.
+        """
+        try:
+            values = json.loads(text)
+            encoder = cls(
+                age_mean=float(values["age_mean"]),
+                age_std=float(values["age_std"]),
+                sexes=tuple(values["sexes"]),
+                sites=tuple(values["sites"]),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"expected the JSON of a MetadataEncoder, got {text[:80]!r} ({error})") from error
+        if not (math.isfinite(encoder.age_mean) and math.isfinite(encoder.age_std) and encoder.age_std > 0):
+            raise DataError(f"age scale must be finite and positive, got mean {encoder.age_mean}, std {encoder.age_std}")
+        return encoder
+
+
+def _one_hot(values: pd.Series, names: tuple[str, ...]) -> np.ndarray:
+    """One column a name and one for missing, shape ``(N, len(names) + 1)``."""
+    codes = pd.Categorical(values, categories=list(names)).codes  # -1 where missing or unknown
+    unknown = (codes == -1) & values.notna().to_numpy()
+    if unknown.any():
+        raise DataError(f"{values.name} expects one of {list(names)} or nothing, got {values[unknown].iloc[0]!r}")
+    return np.eye(len(names) + 1)[codes]  # -1 selects the last row: the missing flag

@@ -1,0 +1,42 @@
+"""Logits of many cases: the one prediction loop behind training, evaluation and the app."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from melanoma_lib.data.images import eight_views
+from melanoma_lib.model import MelanomaNet
+
+
+@torch.inference_mode()
+def predict_logits(model: MelanomaNet, batches: Iterable[dict[str, torch.Tensor]], tta: bool = False) -> np.ndarray:
+    """Logit of every case of the batches, in their order.
+
+    Args:
+        model: put into evaluation mode for the pass and back afterwards.
+        batches: dictionaries with ``metadata`` ``(B, M)`` and, for a model with an image branch, ``image`` ``(B, 3, S, S)``.
+        tta: average the logits of the eight flips and quarter turns of each image.
+
+    Returns:
+        float64 logits, shape ``(N,)``.
+    """
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    try:
+        parts = [_batch_logits(model, batch, tta, device).double().cpu() for batch in batches]
+    finally:
+        model.train(was_training)
+    return torch.cat(parts).numpy()
+
+
+def _batch_logits(model: MelanomaNet, batch: dict[str, torch.Tensor], tta: bool, device: torch.device) -> torch.Tensor:
+    metadata = batch["metadata"].to(device)
+    image = batch.get("image")
+    if image is None:
+        return model(None, metadata)  # (B,)
+    image = image.to(device)
+    if not tta:
+        return model(image, metadata)
+    return torch.stack([model(view, metadata) for view in eight_views(image)]).mean(dim=0)  # (8, B) -> (B,)

@@ -1,0 +1,148 @@
+"""Focal loss on logits, and what its output means: a focal output is not a risk until it is decoded.
+
+Source: Lin et al. 2017, "Focal Loss for Dense Object Detection" (arXiv:1708.02002). The decoder follows from setting the expected
+loss's derivative to zero; Charoenphakdee et al. 2021 (arXiv:2011.09172) give the case without alpha.
+"""
+
+import math
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Reduction = Literal["mean", "sum", "none"]
+
+
+def focal_loss(
+    logits: Tensor, targets: Tensor, alpha: float | None = 0.25, gamma: float = 2.0, reduction: Reduction = "mean"
+) -> Tensor:
+    """Focal loss ``-alpha_t (1 - p_t)^gamma ln p_t`` of binary targets, computed on the logits.
+
+    Works in the log domain throughout, so that values and gradients stay finite at any logit and for gamma below 1.
+
+    Args:
+        logits: real scores, shape ``(N,)`` or any other; sigmoid gives the output p.
+        targets: 0 or 1, same shape.
+        alpha: weight of the positives, negatives weigh ``1 - alpha``; None weighs both 1.
+        gamma: how strongly easy cases are played down, at least 0; 0 without alpha is binary cross-entropy.
+        reduction: ``mean``, ``sum`` or ``none`` (keeps the shape).
+
+    Returns:
+        A scalar, or a tensor shaped like ``logits`` with ``none``.
+
+    Raises:
+        ValueError: if shapes differ, a target is neither 0 nor 1, or alpha, gamma or reduction is out of range.
+    """
+    _check_parameters(alpha, gamma)
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction expects mean, sum or none, got {reduction!r}")
+    if logits.shape != targets.shape:
+        raise ValueError(f"logits and targets need one shape, got {tuple(logits.shape)} and {tuple(targets.shape)}")
+    positive = targets == 1
+    if not bool((positive | (targets == 0)).all()):
+        wrong = targets[~(positive | (targets == 0))].flatten()[0].item()
+        raise ValueError(f"targets expect 0 (not melanoma) or 1 (melanoma), got {wrong}; did you pass probabilities?")
+    signed = torch.where(positive, logits, -logits)  # p_t = sigmoid(signed)
+    log_p_t, log_miss = functional.logsigmoid(signed), functional.logsigmoid(-signed)
+    loss = -log_p_t if gamma == 0 else -log_p_t * torch.exp(gamma * log_miss)
+    if alpha is not None:
+        loss = loss * torch.where(positive, alpha, 1 - alpha).to(loss.dtype)
+    return {"mean": loss.mean, "sum": loss.sum, "none": lambda: loss}[reduction]()
+
+
+class FocalLoss(nn.Module):
+    """Focal loss as a module; see :func:`focal_loss` for the arguments.
+
+    Example:
+        >>> FocalLoss(alpha=None, gamma=2.0).true_risk(0.5)
+        0.5
+        >>> round(FocalLoss(alpha=0.25, gamma=2.0).true_risk(0.5), 6)
+        0.75
+    """
+
+    def __init__(self, alpha: float | None = 0.25, gamma: float = 2.0, reduction: Reduction = "mean") -> None:
+        super().__init__()
+        _check_parameters(alpha, gamma)
+        self.alpha, self.gamma, self.reduction = alpha, gamma, reduction
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Loss of ``logits`` for ``targets``, both shape ``(N,)``."""
+        return focal_loss(logits, targets, self.alpha, self.gamma, self.reduction)
+
+    def true_risk(self, output):
+        """Risk that a perfectly trained model means by ``output``.
+
+        From ``d/dp [risk * l(p, 1) + (1 - risk) * l(p, 0)] = 0``: ``risk / (1 - risk) = (1 - alpha) / alpha * B / A`` with
+        ``A = (1-p)^g / p - g (1-p)^(g-1) ln p`` and ``B = p^g / (1-p) - g p^(g-1) ln(1-p)``.
+
+        Args:
+            output: sigmoid of the logit, in [0, 1]; a number or an array.
+
+        Returns:
+            The risk in [0, 1], a float for a number, else a float64 array of the same shape.
+
+        Raises:
+            ValueError: if an output lies outside [0, 1].
+        """
+        output = _checked_probability(output, "output")
+        log_p, log_q = _logs(output)
+        log_odds = self._log_pull(log_q, log_p) - self._log_pull(log_p, log_q)
+        if self.alpha is not None:
+            log_odds = log_odds + math.log((1 - self.alpha) / self.alpha)
+        risk = np.where(output == 0, 0.0, np.where(output == 1, 1.0, _sigmoid(log_odds)))
+        return float(risk) if risk.ndim == 0 else risk
+
+    def optimal_output(self, true_risk):
+        """Output that minimises the expected loss at ``true_risk``: the inverse of :meth:`true_risk`, by bisection on the logit.
+
+        Args:
+            true_risk: probability of melanoma, in [0, 1]; a number or an array.
+
+        Returns:
+            The output in [0, 1], a float for a number, else a float64 array of the same shape.
+
+        Raises:
+            ValueError: if a risk lies outside [0, 1].
+        """
+        risk = _checked_probability(true_risk, "true_risk")
+        low, high = np.full(risk.shape, -745.0), np.full(risk.shape, 745.0)  # beyond these exp leaves float64
+        for _ in range(64):  # halves 1490 to below float64's resolution
+            middle = (low + high) / 2
+            above = self.true_risk(_sigmoid(middle)) > risk
+            low, high = np.where(above, low, middle), np.where(above, middle, high)
+        output = np.where(risk == 0, 0.0, np.where(risk == 1, 1.0, _sigmoid((low + high) / 2)))
+        return float(output) if output.ndim == 0 else output
+
+    def _log_pull(self, log_p, log_miss):
+        """``ln((1-p)^g / p - g (1-p)^(g-1) ln p)`` from ``ln p`` and ``ln(1-p)``; both terms are positive."""
+        first = self.gamma * log_miss - log_p
+        if self.gamma == 0:
+            return first
+        return np.logaddexp(first, math.log(self.gamma) + (self.gamma - 1) * log_miss + np.log(-log_p))
+
+
+def _check_parameters(alpha: float | None, gamma: float) -> None:
+    if alpha is not None and not 0 < alpha < 1:
+        raise ValueError(f"alpha expects a weight of the positives strictly between 0 and 1, or None, got {alpha}")
+    if not (math.isfinite(gamma) and gamma >= 0):
+        raise ValueError(f"gamma expects a finite number of at least 0, got {gamma}")
+
+
+def _checked_probability(values, name: str) -> np.ndarray:
+    values = np.asarray(values, dtype=np.float64)
+    if not ((values >= 0) & (values <= 1)).all():  # NaN fails too
+        raise ValueError(f"{name} expects probabilities in [0, 1], got {values[~((values >= 0) & (values <= 1))].flat[0]}")
+    return values
+
+
+def _logs(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    tiny = np.finfo(np.float64).tiny
+    return np.log(np.maximum(p, tiny)).clip(max=-tiny), np.log1p(-np.minimum(p, 1 - 2**-53)).clip(max=-tiny)
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    from scipy.special import expit
+
+    return expit(x)

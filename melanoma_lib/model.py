@@ -1,0 +1,114 @@
+"""MelanomaNet: a timm image branch and a metadata branch, concatenated into one logit."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Modalities = Literal["image+metadata", "image", "metadata"]
+
+
+class MelanomaNet(nn.Module):
+    """Fusion model with one logit; either branch can be left out for ablations.
+
+    Args:
+        backbone: name of a timm model.
+        n_metadata: width of the encoded metadata.
+        pretrained: start the image branch from ImageNet weights.
+        modalities: which branches the model has.
+        metadata_hidden: width of the metadata branch.
+        dropout: rate in the metadata branch and before the logit.
+        drop_path: stochastic depth rate of the image branch, ignored by backbones without it.
+        prior: output probability the untrained model starts from, in (0, 1); see :meth:`start_at`.
+
+    Raises:
+        WeightsUnavailableError: if pretrained weights are asked for and not to be had.
+        ValueError: if modalities is unknown.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        n_metadata: int,
+        pretrained: bool = True,
+        modalities: Modalities = "image+metadata",
+        metadata_hidden: int = 64,
+        dropout: float = 0.2,
+        drop_path: float = 0.0,
+        prior: float | None = None,
+    ) -> None:
+        super().__init__()
+        if modalities not in ("image+metadata", "image", "metadata"):
+            raise ValueError(f"modalities expects image+metadata, image or metadata, got {modalities!r}")
+        self.backbone, self.n_metadata, self.modalities = backbone, n_metadata, modalities
+        self.image_branch = image_branch(backbone, pretrained, drop_path) if "image" in modalities else None
+        self.metadata_branch = None
+        if "metadata" in modalities:
+            self.metadata_branch = nn.Sequential(
+                nn.Linear(n_metadata, metadata_hidden), nn.BatchNorm1d(metadata_hidden), nn.ReLU(), nn.Dropout(dropout)
+            )
+        width = (self.image_branch.head_hidden_size if self.image_branch else 0) + (
+            metadata_hidden if self.metadata_branch else 0
+        )
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, 1))
+        if prior is not None:
+            self.start_at(prior)
+
+    @torch.no_grad()
+    def start_at(self, prior: float) -> None:
+        """Make the untrained model answer ``prior`` on average, so that the first steps do not unlearn a wrong base rate.
+
+        Args:
+            prior: output that suits the loss, in (0, 1): with focal loss ``FocalLoss.optimal_output(prevalence)``.
+
+        Raises:
+            ValueError: if prior is not strictly between 0 and 1.
+        """
+        if not 0 < prior < 1:
+            raise ValueError(f"prior expects a probability strictly between 0 and 1, got {prior}")
+        self.head[-1].bias.fill_(math.log(prior / (1 - prior)))
+
+    def forward(self, image: Tensor | None, metadata: Tensor | None) -> Tensor:
+        """Logit of melanoma.
+
+        Args:
+            image: normalised images, shape ``(B, 3, H, W)``; not looked at (None allowed) without an image branch.
+            metadata: encoded metadata, shape ``(B, n_metadata)``; not looked at (None allowed) without a metadata branch.
+
+        Returns:
+            Logits, shape ``(B,)``.
+
+        Raises:
+            ValueError: if an input that a branch needs is missing or misshapen.
+        """
+        features = []
+        if self.image_branch is not None:
+            if image is None or image.ndim != 4 or image.shape[1] != 3:
+                raise ValueError(f"image expects shape (B, 3, H, W), got {None if image is None else tuple(image.shape)}")
+            features.append(self.image_branch(image))  # (B, 3, H, W) -> (B, F)
+        if self.metadata_branch is not None:
+            if metadata is None or metadata.ndim != 2 or metadata.shape[1] != self.n_metadata:
+                got = None if metadata is None else tuple(metadata.shape)
+                raise ValueError(f"metadata expects shape (B, {self.n_metadata}), got {got}")
+            features.append(self.metadata_branch(metadata))  # (B, M) -> (B, metadata_hidden)
+        return self.head(torch.cat(features, dim=1)).squeeze(1)  # (B, F + metadata_hidden) -> (B, 1) -> (B,)
+
+
+def image_branch(backbone: str, pretrained: bool, drop_path: float = 0.0) -> nn.Module:
+    """The image branch: a timm model that ends in pooled features, shape ``(B, head_hidden_size)``."""
+    import timm
+
+    from melanoma_lib.weights import pretrained_backbone
+
+    options = {"drop_path_rate": drop_path} if drop_path and accepts_drop_path(backbone) else {}
+    if pretrained:
+        return pretrained_backbone(backbone, **options)
+    return timm.create_model(backbone, pretrained=False, num_classes=0, **options)
+
+
+def accepts_drop_path(backbone: str) -> bool:
+    """Whether the timm model knows stochastic depth; DenseNet and VGG do not and reject the argument."""
+    import timm
+
+    return not timm.model_entrypoint(backbone).__module__.endswith((".densenet", ".vgg"))

@@ -1,0 +1,268 @@
+"""One frozen settings object for the library, the command line, the notebooks and the app.
+
+Order of precedence, lowest first: field defaults, the profile, ``.env``, ``MELANOMA_*`` variables, arguments (command line or
+Python). An unknown or ill-typed name is an error wherever it comes from.
+"""
+
+import hashlib
+import json
+import os
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from melanoma_lib.errors import SettingsError
+
+ENV_PREFIX = "MELANOMA_"
+TEST_ENV_PREFIX = "MELANOMA_TEST_"  # belongs to the test suite, never to a setting
+
+Source = Literal["synthetic", "ham10000", "isic2019", "isic2020", "isic_archive"]
+Modalities = Literal["image+metadata", "image", "metadata"]
+
+# Only what differs from the field defaults; one code path serves all three.
+PROFILES: dict[str, dict[str, Any]] = {
+    "fast": {
+        "backbone": "tf_efficientnet_lite0",
+        "image_size": 64,
+        "max_epochs": 4,
+        "n_patients": 600,
+        "n_resamples": 500,
+    },
+    "class": {"backbone": "tf_efficientnet_lite0", "image_size": 96, "max_epochs": 6, "n_patients": 1200},
+    "full": {},
+}
+
+
+def _expand_user(path: Path) -> Path:
+    return path.expanduser()
+
+
+UserPath = Annotated[Path, AfterValidator(_expand_user)]
+
+
+class ProfileSource(PydanticBaseSettingsSource):
+    """Values of the chosen profile, overridden by everything but the field defaults."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        """Value of one field in the chosen profile, or None where the profile leaves the default."""
+        return self().get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """All values of the profile that the sources of higher precedence chose."""
+        chosen = self.current_state.get("profile", self.settings_cls.model_fields["profile"].default)
+        return PROFILES.get(chosen, {})  # an unknown profile is rejected by the field's own type
+
+
+class Settings(BaseSettings):
+    """Everything a run depends on. Frozen: derive another one with :meth:`with_changes`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_file=".env",
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        protected_namespaces=(),
+    )
+
+    profile: Literal["fast", "class", "full"] = Field("full", description="preset: fast (about a minute), class, full")
+
+    source: Source = Field("synthetic", description="where the cases come from")
+    data_dir: UserPath | None = Field(None, description="folder of the source; default data/<source>")
+    image_dirs: tuple[UserPath, ...] = Field((), description="further folders to look for images in")
+    missing_images: Literal["error", "drop"] = Field("error", description="what to do when a listed image is absent")
+    n_patients: int = Field(2000, ge=20, description="synthetic source: patients to generate")
+    data_seed: int = Field(0, ge=0, description="synthetic source: seed of the generator")
+    val_fraction: float = Field(0.15, gt=0, lt=0.5, description="share of cases for validation")
+    test_fraction: float = Field(0.15, gt=0, lt=0.5, description="share of cases for the test")
+
+    backbone: str = Field("efficientnet_b0", description="name of a timm model for the image branch")
+    pretrained: bool = Field(True, description="start from ImageNet weights")
+    modalities: Modalities = Field("image+metadata", description="which branches the model has")
+    image_size: int = Field(224, ge=32, le=1024, description="side of the square input in pixels")
+    metadata_hidden: int = Field(64, ge=1, description="width of the metadata branch")
+    metadata_dropout: float = Field(0.1, ge=0, lt=1, description="chance that a training case hides all its metadata")
+    dropout: float = Field(0.2, ge=0, lt=1, description="dropout before the logit and in the metadata branch")
+    drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the image branch, where it has any")
+
+    loss: Literal["focal", "bce", "weighted_bce"] = Field("focal", description="training loss, on the logit")
+    alpha: float | None = Field(0.25, gt=0, lt=1, description="focal weight of the positives; none: no weights")
+    gamma: float = Field(2.0, ge=0, le=10, description="focal exponent; 0 gives cross-entropy")
+    sampler: Literal["plain", "weighted", "oversample"] = Field(
+        "plain", description="draw evenly, by inverse class frequency, or repeat melanomas until the classes balance"
+    )
+
+    batch_size: int = Field(32, ge=2, description="cases a training step")
+    max_epochs: int = Field(8, ge=1, description="passes over the training cases")
+    learning_rate: float = Field(1e-3, gt=0, lt=1, description="peak learning rate of the new layers")
+    backbone_lr_scale: float = Field(1.0, gt=0, le=1, description="learning rate of the image branch over that")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay (Adam becomes AdamW)")
+    head_epochs: int = Field(0, ge=0, description="first epochs in which the pretrained image branch stays frozen")
+    warmup_epochs: float = Field(0.5, ge=0, description="epochs of linear warm-up")
+    ema_decay: float = Field(0.998, ge=0, lt=1, description="moving average of the weights; 0 switches it off")
+    monitor: Literal["val/f1", "val/auroc", "val/average_precision", "val/loss"] = Field(
+        "val/f1", description="what the best checkpoint is best in"
+    )
+    patience: int = Field(5, ge=1, description="epochs without a better monitor before training stops")
+
+    seed: int = Field(0, ge=0, description="seeds the split, the initial weights, the order and the augmentation")
+    deterministic: bool = Field(True, description="same seed, same machine: same predictions")
+    precision: Literal["auto", "32", "bf16"] = Field("auto", description="auto takes what was faster for the backbone")
+    num_workers: int = Field(0, ge=0, description="loader processes; 0 loads in the training process")
+    threads: int = Field(0, ge=0, description="CPU threads of torch; 0 leaves torch's choice")
+    progress: bool = Field(True, description="progress bar with the time left")
+    wandb: bool = Field(False, description="log to Weights & Biases, offline without WANDB_API_KEY")
+    wandb_project: str = Field("melanoma-classification", description="Weights & Biases project")
+
+    min_sensitivity: float = Field(0.95, gt=0, le=1, description="sensitivity the operating point must reach")
+    n_resamples: int = Field(2000, ge=100, description="group resamples behind each interval")
+    tta: bool = Field(False, description="average the eight flips and turns of each image when predicting")
+
+    runs_dir: UserPath = Field(Path("runs"), description="where run directories go")
+    run_dir: UserPath | None = Field(None, description="this run's directory; default: named after its settings")
+    cache_dir: UserPath = Field(Path("data/cache"), description="decoded images, safe to delete")
+    resume: bool = Field(False, description="continue an interrupted run of the same settings")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments over environment over ``.env`` over profile."""
+        return init_settings, env_settings, dotenv_settings, ProfileSource(settings_cls)
+
+    def __init__(self, **values: Any) -> None:
+        _reject_unknown_variables(type(self))
+        try:
+            super().__init__(**{name: _untext(type(self), name, value) for name, value in values.items()})
+        except ValidationError as error:
+            raise SettingsError(_explain(error, type(self))) from error
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.val_fraction + self.test_fraction > 0.8:
+            raise ValueError("val_fraction + test_fraction leave less than a fifth of the cases for training")
+        if self.head_epochs >= self.max_epochs and self.head_epochs:
+            raise ValueError(f"head_epochs={self.head_epochs} must be below max_epochs={self.max_epochs}")
+        if self.run_dir is not None and self.run_dir.resolve() == self.runs_dir.resolve():
+            raise ValueError("run_dir and runs_dir are the same folder; a run needs one of its own")
+        return self
+
+    @property
+    def data_root(self) -> Path:
+        """Folder of the source."""
+        return self.data_dir or Path("data") / self.source
+
+    @property
+    def run_path(self) -> Path:
+        """This run's directory, named after what it is and a digest of every setting that shapes its result."""
+        if self.run_dir is not None:
+            return self.run_dir
+        branch = {"image+metadata": "fusion", "image": "image", "metadata": "metadata"}[self.modalities]
+        name = f"{self.source}-{self.backbone}-{branch}-{self.image_size}px-seed{self.seed}-{self.fingerprint()}"
+        return self.runs_dir / name.replace("/", "_")
+
+    def fingerprint(self) -> str:
+        """Eight hex digits that change with every setting that shapes the result, not with where things lie."""
+        shaping = self.model_dump(mode="json", exclude=PLACE_FIELDS)
+        return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:8]
+
+    def with_changes(self, **changes: Any) -> Self:
+        """A copy with some settings changed, validated like the original; ignores environment and profile.
+
+        Raises:
+            SettingsError: if a name is unknown or a value ill-typed.
+        """
+        unknown = sorted(set(changes) - set(type(self).model_fields))
+        if unknown:
+            raise SettingsError(f"unknown settings {unknown}; known: {sorted(type(self).model_fields)}")
+        return type(self)(**{**self.model_dump(), **changes})  # complete, so that no other source is consulted
+
+    @classmethod
+    def for_notebook(cls, **parameters: Any) -> Self:
+        """Settings from a notebook's plain scalar parameters; an empty string means "derive it".
+
+        Raises:
+            SettingsError: if a parameter is unknown or ill-typed.
+        """
+        return cls(**{name: value for name, value in parameters.items() if value != ""})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Settings as :meth:`to_json` wrote them, regardless of environment and profile.
+
+        Raises:
+            SettingsError: if the text is no JSON object, or names or types do not fit.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise SettingsError(f"settings are no valid JSON: {error}") from error
+        if not isinstance(values, dict) or set(values) != set(cls.model_fields):
+            raise SettingsError(
+                "stored settings do not have the fields of this version of the kit; differing: "
+                f"{sorted(set(values) ^ set(cls.model_fields)) if isinstance(values, dict) else values!r}. "
+                "Train the run again or read it with the version that wrote it."
+            )
+        return cls(**values)
+
+    def to_json(self) -> str:
+        """Every setting as JSON, sorted by name."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
+
+
+# Settings that say where or how comfortably to run, not what comes out.
+PLACE_FIELDS = {
+    "profile", "data_dir", "image_dirs", "runs_dir", "run_dir", "cache_dir", "resume", "progress", "num_workers", "threads",
+    "wandb", "wandb_project",
+}  # fmt: skip
+
+
+def _untext(cls: type[Settings], name: str, value: Any) -> Any:
+    """Read the words ``none`` and comma lists that a command line or papermill passes as text."""
+    field = cls.model_fields.get(name)
+    if field is None or not isinstance(value, str):
+        return value
+    if value.lower() == "none" and _allows_none(field.annotation):
+        return None
+    if name == "image_dirs":
+        return tuple(part for part in value.split(",") if part)
+    return value
+
+
+def _allows_none(annotation: Any) -> bool:
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return is_union and type(None) in typing.get_args(annotation)
+
+
+def _reject_unknown_variables(cls: type[Settings], environment: Mapping[str, str] = os.environ) -> None:
+    known = {f"{ENV_PREFIX}{name}".upper() for name in cls.model_fields}
+    unknown = [
+        name
+        for name in environment
+        if name.upper().startswith(ENV_PREFIX) and not name.upper().startswith(TEST_ENV_PREFIX) and name.upper() not in known
+    ]
+    if unknown:
+        raise SettingsError(
+            f"unknown environment variable {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}. Unset or correct it."
+        )
+
+
+def _explain(error: ValidationError, cls: type[Settings]) -> str:
+    lines = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"]) or "settings"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{name}: unknown setting; known: {', '.join(sorted(cls.model_fields))}")
+        else:
+            lines.append(f"{name}: {problem['msg']}; got {problem['input']!r}" if problem["loc"] else problem["msg"])
+    return "settings not valid:\n  " + "\n  ".join(lines)

