@@ -1,0 +1,370 @@
+"""The offline default data set: synthetic dermoscopy whose every risk, mask and artefact is known.
+
+Not medical data. It teaches how a classifier is trained, tested and fooled; it says nothing about real melanoma.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from melanoma_lib.data.artefacts import ARTEFACTS, paint_artefact
+from melanoma_lib.data.latents import IMAGE_FACTORS, METADATA_FACTORS, Factor, RiskModel, choice, total_effect
+from melanoma_lib.data.painting import CAMERAS, Lesion, Skin, paint_case
+from melanoma_lib.data.schema import CASE_COLUMNS, group_ids, validate_cases
+from melanoma_lib.data.textures import texture_bank
+from melanoma_lib.errors import DataError
+from melanoma_lib.progress import progress_bar
+
+VERSION = 1  # raise it when the same knobs no longer give the same pixels
+JPEG_QUALITY = 94
+BENIGN_DIAGNOSES = {
+    "melanocytic": "nevus",
+    "keratosis": "seborrheic keratosis",
+    "vascular": "vascular lesion",
+    "pink": "basal cell carcinoma",
+}
+LESIONS_PER_PATIENT = choice({1: (0.40, 0), 2: (0.30, 0), 3: (0.20, 0), 4: (0.10, 0)})
+PHOTOS_PER_LESION = choice({1: (0.60, 0), 2: (0.28, 0), 3: (0.12, 0)})
+ACQUISITION = choice(dict(zip(CAMERAS, [(0.25, 0), (0.30, 0), (0.30, 0), (0.15, 0)], strict=True)))
+# How often each artefact occurs without any tie to the label, by acquisition style in the order of CAMERAS
+ARTEFACT_SHARES = {
+    "ink": (0.03, 0.05, 0.06, 0.02),
+    "hair": (0.25, 0.35, 0.40, 0.30),
+    "bubbles": (0.15, 0.05, 0.12, 0.35),
+    "ruler": (0.04, 0.12, 0.25, 0.03),
+    "patch": (0.02, 0.03, 0.05, 0.02),
+    "vignette": (0.02, 0.40, 0.15, 0.04),
+}
+_TABLE, _LESION, _PHOTO, _ARTEFACT, _NOISE = range(5)  # independent random streams
+
+
+@dataclass(frozen=True)
+class SyntheticCase:
+    """One rendered case.
+
+    Attributes:
+        image: uint8 ``(H, W, 3)``.
+        mask: lesion pixels, boolean ``(H, W)``.
+        artefacts: for each artefact drawn, the pixels that it visibly changed, boolean ``(H, W)``.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    artefacts: dict[str, np.ndarray]
+
+
+class SyntheticDermoscopy:
+    """Patients with lesions, lesions with photographs, all drawn from known causes.
+
+    The label of a lesion is a coin tossed with its ``true_risk``, so no model can beat :meth:`bayes_auroc`, unless artefacts
+    are tied to the label with ``shortcut``. Case ``i`` depends on ``seed`` and ``i`` alone: neither on how many patients there
+    are nor on the order, batch or process in which cases are drawn.
+
+    Args:
+        n_patients: number of patients; each has 1-4 lesions and each lesion 1-3 photographs.
+        seed: non-negative.
+        image_size: side of the square pictures in pixels, at least 32.
+        prevalence: expected share of melanomas among lesions, in (0, 1).
+        shortcut: for artefacts of ``ARTEFACTS`` a tie to the label from -1 to 1:
+            ``P(present | melanoma) - P(present | other)``. At 1 exactly the melanomas have it, at -1 exactly the others.
+
+    Raises:
+        ValueError: for a knob outside its range or an unknown artefact.
+        TypeError: for a knob of the wrong type.
+
+    Example:
+        >>> data = SyntheticDermoscopy(n_patients=3, seed=7)
+        >>> data.render(0).image.shape
+        (128, 128, 3)
+    """
+
+    def __init__(
+        self,
+        n_patients: int = 600,
+        seed: int = 0,
+        image_size: int = 128,
+        shortcut: Mapping[str, float] | None = None,
+        prevalence: float = 0.2,
+    ) -> None:
+        for name, value, low in (("n_patients", n_patients, 1), ("seed", seed, 0), ("image_size", image_size, 32)):
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise TypeError(f"{name} must be a whole number, got {value!r}")
+            if value < low:
+                raise ValueError(f"{name} must be at least {low}, got {value}")
+        if not 0 < prevalence < 1:
+            raise ValueError(f"prevalence must lie between 0 and 1, got {prevalence!r}")
+        self.n_patients, self.seed, self.image_size = int(n_patients), int(seed), int(image_size)
+        self.prevalence = float(prevalence)
+        self.shortcut = _checked_shortcut(shortcut or {})
+
+    @property
+    def knobs(self) -> dict[str, object]:
+        """Everything the data set depends on; JSON-ready and accepted by the constructor."""
+        names = ("n_patients", "seed", "image_size", "shortcut", "prevalence")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def fingerprint(self) -> str:
+        """A folder name that differs whenever the data do."""
+        digest = hashlib.sha256(self._description().encode()).hexdigest()[:8]
+        return f"{self.n_patients}-patients-seed-{self.seed}-{self.image_size}px-{digest}"
+
+    def __len__(self) -> int:
+        """Number of photographs."""
+        return len(self.cases)
+
+    @cached_property
+    def cases(self) -> pd.DataFrame:
+        """The validated case table, one row per photograph; paths are relative to the folder :meth:`write` is given.
+
+        Beyond the schema's columns: ``true_risk`` (given image factors and metadata), ``truth_risk_image`` and
+        ``truth_risk_metadata`` (given only one of them), the image factors as ``truth_<factor>``, ``truth_skin_tone`` and
+        ``truth_artefact_<name>``. A missing age, sex or site counts as recorded that way: it has no effect on the risk.
+        """
+        lesions = self._lesions()
+        photos = self._draw(PHOTOS_PER_LESION, "photos", len(lesions)).astype(int)
+        cases = lesions.loc[lesions.index.repeat(photos)]
+        lesion_number = cases.index.to_numpy()
+        cases = cases.reset_index(drop=True)
+        n = len(cases)
+        style = self._draw(ACQUISITION, "acquisition", n)
+        for name, shares in ARTEFACT_SHARES.items():
+            base = pd.Series(style).map(dict(zip(CAMERAS, shares, strict=True))).to_numpy(float)
+            tie = self.shortcut.get(name, 0.0)
+            # moves both classes apart by exactly `tie` whatever the base share is
+            share = (1 - abs(tie)) * base + abs(tie) * (cases["target"].to_numpy() == (tie > 0))
+            cases[f"truth_artefact_{name}"] = self._uniform(f"artefact {name}", n) < share
+        ids = pd.Series([f"SYN{self.seed}_{i:07d}" for i in range(n)])
+        cases["image_id"] = ids
+        cases["image_path"] = "images/" + ids + ".jpg"
+        cases["mask_path"] = "masks/" + ids + ".png"
+        cases["patient_id"] = [f"SYN{self.seed}_P{p:06d}" for p in cases.pop("patient")]
+        cases["lesion_id"] = [f"SYN{self.seed}_L{k:06d}" for k in lesion_number]
+        cases["acquisition"] = style
+        cases["group_id"] = group_ids(cases)
+        others = [c for c in cases.columns if c not in CASE_COLUMNS]
+        return validate_cases(cases[[*CASE_COLUMNS, *others]], "synthetic cases")
+
+    def render(self, index: int, artefacts: Collection[str] | None = None) -> SyntheticCase:
+        """Paint one case.
+
+        Args:
+            index: row of :attr:`cases`.
+            artefacts: which ones to draw instead of those the table lists; ``()`` for a clean picture. Everything else
+                stays as it is, pixel by pixel.
+
+        Raises:
+            IndexError: if there is no such row.
+            ValueError: for an unknown artefact.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"case {index} does not exist; there are {len(self)}, numbered from 0")
+        row = self._rows[index]
+        if artefacts is None:
+            artefacts = [name for name in ARTEFACTS if row[f"truth_artefact_{name}"]]
+        elif unknown := set(artefacts) - set(ARTEFACTS):
+            raise ValueError(f"unknown artefact {sorted(unknown)}; expected some of {list(ARTEFACTS)}")
+        camera = CAMERAS[row["acquisition"]]
+        image, mask = paint_case(
+            Lesion(**{name: row[f"truth_{name}"] for name in IMAGE_FACTORS}),
+            Skin(row["truth_skin_tone"], row["truth_skin_blood"], row["truth_skin_freckles"]),
+            camera,
+            texture_bank(),
+            self._rng(_LESION, int(row["lesion_id"].rpartition("L")[2])),
+            self._rng(_PHOTO, index),
+            self.image_size,
+        )
+        np.clip(image, 0, 255, out=image)
+        masks = {
+            name: paint_artefact(name, image, self._rng(_ARTEFACT, index, k))
+            for k, name in enumerate(ARTEFACTS)
+            if name in artefacts
+        }
+        noise = self._rng(_NOISE, index).standard_normal((*mask.shape, 4), dtype=np.float32)
+        image += camera.noise * (0.8 * noise[..., 3:] + 0.6 * noise[..., :3])  # mostly grey, some colour
+        return SyntheticCase(np.clip(np.rint(image), 0, 255).astype(np.uint8), mask, masks)
+
+    def bayes_auroc(self, n_patients: int = 50_000) -> dict[str, float]:
+        """The best AUROC that anything can reach on lesions of this world, shortcuts aside.
+
+        Args:
+            n_patients: size of the drawn population; 50,000 hold about 100,000 lesions (standard error about 0.001).
+
+        Returns:
+            AUROC of the exact risk given ``image``, ``metadata`` or ``both``.
+        """
+        from sklearn.metrics import roc_auc_score
+
+        lesions = SyntheticDermoscopy(n_patients, self.seed, prevalence=self.prevalence)._lesions()
+        columns = {"image": "truth_risk_image", "metadata": "truth_risk_metadata", "both": "true_risk"}
+        return {part: float(roc_auc_score(lesions["target"], lesions[column])) for part, column in columns.items()}
+
+    def write(self, root: Path, workers: int = 1) -> Path:
+        """Write the data set as a folder that ``load_cases("synthetic", root)`` reads.
+
+        Holds ``cases.csv``, ``images/<image_id>.jpg``, ``masks/<image_id>.png`` (255 on the lesion),
+        ``artefacts/<image_id>.png`` (bit k set where ``ARTEFACTS[k]`` is) and ``generator.json`` (the knobs). The folder
+        appears when all of it is there; one that already holds the same data is left as it is.
+
+        Args:
+            root: folder to create; its parents are made.
+            workers: processes to paint with. More than one needs the usual ``if __name__ == "__main__"`` in scripts.
+
+        Returns:
+            ``root``.
+
+        Raises:
+            DataError: if ``root`` holds something else, or the disk refuses.
+            ValueError: if ``workers`` is below 1.
+        """
+        if workers < 1:
+            raise ValueError(f"workers must be at least 1, got {workers}")
+        root = Path(root)
+        if self._already_in(root):
+            return root
+        try:
+            root.parent.mkdir(parents=True, exist_ok=True)
+            part = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".part", dir=root.parent))
+        except OSError as error:
+            raise DataError(f"cannot write synthetic cases to {root}: {error}; choose a folder you may write to") from error
+        try:
+            self._write_files(part, workers)
+            part.chmod(0o755)  # mkdtemp's own mode would shut out other readers
+            part.replace(root)
+        except OSError as error:
+            if not self._already_in(root):  # else another process was faster with the same data
+                raise DataError(f"cannot write synthetic cases to {root}: {error}; nothing was left there") from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        return root
+
+    def _write_files(self, part: Path, workers: int) -> None:
+        for folder in ("images", "masks", "artefacts"):
+            (part / folder).mkdir()
+        batches = [range(start, min(start + 16, len(self))) for start in range(0, len(self), 16)]
+        with progress_bar("painting synthetic cases", len(self)) as advance:
+            for batch in self._painted(part, batches, workers):
+                for _ in batch:
+                    advance()
+        self.cases.to_csv(part / "cases.csv", index=False)
+        (part / "generator.json").write_text(self._description(), encoding="utf-8")
+
+    def _painted(self, part: Path, batches: list[range], workers: int) -> Iterator[range]:
+        if workers == 1:
+            for batch in batches:
+                self._paint_files(part, batch)
+                yield batch
+            return
+        # spawned, not forked: a fork of a process with running threads (torch, BLAS) may hang
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, context, _start_worker, (self.knobs, part)) as pool:
+            try:
+                yield from pool.map(_paint_in_worker, batches)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _paint_files(self, part: Path, batch: range) -> None:
+        for index in batch:
+            case, name = self.render(index), self.cases["image_id"].iloc[index]
+            Image.fromarray(case.image).save(part / "images" / f"{name}.jpg", quality=JPEG_QUALITY, subsampling=0)
+            Image.fromarray(case.mask.astype(np.uint8) * 255).save(part / "masks" / f"{name}.png")
+            bits = np.zeros(case.mask.shape, np.uint8)
+            for artefact, where in case.artefacts.items():
+                bits |= where.astype(np.uint8) << ARTEFACTS.index(artefact)
+            Image.fromarray(bits).save(part / "artefacts" / f"{name}.png")
+
+    def _description(self) -> str:
+        return json.dumps({"version": VERSION, "artefacts": ARTEFACTS, **self.knobs}, indent=1, sort_keys=True)
+
+    def _already_in(self, root: Path) -> bool:
+        """Whether ``root`` holds these data; False if there is nothing, an error if there is something else."""
+        if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+            return False
+        description = root / "generator.json"
+        found = description.read_text(encoding="utf-8") if description.is_file() else "no generator.json"
+        if found == self._description():
+            return True
+        raise DataError(
+            f"{root} already exists and holds something else.\nexpected generator.json: {self._description()}\nfound: {found}\n"
+            "Choose another folder, or delete this one if it may go."
+        )
+
+    def _rng(self, *stream: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence([self.seed, *stream]))
+
+    def _uniform(self, column: str, n: int) -> np.ndarray:
+        # one stream a column, so that row i is the same however many rows or columns there are
+        number = int.from_bytes(hashlib.sha256(column.encode()).digest()[:4], "big")
+        return self._rng(_TABLE, number).random(n)
+
+    def _draw(self, factor: Factor, column: str, n: int) -> np.ndarray:
+        return factor.quantile(self._uniform(column, n))
+
+    def _lesions(self) -> pd.DataFrame:
+        """One row per lesion: metadata, image factors, risks and the label drawn from them."""
+        count = self._draw(LESIONS_PER_PATIENT, "lesions", self.n_patients).astype(int)
+        patient = np.repeat(np.arange(self.n_patients), count)
+        n = len(patient)
+        metadata = {name: self._draw(METADATA_FACTORS[name], name, self.n_patients)[patient] for name in ("age_approx", "sex")}
+        site = "anatom_site_general_challenge"
+        metadata[site] = self._draw(METADATA_FACTORS[site], site, n)
+        factors = {name: self._draw(factor, name, n) for name, factor in IMAGE_FACTORS.items()}
+        image_effect, metadata_effect = total_effect(IMAGE_FACTORS, factors), total_effect(METADATA_FACTORS, metadata)
+        model = RiskModel.at_prevalence(self.prevalence)
+        risk = model.both(image_effect, metadata_effect)
+        target = (self._uniform("target", n) < risk).astype(int)
+        benign = pd.Series(factors["family"]).map(BENIGN_DIAGNOSES)
+        skin = np.stack([self._uniform(f"skin {name}", self.n_patients) for name in ("tone", "blood", "freckles")])[:, patient]
+        return pd.DataFrame(
+            {
+                "patient": patient,
+                **metadata,
+                "target": target,
+                "diagnosis": benign.where(target == 0, "melanoma"),
+                "true_risk": risk,
+                "truth_risk_image": model.given("image", image_effect),
+                "truth_risk_metadata": model.given("metadata", metadata_effect),
+                **{f"truth_{name}": values for name, values in factors.items()},
+                "truth_skin_tone": 0.05 + 1.2 * skin[0] ** 3.5,  # mostly fair, as the archives are, with a tail of dark skin
+                "truth_skin_blood": 0.12 + 0.25 * skin[1],
+                "truth_skin_freckles": skin[2] ** 3,
+            }
+        ).astype({"age_approx": float, "truth_colours": int})
+
+    @cached_property
+    def _rows(self) -> list[dict]:
+        return self.cases.to_dict("records")
+
+
+def _checked_shortcut(shortcut: Mapping[str, float]) -> dict[str, float]:
+    for name, tie in shortcut.items():
+        if name not in ARTEFACTS:
+            raise ValueError(f"shortcut: unknown artefact {name!r}; expected some of {list(ARTEFACTS)}")
+        if not -1 <= tie <= 1:
+            raise ValueError(f"shortcut: the tie of {name!r} must lie between -1 and 1, got {tie!r}")
+    return {name: float(shortcut[name]) for name in ARTEFACTS if name in shortcut}
+
+
+_worker: tuple[SyntheticDermoscopy, Path]  # a worker process builds its generator once
+
+
+def _start_worker(knobs: dict, part: Path) -> None:
+    global _worker
+    _worker = SyntheticDermoscopy(**knobs), part
+
+
+def _paint_in_worker(batch: range) -> range:
+    generator, part = _worker
+    generator._paint_files(part, batch)
+    return batch
