@@ -1,0 +1,210 @@
+"""Splits that keep a patient or lesion whole, and what splitting by image would have leaked."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from melanoma_lib.data.schema import TEXT
+from melanoma_lib.errors import DataError, StraddlingGroupError
+
+SPLITS = ("train", "val", "test")
+UNITS = {"lesion": "lesion_id", "patient": "patient_id", "group": "group_id"}
+
+
+def split_cases(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, seed: int = 0) -> pd.Series:
+    """Divide cases into training, validation and test so that no group straddles.
+
+    Groups with and without a melanoma are dealt out separately, each group to the split that is furthest behind its share
+    of the images and melanomas so far. Larger groups come first, in random order among groups of similar size, so that
+    patients with a hundred images spread over the splits and the many small ones level the shares.
+
+    Args:
+        cases: case table; ``group_id`` and ``target`` are used.
+        val: share of images for validation, in (0, 1).
+        test: share of images for testing, in (0, 1); ``val + test < 1``.
+        seed: the same seed gives the same split, whatever the order of the rows.
+
+    Returns:
+        Text series named ``split`` with ``train``, ``val`` or ``test`` on the index of ``cases``.
+
+    Raises:
+        ValueError: shares out of range.
+        DataError: a row without group, or too few groups of a class to put one into each split.
+    """
+    shares = _shares(val, test)
+    if cases["group_id"].isna().any():
+        raise DataError(f"row {cases['group_id'].isna().idxmax()} has no group_id; fill the column with group_ids().")
+    groups = cases.groupby("group_id")["target"].agg(images="size", melanomas="sum").sort_index()
+    has_melanoma = groups["melanomas"] > 0
+    for count, name in ((int(has_melanoma.sum()), "a melanoma"), (int((~has_melanoma).sum()), "no melanoma")):
+        if count < len(SPLITS):
+            raise DataError(
+                f"{count} of {len(groups)} groups (patients or lesions) hold {name}; training, validation and test need at "
+                "least one each. Use more cases, or a source that has both classes."
+            )
+    rng = np.random.default_rng(seed)
+    dealt = pd.concat([_deal(stratum, shares, rng) for _, stratum in groups.groupby(has_melanoma)])
+    split = cases["group_id"].map(dealt).astype(TEXT).rename("split")
+    assert_no_straddling(cases["group_id"], split)
+    return split
+
+
+def assert_no_straddling(groups: pd.Series, split: pd.Series) -> None:
+    """Refuse a split that tears a group apart.
+
+    Args:
+        groups: group of each case, without gaps.
+        split: split of each case, on the same index, without gaps.
+
+    Raises:
+        DataError: the indexes differ or a value is missing.
+        StraddlingGroupError: a group has cases in several splits; counts them and names the first few.
+    """
+    if not groups.index.equals(split.index):
+        raise DataError("groups and split are indexed differently; take both from the same case table.")
+    for name, values in (("group", groups), ("split", split)):
+        if values.isna().any():
+            raise DataError(f"row {values.isna().idxmax()} has no {name}; every case needs one.")
+    spread = split.groupby(groups).nunique()
+    straddling = spread.index[spread > 1]
+    if len(straddling):
+        examples = "; ".join(f"{name} in {sorted(split[groups == name].unique())}" for name in straddling[:3])
+        raise StraddlingGroupError(
+            f"{len(straddling)} of {len(spread)} groups straddle the splits ({examples}). A model tested on a patient or lesion "
+            "it was trained on looks better than it is; split with split_cases()."
+        )
+
+
+def _shares(val: float, test: float) -> tuple[float, float, float]:
+    if not (0 < val < 1 and 0 < test < 1 and val + test < 1):
+        raise ValueError(f"val={val} and test={test} must be above 0 and leave something for training (val + test < 1)")
+    return 1 - val - test, val, test
+
+
+def _deal(groups: pd.DataFrame, shares: tuple[float, ...], rng: np.random.Generator) -> pd.Series:
+    """Group -> split for one stratum; every split gets a group if there are at least three."""
+    groups = groups.iloc[rng.permutation(len(groups))]
+    similar_size = groups["images"].map(lambda count: int(count).bit_length())
+    groups = groups.loc[similar_size.sort_values(ascending=False, kind="stable").index]
+    loads = groups[["images", "melanomas"]] / groups[["images", "melanomas"]].sum().clip(lower=1)  # (G, 2)
+    dealt = [[0.0, 0.0] for _ in SPLITS]  # plain floats: ties, of which there are many, fall alike on every CPU
+    total = [0.0, 0.0]
+    chosen = []
+    for left, load in zip(range(len(groups), 0, -1), loads.itertuples(index=False), strict=True):
+        total = [sum_ + part for sum_, part in zip(total, load, strict=True)]
+        empty = [had[0] == 0 for had in dealt]
+        last = left <= sum(empty)  # the last groups go to splits that would stay empty
+        # half of what the group would take off each split's squared debt, up to a constant
+        gain = [
+            sum((share * sum_ - had) * part for sum_, had, part in zip(total, dealt[split], load, strict=True))
+            if empty[split] or not last
+            else -np.inf
+            for split, share in enumerate(shares)
+        ]
+        winner = gain.index(max(gain))
+        dealt[winner] = [had + part for had, part in zip(dealt[winner], load, strict=True)]
+        chosen.append(SPLITS[winner])
+    return pd.Series(chosen, index=groups.index)
+
+
+@dataclass(frozen=True)
+class LeakageAudit:
+    """How much of the test set is known from training, as shares in [0, 1] averaged over random splits.
+
+    Attributes:
+        n_splits: number of random splits averaged.
+        val: share of images for validation.
+        test: share of images for testing.
+        by_image: when images are split at random (stratified by class): for each unit (``lesion``, ``patient``, ``group``)
+            the share of test ``images`` and of test ``melanomas`` of which training holds another image of the same unit;
+            NaN where the source has no such ids.
+        by_group: the same under ``split_cases``.
+    """
+
+    n_splits: int
+    val: float
+    test: float
+    by_image: dict[str, dict[str, float]]
+    by_group: dict[str, dict[str, float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, with None for what the source cannot tell."""
+        shares = {
+            key: {
+                unit: {name: None if np.isnan(share) else share for name, share in values.items()}
+                for unit, values in getattr(self, key).items()
+            }
+            for key in ("by_image", "by_group")
+        }
+        return asdict(self) | shares
+
+    def __str__(self) -> str:
+        lines = [f"Test images with another image of the same unit in training, mean of {self.n_splits} splits"]
+        lines.append(f"{'':<10}{'split by image':>28}{'split by group':>28}")
+        lines.append(f"{'':<10}" + f"{'images':>14}{'melanomas':>14}" * 2)
+        for unit in UNITS:
+            cells = [self.by_image[unit][k] for k in ("images", "melanomas")]
+            cells += [self.by_group[unit][k] for k in ("images", "melanomas")]
+            lines.append(f"{unit:<10}" + "".join(f"{'no ids':>14}" if np.isnan(c) else f"{c:>14.1%}" for c in cells))
+        return "\n".join(lines)
+
+
+def audit_leakage(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, seed: int = 0, n_splits: int = 10) -> LeakageAudit:
+    """Measure what an image-level split would have leaked from test into training, beside the grouped split.
+
+    Args:
+        cases: case table.
+        val: share of images for validation.
+        test: share of images for testing.
+        seed: first of ``n_splits`` consecutive seeds.
+        n_splits: number of splits to average.
+
+    Returns:
+        The shares; see ``LeakageAudit``.
+
+    Raises:
+        ValueError: shares out of range or ``n_splits`` below 1.
+        DataError: see ``split_cases``.
+    """
+    if n_splits < 1:
+        raise ValueError(f"n_splits={n_splits} must be at least 1")
+    shares = _shares(val, test)
+    seeds = range(seed, seed + n_splits)
+    target = cases["target"].to_numpy()
+    return LeakageAudit(
+        n_splits=n_splits,
+        val=val,
+        test=test,
+        by_image=_mean_overlap(cases, [_split_images(target, shares, s) for s in seeds]),
+        by_group=_mean_overlap(cases, [split_cases(cases, val, test, s).to_numpy() for s in seeds]),
+    )
+
+
+def _split_images(target: np.ndarray, shares: tuple[float, ...], seed: int) -> np.ndarray:
+    """The split most tutorials make: images at random, stratified by class, blind to patients and lesions."""
+    rng = np.random.default_rng(seed)
+    split = np.empty(len(target), dtype=object)
+    for kind in (0, 1):
+        rows = rng.permutation(np.flatnonzero(target == kind))
+        edges = np.round(np.cumsum(shares)[:-1] * len(rows)).astype(int)
+        for name, part in zip(SPLITS, np.split(rows, edges), strict=True):
+            split[part] = name
+    return split
+
+
+def _mean_overlap(cases: pd.DataFrame, splits: list[np.ndarray]) -> dict[str, dict[str, float]]:
+    melanoma = cases["target"].to_numpy() == 1
+    shares = {}
+    for unit, column in UNITS.items():
+        codes = pd.factorize(cases[column])[0]  # -1 where the id is missing
+        overlaps = []
+        for split in splits:
+            known = np.isin(codes, codes[(split == "train") & (codes >= 0)])
+            overlaps.append([known[split == "test"].mean(), known[(split == "test") & melanoma].mean()])
+        mean = np.mean(overlaps, axis=0) if (codes >= 0).any() else (np.nan, np.nan)
+        shares[unit] = {"images": float(mean[0]), "melanomas": float(mean[1])}
+    return shares
