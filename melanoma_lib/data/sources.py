@@ -7,14 +7,13 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import pandas as pd
 
-from melanoma_lib.data import vocabulary as words
-from melanoma_lib.data.schema import CASE_COLUMNS, TEXT, TEXT_COLUMNS, group_ids, is_leaky, validate_cases
-from melanoma_lib.data.tables import list_files, optional, read_table, resolve, translate
+from melanoma_lib.data import readers
+from melanoma_lib.data.schema import TEXT, group_ids, validate_cases
+from melanoma_lib.data.tables import list_files, resolve
 from melanoma_lib.errors import DataError, MissingImagesError
 
 log = logging.getLogger("melanoma_lib")
@@ -26,7 +25,7 @@ class _Source:
 
     Attributes:
         tables: alternatives for the main table; finding one is what tells the source.
-        read: turns the main table's path into every case column but files and groups, indexed by line in the file.
+        read: its reader from ``data.readers``.
         images: folders searched for images, first hit wins.
         masks: folders searched for lesion masks named ``<image_id>_segmentation.png``.
     """
@@ -178,196 +177,24 @@ def _own_files(rows: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, pd.Series,
     return rows.assign(**paths), absent & rows["image_path"].notna(), sorted(map(str, folders))
 
 
-# --- one reader per source ---------------------------------------------------------------------------------------------
-
-
-def _read_synthetic(path: Path) -> pd.DataFrame:
-    table = read_table(path, needs=CASE_COLUMNS)
-    for column in table.columns:
-        table[column] = table[column].replace("", np.nan)
-        if column not in TEXT_COLUMNS:
-            numbers = pd.to_numeric(table[column], errors="coerce")
-            table[column] = numbers if numbers.notna().equals(table[column].notna()) else table[column]
-    table.attrs = {"dropped_rows": {}, "leaky_columns": sorted(filter(is_leaky, table.columns))}
-    return table
-
-
-def _read_ham10000(path: Path) -> pd.DataFrame:
-    table = read_table(path, needs=("lesion_id", "image_id", "dx", "age", "sex", "localization"))
-    return _case_rows(
-        table,
-        path,
-        image="image_id",
-        age="age",
-        site=translate(optional(table, "localization"), words.HAM10000_SITES, path, "HAM10000_SITES"),
-        target=translate(table["dx"], words.HAM10000_DIAGNOSES, path, "HAM10000_DIAGNOSES"),
-        diagnosis=table["dx"],
-        acquisition=optional(table, "dataset"),
-    )
-
-
-def _read_isic2019(path: Path) -> pd.DataFrame:
-    table = read_table(path, needs=("image", "age_approx", "anatom_site_general", "lesion_id", "sex"))
-    diagnosis = table["image"].map(_one_hot_truth(path, table["image"]))
-    return _case_rows(
-        table,
-        path,
-        image="image",
-        site=translate(optional(table, "anatom_site_general"), words.ISIC_SITES, path, "ISIC_SITES"),
-        target=diagnosis.map(words.ISIC_2019_DIAGNOSES),
-        diagnosis=diagnosis,
-        # BCN, HAM or MSK: the collection a lesion id starts with is the only trace of the clinic
-        acquisition=optional(table, "lesion_id").str.extract(r"^([A-Za-z]+)_", expand=False),
-        leaky=[*words.ISIC_2019_DIAGNOSES],
-    )
-
-
-def _one_hot_truth(metadata: Path, images: pd.Series) -> dict[str, str]:
-    """Image -> diagnosis from the one-hot table beside the metadata, which must speak of the same images."""
-    path = resolve(metadata.parent, "ISIC_2019_Training_GroundTruth.csv")
-    if path is None:
-        raise DataError(f"{metadata.parent}: ISIC_2019_Training_GroundTruth.csv, the diagnoses of {metadata.name}, is missing.")
-    names = list(words.ISIC_2019_DIAGNOSES)
-    truth = read_table(path, needs=("image", *names))
-    strangers = sorted(set(images) ^ set(truth["image"]))
-    if strangers or not truth["image"].is_unique:
-        raise DataError(
-            f"{metadata.name} and {path.name} must list the same images once each; {len(strangers)} are in one only "
-            f"{strangers[:3]}, {truth['image'].duplicated().sum()} are repeated. Take both files from the same release."
-        )
-    marks = truth[names].apply(pd.to_numeric, errors="coerce")
-    bad = ~(marks.isin((0, 1)).all(axis=1) & (marks.sum(axis=1) == 1))
-    if bad.any():
-        row = bad.idxmax()
-        raise DataError(f"{path}, row {row}: expected one 1 among zeros in {names}, found {list(truth.loc[row, names])}.")
-    return dict(zip(truth["image"], marks.idxmax(axis=1), strict=True))
-
-
-def _read_isic2020(path: Path) -> pd.DataFrame:
-    site = "anatom_site_general_challenge"
-    table = read_table(path, needs=("image_name", "patient_id", "sex", "age_approx", site, "diagnosis", "target"))
-    target = translate(table["diagnosis"], words.ISIC_2020_DIAGNOSES, path, "ISIC_2020_DIAGNOSES")
-    contrary = pd.to_numeric(table["target"], errors="coerce") != target
-    if contrary.any():
-        row = contrary.idxmax()
-        raise DataError(
-            f"{path}, row {row}: diagnosis {table['diagnosis'][row]!r} means target {target[row]}, "
-            f"but the target column says {table['target'][row]!r}; correct the row."
-        )
-    return _case_rows(
-        table,
-        path,
-        image="image_name",
-        site=translate(optional(table, site), words.ISIC_SITES, path, "ISIC_SITES"),
-        target=target,
-        diagnosis=table["diagnosis"],
-    )
-
-
-def _read_isic_archive(path: Path) -> pd.DataFrame:
-    table = read_table(path, needs=("isic_id",))
-    dermoscopic = optional(table, "image_type").fillna("dermoscopic").str.casefold() == "dermoscopic"
-    target, diagnosis = _archive_target(table, path)
-    keep = dermoscopic & target.notna()
-    left_out = {
-        "not a dermoscopic image": int((~dermoscopic).sum()),
-        "melanoma or not is undecided": int((dermoscopic & target.isna()).sum()),
-    }
-    left_out = {reason: count for reason, count in left_out.items() if count}
-    if not keep.any():
-        raise DataError(f"{path}: none of the {len(table)} rows is a dermoscopic image with a decided diagnosis ({left_out}).")
-    for reason, count in left_out.items():
-        log.warning("left out %d of %d rows of %s: %s", count, len(table), path, reason)
-    rows = _case_rows(
-        table,
-        path,
-        image="isic_id",
-        site=_archive_site(table, path),
-        target=target,
-        diagnosis=diagnosis,
-        acquisition=optional(table, "attribution"),
-    )[keep]
-    rows.attrs["dropped_rows"] = left_out
-    return rows
-
-
-def _archive_target(table: pd.DataFrame, path: Path) -> tuple[pd.Series, pd.Series]:
-    """Target (1, 0, NaN for undecided) and the most specific diagnosis, from the best column each row has filled."""
-    levels = [optional(table, f"diagnosis_{level}") for level in range(1, 6)]
-    legacy, coarse = optional(table, "diagnosis"), optional(table, "benign_malignant")
-    if not any(column.notna().any() for column in (levels[0], legacy, coarse)):
-        raise DataError(
-            f"{path}: no diagnosis; expected values in diagnosis_1, diagnosis or benign_malignant. "
-            "Export images that have a diagnosis."
-        )
-    legacy = legacy.mask(levels[0].notna() | (legacy.str.casefold() == "other"))
-    coarse = coarse.mask(levels[0].notna() | legacy.notna())
-    path_of_two = (levels[0] + ":" + levels[1].fillna("")).rename("diagnosis_1:diagnosis_2")
-    target = translate(path_of_two, words.ISIC_ARCHIVE_DIAGNOSES, path, "ISIC_ARCHIVE_DIAGNOSES").astype("float64")
-    for values, label in ((legacy, "ISIC_ARCHIVE_LEGACY_DIAGNOSES"), (coarse, "ISIC_ARCHIVE_BENIGN_MALIGNANT")):
-        target = target.fillna(translate(values, getattr(words, label), path, label).astype("float64"))
-    name = coarse.fillna("other")
-    for more_specific in (legacy, *levels):
-        name = more_specific.fillna(name)
-    return target, name
-
-
-def _archive_site(table: pd.DataFrame, path: Path) -> pd.Series:
-    """The general site where the export has it, else the deepest known level of the site hierarchy."""
-    levels = words.ISIC_ARCHIVE_SITE_LEVELS
-    site = translate(optional(table, "anatom_site_1"), levels, path, "ISIC_ARCHIVE_SITE_LEVELS").astype(TEXT)
-    for level in range(2, 6):
-        site = optional(table, f"anatom_site_{level}").str.casefold().map(levels).astype(TEXT).fillna(site)
-    general = translate(optional(table, "anatom_site_general"), words.ISIC_SITES, path, "ISIC_SITES")
-    return general.astype(TEXT).fillna(site)
-
-
-def _case_rows(
-    table: pd.DataFrame,
-    path: Path,
-    *,
-    image: str,
-    site: pd.Series,
-    target: pd.Series,
-    diagnosis: pd.Series,
-    age: str = "age_approx",
-    acquisition: pd.Series | None = None,
-    leaky: Sequence[str] = (),
-) -> pd.DataFrame:
-    columns: dict[str, Any] = {
-        "image_id": table[image],
-        "patient_id": optional(table, "patient_id"),
-        "lesion_id": optional(table, "lesion_id"),
-        "age_approx": optional(table, age).replace("85+", "85"),  # the archive caps ages so that nobody is recognised
-        "sex": translate(optional(table, "sex"), words.SEX_NAMES, path, "SEX_NAMES"),
-        "anatom_site_general_challenge": site,
-        "target": target,
-        "diagnosis": diagnosis,
-        "acquisition": np.nan if acquisition is None else acquisition,
-    }
-    rows = pd.DataFrame(columns, index=table.index)
-    rows.attrs = {"dropped_rows": {}, "leaky_columns": sorted({*leaky, *filter(is_leaky, table.columns)})}
-    return rows
-
-
 _SOURCES: dict[str, _Source] = {
-    "synthetic": _Source(("cases.csv",), _read_synthetic),
+    "synthetic": _Source(("cases.csv",), readers.read_synthetic),
     "ham10000": _Source(
         ("HAM10000_metadata", "HAM10000_metadata.tab", "HAM10000_metadata.csv", "HAM10000_metadata.dataverse.csv"),
-        _read_ham10000,
+        readers.read_ham10000,
         images=("HAM10000_images_part_1", "HAM10000_images_part_2", "HAM10000_images", "images"),
         masks=("HAM10000_segmentations_lesion_tschandl", "masks"),
     ),
     "isic2019": _Source(
         ("ISIC_2019_Training_Metadata.csv",),
-        _read_isic2019,
+        readers.read_isic2019,
         images=("ISIC_2019_Training_Input", "ISIC_2019_Training_Input/ISIC_2019_Training_Input", "images"),
     ),
     "isic2020": _Source(
         ("train.csv", "ISIC_2020_Training_GroundTruth_v2.csv", "ISIC_2020_Training_GroundTruth.csv"),
-        _read_isic2020,
+        readers.read_isic2020,
         images=("jpeg/train", "train", "images"),
     ),
-    "isic_archive": _Source(("metadata.csv",), _read_isic_archive, images=(".", "images")),
+    "isic_archive": _Source(("metadata.csv",), readers.read_isic_archive, images=(".", "images")),
 }
 SOURCES = tuple(_SOURCES)
