@@ -34,7 +34,10 @@ def fit_logistic(
 
     Returns:
         Slopes and intercepts, shape ``(B,)`` each; NaN where a cut on ``x`` separates the classes, because the
-        likelihood then has no maximum (Albert and Anderson 1984; in one dimension the check below is exact).
+        likelihood then has no maximum (Albert and Anderson 1984).
+
+    Raises:
+        ValueError: if 100 steps do not converge.
     """
     centre, scale = x.mean(), x.std()
     design = np.stack([(x - centre) / scale, np.ones_like(x)])  # (2, N)
@@ -60,7 +63,7 @@ def fit_logistic(
             step[worse] /= 2
             candidate = loss(beta - step)
         beta, current = beta - step, candidate
-        if np.abs(step).max(initial=0) < 1e-8:  # the error left is of the order of its square
+        if (np.abs(step) < 1e-8 * (1 + np.abs(beta))).all():  # the error left is of the order of its square
             coefficients[fits] = beta
             break
     else:
@@ -70,10 +73,14 @@ def fit_logistic(
 
 
 def _overlap(x: NDArray[np.float64], ones: NDArray[np.float64], zeros: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether no cut on ``x`` separates what counts as one from what counts as zero; weights ``(B, N)`` to ``(B,)``."""
+    """Whether no cut on ``x`` separates what counts as one from what counts as zero; weights ``(B, N)`` to ``(B,)``.
+
+    An overlap below a billionth of the standard deviation counts as none: its slope would be rounding error.
+    """
+    margin = 1e-9 * x.std()
     lowest_one, highest_one = np.where(ones > 0, x, np.inf).min(axis=1), np.where(ones > 0, x, -np.inf).max(axis=1)
     lowest_zero, highest_zero = np.where(zeros > 0, x, np.inf).min(axis=1), np.where(zeros > 0, x, -np.inf).max(axis=1)
-    return (lowest_one < highest_zero) & (lowest_zero < highest_one)
+    return (lowest_one + margin < highest_zero) & (lowest_zero + margin < highest_one)
 
 
 @dataclass(frozen=True)

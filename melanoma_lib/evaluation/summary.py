@@ -3,9 +3,11 @@
 import io
 import math
 
+import numpy as np
 import pandas as pd
 
 from melanoma_lib.evaluation.calibration import bootstrap_calibration, expected_calibration_error
+from melanoma_lib.evaluation.inputs import check_scores, check_targets
 from melanoma_lib.evaluation.intervals import RATES, bootstrap_intervals
 from melanoma_lib.evaluation.operating import OperatingCurve
 from melanoma_lib.evaluation.subgroups import METRICS, require_columns, subgroup_table
@@ -36,8 +38,8 @@ def evaluate_predictions(predictions: pd.DataFrame, threshold: float, n: int = 2
     twice = predictions["image_id"][predictions["image_id"].duplicated()]
     if len(twice):
         raise ValueError(f"predictions: expected each image once, got {twice.iloc[0]!r} again ({len(twice)} in all)")
-    targets, groups = predictions["target"].to_numpy(), predictions["group_id"].to_numpy()
-    probability, risk = predictions["probability"].to_numpy(), predictions["risk"].to_numpy()
+    targets, groups = check_targets(predictions["target"]), predictions["group_id"].to_numpy()
+    probability, risk = (check_scores(predictions[k], targets.size, k, unit_interval=True) for k in ("probability", "risk"))
 
     half = bootstrap_intervals(targets, probability, groups, 0.5, n, seed)
     chosen = bootstrap_intervals(targets, probability, groups, threshold, n, seed)
@@ -49,7 +51,7 @@ def evaluate_predictions(predictions: pd.DataFrame, threshold: float, n: int = 2
         kept = {name: point[name] for name in ("threshold", "tp", "fp", "tn", "fn", "biopsies_per_melanoma")}
         return kept | {name: intervals[name].to_dict() for name in RATES}
 
-    def calibration(name: str, values: pd.Series) -> dict:
+    def calibration(name: str, values: np.ndarray) -> dict:
         fits = bootstrap_calibration(values, targets, groups, min(n, CALIBRATION_RESAMPLES), seed)
         numbers = {"brier": brier[name].to_dict()} | {key: fit.to_dict() for key, fit in fits.items()}
         return numbers | {"ece": expected_calibration_error(values, targets)}
@@ -89,7 +91,10 @@ def summary_table(summary: dict) -> str:
     half, chosen = summary["at_half"], summary["at_threshold"]
 
     def table(title: str, *headings: str) -> Table:
-        return Table(*headings, title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
+        frame = Table(title=title, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, title_justify="left")
+        for heading in headings:
+            frame.add_column(heading, no_wrap=True)
+        return frame
 
     decisions = table("Decisions", "", "probability >= 0.5", f"probability >= {chosen['threshold']:.4g} (chosen)")
     decisions.add_row("TP / FP / TN / FN", *(" / ".join(str(p[k]) for k in ("tp", "fp", "tn", "fn")) for p in (half, chosen)))
@@ -114,12 +119,16 @@ def summary_table(summary: dict) -> str:
         label = "all" if row["variable"] == "all" else f"{row['variable']} {row['subgroup']}"
         subgroups.add_row(label + mark, f"{row['n']:,}", f"{row['n_melanoma']:,}", *cells)
 
-    console.print(ranking, decisions, calibration, subgroups)
+    for part in (ranking, decisions, calibration, subgroups):
+        console.print()
+        console.print(part)
     if any(row["note"] for row in summary["subgroups"]):
-        console.print("* few patients or lesions: Wilson intervals, none for AUROC; a dash is undefined", highlight=False)
+        console.print(
+            "* few patients or lesions, or one class: Wilson intervals, none for AUROC; a dash is undefined", highlight=False
+        )
     console.print(
-        f"{resampling['level']:.0%} intervals resample patients or lesions ({resampling['unit']}), {resampling['n']:,} "
-        f"times, never single images. {summary['note']}",
+        f"\n{resampling['level']:.0%} intervals resample patients or lesions ({resampling['unit']}), {resampling['n']:,} "
+        f"times, never single images.\n{summary['note']}",
         highlight=False,
     )
     return console.file.getvalue()

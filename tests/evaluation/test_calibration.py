@@ -1,0 +1,200 @@
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy.special import expit, logit
+from sklearn.calibration import calibration_curve
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import brier_score_loss
+
+from melanoma_lib.evaluation import (
+    Calibrator,
+    bootstrap_calibration,
+    brier_score,
+    calibration_slope_intercept,
+    expected_calibration_error,
+    reliability_bins,
+    wilson_interval,
+)
+from melanoma_lib.evaluation.calibration import fit_logistic
+from tests.evaluation.cases import UNIT, clustered, predictions
+
+
+def overlapping(targets, x):
+    return x[targets == 1].min() < x[targets == 0].max() and x[targets == 0].min() < x[targets == 1].max()
+
+
+@given(predictions(scores=st.floats(-30, 30).map(lambda x: round(x, 6)) | st.sampled_from([-1e5, -1.0, 0.0, 1.0, 1e5])))
+def test_fit_solves_the_score_equations(case):
+    targets, logits = case
+    assume(overlapping(targets, logits))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fitted = Calibrator.fit(logits, targets)
+    # The likelihood is concave: where both derivatives vanish is its only maximum.
+    residual = fitted.risk(logits) - targets
+    assert residual.sum() == pytest.approx(0, abs=1e-6)
+    assert (residual * logits).sum() == pytest.approx(0, abs=1e-6 * (1 + np.abs(logits).max()))
+
+
+def test_fit_equals_scikit_learn_without_penalty():
+    rng = np.random.default_rng(0)
+    logits = 4 * rng.normal(size=3000) - 3
+    targets = rng.random(3000) < expit(0.4 * logits - 1.1)
+    oracle = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(logits[:, None], targets)
+    fitted = Calibrator.fit(logits, targets)
+    assert (fitted.slope, fitted.intercept) == pytest.approx((oracle.coef_[0, 0], oracle.intercept_[0]), rel=1e-4)
+
+
+def test_calibrator_recovers_the_truth_that_a_shift_and_a_stretch_hid():
+    rng = np.random.default_rng(1)
+    true_logit = 1.5 * rng.normal(size=200_000) - 2
+    targets = rng.random(true_logit.size) < expit(true_logit)
+    fitted = Calibrator.fit(3 * true_logit + 5, targets)
+    assert (fitted.slope, fitted.intercept) == pytest.approx((1 / 3, -5 / 3), abs=0.02)
+    assert np.abs(fitted.risk(3 * true_logit + 5) - expit(true_logit)).max() < 0.02
+
+
+def test_fitted_weights_equal_repeated_rows():
+    targets, logits, _ = clustered(40, 1, seed=0)
+    weights = np.random.default_rng(0).integers(0, 4, (5, 40)).astype(float)
+    slopes, intercepts = fit_logistic(logits, targets.astype(float), weights)
+    for b in range(5):
+        rows = np.repeat(np.arange(40), weights[b].astype(int))
+        alone = Calibrator.fit(logits[rows], targets[rows])
+        assert (slopes[b], intercepts[b]) == pytest.approx((alone.slope, alone.intercept), abs=1e-7)
+
+
+@pytest.mark.parametrize("logits", [[-2, -1, 1, 2], [2, 1, -1, -2], [-2, 0, 0, 2], [-1e5, -1e4, 1e4, 1e5]])
+def test_separated_classes_warn_and_still_give_finite_risks(logits):
+    targets = np.array([0, 0, 1, 1])
+    with pytest.warns(UserWarning, match="separate 2 melanomas from 2 others"):
+        fitted = Calibrator.fit(logits, targets)
+    assert np.isfinite([fitted.slope, fitted.intercept]).all()
+    # Platt's smoothed answers keep the mean risk at the mean of 3/4 and 1/4.
+    assert fitted.risk(logits).mean() == pytest.approx(0.5)
+    assert np.isnan(calibration_slope_intercept(expit(np.clip(logits, -9, 9)), targets)).all()
+
+
+def test_falling_risk_warns():
+    targets, logits, _ = clustered(100, 1, seed=1)
+    with pytest.warns(UserWarning, match="not positive"):
+        assert Calibrator.fit(-logits, targets).slope < 0
+
+
+def test_calibrator_round_trip_and_extremes():
+    calibrator = Calibrator(0.7, -1.25)
+    assert Calibrator.from_dict(calibrator.to_dict()) == calibrator
+    np.testing.assert_array_equal(calibrator.risk(np.array([[-1e300], [1e300]])), [[0.0], [1.0]])
+    for broken in ({"slope": 1.0}, {"slope": 1.0, "intercept": np.nan}, {"slope": 1.0, "intercept": 0.0, "bias": 1.0}):
+        with pytest.raises(ValueError, match="expected finite 'slope' and 'intercept'"):
+            Calibrator.from_dict(broken)
+
+
+@pytest.mark.parametrize(
+    ("logits", "targets", "message"),
+    [
+        ([1.0, 1.0, 1.0], [0, 1, 0], "at least two distinct values, got 1.0 throughout"),
+        ([1.0, 2.0], [1, 1], "both classes"),
+        ([1.0, np.inf], [0, 1], "logits: expected finite numbers"),
+        ([1.0], [0, 1], r"logits: expected shape \(2,\)"),
+    ],
+)
+def test_calibrator_refuses(logits, targets, message):
+    with pytest.raises(ValueError, match=message):
+        Calibrator.fit(logits, targets)
+
+
+def test_slope_and_intercept_of_true_risks_are_one_and_zero():
+    rng = np.random.default_rng(2)
+    risk = expit(1.5 * rng.normal(size=200_000) - 2)
+    targets = rng.random(risk.size) < risk
+    assert calibration_slope_intercept(risk, targets) == pytest.approx((1, 0), abs=0.03)
+    # The same risks made twice too extreme.
+    assert calibration_slope_intercept(expit(2 * logit(risk)), targets).slope == pytest.approx(0.5, abs=0.02)
+
+
+def test_saturated_risks_do_not_break_the_slope():
+    targets = np.array([0, 0, 0, 1, 1, 1])
+    slope, intercept = calibration_slope_intercept(np.array([0.0, 0.2, 1.0, 0.0, 0.7, 1.0]), targets)
+    assert np.isfinite([slope, intercept]).all()
+    assert np.isnan(calibration_slope_intercept(np.full(6, 0.3), targets)).all()
+
+
+def test_bootstrap_calibration_is_as_wide_as_theory_says_and_counts_what_it_left_out():
+    rng = np.random.default_rng(3)
+    x = 1.5 * rng.normal(size=1500) - 1
+    targets = rng.random(x.size) < expit(x)
+    intervals = bootstrap_calibration(expit(x), targets, np.arange(x.size), n=1000)
+    design = np.stack([x, np.ones_like(x)])
+    variance = np.linalg.inv(design * (expit(x) * expit(-x)) @ design.T).diagonal()  # inverse Fisher information
+    for name, deviation in zip(("slope", "intercept"), np.sqrt(variance), strict=True):
+        assert (intervals[name].high - intervals[name].low) / 3.92 == pytest.approx(deviation, rel=0.2)
+        assert intervals[name].low < intervals[name].value < intervals[name].high
+        assert intervals[name].resamples == 1000
+    pairs = bootstrap_calibration(np.repeat(expit(x), 4), np.repeat(targets, 4), np.repeat(np.arange(1500), 4), n=200)
+    # Four copies of each image tell no more than one, if they are resampled as one.
+    assert pairs["slope"].value == pytest.approx(intervals["slope"].value)
+    assert pairs["slope"].high - pairs["slope"].low > 0.8 * (intervals["slope"].high - intervals["slope"].low)
+    tiny = bootstrap_calibration([0.1, 0.5, 0.4, 0.9], [0, 0, 1, 1], np.arange(4), n=200)["slope"]
+    assert tiny.resamples < 100 and np.isnan(tiny.low)
+    separated = bootstrap_calibration([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1], np.arange(4), n=20)["slope"]
+    assert np.isnan(separated.value)
+
+
+@given(predictions(scores=UNIT))
+def test_brier_equals_scikit_learn(case):
+    targets, risk = case
+    assert brier_score(risk, targets) == pytest.approx(brier_score_loss(targets, risk))
+
+
+@settings(max_examples=30)
+@given(predictions(scores=UNIT), st.integers(1, 12), st.sampled_from(["quantile", "uniform"]))
+def test_bins_hold_every_case_once_and_never_split_equal_risks(case, bins, strategy):
+    targets, risk = case
+    table = reliability_bins(risk, targets, bins, strategy)
+    assert table["n"].sum() == targets.size and table["n_melanoma"].sum() == targets.sum() and len(table) <= bins
+    assert (table["n"] > 0).all() and table["mean_risk"].is_monotonic_increasing
+    # Undo the binning: consecutive runs of the sorted risks.
+    order = np.argsort(risk, kind="stable")
+    ends = np.cumsum(table["n"])
+    assert all(risk[order][end - 1] < risk[order][end] for end in ends[:-1])
+    for row in table.itertuples():
+        wilson = wilson_interval(row.n_melanoma, row.n)
+        assert (row.observed, row.low, row.high) == pytest.approx((wilson.value, wilson.low, wilson.high))
+    ece = sum(n / targets.size * abs(m - o) for n, m, o in zip(table["n"], table["mean_risk"], table["observed"], strict=True))
+    assert expected_calibration_error(risk, targets, bins, strategy) == pytest.approx(ece)
+
+
+@pytest.mark.parametrize("strategy", ["quantile", "uniform"])
+def test_bins_equal_scikit_learn_where_there_are_no_ties(strategy):
+    rng = np.random.default_rng(4)
+    risk = rng.beta(1, 4, size=1000)
+    targets = rng.random(1000) < risk
+    observed, mean_risk = calibration_curve(targets, risk, n_bins=10, strategy=strategy)
+    table = reliability_bins(risk, targets, 10, strategy)
+    pd.testing.assert_series_equal(table["observed"], pd.Series(observed, name="observed"))
+    pd.testing.assert_series_equal(table["mean_risk"], pd.Series(mean_risk, name="mean_risk"))
+
+
+def test_ece_by_hand():
+    # Two equal-width bins: (0.2, 0.4) with one melanoma of two, (0.9, 0.7) with one of two.
+    assert expected_calibration_error([0.2, 0.4, 0.9, 0.7], [0, 1, 1, 0], 2, "uniform") == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda: brier_score([1.2, 0.1], [0, 1]), r"risk: expected probabilities in \[0, 1\], got 0.1 to 1.2"),
+        (lambda: reliability_bins([0.2, 0.1], [0, 1], bins=0), "bins >= 1"),
+        (lambda: reliability_bins([0.2, 0.1], [0, 1], strategy="kmeans"), "'kmeans'"),
+        (lambda: calibration_slope_intercept([0.2, 0.1], [1, 1]), "both classes"),
+        (lambda: bootstrap_calibration([0.2, 0.1], [0, 1], ["a"]), "groups: expected shape"),
+    ],
+)
+def test_bad_input_is_refused(ask, message):
+    with pytest.raises(ValueError, match=message):
+        ask()

@@ -1,0 +1,214 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn import metrics as sk
+
+from melanoma_lib.evaluation import (
+    Interval,
+    bootstrap_gain,
+    bootstrap_intervals,
+    bootstrap_replicates,
+    delong_test,
+    resample_groups,
+    wilson_interval,
+)
+from tests.evaluation.cases import UNIT, clustered, predictions
+
+ORACLES = {
+    "auroc": lambda y, s, t: sk.roc_auc_score(y, s) if 0 < y.mean() < 1 else np.nan,
+    "average_precision": lambda y, s, t: sk.average_precision_score(y, s) if 0 < y.mean() < 1 else np.nan,
+    "brier": lambda y, s, t: np.mean((s - y) ** 2),
+    "accuracy": lambda y, s, t: np.mean((s >= t) == y),
+    "sensitivity": lambda y, s, t: np.mean(s[y == 1] >= t) if y.any() else np.nan,
+    "specificity": lambda y, s, t: np.mean(s[y == 0] < t) if not y.all() else np.nan,
+    "ppv": lambda y, s, t: np.mean(y[s >= t]) if (s >= t).any() else np.nan,
+    "npv": lambda y, s, t: 1 - np.mean(y[s < t]) if (s < t).any() else np.nan,
+    "f1": lambda y, s, t: sk.f1_score(y, s >= t, zero_division=np.nan) if (y.any() or (s >= t).any()) else np.nan,
+    "mcc": lambda y, s, t: sk.matthews_corrcoef(y, s >= t) if 0 < y.mean() < 1 and 0 < np.mean(s >= t) < 1 else np.nan,
+}
+
+
+@settings(max_examples=15)
+@given(predictions(scores=UNIT), UNIT, st.data())
+def test_every_replicate_equals_scikit_learn_on_the_rows_of_the_drawn_groups(case, threshold, data):
+    targets, scores = case
+    groups = np.array(data.draw(st.lists(st.sampled_from("abcde"), min_size=targets.size, max_size=targets.size)))
+    names = np.unique(groups)
+    value, replicates = bootstrap_replicates(targets, scores, groups, threshold, n=8, seed=3)
+    (weights,) = resample_groups(names.size, n=8, seed=3, block=8)
+    assert set(replicates) == set(ORACLES)
+    for name, oracle in ORACLES.items():
+        assert value[name] == pytest.approx(oracle(targets, scores, threshold), abs=1e-9, nan_ok=True)
+        for b in range(8):
+            rows = np.concatenate([np.repeat(np.flatnonzero(groups == g), w) for g, w in zip(names, weights[b], strict=True)])
+            expected = oracle(targets[rows], scores[rows], threshold)
+            assert replicates[name][b] == pytest.approx(expected, abs=1e-9, nan_ok=True), name
+
+
+def test_resampling_draws_as_many_groups_with_replacement_whatever_the_block():
+    whole = np.concatenate(list(resample_groups(50, n=400, seed=1, block=400)))
+    blocks = list(resample_groups(50, n=400, seed=1, block=7))
+    np.testing.assert_array_equal(np.concatenate(blocks), whole)
+    assert (whole.sum(axis=1) == 50).all()
+    # Each group is drawn Binomial(50, 1/50) times.
+    expected = stats.binom.pmf(np.arange(4), 50, 1 / 50) * whole.size
+    seen = np.bincount(whole.ravel())[:4]
+    assert np.abs(seen - expected).max() < 5 * np.sqrt(expected.max())
+
+
+def test_intervals_do_not_depend_on_the_order_of_rows_or_on_the_names_type():
+    targets, scores, groups = clustered(80, 3, seed=0)
+    order = np.random.default_rng(1).permutation(targets.size)
+    one = bootstrap_intervals(targets, scores, groups, threshold=0.5, n=200)
+    two = bootstrap_intervals(targets[order], scores[order], np.char.zfill(groups[order].astype(str), 5), 0.5, n=200)
+    for name in one:
+        assert (one[name].low, one[name].high) == pytest.approx((two[name].low, two[name].high), abs=1e-12)
+
+
+def test_grouped_intervals_cover_while_image_level_ones_fall_short():
+    rng = np.random.default_rng(5)
+    # The truth of the population: melanomas N(1, 1.04), others N(0, 1.04).
+    truth = stats.norm.cdf(1 / np.sqrt(2 * 1.04))
+    covered = {"grouped": 0, "images": 0}
+    trials = 300
+    for seed in rng.integers(0, 2**31, trials):
+        targets, scores, groups = clustered(120, 5, seed)
+        for name, units in (("grouped", groups), ("images", np.arange(groups.size))):
+            interval = bootstrap_intervals(targets, scores, units, n=300, seed=int(seed))["auroc"]
+            covered[name] += interval.low <= truth <= interval.high
+    # A standard error of .013 at 300 trials: .91 is three below .95.
+    assert covered["grouped"] / trials > 0.91
+    assert covered["images"] / trials < 0.75
+
+
+def test_a_resample_with_one_class_is_left_out_and_counted():
+    targets, scores = np.array([1, 0, 0, 0]), np.array([0.9, 0.1, 0.2, 0.3])
+    interval = bootstrap_intervals(targets, scores, np.arange(4), n=4000)["auroc"]
+    # The one melanoma is missed with chance (3/4)^4, drawn every time with (1/4)^4.
+    defined = 1 - 0.75**4 - 0.25**4
+    assert interval.resamples / 4000 == pytest.approx(defined, abs=0.03)
+    assert (interval.low, interval.high) == (1.0, 1.0)
+
+
+def test_fewer_than_half_defined_gives_no_interval():
+    interval = Interval.from_replicates(0.5, np.array([0.4, np.nan, np.nan]))
+    assert interval.resamples == 1
+    assert np.isnan([interval.low, interval.high]).all()
+
+
+def test_a_rate_of_exactly_one_gets_a_wilson_interval_over_groups():
+    targets = np.array([1] * 30 + [0] * 30)
+    scores = np.array([0.9] * 30 + [0.1] * 25 + [0.8] * 5)
+    intervals = bootstrap_intervals(targets, scores, np.arange(60) // 3, threshold=0.5, n=200)
+    wilson = stats.binomtest(10, 10).proportion_ci(method="wilson")  # 30 images, but 10 lesions
+    assert intervals["sensitivity"].method == "wilson"
+    assert (intervals["sensitivity"].low, intervals["sensitivity"].high) == pytest.approx((wilson.low, 1.0))
+    assert intervals["specificity"].method == "bootstrap"
+    assert intervals["specificity"].low < 25 / 30 < intervals["specificity"].high
+
+
+def test_level_widens_and_brier_needs_probabilities():
+    targets, scores, groups = clustered(60, 2, seed=2)
+    narrow, wide = (bootstrap_intervals(targets, scores, groups, n=500, level=level)["auroc"] for level in (0.8, 0.99))
+    assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
+    assert "brier" not in bootstrap_intervals(targets, scores, groups, n=2)
+    assert "brier" in bootstrap_intervals(targets, 1 / (1 + np.exp(-scores)), groups, n=2)
+
+
+def test_gain_is_paired():
+    targets, scores, groups = clustered(150, 2, seed=3)
+    gain = bootstrap_gain(targets, 2 * scores + 1, scores, groups, n=200)
+    for interval in gain.values():  # the same ranking: no gain, and no doubt about it
+        assert (interval.value, interval.low, interval.high) == pytest.approx((0, 0, 0), abs=1e-12)
+    worse = scores + np.random.default_rng(0).normal(size=scores.size)
+    paired = bootstrap_gain(targets, scores, worse, groups, n=500)["auroc"]
+    assert paired.value == pytest.approx(sk.roc_auc_score(targets, scores) - sk.roc_auc_score(targets, worse))
+    alone = [bootstrap_intervals(targets, s, groups, n=500)["auroc"] for s in (scores, worse)]
+    unpaired_width = np.hypot(*(i.high - i.low for i in alone))
+    assert paired.high - paired.low < 0.9 * unpaired_width
+
+
+@given(st.integers(0, 50), st.integers(1, 50), st.sampled_from([0.8, 0.95, 0.99]))
+def test_wilson_equals_scipy(successes, more, level):
+    n = successes + more - 1 if successes else more
+    ours = wilson_interval(successes, n, level)
+    theirs = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_wilson_of_nothing_is_unknown_and_of_the_impossible_refused():
+    assert np.isnan([wilson_interval(0, 0).value, wilson_interval(0, 0).low]).all()
+    with pytest.raises(ValueError, match="got 3 of 2"):
+        wilson_interval(3, 2)
+
+
+def brute_delong(targets, a, b):
+    """Structural components by comparing every pair (DeLong et al. 1988, equations 4 to 6)."""
+    melanoma, other = np.flatnonzero(targets == 1), np.flatnonzero(targets == 0)
+    psi = np.zeros((2, melanoma.size, other.size))
+    for k, scores in enumerate((a, b)):
+        for (i, m), (j, o) in itertools.product(enumerate(melanoma), enumerate(other)):
+            psi[k, i, j] = 1.0 if scores[m] > scores[o] else 0.5 if scores[m] == scores[o] else 0.0
+    covariance = np.cov(psi.mean(axis=2)) / melanoma.size + np.cov(psi.mean(axis=1)) / other.size
+    areas = psi.mean(axis=(1, 2))
+    return areas, np.sqrt(max(0.0, covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]))
+
+
+@given(predictions(n_scores=2))
+def test_delong_equals_all_pairs(case):
+    targets, a, b = case
+    if min(targets.sum(), (1 - targets).sum()) < 2:
+        with pytest.raises(ValueError, match="at least 2 cases of each class"):
+            delong_test(targets, a, b)
+        return
+    areas, error = brute_delong(targets, a, b)
+    result = delong_test(targets, a, b)
+    assert (result.auroc_a, result.auroc_b) == pytest.approx(tuple(areas))
+    assert result.standard_error == pytest.approx(error, abs=1e-7)
+    if error > 1e-6:
+        assert result.p_value == pytest.approx(2 * stats.norm.sf(abs(areas[0] - areas[1]) / error), abs=1e-6)
+
+
+def test_delong_p_values_are_uniform_when_nothing_differs():
+    p_values = []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        targets = np.arange(200) % 4 == 0
+        shared = rng.normal(size=200) + targets
+        p_values.append(delong_test(targets, shared + rng.normal(size=200), shared + rng.normal(size=200)).p_value)
+    assert stats.kstest(p_values, "uniform").pvalue > 0.001
+
+
+def test_delong_without_variance():
+    targets, scores = np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.3, 0.4])
+    same = delong_test(targets, scores, scores)
+    assert (same.difference, same.z, same.p_value) == (0, 0, 1)
+    opposite = delong_test(targets, scores, -scores)
+    assert (opposite.difference, opposite.z, opposite.p_value) == (1, np.inf, 0)
+
+
+def test_interval_prints_and_serialises():
+    assert f"{Interval(0.93, 0.912, 0.947, 2000):.2f}" == "0.93 [0.91, 0.95]"
+    assert Interval(0.5, np.nan, np.inf).to_dict()["low"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"groups": [1, 2, 3]}, r"groups: expected shape \(4,\) to match targets, got \(3,\)"),
+        ({"groups": np.array(["a", None, "b", "c"], dtype=object)}, "groups: expected an id in every row.*position 1"),
+        ({"targets": [1, 1, 1, 1]}, "both classes"),
+        ({"scores": [0.1, np.nan, 0.2, 0.3]}, "finite numbers, got nan at position 1"),
+        ({"n": 0}, "at least 1 resample, got 0"),
+        ({"level": 1}, r"level.*got 1"),
+        ({"threshold": np.nan}, "threshold.*NaN"),
+    ],
+)
+def test_bad_input_is_refused(change, message):
+    good = {"targets": [0, 1, 0, 1], "scores": [0.1, 0.2, 0.3, 0.4], "groups": ["a", "a", "b", "c"]}
+    with pytest.raises(ValueError, match=message):
+        bootstrap_intervals(**(good | change))

@@ -1,0 +1,78 @@
+import json
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from melanoma_lib.evaluation import bootstrap_intervals, calibration_slope_intercept, evaluate_predictions, summary_table
+from tests.evaluation.cases import prediction_table
+
+
+@pytest.fixture(scope="module")
+def table():
+    return prediction_table()
+
+
+@pytest.fixture(scope="module")
+def summary(table):
+    return evaluate_predictions(table, threshold=0.7, n=100)
+
+
+def test_values_equal_scikit_learn(table, summary):
+    targets, probability = table["target"], table["probability"]
+    assert summary["auroc"]["value"] == pytest.approx(sk.roc_auc_score(targets, probability))
+    assert summary["average_precision"]["value"] == pytest.approx(sk.average_precision_score(targets, probability))
+    for key, cut in (("at_half", 0.5), ("at_threshold", 0.7)):
+        tn, fp, fn, tp = sk.confusion_matrix(targets, probability >= cut).ravel()
+        assert [summary[key][k] for k in ("threshold", "tp", "fp", "tn", "fn")] == [cut, tp, fp, tn, fn]
+        assert summary[key]["mcc"]["value"] == pytest.approx(sk.matthews_corrcoef(targets, probability >= cut))
+    for name in ("probability", "risk"):
+        numbers, fit = summary["calibration"][name], calibration_slope_intercept(table[name], targets)
+        assert numbers["brier"]["value"] == pytest.approx(sk.brier_score_loss(targets, table[name]))
+        assert (numbers["slope"]["value"], numbers["intercept"]["value"]) == pytest.approx(fit)
+
+
+def test_intervals_resample_groups(table, summary):
+    expected = bootstrap_intervals(table["target"], table["probability"], table["group_id"], 0.7, n=100)
+    assert summary["at_threshold"]["sensitivity"] == expected["sensitivity"].to_dict()
+    assert summary["resampling"] == {"unit": "group_id", "n": 100, "seed": 0, "level": 0.95}
+
+
+def test_summary_is_strict_json_and_repeatable(table, summary):
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    assert evaluate_predictions(table.sample(frac=1, random_state=1), 0.7, n=100)["auroc"] == pytest.approx(summary["auroc"])
+
+
+def test_terminal_table_fits_and_says_what_it_is(summary):
+    text = summary_table(summary)
+    assert max(map(len, text.splitlines())) <= 100
+    assert "…" not in text and "nan" not in text.lower()
+    assert "Educational, not for diagnosis" in text and "resample patients or lesions (group_id)" in text
+    value = summary["at_threshold"]["sensitivity"]
+    assert f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]" in text
+    for row in summary["subgroups"]:
+        assert row["subgroup"] in text
+
+
+def test_perfect_predictions_are_reported_with_dashes_not_crashes(table):
+    perfect = table.assign(probability=table["target"].astype(float), risk=np.where(table["target"] == 1, 0.9, 0.1))
+    summary = evaluate_predictions(perfect, threshold=0.5, n=50)
+    assert summary["auroc"]["value"] == 1
+    assert summary["calibration"]["risk"]["slope"]["value"] is None
+    assert "Slope" in summary_table(json.loads(json.dumps(summary, allow_nan=False)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop(columns="risk"), r"missing \['risk'\]"),
+        (lambda t: t.head(0), "at least one row"),
+        (lambda t: t.assign(image_id="same"), "each image once, got 'same' again"),
+        (lambda t: t.assign(target=0), "both classes"),
+        (lambda t: t.assign(probability=t["logit"]), "probabilit"),
+        (lambda t: t.assign(risk=2.0), "risk"),
+    ],
+)
+def test_bad_predictions_are_refused(table, change, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_predictions(change(table), threshold=0.5, n=10)
