@@ -1,12 +1,14 @@
 """What gets between lens and skin: hairs, ruler, pen ink, gel bubbles, colour patches, the dark rim of the dermoscope.
 
-Every painter takes the picture as float32 ``(S, S, 3)`` in [0, 255] and a generator, and changes the picture in place.
+Every painter takes the picture as float32 ``(3, S, S)`` in [0, 255] and a generator, and changes the picture in place.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from melanoma_lib.data.painting import mix
 
 OVERSAMPLE = 4  # strokes are drawn this much larger, then averaged, so that thin ones are smooth
 VISIBLE = 2.0  # grey levels; a pixel that changed less does not belong to an artefact's mask
@@ -22,10 +24,6 @@ def _strokes(size: int, draw: Callable[[ImageDraw.ImageDraw, float], None]) -> n
     return np.asarray(canvas.reduce(OVERSAMPLE), np.float32) / 255
 
 
-def _blend(image: np.ndarray, colour: np.ndarray, alpha: np.ndarray) -> None:
-    image += alpha[..., None] * (np.asarray(colour, np.float32) - image)
-
-
 def _coordinates(size: int) -> tuple[np.ndarray, np.ndarray]:
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size
     return axis[None, :], axis[:, None]
@@ -33,7 +31,7 @@ def _coordinates(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def paint_hair(image: np.ndarray, rng: np.random.Generator) -> None:
     """Curved, tapered hairs that roughly share a direction, or the stubble of a shaved site, each with a faint shadow."""
-    size = len(image)
+    size = image.shape[-1]
     stubble = rng.random() < 0.3
     count = int(np.clip(rng.lognormal(np.log(14 if stubble else 7), 0.7), 1, 45))
     direction, thickness = rng.uniform(0, 2 * np.pi), rng.uniform(0.004, 0.011)
@@ -57,13 +55,13 @@ def paint_hair(image: np.ndarray, rng: np.random.Generator) -> None:
     light = rng.random() < 0.15
     colour = np.array([205, 190, 180] if light else [52, 34, 30]) + rng.normal(0, 10, 3)
     offset = max(1, round(size / 90))
-    _blend(image, colour * 0.3, 0.22 * np.roll(cover, (offset, offset), (0, 1)))
-    _blend(image, colour, rng.uniform(0.6, 0.92) * cover)
+    mix(image, colour * 0.3, 0.22 * np.roll(cover, (offset, offset), (0, 1)))
+    mix(image, colour, rng.uniform(0.6, 0.92) * cover)
 
 
 def paint_ruler(image: np.ndarray, rng: np.random.Generator) -> None:
     """A millimetre scale along one side."""
-    size = len(image)
+    size = image.shape[-1]
     step, margin, tilt = rng.uniform(0.035, 0.08), rng.uniform(0.02, 0.10), rng.normal(0, 0.02)
     start, short = rng.uniform(-0.05, 0.15), rng.uniform(0.018, 0.03)
     stop = start + rng.uniform(0.6, 1.1)
@@ -80,12 +78,12 @@ def paint_ruler(image: np.ndarray, rng: np.random.Generator) -> None:
             pen.line(ends, 255, max(1, round(width * scale)))
 
     cover = np.rot90(_strokes(size, draw), side)
-    _blend(image, rng.uniform(15, 70) + rng.normal(0, 4, 3), rng.uniform(0.65, 0.95) * cover)
+    mix(image, rng.uniform(15, 70) + rng.normal(0, 4, 3), rng.uniform(0.65, 0.95) * cover)
 
 
 def paint_ink(image: np.ndarray, rng: np.random.Generator) -> None:
     """Strokes and dots of a surgical marking pen near the edge; ink absorbs light, so the skin shows through."""
-    size = len(image)
+    size = image.shape[-1]
     width = rng.uniform(0.02, 0.05)
     t = np.linspace(0, 1, 16)[:, None]
 
@@ -111,30 +109,33 @@ def paint_ink(image: np.ndarray, rng: np.random.Generator) -> None:
     dryness = np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC))
     cover *= np.clip(0.35 + 0.9 * dryness + rng.normal(0, 0.08, (size, size)), 0.1, 1.2).astype(np.float32)
     absorption = PEN_ABSORPTION[int(rng.integers(len(PEN_ABSORPTION)))] * np.float32(rng.uniform(0.5, 1.1))
-    image *= np.exp(-cover[..., None] * absorption)
+    image *= np.exp(-cover * absorption[:, None, None])
 
 
 def paint_bubbles(image: np.ndarray, rng: np.random.Generator) -> None:
     """Air in the contact gel: rings with a bright rim, a dark inner line and a specular spot."""
-    x, y = _coordinates(len(image))
-    pixel = 1 / len(image)
+    size = image.shape[-1]
+    x, y = _coordinates(size)
+    pixel = 1 / size
     corner = rng.uniform(0.1, 0.9, 2)
     for _ in range(int(rng.integers(1, 9))):
-        radius = np.clip(rng.lognormal(np.log(0.022), 0.6), 0.010, 0.09)
-        cx, cy = np.clip(corner + rng.normal(0, 0.22, 2), 0.0, 1.0)
-        distance = np.hypot(x - cx, y - cy)
+        radius = float(np.clip(rng.lognormal(np.log(0.022), 0.6), 0.010, 0.09))
+        cx, cy = np.clip(corner + rng.normal(0, 0.22, 2), 0.0, 1.0).tolist()
+        rows, cols = (slice(max(0, int((c - 2 * radius) * size) - 2), int((c + 2 * radius) * size) + 3) for c in (cy, cx))
+        near, dx, dy = image[:, rows, cols], x[:, cols] - cx, y[rows] - cy  # a bubble changes nothing further away
+        distance = np.hypot(dx, dy)
         line = max(0.8 * pixel, 0.10 * radius)
-        shine = 0.55 + 0.45 * np.clip((cx - x + cy - y) / (1.4 * radius), -1, 1)  # lit from the upper left
-        _blend(image, [70, 50, 50], 0.35 * np.exp(-(((distance - radius + 1.8 * line) / line) ** 2)))
-        _blend(image, [250, 240, 240], 0.65 * shine * np.exp(-(((distance - radius) / line) ** 2)))
-        _blend(image, [250, 240, 238], 0.07 * (distance < radius))
-        spot = np.hypot(x - cx + 0.42 * radius, y - cy + 0.42 * radius)
-        _blend(image, [255, 255, 255], 0.85 * np.exp(-((spot / max(0.9 * pixel, 0.13 * radius)) ** 2)))
+        shine = 0.55 + 0.45 * np.clip(-(dx + dy) / (1.4 * radius), -1, 1)  # lit from the upper left
+        mix(near, [70, 50, 50], 0.35 * np.exp(-(((distance - radius + 1.8 * line) / line) ** 2)))
+        mix(near, [250, 240, 240], 0.65 * shine * np.exp(-(((distance - radius) / line) ** 2)))
+        mix(near, [250, 240, 238], 0.07 * (distance < radius))
+        spot = np.hypot(dx + 0.42 * radius, dy + 0.42 * radius)
+        mix(near, [255, 255, 255], 0.85 * np.exp(-((spot / max(0.9 * pixel, 0.13 * radius)) ** 2)))
 
 
 def paint_patch(image: np.ndarray, rng: np.random.Generator) -> None:
     """One or two round coloured stickers that reach into the picture from its border, as on photographs of children."""
-    size = len(image)
+    size = image.shape[-1]
     x, y = _coordinates(size)
     for colour in rng.permutation(PATCH_COLOURS)[: rng.choice([1, 2], p=[0.75, 0.25])]:
         heading, radius = rng.uniform(0, 2 * np.pi), rng.uniform(0.12, 0.30)
@@ -142,19 +143,19 @@ def paint_patch(image: np.ndarray, rng: np.random.Generator) -> None:
         distance = np.hypot(x - 0.5 - reach * np.cos(heading), (y - 0.5 - reach * np.sin(heading)) * rng.uniform(0.85, 1.15))
         alpha = np.clip((radius - distance) * size / 1.5 + 0.5, 0, 1)
         shade = 1 + 0.12 * (x - 0.5) + 0.10 * (y - 0.5) + rng.normal(0, 0.015, (size, size))
-        image += 0.94 * alpha[..., None] * (shade[..., None] * (colour + rng.normal(0, 12, 3)) - image)
+        mix(image, shade * (colour + rng.normal(0, 12, 3))[:, None, None], 0.94 * alpha)
         halo = np.exp(-((np.maximum(distance - radius, 0) * size / 2.5) ** 2)) * (1 - alpha)
-        image *= 1 - 0.20 * halo[..., None]  # its edge casts a shadow
+        image *= (1 - 0.20 * halo).astype(np.float32)  # its edge casts a shadow
 
 
 def paint_vignette(image: np.ndarray, rng: np.random.Generator) -> None:
     """The dark rim of the dermoscope's round window."""
-    x, y = _coordinates(len(image))
+    x, y = _coordinates(image.shape[-1])
     cx, cy = 0.5 + rng.normal(0, 0.025, 2)
     distance = np.hypot(x - cx, y - cy)
     soft = rng.uniform(0.006, 0.03)
     alpha = 1 / (1 + np.exp(-np.clip((distance - rng.uniform(0.50, 0.62)) / soft, -30, 30)))
-    _blend(image, rng.uniform(4, 24) + rng.normal(0, 2, 3), alpha.astype(np.float32) * np.float32(rng.uniform(0.93, 1.0)))
+    mix(image, rng.uniform(4, 24) + rng.normal(0, 2, 3), alpha.astype(np.float32) * np.float32(rng.uniform(0.93, 1.0)))
 
 
 # In the order in which they lie on the skin: what comes later covers what came before.
@@ -174,7 +175,7 @@ def paint_artefact(name: str, image: np.ndarray, rng: np.random.Generator) -> np
 
     Args:
         name: one of ``ARTEFACTS``.
-        image: float32 ``(S, S, 3)`` in [0, 255]; changed in place.
+        image: float32 ``(3, S, S)`` in [0, 255]; changed in place.
         rng: generator of this artefact alone, so that another one's presence does not move it.
 
     Returns:
@@ -182,4 +183,4 @@ def paint_artefact(name: str, image: np.ndarray, rng: np.random.Generator) -> np
     """
     before = image.copy()
     PAINTERS[name](image, rng)
-    return np.abs(image - before).max(axis=-1) > VISIBLE
+    return np.abs(image - before).max(axis=0) > VISIBLE

@@ -1,11 +1,11 @@
 """Paint dermoscopic skin and lesions from their latent factors.
 
-Colour follows a small model of optics (Claridge et al. 2003): light passes layers of skin, each pigment absorbs by Beer-Lambert,
-so a colour is ``light * exp(-sum_i amount_i * absorption_i)``. Only veil, scar and scale, which scatter, are mixed in as paint.
-Lengths are millimetres on the skin; the lesion's own frame has its centre at (0, 0) and its mean radius at 1.
+Colour follows a small model of optics (Beer-Lambert law, as in Claridge et al. 2003): light passes the skin, each pigment absorbs
+its share, so a colour is ``light * exp(-sum_i amount_i * absorption_i)``. Only what scatters (veil, scar, scale, horn) is mixed in
+as paint. Pictures are planar, ``(3, H, W)``. The lesion's own frame has its centre at (0, 0) and a mean radius of 1.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import ndimage
@@ -13,18 +13,23 @@ from scipy import ndimage
 from melanoma_lib.data.textures import TextureBank
 
 # Absorption of red, green, blue by one unit of pigment; shallow melanin looks brown, clumped melanin black, deep melanin blue
-BROWN = np.array([0.40, 0.95, 1.18], np.float32)
-BLACK = np.array([1.15, 1.20, 1.18], np.float32)
-BLOOD = np.array([0.10, 0.90, 0.62], np.float32)
-BLUE = np.array([1.10, 0.85, 0.62], np.float32)
-PIGMENTS = np.stack([BROWN, BLACK, BLOOD, BLUE])
+BROWN, BLACK, BLOOD, BLUE = range(4)
+ABSORPTION = np.array([[0.42, 0.92, 1.20], [1.15, 1.22, 1.15], [0.12, 0.90, 0.62], [1.05, 0.80, 0.55]], np.float32)
+PALE_SKIN = np.array([0.06, 0.0, 0.20, 0.0], np.float32)  # pigment of the skin that cameras are balanced on
 
-VEIL_PAINT = np.array([0.50, 0.58, 0.70], np.float32)
-SCAR_PAINT = np.array([0.98, 0.90, 0.90], np.float32)
-SCALE_PAINT = np.array([1.02, 0.99, 0.97], np.float32)
-HORN_PAINT = np.array([0.95, 0.86, 0.66], np.float32)
+PAINTS = {
+    "veil": np.array([0.56, 0.64, 0.80], np.float32),
+    "scar": np.array([1.02, 0.96, 0.98], np.float32),
+    "scale": np.array([1.10, 1.08, 1.06], np.float32),
+    "horn": np.array([1.00, 0.92, 0.74], np.float32),
+}
 
-ANGLES = 1024  # resolution of the outline's table
+ANGLES = 1024  # directions in the table of a lesion's outline
+THETA = np.linspace(-np.pi, np.pi, ANGLES, endpoint=False)
+ORDERS = np.arange(1, 22)
+COSINES, SINES = np.cos(np.outer(ORDERS, THETA)), np.sin(np.outer(ORDERS, THETA))
+
+Fields = dict[str, np.ndarray]  # texture channels at the pixels, each (H, W)
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Skin:
-    """Patient's skin: ``tone`` is its melanin (about 0.05 pale to 1.4 dark), ``blood`` its redness, ``freckles`` 0 to 1."""
+    """Patient's skin: ``tone`` is its melanin (about 0.05 pale to 1.2 dark), ``blood`` its redness, ``freckles`` 0 to 1."""
 
     tone: float
     blood: float
@@ -68,13 +73,13 @@ class Camera:
     """One way to take the picture.
 
     Attributes:
-        white: colour of skin of the palest tone, RGB in [0, 255].
-        spread: standard deviation of ``white`` between pictures.
+        white: colour of pale skin, RGB in [0, 255].
+        spread: relative standard deviation of that colour between pictures.
         view_mm: usual width of the field of view.
         blur: Gaussian blur in pixels of a 128-pixel picture.
         contrast: exponent of the tone curve.
         falloff: loss of light from centre to corner.
-        glare: density of small specular highlights.
+        glare: density of specular highlights, 0 to 1.
         noise: standard deviation of sensor noise, grey levels.
     """
 
@@ -89,186 +94,222 @@ class Camera:
 
 
 CAMERAS = {
-    "contact_pink": Camera((232, 158, 163), 10, 11.0, 0.75, 1.0, 0.08, 0.10, 1.0),
-    "polarised_cool": Camera((205, 178, 192), 14, 14.0, 0.30, 1.05, 0.25, 0.0, 1.6),
-    "wide_field": Camera((212, 182, 184), 15, 12.0, 0.35, 0.95, 0.15, 0.05, 1.6),
-    "scanned_slide": Camera((232, 184, 186), 14, 10.0, 0.45, 1.25, 0.10, 1.0, 2.2),
+    "contact_pink": Camera((228, 152, 157), 0.05, 11.0, 0.70, 1.00, 0.06, 0.15, 1.0),
+    "polarised_cool": Camera((196, 168, 182), 0.08, 14.5, 0.30, 1.05, 0.25, 0.00, 1.6),
+    "wide_field": Camera((205, 174, 177), 0.09, 12.0, 0.30, 1.00, 0.12, 0.05, 1.6),
+    "scanned_slide": Camera((224, 174, 178), 0.07, 10.0, 0.40, 1.20, 0.08, 0.90, 2.0),
 }
 
 
+@dataclass
+class Pigments:
+    """Amounts per pixel: ``amounts`` ``(4, H, W)`` in the order of ``ABSORPTION``, and ``(paint, opacity)`` laid on top."""
+
+    amounts: np.ndarray
+    paints: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+
+
 def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
-    """0 below ``low``, 1 above ``high``, smooth between (either order)."""
-    t = np.clip((x - low) / (high - low), 0, 1)
+    """0 at ``low``, 1 at ``high`` (which may be the smaller one), smooth between and constant beyond."""
+    t = np.clip((x - low) * np.float32(1 / (high - low)), 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def mix(image: np.ndarray, paint: np.ndarray, alpha: np.ndarray) -> None:
-    """Lay paint over the image in place; ``image`` ``(3, H, W)``, ``paint`` ``(3,)``, ``alpha`` ``(H, W)``."""
-    image += alpha * (paint[:, None, None] - image)
+def mix(image: np.ndarray, paint: np.ndarray, opacity: np.ndarray) -> None:
+    """Lay paint over a picture in place: ``image`` ``(3, H, W)``, ``paint`` ``(3,)`` or ``(3, H, W)``, ``opacity`` ``(H, W)``."""
+    paint = np.asarray(paint, np.float32)
+    image += opacity.astype(np.float32, copy=False) * ((paint if paint.ndim == 3 else paint[:, None, None]) - image)
 
 
 def outline(lesion: Lesion, rng: np.random.Generator) -> np.ndarray:
-    """Radius of the lesion's edge for ``ANGLES`` directions, mean about 1."""
-    theta = np.linspace(0, 2 * np.pi, ANGLES, endpoint=False)
-    order = np.arange(1, 22)
-    amplitude = np.zeros(len(order))
-    amplitude[1] = rng.uniform(0.04, 0.16)  # ellipse: elongated, still symmetric
-    amplitude[[0, 2, 4]] += lesion.asymmetry * rng.uniform(0.5, 1.0, 3) * (0.16, 0.16, 0.08)
-    amplitude[3:] += (0.006 + 0.055 * lesion.border * rng.uniform(0.3, 1, len(order) - 3)) * (4 / order[3:]) ** 0.45
-    phase = rng.uniform(0, 2 * np.pi, len(order))
-    return np.maximum(1 + (amplitude[:, None] * np.cos(np.outer(order, theta) + phase[:, None])).sum(0), 0.3)
+    """Radius of the lesion's edge for the directions ``THETA``, mean about 1, as a Fourier series."""
+    amplitude = np.zeros(len(ORDERS))
+    amplitude[1] = rng.uniform(0.03, 0.17)  # ellipse: elongated, still symmetric
+    amplitude[[0, 2, 4]] = lesion.asymmetry * rng.uniform(0.5, 1.0, 3) * (0.16, 0.15, 0.07)
+    amplitude[3:] += (0.004 + 0.050 * lesion.border * rng.uniform(0.3, 1, len(ORDERS) - 3)) * (4 / ORDERS[3:]) ** 0.5
+    phase = rng.uniform(0, 2 * np.pi, len(ORDERS))
+    radius = 1 + (amplitude * np.cos(phase)) @ COSINES - (amplitude * np.sin(phase)) @ SINES
+    return np.maximum(radius, 0.3).astype(np.float32)
 
 
-def streak_table(lesion: Lesion, rng: np.random.Generator) -> np.ndarray:
-    """How far streaks reach beyond the edge for ``ANGLES`` directions, in radii."""
-    theta = np.linspace(-np.pi, np.pi, ANGLES, endpoint=False)
-    count = int(rng.integers(16, 26))
-    centre = rng.uniform(-np.pi, np.pi) + np.linspace(-1, 1, count) * rng.uniform(1.2, 3.0)  # a sector or the whole rim
-    gap = np.angle(np.exp(1j * (theta - centre[:, None] - rng.normal(0, 0.05, (count, 1)))))
-    length = rng.uniform(0.4, 1.0, (count, 1)) * lesion.streaks
-    return (length * np.exp(-((gap / rng.uniform(0.03, 0.06, (count, 1))) ** 2))).max(0)
+def streak_reach(rng: np.random.Generator) -> np.ndarray:
+    """How far streaks reach out for the directions ``THETA``, 0 to 1."""
+    count = int(rng.integers(14, 24))
+    centre = rng.uniform(-np.pi, np.pi) + np.linspace(-1, 1, count) * rng.uniform(0.8, 2.2)  # a sector of the rim, or most of it
+    gap = THETA - (centre + rng.normal(0, 0.05, count))[:, None]
+    gap -= 2 * np.pi * np.round(gap / (2 * np.pi))
+    reach = rng.uniform(0.3, 1.0, (count, 1)) * np.exp(-((gap / rng.uniform(0.035, 0.075, (count, 1))) ** 2))
+    return reach.max(axis=0).astype(np.float32)
 
 
-def paint_skin(skin: Skin, tex: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Pigment amounts of healthy skin, ``(4, H, W)`` in the order of ``PIGMENTS``."""
-    amounts = np.zeros((len(PIGMENTS), *tex["cloud"].shape), np.float32)
-    patchy = rng.uniform(0.02, 0.09)
-    amounts[0] = skin.tone * (1 + 0.10 * tex["cloud"] + 0.08 * tex["mottle"] + 0.10 * tex["furrow"])
-    amounts[0] += 0.02 * tex["mottle"] + rng.uniform(0.0, 0.05) * tex["furrow"] + 0.012 * tex["grain"]
-    amounts[0] += skin.freckles * 0.45 * smoothstep(tex["cloud"] + 0.6 * tex["mottle"], 1.3, 2.6)
-    amounts[2] = skin.blood * (1 + 2.2 * patchy * tex["drift"] + 2.0 * patchy * tex["mottle"])
-    amounts[2] += rng.uniform(0.0, 0.25) * tex["vessel"] + 0.02 * tex["grain"]
-    return amounts
+def skin_pigments(skin: Skin, tex: Fields, rng: np.random.Generator) -> Pigments:
+    """Healthy skin around a lesion."""
+    amounts = np.zeros((len(ABSORPTION), *tex["cloud"].shape), np.float32)
+    uneven, lines = rng.uniform(0.02, 0.10), rng.uniform(0.0, 0.05)
+    amounts[BROWN] = skin.tone * (1 + 0.10 * tex["cloud"] + 0.10 * tex["mottle"])
+    amounts[BROWN] += 0.2 * uneven * (tex["cloud"] + tex["mottle"]) + lines * (tex["furrow"] - 0.2) + 0.015 * tex["grain"]
+    if skin.freckles > 0.15:
+        amounts[BROWN] += skin.freckles * 0.30 * smoothstep(tex["cloud"] + 0.5 * tex["mottle"], 0.9, 3.0)
+    amounts[BLOOD] = skin.blood * (1 + 2.0 * uneven * tex["drift"] + 2.5 * uneven * tex["mottle"])
+    amounts[BLOOD] += max(0.0, rng.uniform(-0.15, 0.25)) * tex["vessel"]
+    flakes = rng.uniform(-0.5, 0.35)
+    paints = [(PAINTS["scale"], flakes * tex["vessel"][::-1])] if flakes > 0 else []  # dry skin: fine white curls
+    return Pigments(amounts, paints)
 
 
-def paint_lesion(
-    lesion: Lesion, amounts: np.ndarray, tex: dict[str, np.ndarray], u: np.ndarray, v: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
-    """Add a lesion's pigment to the skin's.
+class LesionPainter:
+    """Adds one lesion to the skin; every random number comes from the generator that all its photographs share.
 
     Args:
-        lesion: its latent factors.
-        amounts: pigment amounts of the skin, ``(4, H, W)``; changed in place.
-        tex: texture fields at the same points.
-        u: first lesion coordinate, ``(H, W)``.
-        v: second lesion coordinate, ``(H, W)``.
-        rng: the lesion's generator (the same for all its photographs).
-
-    Returns:
-        The lesion mask, boolean ``(H, W)``, and ``(paint, alpha)`` layers to mix in after absorption.
+        lesion: its factors.
+        skin: pigments of the skin; changed in place.
+        tex: textures at the pixels.
+        u: first lesion coordinate, float32 ``(H, W)``.
+        v: second lesion coordinate.
+        rng: the lesion's generator.
     """
-    cloud, drift, mottle, grain = tex["cloud"], tex["drift"], tex["mottle"], tex["grain"]
-    radius = np.sqrt(u * u + v * v)
-    sector = ((np.arctan2(v, u) * (ANGLES / (2 * np.pi))).astype(np.int32)) % ANGLES
-    edge = outline(lesion, rng).astype(np.float32)
-    reach = streak_table(lesion, rng).astype(np.float32)
-    depth = 1 - radius / edge[sector]  # 1 in the centre, 0 on the edge, negative outside
-    depth += (0.035 + 0.09 * lesion.border) * cloud + (0.012 + 0.045 * lesion.border) * mottle
 
-    softness = rng.uniform(0.06, 0.20)
-    body = smoothstep(depth, -softness, softness)
-    inside = smoothstep(depth, -0.05, 0.25)
+    def __init__(
+        self, lesion: Lesion, skin: Pigments, tex: Fields, u: np.ndarray, v: np.ndarray, rng: np.random.Generator
+    ) -> None:
+        self.lesion, self.skin, self.tex, self.u, self.v, self.rng = lesion, skin, tex, u, v, rng
+        self.radius = np.sqrt(u * u + v * v)
+        # index into the table of directions; arctan2 = pi would fall off its end
+        self.sector = np.minimum(((np.arctan2(v, u) + np.pi) * (ANGLES / (2 * np.pi))).astype(np.int32), ANGLES - 1)
+        self.edge = outline(lesion, rng)[self.sector]
+        ragged = 0.03 + 0.09 * lesion.border
+        self.depth = 1 - self.radius / self.edge + ragged * tex["cloud"] + 0.4 * ragged * tex["mottle"]  # 0 on the edge
+        softness = rng.uniform(0.06, 0.34)
+        self.body = smoothstep(self.depth, -softness, softness)
+        self.inside = smoothstep(self.depth, -0.05, 0.25)
+        self.spread = 0.10 + 0.55 * lesion.asymmetry  # how far colour zones lie off the centre
 
-    # one-sidedness: pigment leans towards a direction, colour zones leave the centre
-    lean = rng.uniform(0, 2 * np.pi)
-    gradient = np.cos(lean) * u + np.sin(lean) * v
-    strength = rng.uniform(0.45, 1.0) * body
-    profile = 1 + rng.uniform(-0.15, 0.35) * depth + 0.75 * lesion.asymmetry * gradient
-    brown = np.clip(strength * profile * (1 + 0.16 * cloud + 0.12 * mottle), 0, None)
-    black, blood, blue = np.zeros_like(brown), rng.uniform(0.0, 0.25) * body, np.zeros_like(brown)
-    layers: list[tuple[np.ndarray, np.ndarray]] = []
+    def paint(self) -> np.ndarray:
+        """Lay everything down; returns the lesion mask, boolean ``(H, W)``."""
+        self._base()
+        self._colours()
+        getattr(self, f"_{self.lesion.family}")()
+        if self.lesion.streaks > 0:
+            self._streaks()
+        if self.lesion.regression > 0:
+            self._regression()
+        if self.lesion.veil > 0:
+            self._veil()
+        self.brown *= 1 + 0.10 * self.tex["grain"]
+        self.skin.amounts += np.stack([self.brown, self.black, self.blood, self.blue])
+        return self.depth > 0
 
-    def zone(size: float, spread: float) -> np.ndarray:
-        angle, distance = rng.uniform(0, 2 * np.pi), spread * rng.uniform(0.6, 1.0)
-        gap = np.hypot(u - distance * np.cos(angle), v - distance * np.sin(angle))
-        return smoothstep(gap / size - 0.22 * cloud - 0.12 * mottle, 1.15, 0.75) * inside
+    def _zone(self, size: float, spread: float, soft: float) -> np.ndarray:
+        angle, distance = self.rng.uniform(0, 2 * np.pi), spread * self.rng.uniform(0.6, 1.0)
+        du, dv = self.u - np.float32(distance * np.cos(angle)), self.v - np.float32(distance * np.sin(angle))
+        gap = np.sqrt(du * du + dv * dv) / np.float32(size) - 0.20 * self.tex["cloud"] - 0.12 * self.tex["mottle"]
+        return smoothstep(gap, 1 + soft, 1 - soft) * self.inside
 
-    spread = 0.12 + 0.60 * lesion.asymmetry
-    for tone in rng.permutation(3)[: lesion.colours - 1]:
-        where = zone(rng.uniform(0.40, 0.60), spread)
-        if tone == 0:
-            black += where * rng.uniform(0.9, 1.5)
-        elif tone == 1:
-            blood += where * rng.uniform(0.6, 0.9)
-            brown *= 1 - 0.45 * where
-        else:
-            brown *= 1 - 0.65 * where
+    def _base(self) -> None:
+        rng, tex = self.rng, self.tex
+        lean = rng.uniform(0, 2 * np.pi)
+        gradient = np.float32(np.cos(lean)) * self.u + np.float32(np.sin(lean)) * self.v
+        profile = 1 + rng.uniform(-0.25, 0.45) * self.depth + 0.80 * self.lesion.asymmetry * gradient
+        strength = rng.uniform(0.40, 1.05)
+        self.brown = np.maximum(strength * profile * (1 + 0.17 * tex["cloud"] + 0.14 * tex["mottle"]), 0) * self.body
+        self.black = np.zeros_like(self.brown)
+        self.blue = rng.uniform(-0.05, 0.15) * self.brown  # greyish or golden brown
+        self.blood = rng.uniform(-0.10, 0.35) * self.brown
 
-    if lesion.family == "melanocytic":
-        net = (1 - lesion.network) * (tex["mesh"] - 0.35) + lesion.network * 1.5 * (tex["coarse_mesh"] - 0.35)
-        patches = smoothstep(drift, -1.2 + 1.4 * lesion.network, 0.3 + 0.8 * lesion.network)
-        brown *= np.clip(1 + rng.uniform(0.5, 1.0) * net * patches, 0.1, None)
-        black += 0.45 * lesion.network * tex["coarse_mesh"] * patches * body
-        black += inside * ((1 - lesion.globules) * 0.15 * tex["dots"] + lesion.globules * 0.8 * tex["clods"])
-    elif lesion.family == "keratosis":
-        brown *= 0.55 + 0.9 * tex["cobble"] + 0.10 * mottle
-        black += inside * (0.25 + 0.75 * lesion.globules) * tex["clods"] * (drift > 0)
-        layers.append((HORN_PAINT, 0.65 * inside * tex["dots"] * smoothstep(drift, 0.1, -0.6)))
-    elif lesion.family == "vascular":
-        blood += body * (0.6 + 1.2 * tex["cobble"])
-        blue += body * rng.uniform(0.0, 0.5) * tex["cobble"]
-        brown *= 0.12
-    else:
-        blood += body * (0.35 + 0.15 * mottle) + inside * 0.8 * tex["vessel"]
-        brown *= rng.uniform(0.15, 0.45)
-        layers.append((SCALE_PAINT, 0.5 * inside * smoothstep(mottle + 0.5 * grain, 1.2, 2.2)))
+    def _colours(self) -> None:
+        for tone in self.rng.permutation(3)[: self.lesion.colours - 1]:
+            where = self._zone(self.rng.uniform(0.40, 0.62), self.spread, self.rng.uniform(0.15, 0.40))
+            if tone == 0:  # black
+                self.black += where * (self.rng.uniform(0.9, 1.4) + 0.12 * self.tex["mottle"])
+            elif tone == 1:  # red
+                self.blood += where * self.rng.uniform(0.5, 0.8)
+                self.brown *= 1 - 0.5 * where
+            else:  # tan
+                self.brown *= 1 - 0.65 * where
 
-    if lesion.streaks > 0:
-        ray = smoothstep(radius - edge[sector] - 0.38 * reach[sector], 0.05, -0.05) * smoothstep(radius, 0.55, 0.85)
-        black += ray * reach[sector] * 0.9
-        brown += ray * reach[sector] * 0.8
-    if lesion.regression > 0:
-        where = zone(rng.uniform(0.45, 0.65), 0.35 + 0.3 * lesion.asymmetry) * lesion.regression
-        brown *= 1 - 0.85 * where
-        black *= 1 - 0.9 * where
-        blue += where * 0.9 * tex["dots"] * (cloud > -0.3)
-        layers.append((SCAR_PAINT, 0.55 * where))
-    if lesion.veil > 0:
-        where = zone(rng.uniform(0.45, 0.65), 0.4 * spread) * lesion.veil
-        blue += where * 0.8
-        layers.append((VEIL_PAINT, 0.62 * where * (0.85 + 0.15 * mottle)))
+    def _melanocytic(self) -> None:
+        lesion, tex = self.lesion, self.tex
+        fine, coarse = tex["mesh"] - 0.35, tex["coarse_mesh"] - 0.35
+        patches = smoothstep(tex["drift"], -1.2 + 1.4 * lesion.network, 0.3 + 0.8 * lesion.network)
+        net = (1 - lesion.network) * fine + 1.6 * lesion.network * coarse
+        self.brown *= np.maximum(1 + self.rng.uniform(0.5, 1.0) * net * patches, 0.1)
+        self.black += 0.40 * lesion.network * tex["coarse_mesh"] * patches * self.body
+        self.black += self.inside * (0.15 * (1 - lesion.globules) * tex["dots"] + 0.65 * lesion.globules * tex["clods"])
 
-    amounts[0] += brown * (1 + 0.10 * grain)
-    amounts[1] += black
-    amounts[2] += blood
-    amounts[3] += blue
-    return depth > 0, layers
+    def _keratosis(self) -> None:
+        tex = self.tex
+        self.brown *= 0.60 + 0.8 * tex["cobble"] + 0.10 * tex["mottle"]
+        self.black += self.inside * (0.15 + 0.6 * self.lesion.globules) * tex["clods"]
+        self.skin.paints.append((PAINTS["horn"], 0.55 * self.inside * tex["dots"] * smoothstep(tex["drift"], 0.4, -0.8)))
+
+    def _vascular(self) -> None:
+        lacunae = self.tex["cobble"]
+        self.blood += self.body * (0.7 + 1.0 * lacunae + 0.15 * self.tex["cloud"])
+        self.blue += self.body * self.rng.uniform(0.0, 0.5) * lacunae
+        self.brown *= 0.12
+
+    def _pink(self) -> None:
+        tex = self.tex
+        self.blood += self.body * (0.30 + 0.12 * tex["mottle"]) + self.inside * 0.6 * tex["vessel"]
+        self.brown *= self.rng.uniform(0.15, 0.5)
+        self.skin.paints.append((PAINTS["scale"], 0.35 * self.inside * smoothstep(tex["mottle"] + 0.6 * tex["grain"], 1.0, 2.6)))
+
+    def _streaks(self) -> None:
+        reach = streak_reach(self.rng)[self.sector] * self.lesion.streaks
+        outer = self.edge + 0.26 * reach + 0.03 * self.tex["mottle"]
+        ray = smoothstep(self.radius - outer, 0.06, -0.06) * smoothstep(self.radius / self.edge, 0.60, 0.95) * reach
+        self.black += 0.7 * ray
+        self.brown += 0.9 * ray
+
+    def _regression(self) -> None:
+        where = self._zone(self.rng.uniform(0.45, 0.65), 0.35 + 0.3 * self.lesion.asymmetry, 0.35) * self.lesion.regression
+        for pigment in (self.brown, self.black):
+            pigment *= 1 - 0.85 * where
+        pepper = smoothstep(self.tex["mottle"] - 0.6 * self.tex["grain"], 0.6, 1.8)
+        self.blue += 0.8 * where * pepper
+        self.skin.paints.append((PAINTS["scar"], 0.55 * where))
+
+    def _veil(self) -> None:
+        where = self._zone(self.rng.uniform(0.50, 0.70), 0.5 * self.spread, 0.45) * self.lesion.veil
+        self.blue += 0.7 * where
+        self.skin.paints.append(
+            (PAINTS["veil"], np.clip(where * (0.58 + 0.10 * self.tex["mottle"] + 0.10 * self.tex["cloud"]), 0, 1))
+        )
 
 
-def expose(
-    amounts: np.ndarray,
-    layers: list[tuple[np.ndarray, np.ndarray]],
-    tex: dict[str, np.ndarray],
-    camera: Camera,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Photograph pigment amounts with a camera.
+def expose(pigments: Pigments, tex: Fields, camera: Camera, rng: np.random.Generator) -> np.ndarray:
+    """Photograph the skin.
 
     Args:
-        amounts: ``(4, H, W)``.
-        layers: ``(paint, alpha)`` pairs laid over the absorbed light.
-        tex: texture fields, for glare.
+        pigments: what is there.
+        tex: textures at the pixels, for glare.
         camera: acquisition style.
         rng: the photograph's generator.
 
     Returns:
-        float32 ``(H, W, 3)``, nominally in [0, 255], without sensor noise.
+        float32 ``(3, H, W)``, nominally in [0, 255], without sensor noise.
     """
-    n, size = amounts.shape[0], amounts.shape[1]
-    image = np.exp(-(PIGMENTS.T @ amounts.reshape(n, -1))).reshape(3, size, -1)  # (3, H, W)
-    for paint, alpha in layers:
-        mix(image, paint, alpha)
+    size = pigments.amounts.shape[-1]
+    contrast = camera.contrast * np.exp(rng.normal(0, 0.08))
+    amounts = pigments.amounts.reshape(len(ABSORPTION), -1) - PALE_SKIN[:, None]
+    image = np.exp((-contrast * ABSORPTION.T).astype(np.float32) @ amounts).reshape(3, size, size)
+    for paint, opacity in pigments.paints:
+        mix(image, paint, opacity)
     if camera.glare > 0:
-        mix(image, SCALE_PAINT, camera.glare * 0.9 * smoothstep(tex["grain"] + 0.5 * tex["drift"], 2.7, 3.2))
-    white = np.array(camera.white, np.float32) * np.exp(rng.normal(0, camera.spread / 230)) + rng.normal(0, camera.spread / 2, 3)
-    x = np.linspace(-1, 1, size, dtype=np.float32)
+        mix(image, PAINTS["scale"], camera.glare * 0.8 * smoothstep(tex["grain"] + 0.5 * tex["drift"], 2.7, 3.3))
+    warmth, tint = rng.normal(0, camera.spread, 2)
+    white = np.array(camera.white) * np.exp(
+        rng.normal(0, camera.spread) + warmth * np.array([0.4, 0.0, -0.6]) + tint * np.array([0, 0.5, 0])
+    )
+    axis = np.linspace(-1, 1, size, dtype=np.float32)
     tilt = rng.normal(0, 0.05, 2)
-    light = 1 + tilt[0] * x[None, :] + tilt[1] * x[:, None] - camera.falloff * (x[None, :] ** 2 + x[:, None] ** 2) * 0.5
-    image = np.maximum(image, 1e-4) ** np.float32(camera.contrast * np.exp(rng.normal(0, 0.08)))
-    haze = rng.uniform(0.02, 0.07)  # light scattered in the lens keeps black from being black
-    image = (haze + (1 - haze) * image) * light * white.astype(np.float32)[:, None, None] * np.float32(1.12)
+    across, down = (t * axis - 0.5 * camera.falloff * axis**2 for t in tilt.astype(np.float32))
+    haze = np.float32(rng.uniform(0.01, 0.06))  # light scattered in the lens keeps black from being black
+    image *= 1 - haze
+    image += haze
+    image *= (1 + across[None, :] + down[:, None]) * white.astype(np.float32)[:, None, None]
     sigma = camera.blur * size / 128 * np.exp(rng.normal(0, 0.3))
-    return np.ascontiguousarray(ndimage.gaussian_filter(image, (0, sigma, sigma), truncate=2.5).transpose(1, 2, 0))
+    return ndimage.gaussian_filter(image, (0, sigma, sigma), truncate=2.5)
 
 
 def paint_case(
@@ -292,18 +333,19 @@ def paint_case(
         size: side of the square picture in pixels.
 
     Returns:
-        The picture, float32 ``(size, size, 3)`` nominally in [0, 255], and the lesion mask, boolean ``(size, size)``.
+        The picture, float32 ``(3, size, size)`` nominally in [0, 255], and the lesion mask, boolean ``(size, size)``.
     """
     radius_mm = np.clip(lesion_rng.lognormal(np.log(3.0), 0.3), 1.5, 6.0)
     origin = lesion_rng.uniform(0, 51.2, 2)
-    view = np.clip(camera.view_mm * photo_rng.lognormal(0, 0.15), radius_mm / 0.48, radius_mm / 0.17)
+    view_mm = np.clip(camera.view_mm * photo_rng.lognormal(0, 0.15), radius_mm / 0.48, radius_mm / 0.17)
     turn = photo_rng.uniform(0, 2 * np.pi)
-    shift = photo_rng.normal(0, 0.045, 2) * view
-    axis = ((np.arange(size, dtype=np.float32) + 0.5) / size - 0.5) * view
+    shift = photo_rng.normal(0, 0.045, 2) * view_mm
+    axis = ((np.arange(size) + 0.5) / size - 0.5) * view_mm
     x, y = axis[None, :] - shift[0], axis[:, None] - shift[1]
-    along, across = np.cos(turn) * x - np.sin(turn) * y, np.sin(turn) * x + np.cos(turn) * y
-    along, across = along.astype(np.float32), across.astype(np.float32)
-    tex = bank.sample(along + origin[0], across + origin[1], view / size)
-    amounts = paint_skin(skin, tex, lesion_rng)
-    mask, layers = paint_lesion(lesion, amounts, tex, along / radius_mm, across / radius_mm, lesion_rng)
-    return expose(amounts, layers, tex, camera, photo_rng), mask
+    along = (np.cos(turn) * x - np.sin(turn) * y).astype(np.float32)
+    across = (np.sin(turn) * x + np.cos(turn) * y).astype(np.float32)
+    tex = bank.sample(along + np.float32(origin[0]), across + np.float32(origin[1]), view_mm / size)
+    pigments = skin_pigments(skin, tex, lesion_rng)
+    scale = np.float32(1 / radius_mm)
+    mask = LesionPainter(lesion, pigments, tex, along * scale, across * scale, lesion_rng).paint()
+    return expose(pigments, tex, camera, photo_rng), mask

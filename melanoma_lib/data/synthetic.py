@@ -191,9 +191,12 @@ class SyntheticDermoscopy:
             for k, name in enumerate(ARTEFACTS)
             if name in artefacts
         }
-        noise = self._rng(_NOISE, index).standard_normal((*mask.shape, 4), dtype=np.float32)
-        image += camera.noise * (0.8 * noise[..., 3:] + 0.6 * noise[..., :3])  # mostly grey, some colour
-        return SyntheticCase(np.clip(np.rint(image), 0, 255).astype(np.uint8), mask, masks)
+        # bytes instead of a normal law: the eye cannot tell, and they come ten times faster
+        noise = np.frombuffer(self._rng(_NOISE, index).bytes(4 * mask.size), np.uint8).reshape(4, *mask.shape)
+        noise = (noise.astype(np.float32) - 127.5) * np.float32(camera.noise / 73.9)  # standard deviation camera.noise
+        image += 0.8 * noise[3] + 0.6 * noise[:3]  # mostly grey, some colour
+        pixels = np.clip(np.rint(image), 0, 255).astype(np.uint8).transpose(1, 2, 0)
+        return SyntheticCase(np.ascontiguousarray(pixels), mask, masks)
 
     def bayes_auroc(self, n_patients: int = 50_000) -> dict[str, float]:
         """The best AUROC that anything can reach on lesions of this world, shortcuts aside.
