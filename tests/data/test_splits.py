@@ -76,11 +76,11 @@ def test_any_group_can_land_anywhere():
 def test_three_groups_of_each_class_are_enough_and_two_are_not():
     cases = case_table([0, 0, 0, 1, 1, 1])
     assert sorted(split_cases(cases)) == sorted([*SPLITS, *SPLITS])
-    with pytest.raises(DataError, match="2 of 5 groups .* hold a melanoma"):
+    with pytest.raises(DataError, match=r"2 of 5 groups .* hold a melanoma"):
         split_cases(cases.iloc[:5])
-    with pytest.raises(DataError, match="0 of 3 groups .* hold a melanoma"):
+    with pytest.raises(DataError, match=r"0 of 3 groups .* hold a melanoma"):
         split_cases(cases.iloc[:3])
-    with pytest.raises(DataError, match="0 of 3 groups .* hold no melanoma"):
+    with pytest.raises(DataError, match=r"0 of 3 groups .* hold no melanoma"):
         split_cases(cases.iloc[3:])
 
 
