@@ -8,15 +8,13 @@ from importlib import import_module
 _HOMES = {
     "operating": ("OperatingCurve", "OperatingPoint"),
     "intervals": (
-        "DeLongResult",
         "Interval",
-        "bootstrap_gain",
         "bootstrap_intervals",
         "bootstrap_replicates",
-        "delong_test",
         "resample_groups",
         "wilson_interval",
     ),
+    "paired": ("DeLongResult", "bootstrap_gain", "delong_test"),
     "calibration": (
         "Calibrator",
         "bootstrap_calibration",
@@ -26,6 +24,15 @@ _HOMES = {
         "reliability_bins",
     ),
     "subgroups": ("subgroup_table",),
+    "canvas": ("DescribedFigure", "describe", "kit_figure"),
+    "figures": (
+        "comparison_figure",
+        "confusion_figure",
+        "decision_curve_figure",
+        "precision_recall_figure",
+        "reliability_figure",
+        "roc_figure",
+    ),
     "summary": ("evaluate_predictions", "summary_table"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -56,7 +56,7 @@ def fit_logistic(
         p = expit(beta @ design)
         gradient = (w * (p - y)) @ design.T  # (B, 2)
         # The tiny ridge keeps the solve regular where risks saturate; it slows the step but does not move the goal.
-        curvature = (w * p * (1 - p) @ products).reshape(-1, 2, 2) + 1e-14 * np.eye(2)
+        curvature = (w * p * (1 - p) @ products).reshape(-1, 2, 2) + 1e-18 * np.eye(2)
         step = np.linalg.solve(curvature, gradient[:, :, None])[:, :, 0]
         candidate = loss(beta - step)
         while (worse := candidate > current + 1e-12).any():  # Newton overshoots where the loss is flat
@@ -75,9 +75,9 @@ def fit_logistic(
 def _overlap(x: NDArray[np.float64], ones: NDArray[np.float64], zeros: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Whether no cut on ``x`` separates what counts as one from what counts as zero; weights ``(B, N)`` to ``(B,)``.
 
-    An overlap below a billionth of the standard deviation counts as none: its slope would be rounding error.
+    An overlap below a millionth of the standard deviation counts as none: its slope would be rounding error.
     """
-    margin = 1e-9 * x.std()
+    margin = 1e-6 * x.std()
     lowest_one, highest_one = np.where(ones > 0, x, np.inf).min(axis=1), np.where(ones > 0, x, -np.inf).max(axis=1)
     lowest_zero, highest_zero = np.where(zeros > 0, x, np.inf).min(axis=1), np.where(zeros > 0, x, -np.inf).max(axis=1)
     return (lowest_one + margin < highest_zero) & (lowest_zero + margin < highest_one)
