@@ -61,7 +61,7 @@ def read_isic2019(path: Path) -> pd.DataFrame:
         target=diagnosis.map(words.ISIC_2019_DIAGNOSES),
         diagnosis=diagnosis,
         # BCN, HAM or MSK: the collection a lesion id starts with is the only trace of the clinic
-        acquisition=optional(table, "lesion_id").str.extract(r"^([A-Za-z]+)_", expand=False),
+        acquisition=optional(table, "lesion_id").str.extract(r"^([A-Za-z]+)\d*_", expand=False),
         leaky=[*words.ISIC_2019_DIAGNOSES],
     )
 
