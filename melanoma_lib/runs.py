@@ -206,7 +206,8 @@ class RunWriter:
         """The folder to work in, locked against a second training; left behind, resumable, when the body raises.
 
         Raises:
-            RunError: if another process trains this run, or an interrupted one is there and ``resume`` is off, or it had other settings.
+            RunError: if another process trains this run, or an interrupted one is there and ``resume`` is off or its settings
+                differ.
         """
         from filelock import FileLock, Timeout
 
@@ -248,9 +249,7 @@ class RunWriter:
         """
         targets = cases["target"].to_numpy()
         calibrator = Calibrator.fit(logits["val"], targets[cases["split"] == "val"])
-        tables = {
-            split: _prediction_table(cases[cases["split"] == split], logits[split], calibrator) for split in ("val", "test")
-        }
+        tables = {split: prediction_table(cases[cases["split"] == split], logits[split], calibrator) for split in ("val", "test")}
         for split, table in tables.items():
             _write_csv(self.partial / PREDICTIONS.format(split), table)
         _write_csv(self.partial / SPLITS, cases[["image_id", "group_id", "split", "target"]])
@@ -285,7 +284,8 @@ def choose_operating_point(validation: pd.DataFrame, min_sensitivity: float) -> 
     }
 
 
-def _prediction_table(cases: pd.DataFrame, logits: np.ndarray, calibrator: Calibrator) -> pd.DataFrame:
+def prediction_table(cases: pd.DataFrame, logits: np.ndarray, calibrator: Calibrator) -> pd.DataFrame:
+    """Predictions as a run keeps them: who the case is, target, logit, probability (sigmoid), calibrated risk."""
     from scipy.special import expit
 
     described = cases[["image_id", "group_id", *DESCRIPTION, "target"]]

@@ -84,17 +84,11 @@ class MelanomaModule(pl.LightningModule):
             learning = self.current_epoch >= self.settings.head_epochs
             self.model.image_branch.requires_grad_(learning).train(learning)
 
-    def on_train_epoch_end(self) -> None:
-        """Log the epoch's training metrics."""
-        self._log_epoch(self.train_metrics)
-
     def on_validation_epoch_end(self) -> None:
-        """Log the epoch's validation metrics."""
-        self._log_epoch(self.val_metrics)
-
-    def _log_epoch(self, metrics: MetricCollection) -> None:
-        self.log_dict(metrics.compute())
-        metrics.reset()
+        """Log the epoch's metrics; validation ends an epoch, so the training batches are all in."""
+        for metrics in (self.train_metrics, self.val_metrics):
+            self.log_dict(metrics.compute())
+            metrics.reset()
 
     def configure_optimizers(self) -> dict:
         """Adam (decoupled decay) with a lower rate for the image branch; linear warm-up, then cosine decay to zero, per step."""
@@ -128,7 +122,8 @@ def loss_and_prior(settings: Settings, prevalence: float) -> tuple[nn.Module, fl
     Returns:
         The loss module, and the output that minimises it when nothing but the base rate is known.
     """
-    seen = prevalence if settings.sampler == "plain" else 0.5  # balancing changes the base rate that the loss meets
+    # Drawing melanomas more often changes the base rate that the loss meets.
+    seen = {"plain": prevalence, "weighted": settings.sampled_prevalence, "oversample": 0.5}[settings.sampler]
     if settings.loss == "focal":
         loss = FocalLoss(settings.alpha, settings.gamma)
         return loss, loss.optimal_output(seen)
@@ -230,6 +225,22 @@ class TimeLeft(pl.Callback):
             self.bar.stop()
 
 
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep freed blocks for the next training step and not hand them back to the system, page by page.
+
+    Returns:
+        Whether the C library took the advice; others than glibc are left as they are.
+    """
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # macOS, Windows, musl: no such library or call
+        return False
+    trim_threshold, mmap_threshold = -1, -3  # names of malloc.h
+    return bool(mallopt(trim_threshold, 2**31 - 1) and mallopt(mmap_threshold, 2**30))
+
+
 def cpu_precision(backbone: str) -> str:
     """Lightning precision that trained faster on a CPU with bfloat16 instructions; float32 on any other.
 
@@ -299,6 +310,7 @@ def train(settings: Settings, cases: pd.DataFrame | None = None) -> Run:
         raise RunError(f"{settings.run_path} exists already; choose another --run-dir or --seed, or --resume to use it as it is")
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    keep_freed_memory()
     warn_of_double_correction(settings)
     data = DermoscopyDataModule(settings, cases)
     pl.seed_everything(settings.seed, workers=True, verbose=False)

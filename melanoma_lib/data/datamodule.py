@@ -73,7 +73,7 @@ class CaseDataset(Dataset):
         }
         if self.pixels is not None:
             with _seeded(draw.seed):
-                images = [self.transform(Image.fromarray(self.pixels[row])) for row in rows]
+                images = [self.transform(Image.fromarray(self.pixels[row])) for row in rows]  # (S, S, 3) -> (3, S, S) each
             batch["image"] = torch.stack(images).contiguous(memory_format=torch.channels_last)
         return batch
 
@@ -84,14 +84,18 @@ class EpochSampler:
     Args:
         targets: 0 or 1 of every case, shape ``(N,)``.
         rows: the rows to draw from.
-        mode: ``plain`` draws each row once, ``weighted`` draws with replacement so that the classes balance on average,
-            ``oversample`` repeats melanomas until the classes balance; ``ordered`` keeps the order and every row.
+        mode: ``plain`` draws each row once, ``weighted`` draws with replacement, melanomas with chance ``prevalence``,
+            ``oversample`` repeats the rarer class until the classes balance; ``ordered`` keeps the order and every row.
         batch_size: rows a batch; an incomplete last batch is dropped unless it is the only one or the mode is ``ordered``.
         seed: of the order.
+        prevalence: share of melanomas that ``weighted`` aims at.
     """
 
-    def __init__(self, targets: np.ndarray, rows: np.ndarray, mode: str, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, targets: np.ndarray, rows: np.ndarray, mode: str, batch_size: int, seed: int, prevalence: float = 0.5
+    ) -> None:
         self.rows, self.mode, self.batch_size, self.seed, self.epoch = np.asarray(rows), mode, batch_size, seed, 0
+        self.prevalence = prevalence
         self.positive = np.asarray(targets)[self.rows] == 1
 
     def set_epoch(self, epoch: int) -> None:
@@ -124,7 +128,7 @@ class EpochSampler:
             return rng.permutation(self.rows)
         melanomas, others = self.rows[self.positive], self.rows[~self.positive]
         if self.mode == "weighted":
-            from_melanomas = rng.random(len(self.rows)) < 0.5
+            from_melanomas = rng.random(len(self.rows)) < self.prevalence
             return np.where(from_melanomas, rng.choice(melanomas, len(self.rows)), rng.choice(others, len(self.rows)))
         larger = max(len(melanomas), len(others))
         return rng.permutation(np.concatenate([np.resize(rng.permutation(part), larger) for part in (melanomas, others)]))
@@ -200,7 +204,9 @@ class DermoscopyDataModule(pl.LightningDataModule):
     def _loader(self, split: str, mode: str, training: bool) -> DataLoader:
         settings = self.settings
         dataset = self.dataset(training)
-        sampler = EpochSampler(dataset.targets, self.rows(split), mode, settings.batch_size, settings.seed)
+        sampler = EpochSampler(
+            dataset.targets, self.rows(split), mode, settings.batch_size, settings.seed, settings.sampled_prevalence
+        )
         sampler.set_epoch(self.trainer.current_epoch if self.trainer else 0)  # a resumed run starts further on
         workers = settings.num_workers if dataset.pixels is not None else 0
         return DataLoader(dataset, batch_sampler=sampler, collate_fn=_as_is, num_workers=workers, persistent_workers=workers > 0)

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import random
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -67,10 +68,11 @@ def evaluation_transform(backbone: str, image_size: int) -> Callable[[Image.Imag
 
 
 def training_transform(backbone: str, image_size: int) -> Callable[[Image.Image], Any]:
-    """The augmentation: both flips, crops that keep at least 70% of the frame, mild colour changes; result as in evaluation."""
+    """The augmentation: quarter turns, both flips, crops of at least 70% of the frame, mild colour; result as in evaluation."""
     from timm.data import create_transform
+    from torchvision.transforms import Compose
 
-    return create_transform(
+    augment = create_transform(
         image_size,
         is_training=True,
         scale=(MIN_CROP_SCALE, 1.0),
@@ -80,6 +82,13 @@ def training_transform(backbone: str, image_size: int) -> Callable[[Image.Image]
         color_jitter=(0.15, 0.15, 0.15),
         **backbone_normalisation(backbone),
     )
+    return Compose([_quarter_turn, augment])
+
+
+def _quarter_turn(image: Image.Image) -> Image.Image:
+    """One of four orientations: dermoscopy knows no upright."""
+    turn = random.choice([None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270])
+    return image if turn is None else image.transpose(turn)
 
 
 def backbone_normalisation(backbone: str) -> dict[str, Any]:
@@ -109,8 +118,8 @@ def eight_views(images: Any) -> Iterable[Any]:
 def open_cache(paths: Sequence[Path], side: int, cache_dir: Path, on_progress: Callable[[], None] | None = None) -> np.ndarray:
     """Memory-mapped pixels of the images at ``paths``, decoding them only if no cache with this very content exists.
 
-    The cache is keyed by the content of the files and the side, so a changed, added or removed image gives another cache. Processes that
-    ask at the same time wait for the first; an interrupted build leaves nothing that could be taken for a cache.
+    The cache is keyed by the content of the files and the side, so a changed, added or removed image gives another cache.
+    Processes that ask at the same time wait for the first; an interrupted build leaves nothing that could be taken for a cache.
 
     Args:
         paths: image files, in the order of the rows wanted.

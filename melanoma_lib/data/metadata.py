@@ -15,8 +15,8 @@ from melanoma_lib.errors import DataError
 class MetadataEncoder:
     """Turns the metadata of a case table into a matrix.
 
-    Columns: standardised age (0 where missing), a flag for missing age, then one column a sex and a site, each group closed by its
-    own missing flag. Exactly one column of the sex group and one of the site group is 1.
+    Columns: standardised age (0 where missing), a flag for missing age, then one column a sex and a site, each group closed by
+    its own missing flag. Exactly one column of the sex group and one of the site group is 1.
 
     Attributes:
         age_mean: mean age of the training cases, years.

@@ -23,6 +23,7 @@ _HOMES = {
         "expected_calibration_error",
         "reliability_bins",
     ),
+    "seeds": ("bootstrap_mean_auroc",),
     "subgroups": ("subgroup_table",),
     "canvas": ("DescribedFigure", "describe", "kit_figure"),
     "figures": (

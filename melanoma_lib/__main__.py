@@ -1,0 +1,157 @@
+"""Command line: ``python -m melanoma_lib COMMAND``; every setting is a flag, an environment variable or a line of ``.env``."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from melanoma_lib import __version__
+from melanoma_lib.errors import KitError
+from melanoma_lib.settings import Settings
+
+DATA_FIELDS = ("source", "data_dir", "image_dirs", "missing_images", "n_patients", "data_seed", "image_size", "seed", "progress")
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train one run."""
+    from melanoma_lib.training import train as train_run
+
+    run = train_run(_settings(arguments))
+    print(f"finished {run.path}; next: python -m melanoma_lib evaluate {run.path}")
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Report on one run."""
+    from melanoma_lib.reports import evaluate_run
+    from melanoma_lib.runs import Run
+
+    run = Run(arguments.run) if arguments.run else Run.latest(Settings().runs_dir)
+    report = evaluate_run(run, tta=arguments.tta)
+    print(report.text)
+    print(f"written to {report.folder}")
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Compare runs that differ in their branches, over seeds."""
+    from melanoma_lib.reports import ablation_table
+    from melanoma_lib.runs import Run
+
+    print(ablation_table([Run(path) for path in arguments.runs], arguments.out))
+
+
+def data_audit(arguments: argparse.Namespace) -> None:
+    """Report on a case table."""
+    from melanoma_lib.data.audit import audit_cases
+    from melanoma_lib.data.datamodule import cases_for
+
+    print(audit_cases(cases_for(_settings(arguments, source=arguments.source_name))))
+
+
+def data_fetch(arguments: argparse.Namespace) -> None:
+    """Download a source."""
+    from melanoma_lib.data.download import fetch
+
+    settings = _settings(arguments, source=arguments.source_name)
+    print(f"ready in {fetch(settings.source, settings.data_root)}")
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Check the machine."""
+    from melanoma_lib.classroom.doctor import examine
+
+    findings = examine(Settings())
+    print(findings)
+    return 0 if findings.healthy else 1
+
+
+def bench(arguments: argparse.Namespace) -> None:
+    """Measure against named peers."""
+    from melanoma_lib import bench as benchmarks
+
+    print(getattr(benchmarks, f"bench_{arguments.what}")(_settings(arguments)))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m melanoma_lib",
+        description="Melanoma detection from dermoscopy and metadata: teaching and analysis. Educational, never a diagnosis.",
+    )
+    parser.add_argument("--version", action="version", version=f"melanoma_lib {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    _command(commands, "train", train, "train a model and leave a run directory", settings=True)
+
+    evaluation = _command(commands, "evaluate", evaluate, "report on a run: table, JSON and figures")
+    evaluation.add_argument("run", nargs="?", type=Path, help="run directory; default: the latest")
+    evaluation.add_argument("--tta", action="store_true", help="average the eight flips and turns of each image")
+
+    comparison = _command(commands, "compare", compare, "ablation table over runs: gain of each branch, with its interval")
+    comparison.add_argument("runs", nargs="+", type=Path, help="run directories")
+    comparison.add_argument("--out", type=Path, help="also write the table as JSON here")
+
+    data = commands.add_parser("data", help="fetch or audit a data source").add_subparsers(dest="what", required=True)
+    for name, action, text in (
+        ("fetch", data_fetch, "download a source, licence and citation first"),
+        ("audit", data_audit, "counts, missing values, leakage and duplicates of a source"),
+    ):
+        part = _command(data, name, action, text)
+        part.add_argument("source_name", metavar="SOURCE", help="synthetic, ham10000, isic2019, isic2020 or isic_archive")
+        _add_settings(part, [field for field in DATA_FIELDS if field != "source"])
+
+    _command(commands, "doctor", doctor, "check packages, weights, data, disk; each finding with its cure")
+
+    benchmark = _command(commands, "bench", bench, "measure speed against named peers, in one process", settings=True)
+    benchmark.add_argument("what", choices=["training", "loading"])
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; errors a user can mend are printed without a traceback.
+
+    Args:
+        arguments: words of the command line, without the program's name.
+
+    Returns:
+        Exit status: 0 done, 1 an error explained on standard error, 2 wrong usage.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    parsed = build_parser().parse_args(arguments)
+    try:
+        return parsed.action(parsed) or 0
+    except KitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _command(commands, name: str, action: Callable, text: str, settings: bool = False) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(action=action)
+    if settings:
+        _add_settings(parser, list(Settings.model_fields))
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser, names: list[str]) -> None:
+    for name in names:
+        field = Settings.model_fields[name]
+        is_switch = field.annotation is bool
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=f"setting_{name}",
+            metavar="yes|no" if is_switch else name.upper(),
+            default=argparse.SUPPRESS,
+            help=f"{field.description} (default {field.default})",
+            **({"nargs": "?", "const": "yes"} if is_switch else {}),
+        )
+
+
+def _settings(arguments: argparse.Namespace, **fixed: str) -> Settings:
+    given = {name.removeprefix("setting_"): value for name, value in vars(arguments).items() if name.startswith("setting_")}
+    return Settings(**given, **fixed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

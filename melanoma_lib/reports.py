@@ -1,0 +1,178 @@
+"""What a run is worth: the report behind ``evaluate``, and the ablation table behind ``compare``."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from melanoma_lib.errors import RunError
+from melanoma_lib.evaluation import bootstrap_mean_auroc, evaluate_predictions, figures, summary_table
+from melanoma_lib.files import write_text
+from melanoma_lib.runs import Run, choose_operating_point, prediction_table
+
+BRANCHES = {"metadata": "metadata only", "image": "image only", "image+metadata": "image + metadata"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished evaluation.
+
+    Attributes:
+        summary: as ``evaluate_predictions`` returns it.
+        text: the same as a table of 100 columns.
+        folder: where summary, table and figures were written.
+    """
+
+    summary: dict
+    text: str
+    folder: Path
+
+
+def evaluate_run(run: Run, tta: bool = False) -> Report:
+    """Evaluate a run's test split at its stored operating point, and write table, JSON and figures beside it.
+
+    Args:
+        run: a finished run.
+        tta: predict again, averaging the eight flips and turns of each image. Such logits are another model's: they get their
+            own calibration and threshold, fitted on the validation predictions made the same way.
+
+    Returns:
+        The report; its folder is ``evaluation`` or ``evaluation-tta`` in the run directory.
+
+    Raises:
+        DataError: if test-time augmentation needs images that are gone.
+        ForeignThresholdError: if the stored operating point belongs to another model.
+    """
+    point = run.operating_point
+    if tta and not run.settings.tta:
+        tables = predict_with_views(run)
+        chosen = choose_operating_point(tables["val"], run.settings.min_sensitivity)
+        threshold, rule, name = chosen["threshold"], chosen["rule"], "evaluation-tta"
+        summary = evaluate_predictions(tables["test"], threshold, run.settings.n_resamples)
+        test = tables["test"]
+    else:
+        threshold, rule, name = point.threshold, point.rule, "evaluation"
+        test, summary = run.predictions("test"), run.metrics
+    heading = f"{run.path.name}: test split{', eight views averaged' if tta else ''}; threshold: {rule}\n\n"
+    text = heading + summary_table(summary)
+    folder = run.path / name
+    working = folder.with_name(f".{name}.partial")
+    shutil.rmtree(working, ignore_errors=True)
+    working.mkdir()
+    write_text(working / "metrics.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    write_text(working / "report.txt", text)
+    for label, figure in _figures(test, threshold).items():
+        figure.savefig(working / f"{label}.png", dpi=110)
+        write_text(working / f"{label}.txt", figure.alt_text + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    working.rename(folder)
+    return Report(summary, text, folder)
+
+
+def predict_with_views(run: Run) -> dict[str, pd.DataFrame]:
+    """Validation and test predictions of a run from the mean logit of eight views, calibrated on validation alone."""
+    from melanoma_lib.data.datamodule import DermoscopyDataModule, cases_for
+    from melanoma_lib.evaluation import Calibrator
+    from melanoma_lib.inference import predict_logits
+
+    cases = cases_for(run.settings)
+    known = run.splits.set_index("image_id")["split"]
+    if set(known.index) != set(cases["image_id"]):
+        raise RunError(f"{run.path} was trained on other cases than {run.settings.data_root} now holds; point --data-dir at them")
+    data = DermoscopyDataModule(run.settings, cases.assign(split=cases["image_id"].map(known)))
+    model = run.model()
+    loaders = {"val": data.val_dataloader(), "test": data.test_dataloader()}
+    logits = {split: predict_logits(model, loader, tta=True) for split, loader in loaders.items()}
+    parts = {split: data.cases[data.cases["split"] == split] for split in loaders}
+    calibrator = Calibrator.fit(logits["val"], parts["val"]["target"])
+    return {split: prediction_table(parts[split], logits[split], calibrator) for split in loaders}
+
+
+def _figures(test: pd.DataFrame, threshold: float) -> dict:
+    from melanoma_lib.evaluation import OperatingCurve
+
+    targets, probability = test["target"].to_numpy(), test["probability"].to_numpy()
+    point = OperatingCurve(targets, probability).at(threshold)
+    return {
+        "roc": figures.roc_figure(targets, probability, point),
+        "precision_recall": figures.precision_recall_figure(targets, probability, point),
+        "confusion": figures.confusion_figure(point),
+        "reliability": figures.reliability_figure(test["risk"].to_numpy(), targets),
+    }
+
+
+def ablation_table(runs: list[Run], out: Path | None = None) -> str:
+    """AUROC of each combination of branches, averaged over seeds, and its gain over metadata alone.
+
+    Intervals resample whole groups once for all seeds, so that a lesion which several seeds test counts as one.
+
+    Args:
+        runs: runs that differ in ``modalities`` and ``seed`` only; a gain uses the seeds that both sides have.
+        out: file to write the same numbers to as JSON.
+
+    Returns:
+        A Markdown table.
+
+    Raises:
+        RunError: if the runs differ in more, or two are of the same seed and branches.
+    """
+    by_branch = _runs_by_branch(runs)
+    rows = []
+    for branch, label in BRANCHES.items():
+        if branch not in by_branch:
+            continue
+        tests = {seed: run.predictions("test") for seed, run in by_branch[branch].items()}
+        value = bootstrap_mean_auroc([_columns(tests[seed]) for seed in sorted(tests)])
+        row = {"inputs": label, "seeds": sorted(tests), "auroc": value.to_dict()}
+        row["auroc_by_seed"] = [by_branch[branch][seed].metrics["auroc"]["value"] for seed in sorted(tests)]
+        for base in [base for base in BRANCHES if base in by_branch and base != branch]:
+            shared = sorted(set(tests) & set(by_branch[base]))
+            if shared and list(BRANCHES).index(base) < list(BRANCHES).index(branch):
+                baselines = [by_branch[base][seed].predictions("test")["probability"] for seed in shared]
+                gain = bootstrap_mean_auroc([_columns(tests[seed]) for seed in shared], baselines)
+                row[f"gain over {BRANCHES[base]}"] = gain.to_dict() | {"seeds": shared}
+        rows.append(row)
+    if out:
+        write_text(out, json.dumps(rows, indent=2) + "\n")
+    return _markdown(rows)
+
+
+def _runs_by_branch(runs: list[Run]) -> dict[str, dict[int, Run]]:
+    by_branch: dict[str, dict[int, Run]] = {}
+    reference = runs[0].settings.shaping()
+    for run in runs:
+        settings = run.settings
+        differing = sorted(
+            {name for name, value in settings.shaping().items() if value != reference[name]} - {"modalities", "seed"}
+        )
+        if differing:
+            raise RunError(
+                f"{run.path} differs from {runs[0].path} in {', '.join(differing)}; compare runs that differ in branches and seed"
+            )
+        seeds = by_branch.setdefault(settings.modalities, {})
+        if settings.seed in seeds:
+            raise RunError(f"{run.path} and {seeds[settings.seed].path} are both of {settings.modalities}, seed {settings.seed}")
+        seeds[settings.seed] = run
+    return by_branch
+
+
+def _columns(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return table["target"].to_numpy(), table["probability"].to_numpy(), table["group_id"].to_numpy()
+
+
+def _markdown(rows: list[dict]) -> str:
+    gains = [name for name in (f"gain over {label}" for label in BRANCHES.values()) if any(name in row for row in rows)]
+    lines = ["| " + " | ".join(["inputs", "seeds", "test AUROC (95% interval)", *gains]) + " |"]
+    lines.append("|" + "---|" * (3 + len(gains)))
+    for row in rows:
+        cells = [row["inputs"], str(len(row["seeds"])), _interval(row["auroc"])]
+        cells += [_interval(row[name], "+") if name in row else "" for name in gains]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _interval(value: dict, sign: str = "") -> str:
+    return f"{value['value']:{sign}.3f} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
