@@ -50,20 +50,20 @@ def choice(options: Mapping[object, tuple[float, float]], missing: float = 0.0) 
 
 IMAGE_FACTORS = {
     "family": choice({"melanocytic": (0.70, 0.3), "keratosis": (0.15, -1.1), "vascular": (0.05, -2.6), "pink": (0.10, -0.3)}),
-    "asymmetry": graded(5.0),
-    "border": graded(3.4),
-    "colours": choice({1: (0.40, 0.0), 2: (0.33, 1.6), 3: (0.18, 3.2), 4: (0.09, 4.8)}),
-    "veil": rare(0.20, 4.4),
-    "regression": rare(0.16, 2.8),
-    "streaks": rare(0.16, 3.0),
-    "network": graded(2.2),
+    "asymmetry": graded(4.5),
+    "border": graded(3.0),
+    "colours": choice({1: (0.50, 0.0), 2: (0.29, 1.9), 3: (0.14, 3.8), 4: (0.07, 5.7)}),
+    "veil": rare(0.14, 5.2),
+    "regression": rare(0.13, 3.4),
+    "streaks": rare(0.13, 3.4),
+    "network": graded(1.8),
     "globules": graded(1.2),
 }
 METADATA_FACTORS = {
     "age_approx": choice(
-        {age: (float(np.exp(-0.5 * ((age - 52) / 19) ** 2)), 0.085 * (age - 52)) for age in range(5, 91, 5)}, missing=0.04
+        {age: (float(np.exp(-0.5 * ((age - 52) / 19) ** 2)), 0.088 * (age - 52)) for age in range(5, 91, 5)}, missing=0.04
     ),
-    "sex": choice({"female": (0.48, -0.35), "male": (0.52, 0.35)}, missing=0.03),
+    "sex": choice({"female": (0.48, -0.4), "male": (0.52, 0.4)}, missing=0.03),
     "anatom_site_general_challenge": choice(
         {
             "head/neck": (0.14, 0.8),

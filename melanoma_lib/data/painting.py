@@ -18,7 +18,7 @@ ABSORPTION = np.array([[0.42, 0.92, 1.20], [1.15, 1.22, 1.15], [0.12, 0.90, 0.62
 PALE_SKIN = np.array([0.06, 0.0, 0.20, 0.0], np.float32)  # pigment of the skin that cameras are balanced on
 
 PAINTS = {
-    "veil": np.array([0.56, 0.64, 0.80], np.float32),
+    "veil": np.array([0.48, 0.60, 0.73], np.float32),
     "scar": np.array([1.02, 0.96, 0.98], np.float32),
     "scale": np.array([1.10, 1.08, 1.06], np.float32),
     "horn": np.array([1.00, 0.92, 0.74], np.float32),
@@ -134,23 +134,27 @@ def outline(lesion: Lesion, rng: np.random.Generator) -> np.ndarray:
 
 def streak_reach(rng: np.random.Generator) -> np.ndarray:
     """How far streaks reach out for the directions ``THETA``, 0 to 1."""
-    count = int(rng.integers(14, 24))
-    centre = rng.uniform(-np.pi, np.pi) + np.linspace(-1, 1, count) * rng.uniform(0.8, 2.2)  # a sector of the rim, or most of it
-    gap = THETA - (centre + rng.normal(0, 0.05, count))[:, None]
+    count = int(rng.integers(12, 26))
+    centre = rng.uniform(-np.pi, np.pi) + rng.uniform(-1, 1, count) * rng.uniform(0.8, 2.2)  # a sector of the rim, or most of it
+    gap = THETA - centre[:, None]
     gap -= 2 * np.pi * np.round(gap / (2 * np.pi))
-    reach = rng.uniform(0.3, 1.0, (count, 1)) * np.exp(-((gap / rng.uniform(0.035, 0.075, (count, 1))) ** 2))
+    reach = rng.uniform(0.25, 1.0, (count, 1)) * np.exp(-((gap / rng.uniform(0.04, 0.09, (count, 1))) ** 2))
     return reach.max(axis=0).astype(np.float32)
 
 
 def skin_pigments(skin: Skin, tex: Fields, rng: np.random.Generator) -> Pigments:
     """Healthy skin around a lesion."""
     amounts = np.zeros((len(ABSORPTION), *tex["cloud"].shape), np.float32)
-    uneven, lines = rng.uniform(0.02, 0.10), rng.uniform(0.0, 0.05)
-    amounts[BROWN] = skin.tone * (1 + 0.10 * tex["cloud"] + 0.10 * tex["mottle"])
-    amounts[BROWN] += 0.2 * uneven * (tex["cloud"] + tex["mottle"]) + lines * (tex["furrow"] - 0.2) + 0.015 * tex["grain"]
+    # most skin is even; a fifth or so is sun-damaged and blotchy
+    uneven, lines = 0.008 + 0.045 * rng.random() ** 3, rng.uniform(0.01, 0.08)
+    fine = rng.uniform(0.006, 0.03) * tex["grain"]
+    coarse = tex["cloud"] + tex["mottle"]
+    amounts[BROWN] = skin.tone * (1 + 1.5 * uneven * coarse) + 0.3 * uneven * coarse + fine
+    amounts[BROWN] += lines * (tex["furrow"] - 0.3)
     if skin.freckles > 0.15:
-        amounts[BROWN] += skin.freckles * 0.30 * smoothstep(tex["cloud"] + 0.5 * tex["mottle"], 0.9, 3.0)
-    amounts[BLOOD] = skin.blood * (1 + 2.0 * uneven * tex["drift"] + 2.5 * uneven * tex["mottle"])
+        amounts[BROWN] += skin.freckles * 0.30 * smoothstep(tex["cloud"] + 0.5 * tex["mottle"], 0.9, 3.2)
+    amounts[BLACK] = 0.12 * skin.tone
+    amounts[BLOOD] = skin.blood * (1 + 4.0 * uneven * tex["drift"] + 3.0 * uneven * tex["mottle"]) + fine
     amounts[BLOOD] += max(0.0, rng.uniform(-0.15, 0.25)) * tex["vessel"]
     flakes = rng.uniform(-0.5, 0.35)
     paints = [(PAINTS["scale"], flakes * tex["vessel"][::-1])] if flakes > 0 else []  # dry skin: fine white curls
@@ -177,9 +181,9 @@ class LesionPainter:
         # index into the table of directions; arctan2 = pi would fall off its end
         self.sector = np.minimum(((np.arctan2(v, u) + np.pi) * (ANGLES / (2 * np.pi))).astype(np.int32), ANGLES - 1)
         self.edge = outline(lesion, rng)[self.sector]
-        ragged = 0.03 + 0.09 * lesion.border
+        ragged = 0.025 + 0.085 * lesion.border
         self.depth = 1 - self.radius / self.edge + ragged * tex["cloud"] + 0.4 * ragged * tex["mottle"]  # 0 on the edge
-        softness = rng.uniform(0.06, 0.34)
+        softness = 0.07 + 0.45 * rng.random() ** 1.5
         self.body = smoothstep(self.depth, -softness, softness)
         self.inside = smoothstep(self.depth, -0.05, 0.25)
         self.spread = 0.10 + 0.55 * lesion.asymmetry  # how far colour zones lie off the centre
@@ -209,16 +213,16 @@ class LesionPainter:
         rng, tex = self.rng, self.tex
         lean = rng.uniform(0, 2 * np.pi)
         gradient = np.float32(np.cos(lean)) * self.u + np.float32(np.sin(lean)) * self.v
-        profile = 1 + rng.uniform(-0.25, 0.45) * self.depth + 0.80 * self.lesion.asymmetry * gradient
+        profile = 1 + rng.uniform(-0.30, 0.80) * self.depth + 0.80 * self.lesion.asymmetry * gradient
         strength = rng.uniform(0.40, 1.05)
-        self.brown = np.maximum(strength * profile * (1 + 0.17 * tex["cloud"] + 0.14 * tex["mottle"]), 0) * self.body
+        self.brown = np.maximum(strength * profile * (1 + 0.16 * tex["cloud"] + 0.11 * tex["mottle"]), 0) * self.body
         self.black = np.zeros_like(self.brown)
         self.blue = rng.uniform(-0.05, 0.15) * self.brown  # greyish or golden brown
         self.blood = rng.uniform(-0.10, 0.35) * self.brown
 
     def _colours(self) -> None:
         for tone in self.rng.permutation(3)[: self.lesion.colours - 1]:
-            where = self._zone(self.rng.uniform(0.40, 0.62), self.spread, self.rng.uniform(0.15, 0.40))
+            where = self._zone(self.rng.uniform(0.40, 0.62), self.spread, self.rng.uniform(0.30, 0.60))
             if tone == 0:  # black
                 self.black += where * (self.rng.uniform(0.9, 1.4) + 0.12 * self.tex["mottle"])
             elif tone == 1:  # red
@@ -232,20 +236,22 @@ class LesionPainter:
         fine, coarse = tex["mesh"] - 0.35, tex["coarse_mesh"] - 0.35
         patches = smoothstep(tex["drift"], -1.2 + 1.4 * lesion.network, 0.3 + 0.8 * lesion.network)
         net = (1 - lesion.network) * fine + 1.6 * lesion.network * coarse
-        self.brown *= np.maximum(1 + self.rng.uniform(0.5, 1.0) * net * patches, 0.1)
-        self.black += 0.40 * lesion.network * tex["coarse_mesh"] * patches * self.body
-        self.black += self.inside * (0.15 * (1 - lesion.globules) * tex["dots"] + 0.65 * lesion.globules * tex["clods"])
+        self.brown *= np.maximum(1 + self.rng.uniform(0.25, 0.75) * net * patches, 0.1)
+        self.black += 0.28 * lesion.network * tex["coarse_mesh"] * patches * self.body
+        self.black += self.inside * (0.08 * (1 - lesion.globules) * tex["dots"] + 0.48 * lesion.globules * tex["clods"])
 
     def _keratosis(self) -> None:
         tex = self.tex
         self.brown *= 0.60 + 0.8 * tex["cobble"] + 0.10 * tex["mottle"]
         self.black += self.inside * (0.15 + 0.6 * self.lesion.globules) * tex["clods"]
-        self.skin.paints.append((PAINTS["horn"], 0.55 * self.inside * tex["dots"] * smoothstep(tex["drift"], 0.4, -0.8)))
+        self.skin.paints.append(
+            (PAINTS["horn"], 0.30 * self.inside * tex["dots"] * smoothstep(tex["drift"] + 0.5 * tex["mottle"], 0.0, -1.2))
+        )
 
     def _vascular(self) -> None:
         lacunae = self.tex["cobble"]
-        self.blood += self.body * (0.7 + 1.0 * lacunae + 0.15 * self.tex["cloud"])
-        self.blue += self.body * self.rng.uniform(0.0, 0.5) * lacunae
+        self.blood += self.body * (0.9 + 0.6 * lacunae + 0.15 * self.tex["cloud"])
+        self.blue += self.body * self.rng.uniform(0.0, 0.3) * lacunae
         self.brown *= 0.12
 
     def _pink(self) -> None:
@@ -256,13 +262,13 @@ class LesionPainter:
 
     def _streaks(self) -> None:
         reach = streak_reach(self.rng)[self.sector] * self.lesion.streaks
-        outer = self.edge + 0.26 * reach + 0.03 * self.tex["mottle"]
+        outer = self.edge + 0.22 * reach + 0.05 * self.tex["mottle"]
         ray = smoothstep(self.radius - outer, 0.06, -0.06) * smoothstep(self.radius / self.edge, 0.60, 0.95) * reach
-        self.black += 0.7 * ray
+        self.black += 0.5 * ray
         self.brown += 0.9 * ray
 
     def _regression(self) -> None:
-        where = self._zone(self.rng.uniform(0.45, 0.65), 0.35 + 0.3 * self.lesion.asymmetry, 0.35) * self.lesion.regression
+        where = self._zone(self.rng.uniform(0.45, 0.65), 0.35 + 0.3 * self.lesion.asymmetry, 0.6) * self.lesion.regression
         for pigment in (self.brown, self.black):
             pigment *= 1 - 0.85 * where
         pepper = smoothstep(self.tex["mottle"] - 0.6 * self.tex["grain"], 0.6, 1.8)
@@ -270,11 +276,10 @@ class LesionPainter:
         self.skin.paints.append((PAINTS["scar"], 0.55 * where))
 
     def _veil(self) -> None:
-        where = self._zone(self.rng.uniform(0.50, 0.70), 0.5 * self.spread, 0.45) * self.lesion.veil
-        self.blue += 0.7 * where
-        self.skin.paints.append(
-            (PAINTS["veil"], np.clip(where * (0.58 + 0.10 * self.tex["mottle"] + 0.10 * self.tex["cloud"]), 0, 1))
-        )
+        where = self._zone(self.rng.uniform(0.50, 0.75), 0.5 * self.spread, 0.7) * self.lesion.veil
+        self.blue += 0.8 * where
+        haze = where * (0.45 + 0.12 * self.tex["mottle"] + 0.12 * self.tex["cloud"])
+        self.skin.paints.append((PAINTS["veil"], np.clip(haze, 0, 1)))
 
 
 def expose(pigments: Pigments, tex: Fields, camera: Camera, rng: np.random.Generator) -> np.ndarray:
@@ -297,6 +302,7 @@ def expose(pigments: Pigments, tex: Fields, camera: Camera, rng: np.random.Gener
         mix(image, paint, opacity)
     if camera.glare > 0:
         mix(image, PAINTS["scale"], camera.glare * 0.8 * smoothstep(tex["grain"] + 0.5 * tex["drift"], 2.7, 3.3))
+    image *= (0.8 / image.mean()) ** 0.35  # automatic exposure
     warmth, tint = rng.normal(0, camera.spread, 2)
     white = np.array(camera.white) * np.exp(
         rng.normal(0, camera.spread) + warmth * np.array([0.4, 0.0, -0.6]) + tint * np.array([0, 0.5, 0])

@@ -48,29 +48,29 @@ def jittered_points(rng: np.random.Generator, spacing: float, jitter: float) -> 
     return points * (TEXELS / n) % TEXELS
 
 
-def cell_distances(points: np.ndarray, stretch: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def cell_distances(points: np.ndarray, warp: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distance of every texel to its nearest and second nearest point, and the nearest one's number (Worley 1996).
 
     Args:
         points: ``(N, 2)`` in texels.
-        stretch: ``(2, TEXELS, TEXELS)`` displacement in texels that warps the lattice so that no line is straight.
+        warp: ``(2, TEXELS, TEXELS)`` displacement in texels, so that no line is straight.
 
     Returns:
         ``(f1, f2, nearest)``, each ``(TEXELS, TEXELS)``.
     """
-    grid = np.stack(np.mgrid[0:TEXELS, 0:TEXELS]).astype(float)
-    if stretch is not None:
-        grid = (grid + stretch) % TEXELS
+    grid = (np.stack(np.mgrid[0:TEXELS, 0:TEXELS]) + warp) % TEXELS
     distance, nearest = cKDTree(points, boxsize=TEXELS).query(grid.reshape(2, -1).T, k=2)
     f1, f2 = distance.T.reshape(2, TEXELS, TEXELS)
     return f1, f2, nearest[:, 0].reshape(TEXELS, TEXELS)
 
 
-def mesh(rng: np.random.Generator, spacing: float, jitter: float, width: float) -> np.ndarray:
-    """A net of lines around cells: 1 on a line, 0 in a hole; ``width`` in texels."""
+def mesh(rng: np.random.Generator, spacing: float, jitter: float, width: float, stretch: int = 1) -> np.ndarray:
+    """A net of lines around cells: 1 on a line, 0 in a hole; ``width`` in texels, cells ``stretch`` times as long as wide."""
     warp = np.stack([spectral_noise(rng, 4, 40, 1.0) for _ in range(2)]) * spacing * 0.25
     f1, f2, _ = cell_distances(jittered_points(rng, spacing, jitter), warp)
-    return np.exp(-(((f2 - f1) / width) ** 2)).astype(np.float32)
+    net = np.exp(-(((f2 - f1) / width) ** 2))
+    # every stretch-th row, repeated: squeezes the pattern and keeps it periodic
+    return np.tile(net[::stretch], (stretch, 1)).astype(np.float32)
 
 
 def blobs(rng: np.random.Generator, spacing: float, jitter: float, radius: tuple[float, float], share: float) -> np.ndarray:
@@ -93,11 +93,11 @@ class TextureBank:
             "mottle": spectral_noise(rng, 12, 120, 0.9),
             "grain": spectral_noise(rng, 60, 220, 0.4),
             "vessel": np.exp(-((spectral_noise(rng, 8, 40, 0.6) / 0.07) ** 2)) * (spectral_noise(rng, 4, 16, 0.5) > 0.2),
-            "furrow": mesh(rng, 9.0, 0.45, 1.3),
-            "mesh": mesh(rng, 5.0, 0.22, 1.1),
-            "coarse_mesh": mesh(rng, 9.5, 0.6, 1.9),
+            "furrow": mesh(rng, 9.0, 0.5, 2.2, stretch=2),
+            "mesh": mesh(rng, 4.6, 0.30, 1.2),
+            "coarse_mesh": mesh(rng, 8.5, 0.6, 1.9),
             "dots": blobs(rng, 6.0, 0.25, (1.3, 1.8), 0.9),
-            "clods": blobs(rng, 9.0, 0.6, (1.2, 4.2), 0.6),
+            "clods": blobs(rng, 8.0, 0.6, (1.0, 3.2), 0.5),
             "cobble": np.clip(1 - cell_distances(jittered_points(rng, 8.0, 0.5))[0] / 5.0, 0, 1),
         }
         finest = np.stack([fields[name] for name in CHANNELS], axis=-1).astype(np.float32)  # (T, T, C)
