@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw
 
-from melanoma_lib.data.painting import mix
+from melanoma_lib.data.optics import mix
 
 OVERSAMPLE = 4  # strokes are drawn this much larger, then averaged, so that thin ones are smooth
 VISIBLE = 2.0  # grey levels; a pixel that changed less does not belong to an artefact's mask

@@ -19,34 +19,16 @@ import pandas as pd
 from PIL import Image
 
 from melanoma_lib.data.artefacts import ARTEFACTS, paint_artefact
-from melanoma_lib.data.latents import IMAGE_FACTORS, METADATA_FACTORS, Factor, RiskModel, choice, total_effect
-from melanoma_lib.data.painting import CAMERAS, Lesion, Skin, paint_case
-from melanoma_lib.data.schema import CASE_COLUMNS, group_ids, validate_cases
+from melanoma_lib.data.optics import CAMERAS
+from melanoma_lib.data.painting import Lesion, Skin, paint_case
+from melanoma_lib.data.population import IMAGE_FACTORS, draw_cases, draw_lesions
 from melanoma_lib.data.textures import texture_bank
 from melanoma_lib.errors import DataError
 from melanoma_lib.progress import progress_bar
 
 VERSION = 1  # raise it when the same knobs no longer give the same pixels
 JPEG_QUALITY = 94
-BENIGN_DIAGNOSES = {
-    "melanocytic": "nevus",
-    "keratosis": "seborrheic keratosis",
-    "vascular": "vascular lesion",
-    "pink": "basal cell carcinoma",
-}
-LESIONS_PER_PATIENT = choice({1: (0.40, 0), 2: (0.30, 0), 3: (0.20, 0), 4: (0.10, 0)})
-PHOTOS_PER_LESION = choice({1: (0.60, 0), 2: (0.28, 0), 3: (0.12, 0)})
-ACQUISITION = choice(dict(zip(CAMERAS, [(0.25, 0), (0.30, 0), (0.30, 0), (0.15, 0)], strict=True)))
-# How often each artefact occurs without any tie to the label, by acquisition style in the order of CAMERAS
-ARTEFACT_SHARES = {
-    "ink": (0.03, 0.05, 0.06, 0.02),
-    "hair": (0.25, 0.35, 0.40, 0.30),
-    "bubbles": (0.15, 0.05, 0.12, 0.35),
-    "ruler": (0.04, 0.12, 0.25, 0.03),
-    "patch": (0.02, 0.03, 0.05, 0.02),
-    "vignette": (0.02, 0.40, 0.15, 0.04),
-}
-_TABLE, _LESION, _PHOTO, _ARTEFACT, _NOISE = range(5)  # independent random streams
+_LESION, _PHOTO, _ARTEFACT, _NOISE = range(1, 5)  # independent random streams; 0 is the table's
 
 
 @dataclass(frozen=True)
@@ -132,29 +114,7 @@ class SyntheticDermoscopy:
         ``truth_risk_metadata`` (given only one of them), the image factors as ``truth_<factor>``, ``truth_skin_tone`` and
         ``truth_artefact_<name>``. A missing age, sex or site counts as recorded that way: it has no effect on the risk.
         """
-        lesions = self._lesions()
-        photos = self._draw(PHOTOS_PER_LESION, "photos", len(lesions)).astype(int)
-        cases = lesions.loc[lesions.index.repeat(photos)]
-        lesion_number = cases.index.to_numpy()
-        cases = cases.reset_index(drop=True)
-        n = len(cases)
-        style = self._draw(ACQUISITION, "acquisition", n)
-        for name, shares in ARTEFACT_SHARES.items():
-            base = pd.Series(style).map(dict(zip(CAMERAS, shares, strict=True))).to_numpy(float)
-            tie = self.shortcut.get(name, 0.0)
-            # moves both classes apart by exactly `tie` whatever the base share is
-            share = (1 - abs(tie)) * base + abs(tie) * (cases["target"].to_numpy() == (tie > 0))
-            cases[f"truth_artefact_{name}"] = self._uniform(f"artefact {name}", n) < share
-        ids = pd.Series([f"SYN{self.seed}_{i:07d}" for i in range(n)])
-        cases["image_id"] = ids
-        cases["image_path"] = "images/" + ids + ".jpg"
-        cases["mask_path"] = "masks/" + ids + ".png"
-        cases["patient_id"] = [f"SYN{self.seed}_P{p:06d}" for p in cases.pop("patient")]
-        cases["lesion_id"] = [f"SYN{self.seed}_L{k:06d}" for k in lesion_number]
-        cases["acquisition"] = style
-        cases["group_id"] = group_ids(cases)
-        others = [c for c in cases.columns if c not in CASE_COLUMNS]
-        return validate_cases(cases[[*CASE_COLUMNS, *others]], "synthetic cases")
+        return draw_cases(self.n_patients, self.seed, self.prevalence, self.shortcut)
 
     def render(self, index: int, artefacts: Collection[str] | None = None) -> SyntheticCase:
         """Paint one case.
@@ -209,7 +169,7 @@ class SyntheticDermoscopy:
         """
         from sklearn.metrics import roc_auc_score
 
-        lesions = SyntheticDermoscopy(n_patients, self.seed, prevalence=self.prevalence)._lesions()
+        lesions = draw_lesions(n_patients, self.seed, self.prevalence)
         columns = {"image": "truth_risk_image", "metadata": "truth_risk_metadata", "both": "true_risk"}
         return {part: float(roc_auc_score(lesions["target"], lesions[column])) for part, column in columns.items()}
 
@@ -305,45 +265,6 @@ class SyntheticDermoscopy:
 
     def _rng(self, *stream: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence([self.seed, *stream]))
-
-    def _uniform(self, column: str, n: int) -> np.ndarray:
-        # one stream a column, so that row i is the same however many rows or columns there are
-        number = int.from_bytes(hashlib.sha256(column.encode()).digest()[:4], "big")
-        return self._rng(_TABLE, number).random(n)
-
-    def _draw(self, factor: Factor, column: str, n: int) -> np.ndarray:
-        return factor.quantile(self._uniform(column, n))
-
-    def _lesions(self) -> pd.DataFrame:
-        """One row per lesion: metadata, image factors, risks and the label drawn from them."""
-        count = self._draw(LESIONS_PER_PATIENT, "lesions", self.n_patients).astype(int)
-        patient = np.repeat(np.arange(self.n_patients), count)
-        n = len(patient)
-        metadata = {name: self._draw(METADATA_FACTORS[name], name, self.n_patients)[patient] for name in ("age_approx", "sex")}
-        site = "anatom_site_general_challenge"
-        metadata[site] = self._draw(METADATA_FACTORS[site], site, n)
-        factors = {name: self._draw(factor, name, n) for name, factor in IMAGE_FACTORS.items()}
-        image_effect, metadata_effect = total_effect(IMAGE_FACTORS, factors), total_effect(METADATA_FACTORS, metadata)
-        model = RiskModel.at_prevalence(self.prevalence)
-        risk = model.both(image_effect, metadata_effect)
-        target = (self._uniform("target", n) < risk).astype(int)
-        benign = pd.Series(factors["family"]).map(BENIGN_DIAGNOSES)
-        skin = np.stack([self._uniform(f"skin {name}", self.n_patients) for name in ("tone", "blood", "freckles")])[:, patient]
-        return pd.DataFrame(
-            {
-                "patient": patient,
-                **metadata,
-                "target": target,
-                "diagnosis": benign.where(target == 0, "melanoma"),
-                "true_risk": risk,
-                "truth_risk_image": model.given("image", image_effect),
-                "truth_risk_metadata": model.given("metadata", metadata_effect),
-                **{f"truth_{name}": values for name, values in factors.items()},
-                "truth_skin_tone": 0.05 + 1.2 * skin[0] ** 3.5,  # mostly fair, as the archives are, with a tail of dark skin
-                "truth_skin_blood": 0.12 + 0.25 * skin[1],
-                "truth_skin_freckles": skin[2] ** 3,
-            }
-        ).astype({"age_approx": float, "truth_colours": int})
 
     @cached_property
     def _rows(self) -> list[dict]:

@@ -1,0 +1,229 @@
+"""The synthetic world as a table: causes, effects and the cases drawn from them, before any pixel is painted.
+
+A lesion's risk of melanoma is ``sigmoid(intercept + image effect + metadata effect)``. The factors are independent of each
+other, so the risk given only one part is an integral over the known distribution of the other part. Every column has a random
+stream of its own, so row ``i`` is the same however many rows or columns there are.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import brentq
+from scipy.special import betaincinv, expit
+from scipy.stats import qmc
+
+from melanoma_lib.data.optics import CAMERAS
+from melanoma_lib.data.schema import CASE_COLUMNS, group_ids, validate_cases
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One cause: ``quantile`` turns uniform numbers into its values, ``effect`` turns values into log-odds."""
+
+    quantile: Callable[[np.ndarray], np.ndarray]
+    effect: Callable[[np.ndarray], np.ndarray]
+
+
+def graded(weight: float) -> Factor:
+    """A degree from 0 to 1, Beta(1.1, 1.6) distributed, with ``weight`` log-odds at 1."""
+    return Factor(lambda u: betaincinv(1.1, 1.6, u), lambda x: weight * x)
+
+
+def rare(share: float, weight: float) -> Factor:
+    """Absent (0) in all but a ``share`` of lesions, where its strength lies between 0.5 and 1."""
+    return Factor(lambda u: np.where(u > 1 - share, 1 - 0.5 * (1 - u) / share, 0.0), lambda x: weight * x)
+
+
+def choice(options: Mapping[object, tuple[float, float]], missing: float = 0.0) -> Factor:
+    """One of several values, each with a share (scaled to sum to 1) and an effect.
+
+    ``missing`` is the share of lesions whose value is not recorded (None), which leaves their log-odds as they are.
+    """
+    names = np.array([*options, None], dtype=object)
+    shares = np.array([share for share, _ in options.values()])
+    edges = np.cumsum(shares / shares.sum() * (1 - missing))
+    effects = {name: effect for name, (_, effect) in options.items()} | {None: 0.0}
+    edges[-1] += 1e-12 * (missing == 0)  # rounding must not make a value missing
+    return Factor(
+        lambda u: names[np.searchsorted(edges, u, side="right")],
+        lambda x: np.array([effects[value] for value in x]),
+    )
+
+
+IMAGE_FACTORS = {
+    "family": choice({"melanocytic": (0.70, 0.3), "keratosis": (0.15, -1.1), "vascular": (0.05, -2.6), "pink": (0.10, -0.3)}),
+    "asymmetry": graded(4.5),
+    "border": graded(3.0),
+    "colours": choice({1: (0.50, 0.0), 2: (0.29, 1.9), 3: (0.14, 3.8), 4: (0.07, 5.7)}),
+    "veil": rare(0.14, 5.2),
+    "regression": rare(0.13, 3.4),
+    "streaks": rare(0.13, 3.4),
+    "network": graded(1.8),
+    "globules": graded(1.2),
+}
+METADATA_FACTORS = {
+    "age_approx": choice(
+        {age: (float(np.exp(-0.5 * ((age - 52) / 19) ** 2)), 0.088 * (age - 52)) for age in range(5, 91, 5)}, missing=0.04
+    ),
+    "sex": choice({"female": (0.48, -0.4), "male": (0.52, 0.4)}, missing=0.03),
+    "anatom_site_general_challenge": choice(
+        {
+            "head/neck": (0.14, 0.8),
+            "upper extremity": (0.16, 0.1),
+            "lower extremity": (0.22, -0.8),
+            "torso": (0.43, 0.1),
+            "palms/soles": (0.03, -0.8),
+            "oral/genital": (0.02, -0.8),
+        },
+        missing=0.05,
+    ),
+}
+BENIGN_DIAGNOSES = {
+    "melanocytic": "nevus",
+    "keratosis": "seborrheic keratosis",
+    "vascular": "vascular lesion",
+    "pink": "basal cell carcinoma",
+}
+LESIONS_PER_PATIENT = choice({1: (0.40, 0), 2: (0.30, 0), 3: (0.20, 0), 4: (0.10, 0)})
+PHOTOS_PER_LESION = choice({1: (0.60, 0), 2: (0.28, 0), 3: (0.12, 0)})
+ACQUISITION = choice(dict(zip(CAMERAS, [(0.25, 0), (0.30, 0), (0.30, 0), (0.15, 0)], strict=True)))
+# How often each artefact occurs without any tie to the label, by acquisition style in the order of CAMERAS
+ARTEFACT_SHARES = {
+    "ink": (0.03, 0.05, 0.06, 0.02),
+    "hair": (0.25, 0.35, 0.40, 0.30),
+    "bubbles": (0.15, 0.05, 0.12, 0.35),
+    "ruler": (0.04, 0.12, 0.25, 0.03),
+    "patch": (0.02, 0.03, 0.05, 0.02),
+    "vignette": (0.02, 0.40, 0.15, 0.04),
+}
+
+
+def total_effect(factors: Mapping[str, Factor], values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Sum of the factors' log-odds for columns of values, each of shape ``(N,)``."""
+    return sum(factor.effect(values[name]) for name, factor in factors.items())
+
+
+@lru_cache(maxsize=2)
+def effect_spread(part: str) -> np.ndarray:
+    """1,024 equally likely values of the ``image`` or ``metadata`` effect, by quasi-Monte-Carlo over its factors."""
+    factors = {"image": IMAGE_FACTORS, "metadata": METADATA_FACTORS}[part]
+    u = qmc.Sobol(len(factors), seed=0).random_base2(17)  # (131072, factors)
+    effect = total_effect(factors, {name: factor.quantile(u[:, k]) for k, (name, factor) in enumerate(factors.items())})
+    return np.sort(effect).reshape(1024, -1).mean(axis=1)
+
+
+@dataclass(frozen=True)
+class RiskModel:
+    """The three risks of a lesion at one prevalence.
+
+    Attributes:
+        intercept: log-odds of a lesion without any effect, solved so that the mean risk is the prevalence.
+    """
+
+    intercept: float
+
+    @classmethod
+    def at_prevalence(cls, prevalence: float) -> "RiskModel":
+        """The model whose mean risk over all lesions is ``prevalence``, in (0, 1)."""
+        effect = effect_spread("image")[:, None] + effect_spread("metadata")[None, ::8]  # (1024, 128)
+        return cls(brentq(lambda b: expit(b + effect).mean() - prevalence, -60, 60))
+
+    def both(self, image_effect: np.ndarray, metadata_effect: np.ndarray) -> np.ndarray:
+        """P(melanoma | all factors), exact: labels are drawn from it. Shapes ``(N,)``."""
+        return expit(self.intercept + image_effect + metadata_effect)
+
+    def given(self, part: str, effect: np.ndarray) -> np.ndarray:
+        """P(melanoma | one part): the other part's effect integrated out.
+
+        Args:
+            part: what is known, ``image`` or ``metadata``.
+            effect: its log-odds, ``(N,)``.
+
+        Returns:
+            Risks in (0, 1), ``(N,)``.
+        """
+        unknown = effect_spread({"image": "metadata", "metadata": "image"}[part])
+        grid = np.linspace(effect.min() - 1e-9, effect.max() + 1e-9, 1001)
+        # smooth and monotone in the effect, so a fine grid loses nothing (error below 1e-5)
+        return np.interp(effect, grid, expit(self.intercept + grid[:, None] + unknown).mean(axis=1))
+
+
+def uniform(seed: int, column: str, n: int) -> np.ndarray:
+    """Uniform numbers of one column, ``(n,)``; the first ``n`` are the same for every larger ``n``."""
+    number = int.from_bytes(hashlib.sha256(column.encode()).digest()[:4], "big")
+    return np.random.default_rng(np.random.SeedSequence([seed, 0, number])).random(n)
+
+
+def draw(factor: Factor, seed: int, column: str, n: int) -> np.ndarray:
+    """Values of one factor, ``(n,)``."""
+    return factor.quantile(uniform(seed, column, n))
+
+
+def draw_lesions(n_patients: int, seed: int, prevalence: float) -> pd.DataFrame:
+    """One row per lesion: metadata, image factors, risks and the label drawn from them.
+
+    Args:
+        n_patients: number of patients.
+        seed: non-negative.
+        prevalence: expected share of melanomas, in (0, 1).
+
+    Returns:
+        Table numbered by lesion, with the patient's number in ``patient``.
+    """
+    count = draw(LESIONS_PER_PATIENT, seed, "lesions", n_patients).astype(int)
+    patient = np.repeat(np.arange(n_patients), count)
+    n = len(patient)
+    metadata = {name: draw(METADATA_FACTORS[name], seed, name, n_patients)[patient] for name in ("age_approx", "sex")}
+    site = "anatom_site_general_challenge"
+    metadata[site] = draw(METADATA_FACTORS[site], seed, site, n)
+    factors = {name: draw(factor, seed, name, n) for name, factor in IMAGE_FACTORS.items()}
+    image_effect, metadata_effect = total_effect(IMAGE_FACTORS, factors), total_effect(METADATA_FACTORS, metadata)
+    model = RiskModel.at_prevalence(prevalence)
+    risk = model.both(image_effect, metadata_effect)
+    target = (uniform(seed, "target", n) < risk).astype(int)
+    skin = {name: uniform(seed, f"skin {name}", n_patients)[patient] for name in ("tone", "blood", "freckles")}
+    return pd.DataFrame(
+        {
+            "patient": patient,
+            **metadata,
+            "target": target,
+            "diagnosis": pd.Series(factors["family"]).map(BENIGN_DIAGNOSES).where(target == 0, "melanoma"),
+            "true_risk": risk,
+            "truth_risk_image": model.given("image", image_effect),
+            "truth_risk_metadata": model.given("metadata", metadata_effect),
+            **{f"truth_{name}": values for name, values in factors.items()},
+            "truth_skin_tone": 0.05 + 1.2 * skin["tone"] ** 3.5,  # mostly fair, as the archives are, with a tail of dark skin
+            "truth_skin_blood": 0.12 + 0.25 * skin["blood"],
+            "truth_skin_freckles": skin["freckles"] ** 3,
+        }
+    ).astype({"age_approx": float, "truth_colours": int})
+
+
+def draw_cases(n_patients: int, seed: int, prevalence: float, shortcut: Mapping[str, float]) -> pd.DataFrame:
+    """The validated case table, one row per photograph; arguments as in :class:`SyntheticDermoscopy`."""
+    lesions = draw_lesions(n_patients, seed, prevalence)
+    photos = draw(PHOTOS_PER_LESION, seed, "photos", len(lesions)).astype(int)
+    cases = lesions.loc[lesions.index.repeat(photos)].rename_axis("lesion").reset_index()
+    style = draw(ACQUISITION, seed, "acquisition", len(cases))
+    for name, shares in ARTEFACT_SHARES.items():
+        base = pd.Series(style).map(dict(zip(CAMERAS, shares, strict=True))).to_numpy(float)
+        tie = shortcut.get(name, 0.0)
+        # moves the two classes apart by exactly the tie, whatever the base share is
+        share = (1 - abs(tie)) * base + abs(tie) * (cases["target"].to_numpy() == (tie > 0))
+        cases[f"truth_artefact_{name}"] = uniform(seed, f"artefact {name}", len(cases)) < share
+    ids = f"SYN{seed}_" + pd.Series(range(len(cases))).astype(str).str.zfill(7)
+    cases = cases.assign(
+        image_id=ids,
+        image_path="images/" + ids + ".jpg",
+        mask_path="masks/" + ids + ".png",
+        patient_id=f"SYN{seed}_P" + cases.pop("patient").astype(str).str.zfill(6),
+        lesion_id=f"SYN{seed}_L" + cases.pop("lesion").astype(str).str.zfill(6),
+        acquisition=style,
+    )
+    cases["group_id"] = group_ids(cases)
+    others = [column for column in cases.columns if column not in CASE_COLUMNS]
+    return validate_cases(cases[[*CASE_COLUMNS, *others]], "synthetic cases")
