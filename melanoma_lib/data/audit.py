@@ -213,7 +213,9 @@ def _render(audit: CaseAudit) -> Iterator[RenderableType]:
     yield "\n[bold]Repeated photographs[/]"
     yield from _duplicate_lines(audit.duplicates)
     yield "\n[bold]Columns that give the answer away[/] (never inputs of a model)"
-    yield escape(", ".join(audit.leaky_columns) or "none")
+    truths = [column for column in audit.leaky_columns if column.startswith("truth_")]
+    others = [column for column in audit.leaky_columns if column not in truths]
+    yield escape(", ".join(others + [f"truth_* ({len(truths)} columns)"] * bool(truths)) or "none")
 
 
 def _table(title: str, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[RenderableType]:

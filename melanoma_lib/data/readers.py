@@ -28,10 +28,17 @@ def read_synthetic(path: Path) -> pd.DataFrame:
     for column in table.columns:
         table[column] = table[column].replace("", np.nan)
         if column not in TEXT_COLUMNS:
-            numbers = pd.to_numeric(table[column], errors="coerce")
-            table[column] = numbers if numbers.notna().equals(table[column].notna()) else table[column]
+            table[column] = _best_type(table[column])
     table.attrs = {"dropped_rows": {}, "leaky_columns": sorted(filter(is_leaky, table.columns))}
     return table
+
+
+def _best_type(text: pd.Series) -> pd.Series:
+    """Text as booleans or numbers where every filled cell is one."""
+    if text.isin(("True", "False")).all():
+        return text == "True"
+    numbers = pd.to_numeric(text, errors="coerce")
+    return numbers if numbers.notna().equals(text.notna()) else text
 
 
 def read_ham10000(path: Path) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from melanoma_lib.data import vocabulary
 from melanoma_lib.data.schema import SEXES, SITES
 from melanoma_lib.data.sources import SOURCES, load_cases
+from melanoma_lib.data.synthetic import SyntheticDermoscopy
 from melanoma_lib.errors import DataError, MissingImagesError, UnknownValueError
 from tests.data.builders import case_table
 
@@ -400,7 +401,14 @@ def test_isic_archive_faults_are_named(tmp_path, rows, error, message):
 
 
 def test_synthetic_reads_what_it_would_write(tmp_path):
-    cases = case_table([1, 0], patients=["7", "8"], true_risk=[0.8, 0.1], truth_style=["warm", "cool"], truth_hairs=[3, 0])
+    cases = case_table(
+        [1, 0],
+        patients=["7", "8"],
+        true_risk=[0.8, 0.1],
+        truth_style=["warm", "cool"],
+        truth_hairs=[3, 0],
+        truth_ink=[True, False],
+    )
     cases["image_path"] = ["images/a.png", "images/b.png"]
     cases["mask_path"] = ["masks/a.png", None]
     put(tmp_path, {"cases.csv": cases.to_csv(index=False), "images/a.png": "", "images/b.png": "", "masks/a.png": ""})
@@ -411,10 +419,22 @@ def test_synthetic_reads_what_it_would_write(tmp_path):
     assert list(read["group_id"]) == list(cases["group_id"])
     assert read["true_risk"].dtype == np.float64
     assert read["truth_hairs"].sum() == 3
+    assert read["truth_ink"].sum() == 1  # booleans, not words
     assert list(read["truth_style"]) == ["warm", "cool"]
     (tmp_path / "images/b.png").unlink()
     with pytest.raises(MissingImagesError, match="1 of 2 images"):
         load_cases("synthetic", tmp_path)
+
+
+def test_what_the_generator_writes_is_read_back_unchanged(tmp_path):
+    generator = SyntheticDermoscopy(n_patients=5, image_size=32)
+    read = load_cases("synthetic", generator.write(tmp_path / "synthetic"))
+    paths = ["image_path", "mask_path"]
+    pd.testing.assert_frame_equal(read.drop(columns=paths), generator.cases.drop(columns=paths), check_dtype=False)
+    assert list(read["image_path"]) == [str(tmp_path / "synthetic" / name) for name in generator.cases["image_path"]]
+    assert {column: read[column].dtype.kind for column in read} == {
+        column: kind.kind for column, kind in generator.cases.dtypes.items()
+    }
 
 
 # --- parsing whatever people save ---------------------------------------------------------------------------------------
