@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.errors import RunError
-from melanoma_lib.evaluation import bootstrap_mean_auroc, evaluate_predictions, figures, summary_table
+from melanoma_lib.evaluation import bootstrap_mean_auroc, evaluate_predictions, summary_table
 from melanoma_lib.files import write_text
 from melanoma_lib.runs import Run, choose_operating_point, prediction_table
 
@@ -64,7 +64,7 @@ def evaluate_run(run: Run, tta: bool = False) -> Report:
     working.mkdir()
     write_text(working / "metrics.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
     write_text(working / "report.txt", text)
-    for label, figure in _figures(test, threshold).items():
+    for label, figure in _figures(test, summary, threshold).items():
         figure.savefig(working / f"{label}.png", dpi=110)
         write_text(working / f"{label}.txt", figure.alt_text + "\n")
     shutil.rmtree(folder, ignore_errors=True)
@@ -91,16 +91,19 @@ def predict_with_views(run: Run) -> dict[str, pd.DataFrame]:
     return {split: prediction_table(parts[split], logits[split], calibrator) for split in loaders}
 
 
-def _figures(test: pd.DataFrame, threshold: float) -> dict:
-    from melanoma_lib.evaluation import OperatingCurve
+def _figures(test: pd.DataFrame, summary: dict, threshold: float) -> dict:
+    from melanoma_lib.evaluation import Interval, OperatingCurve, figures
 
-    targets, probability = test["target"].to_numpy(), test["probability"].to_numpy()
-    point = OperatingCurve(targets, probability).at(threshold)
+    targets, name = test["target"].to_numpy(), "model"
+    curve = OperatingCurve(targets, test["probability"])
+    point = curve.at(threshold)
     return {
-        "roc": figures.roc_figure(targets, probability, point),
-        "precision_recall": figures.precision_recall_figure(targets, probability, point),
+        "roc": figures.roc_figure({name: curve}, point, {name: Interval(**summary["auroc"])}),
+        "precision_recall": figures.precision_recall_figure(curve, point),
         "confusion": figures.confusion_figure(point),
-        "reliability": figures.reliability_figure(test["risk"].to_numpy(), targets),
+        "reliability": figures.reliability_figure(
+            {"probability (sigmoid of the logit)": test["probability"], "risk (calibrated)": test["risk"]}, targets
+        ),
     }
 
 

@@ -1,20 +1,32 @@
-"""Shared fixtures: where real data lies, if anywhere."""
+"""Shared fixtures: where real data lies, if anywhere; a small synthetic source; a small finished run."""
 
 import os
 from pathlib import Path
 
 import pytest
 
+from melanoma_lib.settings import ENV_PREFIX, TEST_ENV_PREFIX, Settings
+
+SHARED = f"{TEST_ENV_PREFIX}DATA"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep the developer's own variables and ``.env`` out of the tests."""
+    for name in [name for name in os.environ if name.startswith(ENV_PREFIX) and not name.startswith(TEST_ENV_PREFIX)]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder that holds `ham10000/`, `isic2019/` and `isic2020/`; skips where MELANOMA_TEST_DATA names none."""
-    root = os.environ.get("MELANOMA_TEST_DATA")
+    root = os.environ.get(SHARED)
     if not root:
-        pytest.skip("real data not available: set MELANOMA_TEST_DATA to the folder that holds ham10000/, isic2019/, isic2020/")
+        pytest.skip(f"real data not available: set {SHARED} to the folder that holds ham10000/, isic2019/, isic2020/")
     path = Path(root)
     if not path.is_dir():
-        pytest.fail(f"MELANOMA_TEST_DATA={root!r} is not a folder; unset it or point it at the real data")
+        pytest.fail(f"{SHARED}={root!r} is not a folder; unset it or point it at the real data")
     return path
 
 
@@ -22,3 +34,22 @@ def shared_data() -> Path:
 def ham10000_root(shared_data: Path) -> Path:
     """Real HAM10000 as a user unpacks it."""
     return shared_data / "ham10000"
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings of a training that takes seconds: a test-sized backbone on few small synthetic cases."""
+    root = tmp_path_factory.mktemp("tiny")
+    return Settings(
+        source="synthetic", data_dir=root / "data", runs_dir=root / "runs", cache_dir=root / "cache",
+        backbone="test_efficientnet", pretrained=False, image_size=32, n_patients=80, metadata_hidden=8,
+        max_epochs=3, batch_size=16, learning_rate=3e-3, n_resamples=100, threads=1, progress=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_settings: Settings):
+    """A finished run of the tiny settings."""
+    from melanoma_lib.training import train
+
+    return train(tiny_settings)

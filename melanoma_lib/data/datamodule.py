@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from melanoma_lib.data.images import evaluation_transform, open_cache, stored_side, training_transform
+from melanoma_lib.data.images import evaluation_transform, normalise, open_cache, stored_side, training_transform
 from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.data.sources import load_cases
 from melanoma_lib.data.splits import assert_no_straddling, split_cases
@@ -43,7 +43,8 @@ class CaseDataset(Dataset):
         pixels: uint8, shape ``(N, C, C, 3)``, or None for a model without an image branch.
         metadata: float32, shape ``(N, M)``.
         targets: float32, shape ``(N,)``.
-        transform: from a PIL image to a float tensor, shape ``(3, S, S)``.
+        transform: from a PIL image to a tensor, shape ``(3, S, S)``: scaled float32, or uint8 that is scaled by the batch.
+        backbone: whose normalisation scales uint8 batches.
         metadata_dropout: chance that a case hides all its metadata.
         no_metadata: encoding of a case that tells nothing, shape ``(M,)``.
     """
@@ -51,7 +52,8 @@ class CaseDataset(Dataset):
     pixels: np.ndarray | None
     metadata: np.ndarray
     targets: np.ndarray
-    transform: object
+    transform: Callable[[Image.Image], torch.Tensor] | None
+    backbone: str
     metadata_dropout: float
     no_metadata: np.ndarray
 
@@ -74,7 +76,8 @@ class CaseDataset(Dataset):
         if self.pixels is not None:
             with _seeded(draw.seed):
                 images = [self.transform(Image.fromarray(self.pixels[row])) for row in rows]  # (S, S, 3) -> (3, S, S) each
-            batch["image"] = torch.stack(images).contiguous(memory_format=torch.channels_last)
+            stacked = torch.stack(images).contiguous(memory_format=torch.channels_last)  # (B, 3, S, S)
+            batch["image"] = normalise(stacked, self.backbone) if stacked.dtype == torch.uint8 else stacked
         return batch
 
 
@@ -185,6 +188,7 @@ class DermoscopyDataModule(pl.LightningDataModule):
             metadata=self.encoder.transform(self.cases),
             targets=self.cases["target"].to_numpy(np.float32),
             transform=prepare(settings.backbone, settings.image_size) if "image" in settings.modalities else None,
+            backbone=settings.backbone,
             metadata_dropout=settings.metadata_dropout if training and settings.modalities == "image+metadata" else 0.0,
             no_metadata=self.encoder.missing,
         )

@@ -10,6 +10,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -68,7 +69,16 @@ def evaluation_transform(backbone: str, image_size: int) -> Callable[[Image.Imag
 
 
 def training_transform(backbone: str, image_size: int) -> Callable[[Image.Image], Any]:
-    """The augmentation: quarter turns, both flips, crops of at least 70% of the frame, mild colour; result as in evaluation."""
+    """The augmentation: quarter turns, both flips, crops of at least 70% of the frame, mild colour.
+
+    Args:
+        backbone: name of a timm model, whose interpolation is used.
+        image_size: side of the result.
+
+    Returns:
+        A callable from a PIL image to a uint8 tensor, shape ``(3, image_size, image_size)``; :func:`normalise` then scales whole
+        batches to what :func:`evaluation_transform` yields, in a fraction of the time it takes image by image.
+    """
     from timm.data import create_transform
     from torchvision.transforms import Compose
 
@@ -80,9 +90,19 @@ def training_transform(backbone: str, image_size: int) -> Callable[[Image.Image]
         hflip=0.5,
         vflip=0.5,
         color_jitter=(0.15, 0.15, 0.15),
-        **backbone_normalisation(backbone),
+        normalize=False,
+        interpolation=backbone_normalisation(backbone)["interpolation"],
     )
     return Compose([_quarter_turn, augment])
+
+
+def normalise(images: Any, backbone: str) -> Any:
+    """Scale a uint8 batch, shape ``(B, 3, S, S)``, by the backbone's own mean and deviation; float32, channels last."""
+    import torch
+
+    config = backbone_normalisation(backbone)
+    mean, std = (torch.tensor(config[name]).view(1, 3, 1, 1) * 255 for name in ("mean", "std"))
+    return images.contiguous(memory_format=torch.channels_last).float().sub_(mean).div_(std)
 
 
 def _quarter_turn(image: Image.Image) -> Image.Image:
@@ -91,6 +111,7 @@ def _quarter_turn(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
+@cache
 def backbone_normalisation(backbone: str) -> dict[str, Any]:
     """``mean``, ``std`` and ``interpolation`` the backbone was pretrained with, from timm.
 

@@ -1,0 +1,233 @@
+"""Speed against named peers, alternated in one process: on shared machines only ratios within a run mean something."""
+
+import copy
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import torch
+from PIL import Image
+
+from melanoma_lib.settings import Settings
+
+ROUNDS = 7
+STEPS = 8  # training steps of each contender a round
+N_LOADED = 96  # images each loader passes through a round
+PUBLISHED_SIZES = {"HAM10000": (600, 450), "ISIC 2019": (1024, 1024), "ISIC 2020, a small one": (1920, 1080)}
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Images a second of each contender, one number a round.
+
+    Attributes:
+        title: what was measured.
+        rates: contender to its rounds; the first is the kit.
+    """
+
+    title: str
+    rates: dict[str, list[float]]
+
+    def ratio(self, peer: str) -> float:
+        """Median over rounds of the kit's rate over the peer's in the same round."""
+        kit = next(iter(self.rates.values()))
+        return median(mine / theirs for mine, theirs in zip(kit, self.rates[peer], strict=True))
+
+    def __str__(self) -> str:
+        """A table."""
+        lines = [self.title, f"{'':44}{'images/s':>10}{'range':>16}{'kit / this':>12}"]
+        for name, rounds in self.rates.items():
+            spread = f"{min(rounds):.0f}-{max(rounds):.0f}"
+            lines.append(f"{name:44}{median(rounds):10.1f}{spread:>16}{self.ratio(name):12.2f}")
+        return "\n".join(lines)
+
+
+def bench_training(settings: Settings) -> str:
+    """The kit's training epoch, a bare PyTorch loop of the same work, and forward and backward alone on one fixed batch.
+
+    The kit's epoch runs inside Lightning with its metrics, moving average and history; between two of its epochs, the peers take
+    as many steps with copies of the same model, so that all three see the same moods of the machine.
+
+    Args:
+        settings: backbone, size, batch, threads; trained from scratch on synthetic cases or the settings' source.
+
+    Returns:
+        A table of images a second and ratios.
+    """
+    import tempfile
+    from pathlib import Path
+
+    import pytorch_lightning as pl
+
+    from melanoma_lib.data.datamodule import DermoscopyDataModule
+    from melanoma_lib.training import MelanomaModule, keep_freed_memory, trainer_for
+
+    keep_freed_memory()
+    settings = settings.with_changes(pretrained=False, max_epochs=ROUNDS + 1, patience=1000, progress=False, sampler="plain")
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    data = DermoscopyDataModule(settings)
+    module = MelanomaModule(settings, data.encoder.n_features, data.train_prevalence)
+    bare, fixed = BareLoop(data, copy.deepcopy(module)), FixedBatch(data, copy.deepcopy(module))
+    names = (
+        "kit (Lightning, cache, metrics, EMA)",
+        "bare PyTorch loop, same augmentation",
+        "forward and backward, one fixed batch",
+    )
+    rates: dict[str, list[float]] = {name: [] for name in names}
+
+    class Alternate(pl.Callback):
+        def on_train_epoch_start(self, *_: object) -> None:
+            self.started = time.perf_counter()
+
+        def on_train_epoch_end(self, trainer: pl.Trainer, *_: object) -> None:
+            seconds = [time.perf_counter() - self.started, timed(bare.steps), timed(fixed.steps)]
+            if trainer.current_epoch:  # the first round warms caches up
+                for name, duration in zip(names, seconds, strict=True):
+                    rates[name].append(STEPS * settings.batch_size / duration)
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trainer_for(settings, Path(folder))
+        kept = [callback for callback in trainer.callbacks if not isinstance(callback, pl.callbacks.Checkpoint)]
+        kept = [callback for callback in kept if not isinstance(callback, pl.callbacks.EarlyStopping)]  # no validation here
+        trainer = pl.Trainer(
+            max_epochs=ROUNDS + 1,
+            precision=trainer.precision,
+            callbacks=[Alternate(), *kept],
+            limit_train_batches=STEPS,
+            limit_val_batches=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            deterministic=settings.deterministic,
+        )
+        trainer.fit(module, data)
+    title = (
+        f"training {settings.backbone} at {settings.image_size} px, batch {settings.batch_size}, "
+        f"{torch.get_num_threads()} threads, {ROUNDS} alternating rounds of {STEPS} steps (medians)"
+    )
+    return str(Rates(title, rates))
+
+
+class BareLoop:
+    """What a careful person would write without the kit: pre-decoded array, DataLoader, same augmentation, Adam."""
+
+    def __init__(self, data, module) -> None:
+        from torch.utils.data import DataLoader, Dataset
+
+        from melanoma_lib.data.images import evaluation_transform, training_transform
+
+        settings, dataset, rows = data.settings, data.dataset(training=True), data.rows("train")
+        augment = training_transform(settings.backbone, settings.image_size)
+        normalisation = evaluation_transform(settings.backbone, settings.image_size).transforms[-1]
+
+        class Decoded(Dataset):
+            def __len__(self) -> int:
+                return len(rows)
+
+            def __getitem__(self, i: int) -> tuple:
+                row = rows[i]
+                image = normalisation(augment(Image.fromarray(dataset.pixels[row])).float() / 255)
+                return image, dataset.metadata[row], dataset.targets[row]
+
+        self.loader = DataLoader(Decoded(), settings.batch_size, shuffle=True, drop_last=True, num_workers=settings.num_workers)
+        self.module, self.batches = module, iter(self.loader)
+        self.optimiser = torch.optim.AdamW(module.parameters(), lr=1e-3, fused=True)
+
+    def steps(self) -> None:
+        """As many training steps as a round of the kit has."""
+        self.module.train()
+        for _ in range(STEPS):
+            try:
+                image, metadata, target = next(self.batches)
+            except StopIteration:
+                self.batches = iter(self.loader)
+                image, metadata, target = next(self.batches)
+            image = image.contiguous(memory_format=torch.channels_last)
+            loss = self.module.loss(self.module.model(image, metadata), target)
+            self.optimiser.zero_grad()
+            loss.backward()
+            self.optimiser.step()
+
+
+class FixedBatch:
+    """The limit: forward and backward on one batch that is already there, without a step of the optimiser."""
+
+    def __init__(self, data, module) -> None:
+        self.module, self.batch = module, next(iter(data.train_dataloader()))
+
+    def steps(self) -> None:
+        """As many passes as a round of the kit has steps."""
+        self.module.train()
+        for _ in range(STEPS):
+            self.module.zero_grad()
+            self.module.loss(self.module.model(self.batch["image"], self.batch["metadata"]), self.batch["target"]).backward()
+
+
+def bench_loading(settings: Settings) -> str:
+    """The cached loader against decoding each file with Pillow and applying the same timm transform, epoch after epoch.
+
+    Files are JPEGs of the sizes in which the archives publish their images, enlarged from synthetic cases; transforms are the
+    kit's evaluation and training transforms.
+
+    Args:
+        settings: backbone and size.
+
+    Returns:
+        A table for each published size and transform.
+    """
+    from melanoma_lib.data.images import evaluation_transform, stored_side, training_transform
+    from melanoma_lib.data.synthetic import SyntheticDermoscopy
+
+    torch.set_num_threads(1)
+    size, tables = settings.image_size, []
+    cases = SyntheticDermoscopy(n_patients=20, seed=settings.data_seed, image_size=512)
+    pictures = [Image.fromarray(cases.render(i).image) for i in range(8)]
+    for label, shape in PUBLISHED_SIZES.items():
+        files = [_jpeg(picture.resize(shape, Image.Resampling.BICUBIC)) for picture in pictures]
+        files = [files[i % len(files)] for i in range(N_LOADED)]
+        cached = _cached(files, stored_side(size))
+        for name, transform in (
+            ("evaluation", evaluation_transform(settings.backbone, size)),
+            ("training", training_transform(settings.backbone, size)),
+        ):
+            contenders: dict[str, Callable[[], None]] = {
+                "kit, from its cache": lambda t=transform, c=cached: _pass(lambda pixels: t(Image.fromarray(pixels)), c),
+                "Pillow decode + same timm transform": lambda t=transform, f=files: _pass(
+                    lambda file: t(Image.open(io.BytesIO(file)).convert("RGB")), f
+                ),
+            }
+            rates = {name: [] for name in contenders}
+            for _ in range(ROUNDS):
+                for contender, run in contenders.items():
+                    rates[contender].append(N_LOADED / timed(run))
+            tables.append(str(Rates(f"{label} files of {shape[0]}x{shape[1]}, {name} transform to {size} px, one thread", rates)))
+    return "\n\n".join(tables)
+
+
+def timed(action: Callable[[], object]) -> float:
+    """Seconds that an action takes."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def _cached(files: list[bytes], side: int) -> np.ndarray:
+    from melanoma_lib.data.images import read_square
+
+    return np.stack([read_square(io.BytesIO(file), side) for file in files])
+
+
+def _pass(prepare: Callable, items) -> None:
+    for item in items:
+        prepare(item)

@@ -1,0 +1,181 @@
+"""Batches: what is in them, in which order, and that nothing but seed and epoch decides."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from melanoma_lib.data.datamodule import DermoscopyDataModule, EpochSampler, cases_for
+from melanoma_lib.data.images import evaluation_transform, read_square, stored_side
+from melanoma_lib.data.metadata import MetadataEncoder
+from melanoma_lib.errors import DataError, StraddlingGroupError
+
+
+@pytest.fixture(scope="module")
+def data(tiny_settings):
+    return DermoscopyDataModule(tiny_settings)
+
+
+def batches_of(loader):
+    return [{name: value.clone() for name, value in batch.items()} for batch in loader]
+
+
+def assert_same(first, second):
+    assert len(first) == len(second)
+    for one, other in zip(first, second, strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_evaluation_batches_are_the_files_through_the_one_transform(data):
+    settings, cases = data.settings, data.cases
+    transform = evaluation_transform(settings.backbone, settings.image_size)
+    seen = []
+    for batch in data.test_dataloader():
+        for row, image, metadata, target in zip(*(batch[k] for k in ("row", "image", "metadata", "target")), strict=True):
+            case = cases.iloc[int(row)]
+            expected = transform(Image.fromarray(read_square(case["image_path"], stored_side(settings.image_size))))
+            assert torch.equal(image, expected)
+            assert float(target) == case["target"]
+            assert np.array_equal(metadata, data.encoder.transform(cases.iloc[[int(row)]])[0])
+            seen.append(int(row))
+    assert seen == np.flatnonzero(cases["split"] == "test").tolist()
+
+
+def test_encoder_sees_the_training_split_only(data):
+    train = data.cases[data.cases["split"] == "train"]
+    assert data.encoder == MetadataEncoder.fit(train)
+    assert data.encoder != MetadataEncoder.fit(data.cases)
+
+
+def test_batches_do_not_depend_on_workers(data):
+    alone = batches_of(data.train_dataloader())
+    with_workers = DermoscopyDataModule(data.settings.with_changes(num_workers=2), data.cases)
+    assert_same(alone, batches_of(with_workers.train_dataloader()))
+
+
+def test_loading_leaves_the_global_generators_alone(data):
+    import random
+
+    torch.manual_seed(7)
+    random.seed(7)
+    batches_of(data.train_dataloader())
+    after = torch.rand(3), random.random()
+    torch.manual_seed(7)
+    random.seed(7)
+    assert torch.equal(after[0], torch.rand(3))
+    assert after[1] == random.random()
+
+
+def test_epochs_differ_and_repeat(data):
+    loader = data.train_dataloader()
+    first = batches_of(loader)
+    loader.batch_sampler.set_epoch(1)
+    second = batches_of(loader)
+    assert not torch.equal(first[0]["row"], second[0]["row"])
+    loader.batch_sampler.set_epoch(0)
+    assert_same(first, batches_of(loader))
+
+
+def test_from_the_second_epoch_on_no_image_file_is_opened(data, monkeypatch):
+    loader = data.train_dataloader()
+    batches_of(loader)
+
+    def refuse(*_, **__):
+        raise AssertionError("an image file was opened")
+
+    monkeypatch.setattr(Image, "open", refuse)
+    loader.batch_sampler.set_epoch(1)
+    assert batches_of(loader)
+
+
+def test_metadata_dropout_hides_whole_cases_at_its_rate(data):
+    module = DermoscopyDataModule(data.settings.with_changes(metadata_dropout=0.5), data.cases)
+    loader = module.train_dataloader()
+    hidden = total = 0
+    for epoch in range(6):
+        loader.batch_sampler.set_epoch(epoch)
+        for batch in loader:
+            given_rows = module.encoder.transform(module.cases.iloc[batch["row"].numpy()])
+            same = (batch["metadata"].numpy() == given_rows).all(axis=1)
+            nothing = (batch["metadata"].numpy() == module.encoder.missing).all(axis=1)
+            assert (same | nothing).all()
+            hidden, total = hidden + nothing.sum(), total + len(nothing)
+    assert abs(hidden / total - 0.5) < 4 * np.sqrt(0.25 / total)
+
+
+def test_metadata_only_needs_no_image(data, tmp_path):
+    cases = data.cases.assign(image_path=str(tmp_path / "absent.jpg"))
+    module = DermoscopyDataModule(data.settings.with_changes(modalities="metadata"), cases)
+    assert all("image" not in batch for batch in module.train_dataloader())
+
+
+def test_a_straddling_split_is_refused(data):
+    cases = data.cases.copy()
+    group = cases["group_id"].value_counts().index[0]
+    rows = np.flatnonzero(cases["group_id"] == group)
+    assert len(rows) > 1
+    cases.loc[rows[0], "split"], cases.loc[rows[1:], "split"] = "train", "test"
+    with pytest.raises(StraddlingGroupError, match=str(group)):
+        DermoscopyDataModule(data.settings, cases)
+
+
+def test_one_class_is_refused(data, tmp_path):
+    cases = pd.read_csv(next(data.settings.data_dir.glob("*/cases.csv")))
+    root = tmp_path / "80-patients-39px-seed0"
+    root.mkdir()
+    cases.assign(target=0).to_csv(root / "cases.csv", index=False)
+    settings = data.settings.with_changes(data_dir=tmp_path, missing_images="drop")
+    with pytest.raises(DataError):
+        cases_for(settings)
+
+
+targets_and_seeds = st.tuples(st.lists(st.integers(0, 1), min_size=2, max_size=200), st.integers(0, 5), st.integers(2, 40))
+
+
+@given(targets_and_seeds)
+def test_plain_sampler_draws_each_row_at_most_once(drawn):
+    targets, seed, size = drawn
+    rows = np.arange(len(targets)) * 3  # rows of a larger table
+    table = np.zeros(rows.max() + 1)
+    table[rows] = targets
+    sampler = EpochSampler(table, rows, "plain", size, seed)
+    batches = [draw.rows for draw in sampler]
+    flat = [row for batch in batches for row in batch]
+    assert len(batches) == len(sampler) == max(1, len(rows) // size)
+    assert len(set(flat)) == len(flat)
+    assert set(flat) <= set(rows.tolist())
+    if len(rows) >= size:
+        assert {len(batch) for batch in batches} == {size}
+
+
+@given(targets_and_seeds)
+def test_ordered_sampler_is_the_table(drawn):
+    targets, seed, size = drawn
+    sampler = EpochSampler(np.array(targets), np.arange(len(targets)), "ordered", size, seed)
+    assert [row for draw in sampler for row in draw.rows] == list(range(len(targets)))
+
+
+@given(targets_and_seeds)
+def test_oversampling_balances_and_keeps_every_common_row(drawn):
+    targets, seed, size = drawn
+    targets = np.array([0, 1, *targets])
+    sampler = EpochSampler(targets, np.arange(len(targets)), "oversample", size, seed)
+    order = sampler._order(np.random.default_rng(0))
+    assert targets[order].mean() == 0.5
+    assert set(order) == set(range(len(targets)))
+    counts = np.bincount(order, minlength=len(targets))
+    for label in (0, 1):
+        assert np.ptp(counts[targets == label]) <= 1
+
+
+@pytest.mark.parametrize("prevalence", [0.1, 0.3, 0.5])
+def test_weighted_sampler_draws_melanomas_at_the_wanted_share(prevalence):
+    targets = np.r_[np.ones(50), np.zeros(4950)]
+    sampler = EpochSampler(targets, np.arange(5000), "weighted", 50, 0, prevalence)
+    rows = np.concatenate([draw.rows for draw in sampler])
+    share = targets[rows].mean()
+    assert abs(share - prevalence) < 4 * np.sqrt(prevalence * (1 - prevalence) / len(rows))

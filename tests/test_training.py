@@ -1,0 +1,161 @@
+"""Training: same seed same run, killed and resumed same run, frozen head phase, imbalance, best checkpoint."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from melanoma_lib.callbacks import MovingAverage
+from melanoma_lib.errors import RunError
+from melanoma_lib.runs import Run
+from melanoma_lib.settings import Settings
+from melanoma_lib.training import MelanomaModule, loss_and_prior, train, warn_of_double_correction
+
+
+def predictions(run: Run) -> np.ndarray:
+    return run.predictions("test")["logit"].to_numpy()
+
+
+def test_two_runs_with_one_seed_predict_the_same(tiny_run, tiny_settings, tmp_path):
+    again = train(tiny_settings.with_changes(runs_dir=tmp_path))
+    pd.testing.assert_frame_equal(again.predictions("test"), tiny_run.predictions("test"))
+    pd.testing.assert_frame_equal(again.history.drop(columns="seconds"), tiny_run.history.drop(columns="seconds"))
+
+
+def test_another_seed_differs(tiny_run, tiny_settings, tmp_path):
+    other = train(tiny_settings.with_changes(runs_dir=tmp_path, seed=1, max_epochs=1))
+    assert set(other.splits.query("split == 'test'")["image_id"]) != set(tiny_run.splits.query("split == 'test'")["image_id"])
+
+
+@pytest.mark.parametrize("epochs_before_the_kill", [1, 2])
+def test_a_killed_run_resumes_to_the_unbroken_end(tiny_run, tiny_settings, tmp_path, epochs_before_the_kill):
+    settings = tiny_settings.with_changes(runs_dir=tmp_path)
+    flags = [
+        word
+        for name, value in settings.model_dump(mode="json", exclude={"image_dirs"}).items()
+        if value is not None or name == "alpha"
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    command = [sys.executable, "-m", "melanoma_lib", "train", *flags]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    history = Path(f"{settings.run_path}.partial") / "history.csv"
+    deadline = time.monotonic() + 300
+    while process.poll() is None and time.monotonic() < deadline:
+        if history.exists() and len(pd.read_csv(history)) >= epochs_before_the_kill:
+            os.kill(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.005)
+    assert process.wait(60) == -signal.SIGKILL, process.stderr.read()
+    assert not settings.run_path.exists()
+    with pytest.raises(RunError, match="--resume"):
+        Run(settings.run_path)
+    with pytest.raises(RunError, match="--resume"):
+        train(settings)
+
+    resumed = train(settings.with_changes(resume=True))
+
+    np.testing.assert_array_equal(predictions(resumed), predictions(tiny_run))
+    pd.testing.assert_frame_equal(resumed.history.drop(columns="seconds"), tiny_run.history.drop(columns="seconds"))
+    assert not Path(f"{settings.run_path}.partial").exists()
+
+
+def test_a_finished_run_is_not_overwritten_and_resume_returns_it(tiny_run, tiny_settings):
+    with pytest.raises(RunError, match="exists already"):
+        train(tiny_settings)
+    assert train(tiny_settings.with_changes(resume=True)).path == tiny_run.path
+
+
+def test_resume_refuses_other_settings(tiny_settings, tmp_path, monkeypatch):
+    settings = tiny_settings.with_changes(run_dir=tmp_path / "run")
+    monkeypatch.setattr("melanoma_lib.training.predict_logits", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(settings.with_changes(max_epochs=1))
+    with pytest.raises(RunError, match="max_epochs"):
+        train(settings.with_changes(max_epochs=2, resume=True))
+
+
+def test_history_has_every_metric_of_every_epoch(tiny_run):
+    history = tiny_run.history
+    assert history["epoch"].tolist() == list(range(1, len(history) + 1))
+    names = {f"{part}/{name}" for part in ("train", "val") for name in ("loss", "accuracy", "recall", "f1", "auroc")}
+    assert names <= set(history)
+    assert history[sorted(names)].notna().all().all()
+    assert history["learning_rate"].iloc[-1] < history["learning_rate"].max() / 10  # cosine to zero
+
+
+def test_validation_metrics_are_scikit_learns_on_the_best_epoch(tiny_run):
+    from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+    best = tiny_run.history.loc[tiny_run.history["val/f1"].idxmax()]
+    table = tiny_run.predictions("val")
+    target, probability = table["target"], table["probability"]
+    assert best["val/auroc"] == pytest.approx(roc_auc_score(target, probability), abs=1e-5)
+    assert best["val/average_precision"] == pytest.approx(average_precision_score(target, probability), abs=1e-5)
+    assert best["val/f1"] == pytest.approx(f1_score(target, probability >= 0.5), abs=1e-5)
+
+
+def test_head_first_leaves_the_image_branch_as_it_was(tiny_settings, tmp_path, monkeypatch):
+    seen = []
+    original = MelanomaModule.training_step
+
+    def spy(self, batch, step):
+        branch = self.model.image_branch
+        seen.append((self.current_epoch, branch.training, any(p.requires_grad for p in branch.parameters())))
+        return original(self, batch, step)
+
+    monkeypatch.setattr(MelanomaModule, "training_step", spy)
+    train(tiny_settings.with_changes(runs_dir=tmp_path, head_epochs=1, max_epochs=2))
+    assert {state[1:] for state in seen if state[0] == 0} == {(False, False)}
+    assert {state[1:] for state in seen if state[0] == 1} == {(True, True)}
+
+
+@pytest.mark.parametrize("sampler", ["plain", "weighted", "oversample"])
+@pytest.mark.parametrize("loss", ["focal", "bce", "weighted_bce"])
+def test_the_prior_minimises_the_expected_loss(sampler, loss):
+    settings = Settings(sampler=sampler, loss=loss, alpha=0.7, sampled_prevalence=0.3)
+    prevalence = 0.1
+    criterion, prior = loss_and_prior(settings, prevalence)
+    seen = {"plain": prevalence, "weighted": 0.3, "oversample": 0.5}[sampler]
+    logits = torch.linspace(-8, 8, 200_001, dtype=torch.float64)
+    pair = [torch.stack([criterion(x, torch.full_like(x, y)) for x in logits[::2000]]) for y in (1.0, 0.0)]
+    expected = seen * pair[0] + (1 - seen) * pair[1]
+    nearest = logits[::2000][expected.argmin()]
+    assert float(torch.logit(torch.tensor(prior))) == pytest.approx(float(nearest), abs=0.17)
+
+
+@pytest.mark.parametrize(
+    ("changes", "warned"),
+    [
+        ({"sampler": "plain", "loss": "weighted_bce"}, False),
+        ({"sampler": "weighted", "loss": "bce"}, False),
+        ({"sampler": "weighted", "loss": "focal", "alpha": None}, False),
+        ({"sampler": "weighted", "loss": "focal", "alpha": 0.75}, True),
+        ({"sampler": "oversample", "loss": "weighted_bce"}, True),
+    ],
+)
+def test_correcting_twice_warns(changes, warned):
+    assert (warn_of_double_correction(Settings(**changes)) is not None) == warned
+
+
+def test_moving_average_is_the_weighted_sum_of_the_past():
+    update = MovingAverage(0.9)._kwargs["multi_avg_fn"]
+    averaged, values = [torch.zeros(2)], torch.arange(1.0, 60.0)
+    oracle = 0.0
+    for n, value in enumerate(values):
+        decay = min(0.9, (1 + n) / (10 + n))
+        oracle = decay * oracle + (1 - decay) * float(value)
+        update(averaged, [torch.full((2,), float(value))], torch.tensor(n))
+    assert torch.allclose(averaged[0], torch.full((2,), oracle), rtol=1e-5)
+
+
+def test_wandb_logs_offline_without_a_key(tiny_settings, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    run = train(tiny_settings.with_changes(runs_dir=tmp_path, wandb=True, max_epochs=1))
+    assert list(run.path.glob("wandb/offline-run-*/*.wandb"))
