@@ -75,7 +75,7 @@ def outline(lesion: Lesion, rng: np.random.Generator) -> np.ndarray:
     """Radius of the lesion's edge for the directions ``THETA``, mean about 1, as a Fourier series."""
     amplitude = np.zeros(len(ORDERS))
     amplitude[1] = rng.uniform(0.03, 0.17)  # ellipse: elongated, still symmetric
-    amplitude[[0, 2, 4]] = lesion.asymmetry * rng.uniform(0.5, 1.0, 3) * (0.16, 0.15, 0.07)
+    amplitude[[0, 2, 4]] = lesion.asymmetry * rng.uniform(0.5, 1.0, 3) * (0.18, 0.20, 0.09)
     amplitude[3:] += (0.004 + 0.050 * lesion.border * rng.uniform(0.3, 1, len(ORDERS) - 3)) * (4 / ORDERS[3:]) ** 0.5
     phase = rng.uniform(0, 2 * np.pi, len(ORDERS))
     radius = 1 + (amplitude * np.cos(phase)) @ COSINES - (amplitude * np.sin(phase)) @ SINES
@@ -117,7 +117,7 @@ class LesionPainter:
         softness = 0.07 + 0.45 * rng.random() ** 1.5
         self.body = smoothstep(self.depth, -softness, softness)
         self.inside = smoothstep(self.depth, -0.05, 0.25)
-        self.spread = 0.10 + 0.55 * lesion.asymmetry  # how far colour zones lie off the centre
+        self.spread = 0.22 + 0.48 * lesion.asymmetry  # how far colour zones lie off the centre
 
     def paint(self) -> np.ndarray:
         """Lay everything down; returns the lesion mask, boolean ``(H, W)``."""
@@ -134,8 +134,9 @@ class LesionPainter:
         self.skin.amounts += np.stack([self.brown, self.black, self.blood, self.blue])
         return self.depth > 0
 
-    def _zone(self, size: float, spread: float, soft: float) -> np.ndarray:
-        angle, distance = self.rng.uniform(0, 2 * np.pi), spread * self.rng.uniform(0.6, 1.0)
+    def _zone(self, size: float, distance: float, soft: float, angle: float) -> np.ndarray:
+        """A soft-edged, uneven disc inside the lesion, 0 to 1."""
+        distance *= self.rng.uniform(0.6, 1.0)
         du, dv = self.u - np.float32(distance * np.cos(angle)), self.v - np.float32(distance * np.sin(angle))
         gap = np.sqrt(du * du + dv * dv) / np.float32(size) - 0.20 * self.tex["cloud"] - 0.12 * self.tex["mottle"]
         return smoothstep(gap, 1 + soft, 1 - soft) * self.inside
@@ -144,7 +145,7 @@ class LesionPainter:
         rng, tex = self.rng, self.tex
         lean = rng.uniform(0, 2 * np.pi)
         gradient = np.float32(np.cos(lean)) * self.u + np.float32(np.sin(lean)) * self.v
-        profile = 1 + rng.uniform(-0.30, 0.80) * self.depth + 0.80 * self.lesion.asymmetry * gradient
+        profile = 1 + rng.uniform(-0.30, 0.80) * self.depth + 1.0 * self.lesion.asymmetry * gradient
         strength = rng.uniform(0.40, 1.05)
         self.brown = np.maximum(strength * profile * (1 + 0.16 * tex["cloud"] + 0.11 * tex["mottle"]), 0) * self.body
         self.black = np.zeros_like(self.brown)
@@ -152,15 +153,19 @@ class LesionPainter:
         self.blood = rng.uniform(-0.10, 0.35) * self.brown
 
     def _colours(self) -> None:
-        for tone in self.rng.permutation(3)[: self.lesion.colours - 1]:
-            where = self._zone(self.rng.uniform(0.40, 0.62), self.spread, self.rng.uniform(0.30, 0.60))
-            if tone == 0:  # black
-                self.black += where * (self.rng.uniform(0.9, 1.4) + 0.12 * self.tex["mottle"])
-            elif tone == 1:  # red
-                self.blood += where * self.rng.uniform(0.5, 0.8)
-                self.brown *= 1 - 0.5 * where
-            else:  # tan
-                self.brown *= 1 - 0.65 * where
+        rng, start = self.rng, self.rng.uniform(0, 2 * np.pi)
+        tones = rng.choice(("black", "red", "tan"), self.lesion.colours - 1, replace=False, p=(0.5, 0.3, 0.2))
+        for k, tone in enumerate(tones):  # a third of the circle each, or they would hide each other
+            where = self._zone(
+                rng.uniform(0.45, 0.65), self.spread, rng.uniform(0.25, 0.50), start + k * 2.1 + rng.normal(0, 0.25)
+            )
+            if tone == "black":
+                self.black += where * (rng.uniform(1.0, 1.5) + 0.12 * self.tex["mottle"])
+            elif tone == "red":
+                self.blood += where * rng.uniform(0.6, 0.9)
+                self.brown *= 1 - 0.6 * where
+            else:
+                self.brown *= 1 - 0.7 * where
 
     def _melanocytic(self) -> None:
         lesion, tex = self.lesion, self.tex
@@ -199,7 +204,10 @@ class LesionPainter:
         self.brown += 0.9 * ray
 
     def _regression(self) -> None:
-        where = self._zone(self.rng.uniform(0.45, 0.65), 0.35 + 0.3 * self.lesion.asymmetry, 0.6) * self.lesion.regression
+        where = (
+            self._zone(self.rng.uniform(0.45, 0.65), 0.35 + 0.3 * self.lesion.asymmetry, 0.6, self.rng.uniform(0, 2 * np.pi))
+            * self.lesion.regression
+        )
         for pigment in (self.brown, self.black):
             pigment *= 1 - 0.85 * where
         pepper = smoothstep(self.tex["mottle"] - 0.6 * self.tex["grain"], 0.6, 1.8)
@@ -207,7 +215,9 @@ class LesionPainter:
         self.skin.paints.append((PAINTS["scar"], 0.55 * where))
 
     def _veil(self) -> None:
-        where = self._zone(self.rng.uniform(0.50, 0.75), 0.5 * self.spread, 0.7) * self.lesion.veil
+        where = (
+            self._zone(self.rng.uniform(0.50, 0.75), 0.5 * self.spread, 0.7, self.rng.uniform(0, 2 * np.pi)) * self.lesion.veil
+        )
         self.blue += 0.8 * where
         haze = where * (0.45 + 0.12 * self.tex["mottle"] + 0.12 * self.tex["cloud"])
         self.skin.paints.append((PAINTS["veil"], np.clip(haze, 0, 1)))

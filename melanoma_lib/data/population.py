@@ -147,8 +147,8 @@ class RiskModel:
             Risks in (0, 1), ``(N,)``.
         """
         unknown = effect_spread({"image": "metadata", "metadata": "image"}[part])
-        grid = np.linspace(effect.min() - 1e-9, effect.max() + 1e-9, 1001)
-        # smooth and monotone in the effect, so a fine grid loses nothing (error below 1e-5)
+        # smooth and monotone in the effect, so a fine grid loses nothing (error below 1e-5); beyond it all risks are 0 or 1
+        grid = np.linspace(-20, 40, 2401)
         return np.interp(effect, grid, expit(self.intercept + grid[:, None] + unknown).mean(axis=1))
 
 
