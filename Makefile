@@ -1,0 +1,57 @@
+# Every target that needs the kit installs it first, into .venv; the stamp is written only when all of it went well.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTHON_CANDIDATES := python3 python3.11 python3.12 python3.13 python3.14 python
+AT_LEAST_3_11 := import sys; sys.exit(sys.version_info < (3, 11))
+WORKERS := 2
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+install: $(STAMP) ## create .venv and install the kit into it
+
+notebooks: $(STAMP) ## train and evaluate on synthetic cases, from nothing to figures
+	$(BIN)/python -m melanoma_lib train --profile fast --runs-dir runs/fast --resume
+	MELANOMA_RUNS_DIR=runs/fast $(BIN)/python -m melanoma_lib evaluate
+
+lab: $(STAMP) ## open JupyterLab on the notebooks, or on the project while there are none
+	$(BIN)/jupyter lab $(if $(wildcard notebooks/*.ipynb),notebooks,.)
+
+test: $(STAMP) ## run every test; choose some with ARGS='-k focal'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+lint: $(STAMP) ## check style, format and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+doctor: $(STAMP) ## check packages, weights, data and disk; each finding with its cure
+	$(BIN)/python -m melanoma_lib doctor
+
+clean: ## remove .venv and caches; data and runs stay
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find melanoma_lib tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml
+	@rm -f $@
+	@if ! { $(BIN)/python -c '$(AT_LEAST_3_11)' && $(BIN)/python -m pip --version; } >/dev/null 2>&1; then \
+	  found=; \
+	  for candidate in $(PYTHON) $(PYTHON_CANDIDATES); do \
+	    if "$$candidate" -c '$(AT_LEAST_3_11)' >/dev/null 2>&1; then found="$$candidate"; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then \
+	    echo "error: no Python 3.11 or newer among: $(PYTHON) $(PYTHON_CANDIDATES). Install one, or name yours:" >&2; \
+	    echo "       make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "$$("$$found" --version): creating $(VENV)"; \
+	  "$$found" -m venv --clear $(VENV); \
+	fi
+	$(BIN)/python -m pip install -e '.[dev,download]'
+	@touch $@
+
+.PHONY: help install notebooks lab test lint doctor clean
