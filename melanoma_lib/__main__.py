@@ -60,7 +60,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     """Check the machine."""
     from melanoma_lib.classroom.doctor import examine
 
-    findings = examine(Settings())
+    findings = examine()
     print(findings)
     return 0 if findings.healthy else 1
 
