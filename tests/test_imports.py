@@ -1,0 +1,83 @@
+"""The rules of the house: who may import whom, what stays light, what is declared, how it is written."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from importlinter import cli as import_linter
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "melanoma_lib"
+HEAVY = {
+    "torch",
+    "torchvision",
+    "timm",
+    "pytorch_lightning",
+    "torchmetrics",
+    "pandas",
+    "pandera",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+}
+
+
+def python(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_imports_point_down(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    broken = import_linter.lint_imports(cache_dir=None, no_cache=True)
+    assert broken == import_linter.EXIT_STATUS_SUCCESS, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "what", ["melanoma_lib", "melanoma_lib.data, melanoma_lib.evaluation", "melanoma_lib.__main__ as m; m.build_parser()"]
+)
+def test_importing_loads_nothing_heavy(what):
+    done = python("-c", f"import {what}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})")
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert "melanoma_lib" in loaded
+    assert loaded & HEAVY == set()
+
+
+def imported_distributions(folder: Path) -> set[frozenset[str]]:
+    """Of each third-party module imported under a folder: the distributions that provide it."""
+    homes = packages_distributions()
+    names = set()
+    for file in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names.add(node.module.partition(".")[0])
+    return {
+        frozenset(map(canonicalize_name, homes.get(name, [name])))
+        for name in names - sys.stdlib_module_names - {"melanoma_lib", "tests"}
+    }
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {canonicalize_name(Requirement(line).name) for line in requirements}
+
+
+def test_whatever_is_imported_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    use = names(project["dependencies"]) | {"jupyter-client", "jupyter-core"}  # the doctor asks them; JupyterLab brings them
+    develop = use.union(*map(names, project["optional-dependencies"].values()))
+    assert [set(homes) for homes in imported_distributions(PACKAGE) if not homes & use] == []
+    assert [set(homes) for homes in imported_distributions(ROOT / "tests") if not homes & develop] == []
+
+
+@pytest.mark.parametrize("words", [["check"], ["format", "--check"]], ids=["lint", "format"])
+def test_style(words):
+    done = python("-m", "ruff", *words, "--no-cache", ".")
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,194 @@
+"""What a newcomer meets first: make, conda, .env and citation say the same as the package."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import typing
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import melanoma_lib
+from melanoma_lib.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# Names that conda-forge gives otherwise.
+CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
+
+
+def named_ranges(lines: list[str]) -> dict[str, str]:
+    requirements = [Requirement(line) for line in lines]
+    return {canonicalize_name(CONDA_NAMES.get(one.name, one.name)): str(one.specifier) for one in requirements}
+
+
+# --- conda -----------------------------------------------------------------------------------------------------------------
+
+
+def test_conda_and_pip_ask_for_the_same_packages_in_the_same_ranges():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    conda = [line for line in environment["dependencies"] if isinstance(line, str)]
+    (from_pip,) = (line["pip"] for line in environment["dependencies"] if isinstance(line, dict))
+    assert from_pip[-1] == "-e ."
+    listed = named_ranges([*conda, *from_pip[:-1]])
+    assert listed.pop("pip") == ""
+    assert listed.pop("python") == PROJECT["requires-python"]
+    extras = PROJECT["optional-dependencies"]
+    assert listed == named_ranges([*PROJECT["dependencies"], *extras["dev"], *extras["download"]])
+
+
+# --- .env ------------------------------------------------------------------------------------------------------------------
+
+
+def as_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "none"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def env_example() -> str:
+    lines = [
+        "# Copy this file to .env and uncomment what you want to change. Each line shows the default; a variable of the same",
+        "# name and a flag on the command line win over it, and a profile changes only what is not set here. Keys of other",
+        "# services (WANDB_API_KEY) belong in the environment, not in this file.",
+    ]
+    for name, field in Settings.model_fields.items():
+        choices = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else ()
+        options = f" [{', '.join(choices)}]" if choices else ""
+        lines += ["", f"# {field.description}{options}", f"#MELANOMA_{name.upper()}={as_text(field.default)}"]
+    return "\n".join(lines) + "\n"
+
+
+def test_env_example_shows_every_setting_with_its_meaning_and_default():
+    assert (ROOT / ".env.example").read_text() == env_example()
+
+
+def test_env_example_uncommented_gives_the_defaults(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("MELANOMA_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    defaults = Settings()
+    assert not defaults.model_fields_set
+    text = (ROOT / ".env.example").read_text()
+    Path(".env").write_text("\n".join(line.removeprefix("#") for line in text.splitlines() if line.startswith("#MELANOMA_")))
+    from_file = Settings()
+    assert from_file.model_fields_set == set(Settings.model_fields)
+    assert from_file == defaults
+
+
+# --- citation --------------------------------------------------------------------------------------------------------------
+
+
+def test_citation_names_this_version_and_licence():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == melanoma_lib.__version__ == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]
+    assert (ROOT / "LICENSE").read_text().startswith(f"{PROJECT['license']} License")
+
+
+# --- make ------------------------------------------------------------------------------------------------------------------
+
+# Stands in for any python: answers the version question as told, logs every call, makes environments of copies of itself.
+FAKE_PYTHON = """#!/bin/sh
+echo "$(basename "$0") $*" >> "$FAKE_LOG"
+case "$*" in
+  *version_info*) exit "${FAKE_TOO_OLD:-0}" ;;
+  "--version") echo "Python 3.11.0" ;;
+  "-m venv"*) for last in "$@"; do :; done; mkdir -p "$last/bin"; cp "$0" "$last/bin/python" ;;
+  "-m pip install"*) exit "${FAKE_PIP_FAILS:-0}" ;;
+esac
+"""
+
+
+class Sandbox:
+    """A copy of the Makefile with a fake python, and nothing else but the system's tools."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.log = folder, folder / "calls.log"
+        for name in ("Makefile", "pyproject.toml"):
+            shutil.copy(ROOT / name, folder / name)
+        tools = folder / "tools"
+        tools.mkdir()
+        for tool in ("make", "sh", "rm", "touch", "mkdir", "cp", "basename", "awk", "find"):
+            (tools / tool).symlink_to(shutil.which(tool))
+        (tools / "python3").write_text(FAKE_PYTHON)
+        (tools / "python3").chmod(0o755)
+
+    def make(self, *words: str, **environment: str) -> subprocess.CompletedProcess:
+        self.log.write_text("")
+        variables = {"PATH": str(self.folder / "tools"), "FAKE_LOG": str(self.log), **environment}
+        return subprocess.run(["make", *words], cwd=self.folder, env=variables, capture_output=True, text=True, check=False)
+
+    @property
+    def calls(self) -> list[str]:
+        return [line for line in self.log.read_text().splitlines() if "version" not in line]
+
+
+@pytest.fixture
+def sandbox(tmp_path):
+    if sys.platform == "win32" or not shutil.which("make"):
+        pytest.skip("the Makefile needs make and a POSIX shell")
+    return Sandbox(tmp_path)
+
+
+def test_make_sets_up_once_and_again_when_dependencies_change(sandbox):
+    assert sandbox.make("test").returncode == 0
+    assert sandbox.calls == [
+        "python3 -m venv --clear .venv",
+        "python -m pip install -e .[dev,download]",
+        "python -m pytest -n 2",
+    ]
+    assert sandbox.make("test").returncode == 0
+    assert sandbox.calls == ["python -m pytest -n 2"]
+    later = (sandbox.folder / ".venv/.installed").stat().st_mtime + 5
+    os.utime(sandbox.folder / "pyproject.toml", (later, later))
+    assert sandbox.make("test").returncode == 0
+    assert sandbox.calls == ["python -m pip install -e .[dev,download]", "python -m pytest -n 2"]
+
+
+def test_make_notebooks_sets_up_too(sandbox):
+    assert sandbox.make("notebooks").returncode == 0
+    assert "python -m pip install -e .[dev,download]" in sandbox.calls
+    assert sandbox.calls[-1] == "python -m melanoma_lib evaluate"
+
+
+def test_a_half_finished_install_leaves_no_stamp(sandbox):
+    failed = sandbox.make("test", FAKE_PIP_FAILS="1")
+    assert failed.returncode != 0
+    assert "python -m pytest -n 2" not in sandbox.calls
+    assert not (sandbox.folder / ".venv/.installed").exists()
+    assert sandbox.make("test").returncode == 0
+    assert sandbox.calls[-2:] == ["python -m pip install -e .[dev,download]", "python -m pytest -n 2"]
+
+
+def test_an_old_python_is_a_clear_error(sandbox):
+    failed = sandbox.make("test", FAKE_TOO_OLD="1")
+    assert failed.returncode != 0
+    assert "no Python 3.11 or newer" in failed.stderr
+    assert "make test PYTHON=" in failed.stderr
+    assert not (sandbox.folder / ".venv").exists()
+
+
+def test_make_alone_lists_the_targets(sandbox):
+    listed = sandbox.make().stdout
+    for target in ("notebooks", "lab", "test", "lint", "clean"):
+        assert f"make {target}" in listed
+    assert sandbox.calls == []
+
+
+def test_ci_runs_in_a_fresh_clone_without_standard_input(tmp_path):
+    shutil.copytree(ROOT / ".ci", tmp_path / "clone/.ci")
+    (tmp_path / "clone/Makefile").write_text('test:\n\t@echo "data=$$MELANOMA_TEST_DATA"; cat\n')
+    command = ["bash", str(tmp_path / "clone/.ci/run")]
+    bare = {"PATH": os.environ["PATH"], "CI": "true"}
+    assert "data=\n" in subprocess.run(command, env=bare, capture_output=True, text=True, check=True).stdout
+    (tmp_path / "shared/data").mkdir(parents=True)
+    with_data = subprocess.run(command, env=bare, capture_output=True, text=True, check=True).stdout
+    assert f"data={tmp_path / 'shared/data'}\n" in with_data
