@@ -3,21 +3,22 @@
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from melanoma_lib import __version__
 from melanoma_lib.errors import KitError
 from melanoma_lib.settings import Settings
 
-DATA_FIELDS = ("source", "data_dir", "image_dirs", "missing_images", "n_patients", "data_seed", "image_size", "seed", "progress")
+DATA_FIELDS = ("data_dir", "image_dirs", "n_patients", "data_seed", "image_size", "seed", "progress")
 
 
 def train(arguments: argparse.Namespace) -> None:
     """Train one run."""
+    settings = _settings(arguments)  # first, so that a typo is told before the slow imports
     from melanoma_lib.training import train as train_run
 
-    run = train_run(_settings(arguments))
+    run = train_run(settings)
     print(f"finished {run.path}; next: python -m melanoma_lib evaluate {run.path}")
 
 
@@ -42,10 +43,11 @@ def compare(arguments: argparse.Namespace) -> None:
 
 def data_audit(arguments: argparse.Namespace) -> None:
     """Report on a case table."""
+    settings = _settings(arguments, source=arguments.source_name)
     from melanoma_lib.data.audit import audit_cases
     from melanoma_lib.data.datamodule import cases_for
 
-    print(audit_cases(cases_for(_settings(arguments, source=arguments.source_name))))
+    print(audit_cases(cases_for(settings)))
 
 
 def data_fetch(arguments: argparse.Namespace) -> None:
@@ -53,7 +55,7 @@ def data_fetch(arguments: argparse.Namespace) -> None:
     from melanoma_lib.data.download import fetch
 
     settings = _settings(arguments, source=arguments.source_name)
-    print(f"ready in {fetch(settings.source, settings.data_root)}")
+    print(f"ready in {fetch(settings.source, settings.data_root, arguments.collection)}")
 
 
 def doctor(arguments: argparse.Namespace) -> int:
@@ -98,7 +100,9 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         part = _command(data, name, action, text)
         part.add_argument("source_name", metavar="SOURCE", help="synthetic, ham10000, isic2019, isic2020 or isic_archive")
-        _add_settings(part, [field for field in DATA_FIELDS if field != "source"])
+        _add_settings(part, DATA_FIELDS)
+        if name == "fetch":
+            part.add_argument("--collection", help="isic_archive: name of the collection, such as BCN20000")
 
     _command(commands, "doctor", doctor, "check packages, weights, data, disk; each finding with its cure")
 
@@ -134,7 +138,7 @@ def _command(commands, name: str, action: Callable, text: str, settings: bool = 
     return parser
 
 
-def _add_settings(parser: argparse.ArgumentParser, names: list[str]) -> None:
+def _add_settings(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
     for name in names:
         field = Settings.model_fields[name]
         is_switch = field.annotation is bool

@@ -9,15 +9,17 @@ import json
 import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from dotenv import dotenv_values
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from melanoma_lib.errors import SettingsError
 
+ENV_FILE = ".env"
 ENV_PREFIX = "MELANOMA_"
 TEST_ENV_PREFIX = "MELANOMA_TEST_"  # belongs to the test suite, never to a setting
 
@@ -55,7 +57,7 @@ class ProfileSource(PydanticBaseSettingsSource):
     def __call__(self) -> dict[str, Any]:
         """All values of the profile that the sources of higher precedence chose."""
         chosen = self.current_state.get("profile", self.settings_cls.model_fields["profile"].default)
-        return PROFILES.get(chosen, {})  # an unknown profile is rejected by the field's own type
+        return PROFILES.get(chosen, {}) if isinstance(chosen, str) else {}  # the field's own type rejects the rest
 
 
 class Settings(BaseSettings):
@@ -63,9 +65,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
-        env_file=".env",
+        env_file=ENV_FILE,
         frozen=True,
         extra="forbid",
+        allow_inf_nan=False,
         validate_default=True,
         protected_namespaces=(),
     )
@@ -74,7 +77,7 @@ class Settings(BaseSettings):
 
     source: Source = Field("synthetic", description="where the cases come from")
     data_dir: UserPath | None = Field(None, description="folder of the source; default data/<source>")
-    image_dirs: tuple[UserPath, ...] = Field((), description="further folders to look for images in")
+    image_dirs: Annotated[tuple[UserPath, ...], NoDecode] = Field((), description="further folders to look for images in")
     missing_images: Literal["error", "drop"] = Field("error", description="what to do when a listed image is absent")
     n_patients: int = Field(2000, ge=20, description="synthetic source: patients to generate")
     data_seed: int = Field(0, ge=0, description="synthetic source: seed of the generator")
@@ -144,9 +147,19 @@ class Settings(BaseSettings):
     def __init__(self, **values: Any) -> None:
         _reject_unknown_variables(type(self))
         try:
-            super().__init__(**{name: _untext(type(self), name, value) for name, value in values.items()})
+            super().__init__(**values)
         except ValidationError as error:
             raise SettingsError(_explain(error, type(self))) from error
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _untext(cls, value: Any, info: ValidationInfo) -> Any:
+        """Read the word ``none`` and comma lists, which a command line, a variable or papermill passes as text."""
+        if not isinstance(value, str):
+            return value
+        if value.lower() == "none" and _allows_none(cls.model_fields[info.field_name].annotation):
+            return None
+        return tuple(part for part in value.split(",") if part) if info.field_name == "image_dirs" else value
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -186,9 +199,7 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: if a name is unknown or a value ill-typed.
         """
-        unknown = sorted(set(changes) - set(type(self).model_fields))
-        if unknown:
-            raise SettingsError(f"unknown settings {unknown}; known: {sorted(type(self).model_fields)}")
+        _reject_unknown(changes, type(self).model_fields, "setting")
         return type(self)(**{**self.model_dump(), **changes})  # complete, so that no other source is consulted
 
     @classmethod
@@ -198,6 +209,7 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: if a parameter is unknown or ill-typed.
         """
+        _reject_unknown(parameters, cls.model_fields, "notebook parameter")
         return cls(**{name: value for name, value in parameters.items() if value != ""})
 
     @classmethod
@@ -231,34 +243,25 @@ PLACE_FIELDS = {
 }  # fmt: skip
 
 
-def _untext(cls: type[Settings], name: str, value: Any) -> Any:
-    """Read the words ``none`` and comma lists that a command line or papermill passes as text."""
-    field = cls.model_fields.get(name)
-    if field is None or not isinstance(value, str):
-        return value
-    if value.lower() == "none" and _allows_none(field.annotation):
-        return None
-    if name == "image_dirs":
-        return tuple(part for part in value.split(",") if part)
-    return value
-
-
 def _allows_none(annotation: Any) -> bool:
     is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     return is_union and type(None) in typing.get_args(annotation)
 
 
-def _reject_unknown_variables(cls: type[Settings], environment: Mapping[str, str] = os.environ) -> None:
+def _reject_unknown_variables(cls: type[Settings]) -> None:
     known = {f"{ENV_PREFIX}{name}".upper() for name in cls.model_fields}
-    unknown = [
-        name
-        for name in environment
-        if name.upper().startswith(ENV_PREFIX) and not name.upper().startswith(TEST_ENV_PREFIX) and name.upper() not in known
-    ]
-    if unknown:
-        raise SettingsError(
-            f"unknown environment variable {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}. Unset or correct it."
-        )
+    try:
+        in_file = dotenv_values(ENV_FILE)
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{ENV_FILE}: expected lines NAME=value in UTF-8, got {error}") from error
+    in_environment = {name.upper() for name in os.environ if name.upper().startswith(ENV_PREFIX)}
+    _reject_unknown((name for name in in_environment if not name.startswith(TEST_ENV_PREFIX)), known, "environment variable")
+    _reject_unknown((name.upper() for name in in_file), known, f"name in {ENV_FILE}")
+
+
+def _reject_unknown(names: Iterable[str], known: Iterable[str], kind: str) -> None:
+    if unknown := sorted(set(names) - set(known)):
+        raise SettingsError(f"unknown {kind} {', '.join(unknown)}; known: {', '.join(sorted(known))}. Remove or correct it.")
 
 
 def _explain(error: ValidationError, cls: type[Settings]) -> str:

@@ -1,0 +1,334 @@
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from melanoma_lib.__main__ import _settings, build_parser, main
+from melanoma_lib.errors import SettingsError
+from melanoma_lib.settings import PLACE_FIELDS, PROFILES, Settings
+
+FIELDS = Settings.model_fields
+
+# Another valid value for every field; a field added without one fails test_every_field_has_another_value.
+OTHER = {
+    "profile": "fast", "source": "ham10000", "data_dir": "/data", "image_dirs": ("/a", "/b"), "missing_images": "drop",
+    "n_patients": 50, "data_seed": 3, "val_fraction": 0.2, "test_fraction": 0.25, "backbone": "resnet50", "pretrained": False,
+    "modalities": "image", "image_size": 96, "metadata_hidden": 8, "metadata_dropout": 0.3, "dropout": 0.4, "drop_path": 0.1,
+    "loss": "bce", "alpha": 0.25, "gamma": 1.5, "sampler": "plain", "sampled_prevalence": 0.4, "batch_size": 8,
+    "max_epochs": 3, "learning_rate": 1e-4, "backbone_lr_scale": 0.1, "weight_decay": 0.2, "head_epochs": 1,
+    "warmup_epochs": 1.5, "ema_decay": 0.5, "monitor": "val/auroc", "patience": 2, "seed": 7, "deterministic": False,
+    "precision": "bf16", "num_workers": 2, "threads": 1, "progress": False, "wandb": True, "wandb_project": "mine",
+    "min_sensitivity": 0.9, "n_resamples": 100, "tta": True, "runs_dir": "/runs", "run_dir": "/runs/mine",
+    "cache_dir": "/cache", "resume": True,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def clean_slate(monkeypatch, tmp_path):
+    """No variable and no ``.env`` of the machine that runs the tests."""
+    for name in [name for name in os.environ if name.upper().startswith("MELANOMA_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def as_text(value) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def test_every_field_has_another_value():
+    assert set(OTHER) == set(FIELDS)
+    changed, default = Settings(**OTHER), Settings()
+    assert [name for name in FIELDS if getattr(changed, name) == getattr(default, name)] == []
+
+
+def test_each_source_of_values_overrides_the_ones_below(monkeypatch, tmp_path):
+    fast = PROFILES["fast"]["max_epochs"]
+    assert Settings().max_epochs == FIELDS["max_epochs"].default != fast
+    assert Settings(profile="fast").max_epochs == fast
+    (tmp_path / ".env").write_text("MELANOMA_PROFILE=fast\n")
+    assert Settings().max_epochs == fast
+    (tmp_path / ".env").write_text("MELANOMA_PROFILE=fast\nMELANOMA_MAX_EPOCHS=31\n")
+    assert Settings().max_epochs == 31
+    monkeypatch.setenv("MELANOMA_MAX_EPOCHS", "32")
+    assert Settings().max_epochs == 32
+    assert Settings(max_epochs=33).max_epochs == 33
+    assert Settings().image_size == PROFILES["fast"]["image_size"]  # what nobody overrides stays the profile's
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_changes_exactly_what_it_lists(profile):
+    chosen, default = Settings(profile=profile), Settings()
+    different = {name for name in FIELDS if getattr(chosen, name) != getattr(default, name)} - {"profile"}
+    assert different <= set(PROFILES[profile])
+    assert {name: getattr(chosen, name) for name in PROFILES[profile]} == PROFILES[profile]
+
+
+def test_profiles_are_the_ones_the_field_allows():
+    assert set(PROFILES) == set(get_args(FIELDS["profile"].annotation))
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_text_from_command_line_variable_and_file_means_the_same(name, monkeypatch, tmp_path):
+    expected = getattr(Settings(**{name: OTHER[name]}), name)
+    text = as_text(OTHER[name])
+    flag = ["train", f"--{name.replace('_', '-')}", text]
+    assert getattr(_settings(build_parser().parse_args(flag)), name) == expected
+    (tmp_path / ".env").write_text(f"MELANOMA_{name.upper()}={text}\n")
+    assert getattr(Settings(), name) == expected
+    (tmp_path / ".env").unlink()
+    monkeypatch.setenv(f"MELANOMA_{name.upper()}", text)
+    assert getattr(Settings(), name) == expected
+
+
+@pytest.mark.parametrize("word", ["none", "None", "NONE"])
+def test_the_word_none_clears_what_may_be_empty(word, monkeypatch):
+    monkeypatch.setenv("MELANOMA_ALPHA", "0.3")
+    assert Settings(alpha=word).alpha is None
+    monkeypatch.setenv("MELANOMA_ALPHA", word)
+    assert Settings().alpha is None
+    with pytest.raises(SettingsError, match="gamma"):
+        Settings(gamma=word)
+
+
+@pytest.mark.parametrize("text", ["MELANOMA_SEAD=1", "MELANOMA_SEAD=", "MELANOMA_SEAD", "SEED=1", "seed=1"])
+def test_an_unknown_name_in_the_env_file_is_an_error(text, tmp_path):
+    (tmp_path / ".env").write_text(f"MELANOMA_TTA=yes\n{text}\n")
+    with pytest.raises(SettingsError, match=rf"{text.split('=')[0].upper()}.*known.*MELANOMA_SEED") as caught:
+        Settings()
+    assert ".env" in str(caught.value)
+
+
+def test_an_undecodable_env_file_is_an_error(tmp_path):
+    (tmp_path / ".env").write_bytes(b"\xff\xfeM\x00")
+    with pytest.raises(SettingsError, match=r"\.env.*UTF-8"):
+        Settings()
+
+
+def test_an_unknown_variable_is_an_error(monkeypatch):
+    monkeypatch.setenv("MELANOMA_SEAD", "1")
+    with pytest.raises(SettingsError, match=r"MELANOMA_SEAD.*known.*MELANOMA_SEED"):
+        Settings()
+
+
+def test_the_variable_of_the_test_suite_is_let_through(monkeypatch):
+    monkeypatch.setenv("MELANOMA_TEST_DATA", "/somewhere")
+    assert Settings() == Settings(seed=0)
+
+
+@pytest.mark.parametrize("make", [Settings, Settings.for_notebook, Settings().with_changes])
+@pytest.mark.parametrize("value", [1, ""])
+def test_an_unknown_argument_is_an_error(make, value):
+    with pytest.raises(SettingsError, match=r"sead.*known.*seed"):
+        make(sead=value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", "seven"), ("seed", -1), ("seed", 1.5), ("seed", None), ("seed", ""), ("image_size", 16), ("pretrained", "maybe"),
+        ("alpha", 1.0), ("alpha", 0), ("alpha", float("nan")), ("gamma", -0.1), ("weight_decay", float("inf")),
+        ("source", "isic2018"), ("profile", ["fast"]), ("profile", "quick"), ("modalities", "metadata+image"), ("data_dir", 3),
+    ],
+)  # fmt: skip
+def test_an_ill_typed_value_is_an_error_that_names_setting_and_value(name, value):
+    with pytest.raises(SettingsError, match=rf"{name}: .*got {re.escape(repr(value))}"):
+        Settings(**{name: value})
+
+
+def test_every_fault_is_named_at_once():
+    with pytest.raises(SettingsError) as caught:
+        Settings(seed="x", gamma=-1, source="y")
+    assert all(name in str(caught.value) for name in ("seed", "gamma", "source"))
+
+
+@pytest.mark.parametrize(
+    "contradiction",
+    [
+        {"val_fraction": 0.45, "test_fraction": 0.45},
+        {"head_epochs": 6, "max_epochs": 6},
+        {"run_dir": "runs", "runs_dir": "./runs"},
+    ],
+)
+def test_settings_that_contradict_each_other_are_an_error(contradiction):
+    with pytest.raises(SettingsError) as caught:
+        Settings(**contradiction)
+    assert all(name in str(caught.value) for name in contradiction)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_frozen(name):
+    settings = Settings()
+    with pytest.raises(ValueError, match="frozen"):
+        setattr(settings, name, OTHER[name])
+
+
+def test_fingerprint_changes_with_every_setting_that_shapes_the_result_and_no_other():
+    base = Settings().fingerprint()
+    changing = {name for name in FIELDS if Settings().with_changes(**{name: OTHER[name]}).fingerprint() != base}
+    assert changing == set(FIELDS) - PLACE_FIELDS
+    assert len(base) == 8
+    assert int(base, 16) >= 0
+
+
+def test_fingerprint_is_the_same_in_another_process():
+    code = "from melanoma_lib.settings import Settings; print(Settings(seed=5).fingerprint())"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == Settings(seed=5).fingerprint()
+
+
+def test_run_path_names_the_run_unless_one_is_given():
+    settings = Settings(source="ham10000", backbone="hf-hub:timm/resnet50", runs_dir="/runs", seed=3)
+    assert settings.run_path.parent == Path("/runs")  # a slash in the backbone makes no folder
+    assert all(part in settings.run_path.name for part in ("ham10000", "resnet50", "seed3", settings.fingerprint()))
+    assert Settings(run_dir="/elsewhere").run_path == Path("/elsewhere")
+    assert Settings(source="isic2020").data_root == Path("data/isic2020")
+    assert Settings(data_dir="~/cases").data_root == Path.home() / "cases"
+
+
+def test_with_changes_ignores_environment_file_and_profile(monkeypatch, tmp_path):
+    settings = Settings(seed=1, alpha=None)
+    monkeypatch.setenv("MELANOMA_SEED", "2")
+    monkeypatch.setenv("MELANOMA_ALPHA", "0.9")
+    (tmp_path / ".env").write_text("MELANOMA_PATIENCE=1\n")
+    changed = settings.with_changes(profile="fast", tta="yes")
+    assert changed.model_dump() == settings.model_dump() | {"profile": "fast", "tta": True}
+    assert settings.profile == "full"
+    with pytest.raises(SettingsError, match="seed"):
+        settings.with_changes(seed="x")
+
+
+def test_an_empty_notebook_parameter_means_derive_it(monkeypatch):
+    monkeypatch.setenv("MELANOMA_SEED", "2")
+    settings = Settings.for_notebook(
+        profile="fast", source="synthetic", data_dir="", run_dir="", image_size="", seed="", max_epochs=1
+    )
+    assert settings == Settings(profile="fast", max_epochs=1)
+    assert (settings.data_dir, settings.image_size, settings.seed) == (None, PROFILES["fast"]["image_size"], 2)
+
+
+FRACTION = st.floats(0.01, 0.39)
+PATHS = st.text("abcxyz~ ./,äß漢", min_size=1).map(lambda text: Path("x" + text))
+VALID = st.fixed_dictionaries(
+    {},
+    optional={
+        "profile": st.sampled_from(list(PROFILES)),
+        "data_dir": st.none() | PATHS,
+        "image_dirs": st.lists(PATHS, max_size=3),
+        "cache_dir": PATHS,
+        "n_patients": st.integers(20, 10**12),
+        "seed": st.integers(0, 2**64),
+        "val_fraction": FRACTION,
+        "test_fraction": FRACTION,
+        "alpha": st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
+        "gamma": st.floats(0, 10),
+        "learning_rate": st.floats(1e-300, 0.9),
+        "weight_decay": st.floats(0, 1e308),
+        "tta": st.booleans(),
+        "wandb_project": st.text(),
+    },
+)
+
+
+@given(VALID)
+def test_json_round_trip(values):
+    settings = Settings(**values)
+    read = Settings.from_json(settings.to_json())
+    assert read == settings
+    assert read.to_json() == settings.to_json()
+    assert read.fingerprint() == settings.fingerprint()
+    json.loads(settings.to_json(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+
+def test_stored_settings_ignore_environment_and_profile(monkeypatch):
+    text = Settings(profile="fast", max_epochs=9).to_json()
+    monkeypatch.setenv("MELANOMA_MAX_EPOCHS", "2")
+    monkeypatch.setenv("MELANOMA_IMAGE_SIZE", "512")
+    settings = Settings.from_json(text)
+    assert (settings.max_epochs, settings.image_size) == (9, PROFILES["fast"]["image_size"])
+
+
+def test_stored_settings_of_another_version_name_what_differs():
+    values = json.loads(Settings().to_json())
+    del values["gamma"]
+    with pytest.raises(SettingsError, match=r"gamma.*sharpness"):
+        Settings.from_json(json.dumps(values | {"sharpness": 1}))
+
+
+@hypothesis_settings(max_examples=50)
+@given(st.text() | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps))
+def test_what_is_no_stored_settings_is_a_clear_error(text):
+    with pytest.raises(SettingsError, match="settings"):
+        Settings.from_json(text)
+
+
+def test_stored_settings_with_an_ill_typed_value_are_an_error():
+    values = json.loads(Settings().to_json())
+    with pytest.raises(SettingsError, match=r"batch_size.*many"):
+        Settings.from_json(json.dumps(values | {"batch_size": "many"}))
+
+
+def test_every_setting_is_a_flag_of_train_with_its_description():
+    commands = next(a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
+    flags = {action.dest.removeprefix("setting_"): action for action in commands["train"]._actions}
+    assert set(FIELDS) <= set(flags)
+    assert [name for name in FIELDS if FIELDS[name].description not in flags[name].help] == []
+
+
+@pytest.mark.parametrize("name", [name for name in FIELDS if FIELDS[name].annotation is bool])
+def test_a_switch_works_with_and_without_a_value(name):
+    def read(*words):
+        return getattr(_settings(build_parser().parse_args(["train", *words])), name)
+
+    flag = f"--{name.replace('_', '-')}"
+    assert [read(flag), read(flag, "yes"), read(flag, "true")] == [True] * 3
+    assert [read(flag, "no"), read(flag, "false"), read(f"{flag}=0")] == [False] * 3
+    assert read() is FIELDS[name].default
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["train", "--seed", "seven"], ["seed", "seven"]),
+        (["train", "--alpha", "2"], ["alpha", "2"]),
+        (["train", "--pretrained", "perhaps"], ["pretrained", "perhaps"]),
+        (["train", "--head-epochs", "9"], ["head_epochs=9", "max_epochs"]),
+        (["data", "audit", "isic2018"], ["source", "isic2018", "ham10000"]),
+    ],
+)
+def test_a_wrong_setting_on_the_command_line_ends_in_one_and_a_message(words, named, capsys):
+    assert main(words) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert all(word in message for word in named)
+    assert "Traceback" not in message
+
+
+def test_a_wrong_variable_ends_the_command_in_one_and_a_message(monkeypatch, capsys):
+    monkeypatch.setenv("MELANOMA_LEARNIN_RATE", "1")
+    assert main(["train"]) == 1
+    assert "MELANOMA_LEARNIN_RATE" in capsys.readouterr().err
+
+
+def test_an_unknown_flag_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "--sead", "1"])
+    assert caught.value.code == 2
+    assert "--sead" in capsys.readouterr().err
+
+
+def test_a_wrong_setting_prints_no_traceback_in_a_real_process():
+    words = [sys.executable, "-m", "melanoma_lib", "train", "--gamma", "-1"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "gamma" in done.stderr
+    assert "Traceback" not in done.stderr
