@@ -213,27 +213,40 @@ class DermoscopyDataModule(pl.LightningDataModule):
         )
         sampler.set_epoch(self.trainer.current_epoch if self.trainer else 0)  # a resumed run starts further on
         workers = settings.num_workers if dataset.pixels is not None else 0
-        return DataLoader(dataset, batch_sampler=sampler, collate_fn=_as_is, num_workers=workers, persistent_workers=workers > 0)
+        return DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=_as_is,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            generator=torch.Generator(),  # of its own, or each pass would advance the global one
+        )
 
 
 def cases_for(settings: Settings) -> pd.DataFrame:
-    """The case table of the settings' source; the synthetic one is generated where it does not exist yet.
+    """The case table of the settings' source, fit for training; the synthetic one is generated where it does not exist yet.
 
     Raises:
-        DataError: as :func:`load_cases` does, or if the synthetic cases on disk were generated with other knobs.
+        DataError: as :func:`load_cases` does, or if all cases are of one class.
     """
-    root = settings.data_root
-    if settings.source == "synthetic":
-        side = stored_side(settings.image_size)
-        root = root / f"{settings.n_patients}-patients-{side}px-seed{settings.data_seed}"  # one folder for each set of knobs
-        if not root.exists():
-            generator = SyntheticDermoscopy(settings.n_patients, seed=settings.data_seed, image_size=side)
-            log.info("generating %d synthetic cases in %s", len(generator), root)
-            generator.write(root)
+    root = source_root(settings)
     cases = load_cases(settings.source, root, settings.missing_images, image_dirs=settings.image_dirs)
     if cases["target"].nunique() < 2:
         raise DataError(f"{root}: training needs melanomas and other lesions, every case has target {cases['target'].iloc[0]}")
     return cases
+
+
+def source_root(settings: Settings) -> Path:
+    """Folder of the source's tables; synthetic cases get one for each set of knobs and are generated into it when absent."""
+    if settings.source != "synthetic":
+        return settings.data_root
+    side = stored_side(settings.image_size)
+    root = settings.data_root / f"{settings.n_patients}-patients-{side}px-seed{settings.data_seed}"
+    if not root.exists():
+        generator = SyntheticDermoscopy(settings.n_patients, seed=settings.data_seed, image_size=side)
+        log.info("generating %d synthetic cases in %s", len(generator), root)
+        generator.write(root)
+    return root
 
 
 def _as_is(batch: Batch) -> Batch:

@@ -1,0 +1,90 @@
+"""Evaluation reports and the ablation table, against predictions recomputed by hand."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from melanoma_lib.data.datamodule import DermoscopyDataModule
+from melanoma_lib.errors import RunError
+from melanoma_lib.reports import ablation_table, evaluate_run, predict_with_views
+from melanoma_lib.training import train
+
+
+def test_report_holds_the_runs_numbers_and_described_figures(tiny_run):
+    report = evaluate_run(tiny_run)
+    test = tiny_run.predictions("test")
+    auroc = roc_auc_score(test["target"], test["probability"])
+    assert f"{auroc:.3f}" in report.text
+    assert "not for diagnosis" in report.text.lower()
+    assert json.loads((report.folder / "metrics.json").read_text()) == report.summary == tiny_run.metrics
+    assert max(map(len, report.text.splitlines())) <= 100 or report.text.splitlines()[0].startswith(tiny_run.path.name)
+    for name in ("roc", "precision_recall", "confusion", "reliability"):
+        assert (report.folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert len((report.folder / f"{name}.txt").read_text()) > 40
+
+
+def test_evaluating_twice_leaves_the_same_report(tiny_run):
+    first = evaluate_run(tiny_run)
+    stray = first.folder / "stray.txt"
+    stray.write_text("left by somebody")
+    assert evaluate_run(tiny_run).text == first.text
+    assert not stray.exists()
+
+
+def test_eight_views_are_averaged_by_logit_and_calibrated_again(tiny_run):
+    tables = predict_with_views(tiny_run)
+    data, model, logits = DermoscopyDataModule(tiny_run.settings), tiny_run.model(), []
+    with torch.inference_mode():
+        for batch in data.test_dataloader():
+            pixels = batch["image"].numpy()
+            views = [np.rot90(flip, turn, axes=(2, 3)).copy() for flip in (pixels, pixels[..., ::-1]) for turn in range(4)]
+            logits.append(np.mean([model(torch.from_numpy(view), batch["metadata"]).numpy() for view in views], axis=0))
+    np.testing.assert_allclose(tables["test"]["logit"], np.concatenate(logits), atol=1e-5)
+    report = evaluate_run(tiny_run, tta=True)
+    assert report.folder.name == "evaluation-tta"
+    assert report.summary["at_threshold"]["threshold"] != tiny_run.operating_point.threshold
+
+
+def test_views_refuse_cases_the_run_does_not_know(tiny_run, monkeypatch):
+    cases = DermoscopyDataModule(tiny_run.settings).cases.drop(columns="split").iloc[1:]
+    monkeypatch.setattr("melanoma_lib.data.datamodule.cases_for", lambda _: cases)
+    with pytest.raises(RunError, match="other cases"):
+        predict_with_views(tiny_run)
+
+
+@pytest.fixture(scope="module")
+def ablation(tiny_settings, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ablation")
+    changes = [{"modalities": m, "seed": s} for m in ("metadata", "image+metadata") for s in (0, 1)]
+    return [train(tiny_settings.with_changes(runs_dir=folder, max_epochs=1, **change)) for change in changes]
+
+
+def test_ablation_table_averages_seeds_and_states_the_gain(ablation, tmp_path):
+    table = ablation_table(ablation, tmp_path / "table.json")
+    rows = {row["inputs"]: row for row in json.loads((tmp_path / "table.json").read_text())}
+    aurocs = {}
+    for run in ablation:
+        test = run.predictions("test")
+        aurocs.setdefault(run.settings.modalities, []).append(roc_auc_score(test["target"], test["probability"]))
+    assert rows["image + metadata"]["auroc"]["value"] == pytest.approx(np.mean(aurocs["image+metadata"]))
+    gain = rows["image + metadata"]["gain over metadata only"]
+    assert gain["value"] == pytest.approx(np.mean(aurocs["image+metadata"]) - np.mean(aurocs["metadata"]))
+    assert gain["low"] <= gain["value"] <= gain["high"]
+    assert "| metadata only | 2 |" in table
+
+
+def test_ablation_refuses_runs_that_differ_in_more(ablation, tiny_run):
+    with pytest.raises(RunError, match="max_epochs"):
+        ablation_table([ablation[0], tiny_run])
+    with pytest.raises(RunError, match="both of"):
+        ablation_table([ablation[0], ablation[0]])
+
+
+def test_predictions_survive_the_round_trip_to_csv(tiny_run):
+    table = tiny_run.predictions("val")
+    again = pd.read_csv(tiny_run.path / "predictions_val.csv", dtype={"image_id": str, "group_id": str})
+    pd.testing.assert_frame_equal(table, again)

@@ -1,0 +1,137 @@
+"""A run directory: whole or not at all, its files agree with each other, and a foreign threshold is refused."""
+
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import recall_score, roc_auc_score, roc_curve
+
+from melanoma_lib.data.datamodule import DermoscopyDataModule
+from melanoma_lib.errors import ForeignThresholdError, RunError
+from melanoma_lib.runs import CHECKPOINT, OPERATING_POINT, PREDICTIONS, REQUIRED, Run
+from melanoma_lib.training import train
+
+
+@pytest.fixture
+def copied(tiny_run, tmp_path) -> Path:
+    return Path(shutil.copytree(tiny_run.path, tmp_path / "copy"))
+
+
+def test_predictions_are_the_checkpoints_own(tiny_run):
+    data = DermoscopyDataModule(tiny_run.settings)
+    model = tiny_run.model()
+    with torch.inference_mode():
+        logits = [model(batch["image"], batch["metadata"]) for batch in data.test_dataloader()]
+    table = tiny_run.predictions("test")
+    np.testing.assert_allclose(table["logit"], torch.cat(logits), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(table["probability"], expit(table["logit"]))
+    assert table["image_id"].tolist() == data.cases.loc[data.cases["split"] == "test", "image_id"].tolist()
+    assert tiny_run.encoder == data.encoder
+
+
+def test_risk_is_a_logistic_fit_on_validation_alone(tiny_run):
+    validation, test = tiny_run.predictions("val"), tiny_run.predictions("test")
+    oracle = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(validation[["logit"]], validation["target"])
+    np.testing.assert_allclose(test["risk"], oracle.predict_proba(test[["logit"]])[:, 1], atol=1e-4)
+
+
+def test_operating_point_is_the_highest_threshold_that_reaches_the_sensitivity(tiny_run):
+    validation, point = tiny_run.predictions("val"), tiny_run.operating_point
+    _, sensitivity, thresholds = roc_curve(validation["target"], validation["probability"], drop_intermediate=False)
+    enough = thresholds[sensitivity >= tiny_run.settings.min_sensitivity]
+    assert point.threshold == pytest.approx(enough.max())
+    called = validation["probability"] >= point.threshold
+    assert point.sensitivity == pytest.approx(recall_score(validation["target"], called))
+
+
+def test_metrics_are_scikit_learns(tiny_run):
+    test = tiny_run.predictions("test")
+    assert tiny_run.metrics["auroc"]["value"] == pytest.approx(roc_auc_score(test["target"], test["probability"]))
+    assert tiny_run.metrics["at_threshold"]["threshold"] == tiny_run.operating_point.threshold
+
+
+def test_splits_cover_every_case_once_and_no_group_straddles(tiny_run):
+    splits = tiny_run.splits
+    assert splits["image_id"].is_unique
+    assert (splits.groupby("group_id")["split"].nunique() == 1).all()
+    assert set(splits["split"]) == {"train", "val", "test"}
+
+
+def test_checkpoint_loads_without_running_code(tiny_run):
+    state = torch.load(tiny_run.path / CHECKPOINT, weights_only=True)
+    assert "state_dict" in state
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_a_run_that_lacks_a_file_is_no_run(copied, name):
+    (copied / name).unlink()
+    with pytest.raises(RunError, match=name.replace("{}", "")):
+        Run(copied)
+
+
+def test_a_threshold_of_other_predictions_is_refused(copied):
+    table = pd.read_csv(copied / PREDICTIONS.format("val"))
+    table.assign(probability=table["probability"] * 0.5).to_csv(copied / PREDICTIONS.format("val"), index=False)
+    with pytest.raises(ForeignThresholdError, match="predictions_val"):
+        _ = Run(copied).operating_point
+
+
+def test_a_threshold_of_another_model_is_refused(copied, tiny_settings, tmp_path):
+    other = train(tiny_settings.with_changes(runs_dir=tmp_path / "other", seed=3, max_epochs=1))
+    shutil.copy(other.path / OPERATING_POINT, copied / OPERATING_POINT)
+    with pytest.raises(ForeignThresholdError, match=r"best\.ckpt"):
+        _ = Run(copied).operating_point
+
+
+def test_a_checkpoint_that_does_not_fit_is_named(copied):
+    settings = json.loads((copied / "settings.json").read_text())
+    (copied / "settings.json").write_text(json.dumps(settings | {"metadata_hidden": 9}))
+    with pytest.raises(RunError, match=r"best\.ckpt"):
+        Run(copied).model()
+
+
+def test_an_absent_or_foreign_folder_is_no_run(tmp_path):
+    with pytest.raises(RunError, match="does not exist"):
+        Run(tmp_path / "nowhere")
+    with pytest.raises(RunError, match="lacks"):
+        Run(tmp_path)
+    with pytest.raises(RunError, match="no finished run"):
+        Run.latest(tmp_path)
+
+
+def test_latest_is_the_run_finished_last(tiny_run):
+    assert Run.latest(tiny_run.path.parent).path == tiny_run.path
+
+
+def test_a_full_disk_at_the_end_leaves_no_run_and_resume_finishes_it(tiny_run, tiny_settings, tmp_path, monkeypatch):
+    settings = tiny_settings.with_changes(runs_dir=tmp_path)
+    with monkeypatch.context() as patch:
+
+        def full(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch.setattr("melanoma_lib.runs._environment", full)
+        with pytest.raises(OSError, match="No space"):
+            train(settings)
+    assert not settings.run_path.exists()
+    finished = train(settings.with_changes(resume=True))
+    pd.testing.assert_frame_equal(finished.predictions("test"), tiny_run.predictions("test"))
+
+
+def test_a_second_training_of_the_same_run_is_turned_away(tiny_settings, tmp_path):
+    from melanoma_lib.runs import RunWriter
+
+    settings = tiny_settings.with_changes(runs_dir=tmp_path)
+    with (
+        pytest.raises(RunError, match="another process is training"),
+        RunWriter(settings).working(),
+        RunWriter(settings.with_changes(resume=True)).working(),
+    ):
+        pytest.fail("the second writer was let in")
