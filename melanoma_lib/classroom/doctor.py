@@ -160,8 +160,8 @@ def _weights(settings: Settings) -> Iterator[Finding]:
         yield Finding("weights hub", "ok", f"{weights.HUB[0]} answers: ImageNet weights of every timm backbone can be had")
         return
     found = f"{weights.HUB[0]} does not answer"
-    if not settings.pretrained or backbone in weights.PACKAGED:
-        yield Finding("weights hub", "ok", f"{found}; {backbone} does not need it")
+    if not settings.pretrained or "image" not in settings.modalities or backbone in weights.PACKAGED:
+        yield Finding("weights hub", "ok", f"{found}; the settings do not need it")
     elif weights.hub_cached_file(backbone):
         yield Finding("weights hub", "ok", f"{found}; the weights of {backbone} are in its cache")
     else:
