@@ -57,14 +57,14 @@ def skin_pigments(skin: Skin, tex: Fields, rng: np.random.Generator) -> Pigments
     amounts = np.zeros((len(ABSORPTION), *tex["cloud"].shape), np.float32)
     # most skin is even; a fifth or so is sun-damaged and blotchy
     uneven, lines = 0.008 + 0.045 * rng.random() ** 3, rng.uniform(0.01, 0.08)
-    fine = rng.uniform(0.006, 0.03) * tex["grain"]
+    fine = rng.uniform(0.004, 0.022) * tex["grain"]
     coarse = tex["cloud"] + tex["mottle"]
     amounts[BROWN] = skin.tone * (1 + 1.5 * uneven * coarse) + 0.3 * uneven * coarse + fine
     amounts[BROWN] += lines * (tex["furrow"] - 0.3)
     if skin.freckles > 0.15:
         amounts[BROWN] += skin.freckles * 0.30 * smoothstep(tex["cloud"] + 0.5 * tex["mottle"], 0.9, 3.2)
     amounts[BLACK] = 0.12 * skin.tone
-    amounts[BLOOD] = skin.blood * (1 + 4.0 * uneven * tex["drift"] + 3.0 * uneven * tex["mottle"]) + fine
+    amounts[BLOOD] = skin.blood * (1 + (0.10 + 3.0 * uneven) * tex["drift"] + 3.0 * uneven * tex["mottle"]) + fine
     amounts[BLOOD] += max(0.0, rng.uniform(-0.15, 0.25)) * tex["vessel"]
     flakes = rng.uniform(-0.5, 0.35)
     paints = [(PAINTS["scale"], flakes * tex["vessel"][::-1])] if flakes > 0 else []  # dry skin: fine white curls
@@ -114,7 +114,7 @@ class LesionPainter:
         self.edge = outline(lesion, rng)[self.sector]
         ragged = 0.025 + 0.085 * lesion.border
         self.depth = 1 - self.radius / self.edge + ragged * tex["cloud"] + 0.4 * ragged * tex["mottle"]  # 0 on the edge
-        softness = 0.07 + 0.45 * rng.random() ** 1.5
+        softness = 0.08 + 0.50 * rng.random()
         self.body = smoothstep(self.depth, -softness, softness)
         self.inside = smoothstep(self.depth, -0.05, 0.25)
         self.spread = 0.22 + 0.48 * lesion.asymmetry  # how far colour zones lie off the centre
@@ -146,7 +146,7 @@ class LesionPainter:
         lean = rng.uniform(0, 2 * np.pi)
         gradient = np.float32(np.cos(lean)) * self.u + np.float32(np.sin(lean)) * self.v
         profile = 1 + rng.uniform(-0.30, 0.80) * self.depth + 1.0 * self.lesion.asymmetry * gradient
-        strength = rng.uniform(0.40, 1.05)
+        strength = rng.uniform(0.25, 0.90)
         self.brown = np.maximum(strength * profile * (1 + 0.16 * tex["cloud"] + 0.11 * tex["mottle"]), 0) * self.body
         self.black = np.zeros_like(self.brown)
         self.blue = rng.uniform(-0.05, 0.15) * self.brown  # greyish or golden brown
@@ -211,8 +211,8 @@ class LesionPainter:
         for pigment in (self.brown, self.black):
             pigment *= 1 - 0.85 * where
         pepper = smoothstep(self.tex["mottle"] - 0.6 * self.tex["grain"], 0.6, 1.8)
-        self.blue += 0.8 * where * pepper
-        self.skin.paints.append((PAINTS["scar"], 0.55 * where))
+        self.blue += 0.6 * where * pepper
+        self.skin.paints.append((PAINTS["scar"], 0.55 * where * (1 - 0.75 * pepper)))
 
     def _veil(self) -> None:
         where = (

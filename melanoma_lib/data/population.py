@@ -196,8 +196,8 @@ def draw_lesions(n_patients: int, seed: int, prevalence: float) -> pd.DataFrame:
             "truth_risk_image": model.given("image", image_effect),
             "truth_risk_metadata": model.given("metadata", metadata_effect),
             **{f"truth_{name}": values for name, values in factors.items()},
-            "truth_skin_tone": 0.05 + 1.2 * skin["tone"] ** 3.5,  # mostly fair, as the archives are, with a tail of dark skin
-            "truth_skin_blood": 0.12 + 0.25 * skin["blood"],
+            "truth_skin_tone": 0.04 + 1.2 * skin["tone"] ** 5,  # mostly fair, as the archives are, with a tail of dark skin
+            "truth_skin_blood": 0.08 + 0.24 * skin["blood"],
             "truth_skin_freckles": skin["freckles"] ** 3,
         }
     ).astype({"age_approx": float, "truth_colours": int})
