@@ -100,15 +100,14 @@ def expose(pigments: Pigments, tex: Fields, camera: Camera, rng: np.random.Gener
         mix(image, PAINTS["scale"], camera.glare * 0.8 * smoothstep(tex["grain"] + 0.5 * tex["drift"], 2.7, 3.3))
     image *= (0.8 / image.mean()) ** 0.35  # automatic exposure
     warmth, tint = rng.normal(0, camera.spread, 2)
-    white = np.array(camera.white) * np.exp(
-        rng.normal(0, camera.spread) + warmth * np.array([0.4, 0.0, -0.6]) + tint * np.array([0, 0.5, 0])
-    )
+    cast = rng.normal(0, camera.spread) + warmth * np.array([0.4, 0.0, -0.6]) + tint * np.array([0.0, 0.5, 0.0])
+    white = (np.array(camera.white) * np.exp(cast)).astype(np.float32)
     axis = np.linspace(-1, 1, size, dtype=np.float32)
     tilt = rng.normal(0, 0.05, 2)
     across, down = (t * axis - 0.5 * camera.falloff * axis**2 for t in tilt.astype(np.float32))
     haze = np.float32(rng.uniform(0.01, 0.06))  # light scattered in the lens keeps black from being black
     image *= 1 - haze
     image += haze
-    image *= (1 + across[None, :] + down[:, None]) * white.astype(np.float32)[:, None, None]
+    image *= (1 + across[None, :] + down[:, None]) * white[:, None, None]
     sigma = camera.blur * size / 128 * np.exp(rng.normal(0, 0.3))
     return ndimage.gaussian_filter(image, (0, sigma, sigma), truncate=2.5)

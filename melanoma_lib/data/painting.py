@@ -65,10 +65,9 @@ def skin_pigments(skin: Skin, tex: Fields, rng: np.random.Generator) -> Pigments
         amounts[BROWN] += skin.freckles * 0.30 * smoothstep(tex["cloud"] + 0.5 * tex["mottle"], 0.9, 3.2)
     amounts[BLACK] = 0.12 * skin.tone
     amounts[BLOOD] = skin.blood * (1 + (0.10 + 3.0 * uneven) * tex["drift"] + 3.0 * uneven * tex["mottle"]) + fine
-    amounts[BLOOD] += max(0.0, rng.uniform(-0.15, 0.25)) * tex["vessel"]
-    flakes = rng.uniform(-0.5, 0.35)
-    paints = [(PAINTS["scale"], flakes * tex["vessel"][::-1])] if flakes > 0 else []  # dry skin: fine white curls
-    return Pigments(amounts, paints)
+    curls = rng.uniform(-0.35, 0.25)  # fine vessels, or the white flakes of dry skin, or neither
+    amounts[BLOOD] += max(curls, 0) * tex["vessel"]
+    return Pigments(amounts, [(PAINTS["scale"], -curls * tex["vessel"])] if curls < -0.1 else [])
 
 
 def outline(lesion: Lesion, rng: np.random.Generator) -> np.ndarray:
@@ -134,7 +133,7 @@ class LesionPainter:
         self.skin.amounts += np.stack([self.brown, self.black, self.blood, self.blue])
         return self.depth > 0
 
-    def _zone(self, size: float, distance: float, soft: float, angle: float) -> np.ndarray:
+    def _zone(self, angle: float, distance: float, size: float, soft: float) -> np.ndarray:
         """A soft-edged, uneven disc inside the lesion, 0 to 1."""
         distance *= self.rng.uniform(0.6, 1.0)
         du, dv = self.u - np.float32(distance * np.cos(angle)), self.v - np.float32(distance * np.sin(angle))
@@ -156,9 +155,8 @@ class LesionPainter:
         rng, start = self.rng, self.rng.uniform(0, 2 * np.pi)
         tones = rng.choice(("black", "red", "tan"), self.lesion.colours - 1, replace=False, p=(0.5, 0.3, 0.2))
         for k, tone in enumerate(tones):  # a third of the circle each, or they would hide each other
-            where = self._zone(
-                rng.uniform(0.45, 0.65), self.spread, rng.uniform(0.25, 0.50), start + k * 2.1 + rng.normal(0, 0.25)
-            )
+            angle = start + k * 2.1 + rng.normal(0, 0.25)
+            where = self._zone(angle, self.spread, size=rng.uniform(0.45, 0.65), soft=rng.uniform(0.25, 0.50))
             if tone == "black":
                 self.black += where * (rng.uniform(1.0, 1.5) + 0.12 * self.tex["mottle"])
             elif tone == "red":
@@ -180,9 +178,8 @@ class LesionPainter:
         tex = self.tex
         self.brown *= 0.60 + 0.8 * tex["cobble"] + 0.10 * tex["mottle"]
         self.black += self.inside * (0.15 + 0.6 * self.lesion.globules) * tex["clods"]
-        self.skin.paints.append(
-            (PAINTS["horn"], 0.30 * self.inside * tex["dots"] * smoothstep(tex["drift"] + 0.5 * tex["mottle"], 0.0, -1.2))
-        )
+        pearls = tex["dots"] * smoothstep(tex["drift"] + 0.5 * tex["mottle"], 0.0, -1.2)
+        self.skin.paints.append((PAINTS["horn"], 0.30 * self.inside * pearls))
 
     def _vascular(self) -> None:
         lacunae = self.tex["cobble"]
@@ -194,7 +191,8 @@ class LesionPainter:
         tex = self.tex
         self.blood += self.body * (0.30 + 0.12 * tex["mottle"]) + self.inside * 0.6 * tex["vessel"]
         self.brown *= self.rng.uniform(0.15, 0.5)
-        self.skin.paints.append((PAINTS["scale"], 0.35 * self.inside * smoothstep(tex["mottle"] + 0.6 * tex["grain"], 1.0, 2.6)))
+        scales = smoothstep(tex["mottle"] + 0.6 * tex["grain"], 1.0, 2.6)
+        self.skin.paints.append((PAINTS["scale"], 0.35 * self.inside * scales))
 
     def _streaks(self) -> None:
         reach = streak_reach(self.rng)[self.sector] * self.lesion.streaks
@@ -204,10 +202,9 @@ class LesionPainter:
         self.brown += 0.9 * ray
 
     def _regression(self) -> None:
-        where = (
-            self._zone(self.rng.uniform(0.45, 0.65), 0.35 + 0.3 * self.lesion.asymmetry, 0.6, self.rng.uniform(0, 2 * np.pi))
-            * self.lesion.regression
-        )
+        distance = 0.35 + 0.3 * self.lesion.asymmetry
+        where = self._zone(self.rng.uniform(0, 2 * np.pi), distance, size=self.rng.uniform(0.45, 0.65), soft=0.6)
+        where *= self.lesion.regression
         for pigment in (self.brown, self.black):
             pigment *= 1 - 0.85 * where
         pepper = smoothstep(self.tex["mottle"] - 0.6 * self.tex["grain"], 0.6, 1.8)
@@ -215,9 +212,8 @@ class LesionPainter:
         self.skin.paints.append((PAINTS["scar"], 0.55 * where * (1 - 0.75 * pepper)))
 
     def _veil(self) -> None:
-        where = (
-            self._zone(self.rng.uniform(0.50, 0.75), 0.5 * self.spread, 0.7, self.rng.uniform(0, 2 * np.pi)) * self.lesion.veil
-        )
+        where = self._zone(self.rng.uniform(0, 2 * np.pi), 0.5 * self.spread, size=self.rng.uniform(0.50, 0.75), soft=0.7)
+        where *= self.lesion.veil
         self.blue += 0.8 * where
         haze = where * (0.45 + 0.12 * self.tex["mottle"] + 0.12 * self.tex["cloud"])
         self.skin.paints.append((PAINTS["veil"], np.clip(haze, 0, 1)))
