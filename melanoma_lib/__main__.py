@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -121,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0 done, 1 an error explained on standard error, 2 wrong usage.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")  # its own use of what torch deprecates
     parsed = build_parser().parse_args(arguments)
     try:
         return parsed.action(parsed) or 0

@@ -66,7 +66,7 @@ def bench_training(settings: Settings) -> str:
     from melanoma_lib.training import MelanomaModule, keep_freed_memory, trainer_for
 
     keep_freed_memory()
-    settings = settings.with_changes(pretrained=False, max_epochs=ROUNDS + 1, patience=1000, progress=False, sampler="plain")
+    settings = settings.with_changes(pretrained=False, max_epochs=ROUNDS + 1, n_patients=200, progress=False, sampler="plain")
     if settings.threads:
         torch.set_num_threads(settings.threads)
     data = DermoscopyDataModule(settings)

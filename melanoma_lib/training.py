@@ -23,6 +23,7 @@ from melanoma_lib.runs import HISTORY, Run, RunWriter
 from melanoma_lib.settings import Settings
 
 log = logging.getLogger(__name__)
+logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)  # devices and tips, at each start
 
 
 class MelanomaModule(pl.LightningModule):
