@@ -98,7 +98,7 @@ def expose(pigments: Pigments, tex: Fields, camera: Camera, rng: np.random.Gener
         mix(image, paint, opacity)
     if camera.glare > 0:
         mix(image, PAINTS["scale"], camera.glare * 0.8 * smoothstep(tex["grain"] + 0.5 * tex["drift"], 2.7, 3.3))
-    image *= (0.8 / image.mean()) ** 0.35  # automatic exposure
+    image *= (0.8 / image.mean()) ** 0.25  # automatic exposure
     warmth, tint = rng.normal(0, camera.spread, 2)
     cast = rng.normal(0, camera.spread) + warmth * np.array([0.4, 0.0, -0.6]) + tint * np.array([0.0, 0.5, 0.0])
     white = (np.array(camera.white) * np.exp(cast)).astype(np.float32)

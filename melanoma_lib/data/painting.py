@@ -59,15 +59,15 @@ def skin_pigments(skin: Skin, tex: Fields, rng: np.random.Generator) -> Pigments
     uneven, lines = 0.008 + 0.045 * rng.random() ** 3, rng.uniform(0.01, 0.08)
     fine = rng.uniform(0.004, 0.022) * tex["grain"]
     coarse = tex["cloud"] + tex["mottle"]
-    amounts[BROWN] = skin.tone * (1 + 1.5 * uneven * coarse) + 0.3 * uneven * coarse + fine
+    amounts[BROWN] = 0.9 * skin.tone * (1 + 1.5 * uneven * coarse) + 0.3 * uneven * coarse + fine
     amounts[BROWN] += lines * (tex["furrow"] - 0.3)
     if skin.freckles > 0.15:
         amounts[BROWN] += skin.freckles * 0.30 * smoothstep(tex["cloud"] + 0.5 * tex["mottle"], 0.9, 3.2)
-    amounts[BLACK] = 0.12 * skin.tone
+    amounts[BLACK] = 0.20 * skin.tone
     amounts[BLOOD] = skin.blood * (1 + (0.10 + 3.0 * uneven) * tex["drift"] + 3.0 * uneven * tex["mottle"]) + fine
-    curls = rng.uniform(-0.35, 0.25)  # fine vessels, or the white flakes of dry skin, or neither
+    curls = rng.uniform(-0.22, 0.22)  # fine vessels, or the white flakes of dry skin, or neither
     amounts[BLOOD] += max(curls, 0) * tex["vessel"]
-    return Pigments(amounts, [(PAINTS["scale"], -curls * tex["vessel"])] if curls < -0.1 else [])
+    return Pigments(amounts, [(PAINTS["scale"], -curls * tex["vessel"])] if curls < -0.07 else [])
 
 
 def outline(lesion: Lesion, rng: np.random.Generator) -> np.ndarray:
@@ -140,6 +140,10 @@ class LesionPainter:
         gap = np.sqrt(du * du + dv * dv) / np.float32(size) - 0.20 * self.tex["cloud"] - 0.12 * self.tex["mottle"]
         return smoothstep(gap, 1 + soft, 1 - soft) * self.inside
 
+    def _lay(self, paint: str, opacity: np.ndarray) -> None:
+        # pigment of dark skin lies above what scatters, and dims it
+        self.skin.paints.append((PAINTS[paint], opacity / (1 + 1.5 * self.skin.amounts[BROWN])))
+
     def _base(self) -> None:
         rng, tex = self.rng, self.tex
         lean = rng.uniform(0, 2 * np.pi)
@@ -153,14 +157,14 @@ class LesionPainter:
 
     def _colours(self) -> None:
         rng, start = self.rng, self.rng.uniform(0, 2 * np.pi)
-        tones = rng.choice(("black", "red", "tan"), self.lesion.colours - 1, replace=False, p=(0.5, 0.3, 0.2))
+        tones = rng.choice(("black", "red", "tan"), self.lesion.colours - 1, replace=False, p=(0.6, 0.3, 0.1))
         for k, tone in enumerate(tones):  # a third of the circle each, or they would hide each other
             angle = start + k * 2.1 + rng.normal(0, 0.25)
             where = self._zone(angle, self.spread, size=rng.uniform(0.45, 0.65), soft=rng.uniform(0.25, 0.50))
             if tone == "black":
                 self.black += where * (rng.uniform(1.0, 1.5) + 0.12 * self.tex["mottle"])
             elif tone == "red":
-                self.blood += where * rng.uniform(0.6, 0.9)
+                self.blood += where * rng.uniform(0.7, 1.1)
                 self.brown *= 1 - 0.6 * where
             else:
                 self.brown *= 1 - 0.7 * where
@@ -170,16 +174,16 @@ class LesionPainter:
         fine, coarse = tex["mesh"] - 0.35, tex["coarse_mesh"] - 0.35
         patches = smoothstep(tex["drift"], -1.2 + 1.4 * lesion.network, 0.3 + 0.8 * lesion.network)
         net = (1 - lesion.network) * fine + 1.6 * lesion.network * coarse
-        self.brown *= np.maximum(1 + self.rng.uniform(0.25, 0.75) * net * patches, 0.1)
-        self.black += 0.28 * lesion.network * tex["coarse_mesh"] * patches * self.body
-        self.black += self.inside * (0.08 * (1 - lesion.globules) * tex["dots"] + 0.48 * lesion.globules * tex["clods"])
+        self.brown *= np.maximum(1 + self.rng.uniform(0.35, 0.85) * net * patches, 0.1)
+        self.black += 0.42 * lesion.network * tex["coarse_mesh"] * patches * self.body
+        self.black += self.inside * (0.08 * (1 - lesion.globules) * tex["dots"] + 0.60 * lesion.globules * tex["clods"])
 
     def _keratosis(self) -> None:
         tex = self.tex
         self.brown *= 0.60 + 0.8 * tex["cobble"] + 0.10 * tex["mottle"]
         self.black += self.inside * (0.15 + 0.6 * self.lesion.globules) * tex["clods"]
         pearls = tex["dots"] * smoothstep(tex["drift"] + 0.5 * tex["mottle"], 0.0, -1.2)
-        self.skin.paints.append((PAINTS["horn"], 0.30 * self.inside * pearls))
+        self._lay("horn", 0.30 * self.inside * pearls)
 
     def _vascular(self) -> None:
         lacunae = self.tex["cobble"]
@@ -192,7 +196,7 @@ class LesionPainter:
         self.blood += self.body * (0.30 + 0.12 * tex["mottle"]) + self.inside * 0.6 * tex["vessel"]
         self.brown *= self.rng.uniform(0.15, 0.5)
         scales = smoothstep(tex["mottle"] + 0.6 * tex["grain"], 1.0, 2.6)
-        self.skin.paints.append((PAINTS["scale"], 0.35 * self.inside * scales))
+        self._lay("scale", 0.35 * self.inside * scales)
 
     def _streaks(self) -> None:
         reach = streak_reach(self.rng)[self.sector] * self.lesion.streaks
@@ -209,14 +213,14 @@ class LesionPainter:
             pigment *= 1 - 0.85 * where
         pepper = smoothstep(self.tex["mottle"] - 0.6 * self.tex["grain"], 0.6, 1.8)
         self.blue += 0.6 * where * pepper
-        self.skin.paints.append((PAINTS["scar"], 0.55 * where * (1 - 0.75 * pepper)))
+        self._lay("scar", 0.55 * where * (1 - 0.75 * pepper))
 
     def _veil(self) -> None:
         where = self._zone(self.rng.uniform(0, 2 * np.pi), 0.5 * self.spread, size=self.rng.uniform(0.50, 0.75), soft=0.7)
         where *= self.lesion.veil
         self.blue += 0.8 * where
         haze = where * (0.45 + 0.12 * self.tex["mottle"] + 0.12 * self.tex["cloud"])
-        self.skin.paints.append((PAINTS["veil"], np.clip(haze, 0, 1)))
+        self._lay("veil", np.clip(haze, 0, 1))
 
 
 def paint_case(

@@ -56,14 +56,14 @@ def choice(options: Mapping[object, tuple[float, float]], missing: float = 0.0) 
 
 IMAGE_FACTORS = {
     "family": choice({"melanocytic": (0.70, 0.3), "keratosis": (0.15, -1.1), "vascular": (0.05, -2.6), "pink": (0.10, -0.3)}),
-    "asymmetry": graded(4.5),
-    "border": graded(3.0),
+    "asymmetry": graded(3.0),
+    "border": graded(2.4),
     "colours": choice({1: (0.50, 0.0), 2: (0.29, 1.9), 3: (0.14, 3.8), 4: (0.07, 5.7)}),
-    "veil": rare(0.14, 5.2),
-    "regression": rare(0.13, 3.4),
-    "streaks": rare(0.13, 3.4),
-    "network": graded(1.8),
-    "globules": graded(1.2),
+    "veil": rare(0.15, 5.0),
+    "regression": rare(0.14, 3.4),
+    "streaks": rare(0.14, 3.4),
+    "network": graded(1.2),
+    "globules": graded(0.8),
 }
 METADATA_FACTORS = {
     "age_approx": choice(
