@@ -3,11 +3,15 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from melanoma_lib.settings import ENV_PREFIX, TEST_ENV_PREFIX, Settings
 
 SHARED = f"{TEST_ENV_PREFIX}DATA"
+
+hypothesis.settings.register_profile("kit", deadline=None, max_examples=60)  # no clock: a slow machine is no failure
+hypothesis.settings.load_profile("kit")
 
 
 @pytest.fixture(autouse=True)

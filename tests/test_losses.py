@@ -33,7 +33,7 @@ def exact(logit, target, alpha, gamma):
         return float(loss(mpmath.mpf(logit))), float(mpmath.diff(loss, mpmath.mpf(logit)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(ALPHA, GAMMA.filter(lambda gamma: gamma == 0 or gamma >= 1), st.integers(0, 2**31))
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_equals_torchvision(reduction, alpha, gamma, seed):
@@ -67,7 +67,7 @@ def test_values_and_gradients_are_finite_and_exact_at_any_logit(alpha, gamma, dt
     torch.testing.assert_close(logits.grad.double(), torch.from_numpy(slopes), **close)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(ALPHA, GAMMA, st.integers(0, 2**31))
 def test_gradient_equals_finite_differences(alpha, gamma, seed):
     logits, targets = batch(8, seed=seed)
@@ -134,7 +134,7 @@ def expected_loss(logit, risk, alpha, gamma):
     return -risk * positive * q**gamma * np.log(p) - (1 - risk) * negative * p**gamma * np.log(q)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(RISK, ALPHA, GAMMA)
 @example(0.75, 0.25, 2.0)
 @example(0.995, 0.02, 0.0)

@@ -1,6 +1,5 @@
 import argparse
 import json
-import os
 import re
 import subprocess
 import sys
@@ -30,14 +29,6 @@ OTHER = {
     "min_sensitivity": 0.9, "n_resamples": 100, "tta": True, "runs_dir": "/runs", "run_dir": "/runs/mine",
     "cache_dir": "/cache", "resume": True,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def clean_slate(monkeypatch, tmp_path):
-    """No variable and no ``.env`` of the machine that runs the tests."""
-    for name in [name for name in os.environ if name.upper().startswith("MELANOMA_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
 
 
 def as_text(value) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.data.schema import SEXES, SITES
+from melanoma_lib.data.schema import MAX_AGE, SEXES, SITES
 from melanoma_lib.errors import DataError
 
 
@@ -40,7 +40,8 @@ class MetadataEncoder:
         ages = cases["age_approx"].dropna().to_numpy(float)
         if ages.size == 0:
             return cls(age_mean=0.0, age_std=1.0)  # every age is flagged missing, so the scale never matters
-        return cls(age_mean=float(ages.mean()), age_std=float(ages.std()) or 1.0)
+        spread = float(ages.std())
+        return cls(age_mean=float(ages.mean()), age_std=spread if spread > 1e-6 else 1.0)  # one age alone leaves rounding errors
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -77,12 +78,13 @@ class MetadataEncoder:
             float32 matrix, shape ``(N, n_features)``.
 
         Raises:
-            DataError: if an age is no finite number of years in [0, 130], or a sex or site is not among the known names.
+            DataError: if an age is no number of years in [0, 120], or a sex or site is not among the known names.
         """
         ages = pd.to_numeric(cases["age_approx"], errors="coerce").to_numpy(float)
         unreadable = np.isnan(ages) & cases["age_approx"].notna().to_numpy()
-        if (wrong := unreadable | (ages < 0) | (ages > 130)).any():
-            raise DataError(f"age_approx expects years in [0, 130] or nothing, got {cases['age_approx'][wrong].iloc[0]!r}")
+        if (wrong := unreadable | (ages < 0) | (ages > MAX_AGE)).any():
+            got = cases["age_approx"][wrong].iloc[0]
+            raise DataError(f"age_approx expects years in [0, {MAX_AGE:g}] or nothing, got {got!r}")
         known = ~np.isnan(ages)
         age = np.where(known, (ages - self.age_mean) / self.age_std, 0.0)
         sex = _one_hot(cases["sex"], self.sexes)
@@ -102,6 +104,7 @@ class MetadataEncoder:
         """
         try:
             values = json.loads(text)
+            columns = values["columns"]
             encoder = cls(
                 age_mean=float(values["age_mean"]),
                 age_std=float(values["age_std"]),
@@ -112,12 +115,14 @@ class MetadataEncoder:
             raise DataError(f"expected the JSON of a MetadataEncoder, got {text[:80]!r} ({error})") from error
         if not (math.isfinite(encoder.age_mean) and math.isfinite(encoder.age_std) and encoder.age_std > 0):
             raise DataError(f"age scale must be finite and positive, got mean {encoder.age_mean}, std {encoder.age_std}")
+        if columns != (own := list(encoder.columns)):
+            raise DataError(f"the columns of the MetadataEncoder do not follow from its names: stored {columns}, own {own}")
         return encoder
 
 
 def _one_hot(values: pd.Series, names: tuple[str, ...]) -> np.ndarray:
     """One column a name and one for missing, shape ``(N, len(names) + 1)``."""
-    codes = pd.Categorical(values, categories=list(names)).codes  # -1 where missing or unknown
+    codes = pd.Index(names, dtype=object).get_indexer(values.astype(object))  # -1 where missing or unknown
     unknown = (codes == -1) & values.notna().to_numpy()
     if unknown.any():
         raise DataError(f"{values.name} expects one of {list(names)} or nothing, got {values[unknown].iloc[0]!r}")

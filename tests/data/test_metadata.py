@@ -1,0 +1,178 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.preprocessing import StandardScaler
+
+from melanoma_lib.data import DermoscopyDataModule, MetadataEncoder
+from melanoma_lib.data.schema import MAX_AGE, SEXES, SITES, TEXT, validate_cases
+from melanoma_lib.errors import DataError
+from melanoma_lib.settings import Settings
+from tests.data.builders import case_table
+
+AGE = st.none() | st.floats(0, MAX_AGE)
+CASE = st.tuples(AGE, st.sampled_from([None, *SEXES]), st.sampled_from([None, *SITES]))
+CASES = st.lists(CASE, min_size=1, max_size=20)
+
+
+def table(rows) -> pd.DataFrame:
+    """The columns that the encoder reads, typed as in a case table."""
+    ages, sexes, sites = zip(*rows, strict=True)
+    return pd.DataFrame(
+        {
+            "age_approx": pd.Series(ages, dtype="float64"),
+            "sex": pd.Series(sexes, dtype=TEXT),
+            "anatom_site_general_challenge": pd.Series(sites, dtype=TEXT),
+        }
+    )
+
+
+@given(CASES, CASES)
+def test_equals_pandas_dummies_and_the_scaler_of_scikit_learn(training, others):
+    train, cases = table(training), table(others)
+    encoder = MetadataEncoder.fit(train)
+    encoded = pd.DataFrame(encoder.transform(cases), columns=encoder.columns)
+
+    known = train["age_approx"].dropna().to_numpy()
+    scaler = StandardScaler().fit(known.reshape(-1, 1) if len(known) else [[-1.0], [1.0]])
+    scaled = scaler.transform(cases["age_approx"].to_numpy().reshape(-1, 1))[:, 0]
+    # Scikit-learn calls a spread constant only below rounding error; a hundredth of a second of age is constant here.
+    if len(known) == 0 or np.ptp(known) == 0 or np.ptp(known) > 1e-3:
+        np.testing.assert_allclose(encoded["age"], np.nan_to_num(scaled), rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(encoded["age missing"], cases["age_approx"].isna())
+    for column, prefix, names in (("sex", "sex", SEXES), ("anatom_site_general_challenge", "site", SITES)):
+        dummies = pd.get_dummies(cases[column].astype(object).fillna("missing")).reindex(
+            columns=[*names, "missing"], fill_value=False
+        )
+        ours = encoded[[*(f"{prefix}={name}" for name in names), f"{prefix} missing"]]
+        np.testing.assert_array_equal(ours, dummies)
+
+
+@given(CASES)
+def test_shape_type_and_finiteness(rows):
+    encoder = MetadataEncoder.fit(table(rows))
+    encoded = encoder.transform(table(rows))
+    assert encoded.dtype == np.float32
+    assert encoded.shape == (len(rows), encoder.n_features) == (len(rows), len(encoder.columns))
+    assert len(set(encoder.columns)) == encoder.n_features
+    assert np.isfinite(encoded).all()
+
+
+@given(CASES, CASE)
+def test_one_case_is_encoded_as_the_same_row_of_a_table(rows, case):
+    encoder = MetadataEncoder.fit(table(rows))
+    age, sex, site = case
+    np.testing.assert_array_equal(encoder.encode(age, sex, site), encoder.transform(table([*rows, case]))[-1:])
+
+
+def test_a_case_that_tells_nothing_raises_the_three_flags_and_nothing_else():
+    encoder = MetadataEncoder(age_mean=50, age_std=10)
+    flags = [float(name.endswith("missing")) for name in encoder.columns]
+    assert sum(flags) == 3
+    np.testing.assert_array_equal(encoder.missing, flags)
+    np.testing.assert_array_equal(encoder.encode(float("nan"), np.nan, pd.NA)[0], flags)
+
+
+def test_the_mean_age_is_not_mistaken_for_a_missing_one():
+    encoder = MetadataEncoder(age_mean=50, age_std=10)
+    assert not np.array_equal(encoder.encode(age=50), encoder.encode())
+
+
+@pytest.mark.parametrize("age", [0.1, 35.1, 60.0])
+@pytest.mark.parametrize("n", [1, 3, 1001])
+def test_training_cases_of_one_age_do_not_blow_up_the_scale(age, n):
+    encoder = MetadataEncoder.fit(table([(age, None, None)] * n))
+    assert encoder.encode(age=age)[0, 0] == pytest.approx(0, abs=1e-5)
+    assert encoder.encode(age=age + 5)[0, 0] == pytest.approx(5, rel=1e-5)
+
+
+def test_without_any_age_the_scale_is_neutral():
+    encoder = MetadataEncoder.fit(table([(None, "male", "torso")]))
+    assert encoder.encode(age=7)[0, 0] == 7
+
+
+def test_the_data_module_fits_on_the_training_split_alone(tmp_path):
+    rng = np.random.default_rng(0)
+    cases = validate_cases(case_table(np.arange(200) % 4 == 0, age_approx=rng.integers(20, 80, 200).astype(float)))
+    configured = Settings(modalities="metadata", cache_dir=tmp_path)
+    first = DermoscopyDataModule(configured, cases)
+    training = first.cases["split"] == "train"
+    assert 0 < training.sum() < len(cases)
+    ages = first.cases.loc[training, "age_approx"]
+    assert (first.encoder.age_mean, first.encoder.age_std) == pytest.approx((ages.mean(), ages.std(ddof=0)))
+    elsewhere = first.cases.assign(age_approx=first.cases["age_approx"].where(training, 119.0))
+    assert DermoscopyDataModule(configured, elsewhere).encoder == first.encoder
+
+
+def test_no_training_case_is_an_error():
+    with pytest.raises(DataError, match="at least one training case"):
+        MetadataEncoder.fit(table([(50, "male", "torso")]).iloc[:0])
+
+
+@pytest.mark.parametrize(
+    ("case", "named"),
+    [
+        ({"sex": "divers"}, ["sex", "'divers'", "female"]),
+        ({"sex": ""}, ["sex", "''", "female"]),
+        ({"site": "tail"}, ["anatom_site", "'tail'", "head/neck"]),
+        ({"age": -1}, ["age_approx", "-1", "[0, 120]"]),
+        ({"age": MAX_AGE + 1}, ["age_approx", "121", "[0, 120]"]),
+        ({"age": float("inf")}, ["age_approx", "inf"]),
+        ({"age": "old"}, ["age_approx", "'old'"]),
+    ],
+)
+def test_an_unknown_value_is_an_error_that_shows_it_and_the_known_ones(case, named):
+    with pytest.raises(DataError) as caught:
+        MetadataEncoder(age_mean=50, age_std=10).encode(**case)
+    assert all(word in str(caught.value) for word in named)
+
+
+@given(st.floats(0, MAX_AGE), st.floats(1e-6, 100))
+def test_json_round_trip(mean, std):
+    encoder = MetadataEncoder(mean, std)
+    read = MetadataEncoder.from_json(encoder.to_json())
+    assert read == encoder
+    assert read.columns == encoder.columns
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_a_damaged_file_is_a_clear_error_or_the_same_encoder(data):
+    encoder = MetadataEncoder(50.25, 12.5)
+    text = encoder.to_json()
+    start = data.draw(st.integers(0, len(text)))
+    damaged = text[:start] + data.draw(st.text(max_size=3)) + text[start + data.draw(st.integers(0, 30)) :]
+    try:
+        read = MetadataEncoder.from_json(damaged)
+    except DataError as error:
+        assert str(error)  # nothing but a DataError may leave from_json
+    else:
+        assert read.columns == encoder.columns
+        assert np.isfinite(read.encode(age=60)).all()
+
+
+@given(st.text() | st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists).map(json.dumps))
+def test_what_is_no_encoder_is_a_clear_error(text):
+    with pytest.raises(DataError, match="MetadataEncoder"):
+        MetadataEncoder.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"age_std": 0}, "std 0"),
+        ({"age_std": -2}, "std -2"),
+        ({"age_mean": float("nan")}, "mean nan"),
+        ({"age_std": float("inf")}, "std inf"),
+        ({"sexes": "female"}, "columns"),
+        ({"sites": list(reversed(SITES))}, "columns"),
+        ({"columns": ["age"]}, "columns"),
+    ],
+)
+def test_numbers_and_columns_that_cannot_be_are_an_error(change, named):
+    values = json.loads(MetadataEncoder(50, 10).to_json())
+    with pytest.raises(DataError, match=named):
+        MetadataEncoder.from_json(json.dumps(values | change))
