@@ -164,7 +164,7 @@ class LesionPainter:
             if tone == "black":
                 self.black += where * (rng.uniform(1.0, 1.5) + 0.12 * self.tex["mottle"])
             elif tone == "red":
-                self.blood += where * rng.uniform(0.7, 1.1)
+                self.blood += where * rng.uniform(0.6, 0.9)
                 self.brown *= 1 - 0.6 * where
             else:
                 self.brown *= 1 - 0.7 * where
@@ -246,9 +246,9 @@ def paint_case(
     Returns:
         The picture, float32 ``(3, size, size)`` nominally in [0, 255], and the lesion mask, boolean ``(size, size)``.
     """
-    radius_mm = np.clip(lesion_rng.lognormal(np.log(3.0), 0.3), 1.5, 6.0)
+    radius_mm = np.clip(lesion_rng.lognormal(np.log(3.3), 0.3), 1.5, 6.0)
     origin = lesion_rng.uniform(0, 51.2, 2)
-    view_mm = np.clip(camera.view_mm * photo_rng.lognormal(0, 0.15), radius_mm / 0.48, radius_mm / 0.17)
+    view_mm = np.clip(camera.view_mm * photo_rng.lognormal(0, 0.15), radius_mm / 0.48, radius_mm / 0.20)
     turn = photo_rng.uniform(0, 2 * np.pi)
     shift = photo_rng.normal(0, 0.045, 2) * view_mm
     axis = ((np.arange(size) + 0.5) / size - 0.5) * view_mm

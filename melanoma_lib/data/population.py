@@ -1,7 +1,8 @@
 """The synthetic world as a table: causes, effects and the cases drawn from them, before any pixel is painted.
 
-A lesion's risk of melanoma is ``sigmoid(intercept + image effect + metadata effect)``. The factors are independent of each
-other, so the risk given only one part is an integral over the known distribution of the other part. Every column has a random
+A lesion's risk of melanoma is ``sigmoid(intercept + image effect + metadata effect)``. Image factors tend
+to come together, as they do in nature, but know nothing of age, sex and site, so the risk given only one part is an integral
+over the known distribution of the other part. Every column has a random
 stream of its own, so row ``i`` is the same however many rows or columns there are.
 """
 
@@ -13,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
-from scipy.special import betaincinv, expit
+from scipy.special import betaincinv, expit, ndtr, ndtri
 from scipy.stats import qmc
 
 from melanoma_lib.data.optics import CAMERAS
@@ -56,14 +57,14 @@ def choice(options: Mapping[object, tuple[float, float]], missing: float = 0.0) 
 
 IMAGE_FACTORS = {
     "family": choice({"melanocytic": (0.70, 0.3), "keratosis": (0.15, -1.1), "vascular": (0.05, -2.6), "pink": (0.10, -0.3)}),
-    "asymmetry": graded(3.0),
-    "border": graded(2.4),
-    "colours": choice({1: (0.50, 0.0), 2: (0.29, 1.9), 3: (0.14, 3.8), 4: (0.07, 5.7)}),
-    "veil": rare(0.15, 5.0),
-    "regression": rare(0.14, 3.4),
-    "streaks": rare(0.14, 3.4),
-    "network": graded(1.2),
-    "globules": graded(0.8),
+    "asymmetry": graded(1.7),
+    "border": graded(1.4),
+    "colours": choice({1: (0.50, 0.0), 2: (0.29, 1.1), 3: (0.14, 2.2), 4: (0.07, 3.3)}),
+    "veil": rare(0.15, 2.7),
+    "regression": rare(0.14, 1.8),
+    "streaks": rare(0.14, 1.8),
+    "network": graded(0.8),
+    "globules": graded(0.5),
 }
 METADATA_FACTORS = {
     "age_approx": choice(
@@ -88,6 +89,7 @@ BENIGN_DIAGNOSES = {
     "vascular": "vascular lesion",
     "pink": "basal cell carcinoma",
 }
+DISORDER = 0.5  # correlation of any two image factors before they are mapped to their scales; the family stands apart
 LESIONS_PER_PATIENT = choice({1: (0.40, 0), 2: (0.30, 0), 3: (0.20, 0), 4: (0.10, 0)})
 PHOTOS_PER_LESION = choice({1: (0.60, 0), 2: (0.28, 0), 3: (0.12, 0)})
 ACQUISITION = choice(dict(zip(CAMERAS, [(0.25, 0), (0.30, 0), (0.30, 0), (0.15, 0)], strict=True)))
@@ -102,6 +104,16 @@ ARTEFACT_SHARES = {
 }
 
 
+def image_factors(u: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Values of all image factors from independent uniform numbers, one ``(N,)`` column per factor and one ``disorder``.
+
+    A Gaussian copula: each factor but the family leans on the common disorder, and keeps its own distribution.
+    """
+    common = np.sqrt(DISORDER) * ndtri(u["disorder"])
+    own = {name: ndtr(common + np.sqrt(1 - DISORDER) * ndtri(u[name])) for name in IMAGE_FACTORS if name != "family"}
+    return {name: factor.quantile(own.get(name, u["family"])) for name, factor in IMAGE_FACTORS.items()}
+
+
 def total_effect(factors: Mapping[str, Factor], values: Mapping[str, np.ndarray]) -> np.ndarray:
     """Sum of the factors' log-odds for columns of values, each of shape ``(N,)``."""
     return sum(factor.effect(values[name]) for name, factor in factors.items())
@@ -110,9 +122,14 @@ def total_effect(factors: Mapping[str, Factor], values: Mapping[str, np.ndarray]
 @lru_cache(maxsize=2)
 def effect_spread(part: str) -> np.ndarray:
     """1,024 equally likely values of the ``image`` or ``metadata`` effect, by quasi-Monte-Carlo over its factors."""
-    factors = {"image": IMAGE_FACTORS, "metadata": METADATA_FACTORS}[part]
-    u = qmc.Sobol(len(factors), seed=0).random_base2(17)  # (131072, factors)
-    effect = total_effect(factors, {name: factor.quantile(u[:, k]) for k, (name, factor) in enumerate(factors.items())})
+    if part == "image":
+        columns = ["disorder", *IMAGE_FACTORS]
+        u = np.clip(qmc.Sobol(len(columns), seed=0).random_base2(17), 1e-9, 1 - 1e-9).T  # (columns, 131072)
+        effect = total_effect(IMAGE_FACTORS, image_factors(dict(zip(columns, u, strict=True))))
+    else:
+        u = qmc.Sobol(len(METADATA_FACTORS), seed=0).random_base2(17).T
+        values = {name: factor.quantile(v) for (name, factor), v in zip(METADATA_FACTORS.items(), u, strict=True)}
+        effect = total_effect(METADATA_FACTORS, values)
     return np.sort(effect).reshape(1024, -1).mean(axis=1)
 
 
@@ -180,7 +197,7 @@ def draw_lesions(n_patients: int, seed: int, prevalence: float) -> pd.DataFrame:
     metadata = {name: draw(METADATA_FACTORS[name], seed, name, n_patients)[patient] for name in ("age_approx", "sex")}
     site = "anatom_site_general_challenge"
     metadata[site] = draw(METADATA_FACTORS[site], seed, site, n)
-    factors = {name: draw(factor, seed, name, n) for name, factor in IMAGE_FACTORS.items()}
+    factors = image_factors({name: uniform(seed, name, n) for name in ("disorder", *IMAGE_FACTORS)})
     image_effect, metadata_effect = total_effect(IMAGE_FACTORS, factors), total_effect(METADATA_FACTORS, metadata)
     model = RiskModel.at_prevalence(prevalence)
     risk = model.both(image_effect, metadata_effect)
