@@ -43,10 +43,27 @@ def read_square(file: Path | IO[bytes], side: int) -> np.ndarray:
     try:
         with Image.open(file) as image:
             image.draft("RGB", (side, side))  # lets JPEG decode at 1/2, 1/4, 1/8 when that is still large enough
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            upright = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        RuntimeError,
+        Image.DecompressionBombError,
+    ) as error:  # what Pillow's decoders raise
         raise CorruptImageError(f"{file}: expected a readable image, got {error}; restore or remove the file") from error
     return np.asarray(upright.resize((side, side), Image.Resampling.BICUBIC))
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scale deep greyscale to 0 to 255, where Pillow's own conversion would cut everything brighter off."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            f"pixels of mode {image.mode!r}, whose brightest value is not known; save it with 8 or 16 bits a channel"
+        )
+    return image
 
 
 def stored_side(image_size: int) -> int:
@@ -150,28 +167,43 @@ def open_cache(paths: Sequence[Path], side: int, cache_dir: Path, on_progress: C
 
     Raises:
         CorruptImageError: naming the files that cannot be decoded; no cache is left behind.
-        DataError: if there is no image, or the disk has no room for the cache.
+        DataError: if there is no image, one cannot be read, or the folder cannot hold the cache (full disk, no permission).
     """
     from filelock import FileLock
 
     if not paths:
         raise DataError("expected at least one image to cache, got none")
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache_dir / "fingerprints.lock"):
-        digests = _fingerprints(paths, cache_dir / "fingerprints.json")
-    key = hashlib.sha256("\n".join([f"{CACHE_FORMAT} {side}", *digests]).encode()).hexdigest()[:24]
-    target = cache_dir / f"images-{side}px-{key}.npy"
-    with FileLock(target.with_suffix(".lock")):
-        if not target.exists():
-            _build(paths, side, target, on_progress)
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache_dir / "fingerprints.lock"):
+            digests = _fingerprints(paths, cache_dir / "fingerprints.json")
+        key = hashlib.sha256("\n".join([f"{CACHE_FORMAT} {side}", *digests]).encode()).hexdigest()[:24]
+        target = cache_dir / f"images-{side}px-{key}.npy"
+        with FileLock(target.with_suffix(".lock")):
+            if not target.exists():
+                _build(paths, side, target, on_progress)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _no_room(len(paths) * side * side * 3, cache_dir) from error
+        raise DataError(
+            f"cannot cache images in {cache_dir} ({error}); point --cache-dir to a folder that can be written"
+        ) from error
     return np.load(target, mmap_mode="r")
+
+
+def _no_room(needed: int, folder: Path) -> DataError:
+    free = shutil.disk_usage(folder).free
+    return DataError(
+        f"the image cache needs {needed / 1e6:.1f} MB in {folder}, {free / 1e6:.1f} MB are free; "
+        "make room or point --cache-dir to another disk"
+    )
 
 
 def _fingerprints(paths: Sequence[Path], memory: Path) -> list[str]:
     """Digest of each file's content; files whose size and time of change are remembered are not read again."""
     try:
-        known = json.loads(memory.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):  # a lost memory only costs reading the files again
+        known = dict(json.loads(memory.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):  # a lost memory only costs reading the files again
         known = {}
     digests, fresh = [], {}
     for path in paths:
@@ -190,14 +222,11 @@ def _fingerprints(paths: Sequence[Path], memory: Path) -> list[str]:
 
 
 def _build(paths: Sequence[Path], side: int, target: Path, on_progress: Callable[[], None] | None) -> None:
+    for abandoned in target.parent.glob(f".{target.name}.*.tmp"):  # by a killed build: this one holds the lock
+        abandoned.unlink()
     shape = (len(paths), side, side, 3)
-    needed, free = math.prod(shape), shutil.disk_usage(target.parent).free
-    full = DataError(
-        f"the image cache needs {needed / 1e9:.2f} GB in {target.parent}, {free / 1e9:.2f} GB are free; "
-        "make room or point --cache-dir to another disk"
-    )
-    if needed > free:
-        raise full
+    if (needed := math.prod(shape)) > shutil.disk_usage(target.parent).free:
+        raise _no_room(needed, target.parent)
     log.info("decoding %d images into %s", len(paths), target)
     corrupt: list[str] = []
 
@@ -208,23 +237,17 @@ def _build(paths: Sequence[Path], side: int, target: Path, on_progress: Callable
             corrupt.append(str(error))
             return np.zeros((side, side, 3), np.uint8)  # keeps rows in step; the file is never finished
 
-    try:
-        # Written through the file, not the map: a full disk is then an error and not a bus fault.
-        with replacing(target) as temporary, ThreadPoolExecutor(os.cpu_count()) as pool:
-            with temporary.open("wb") as file:
-                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
-                for pixels in pool.map(decode, paths):
-                    file.write(pixels.tobytes())
-                    if on_progress:
-                        on_progress()
-                file.flush()
-                os.fsync(file.fileno())
-            if corrupt:
-                raise CorruptImageError(
-                    f"{len(corrupt)} of {len(paths)} images cannot be decoded:\n  " + "\n  ".join(corrupt[:5])
-                )
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise full from error
-        raise
+    # Written through the file, not the map: a full disk is then an error and not a bus fault.
+    with replacing(target) as temporary, ThreadPoolExecutor(os.cpu_count()) as pool:
+        with temporary.open("wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for pixels in pool.map(decode, paths):
+                file.write(pixels.tobytes())
+                if on_progress:
+                    on_progress()
+            file.flush()
+            os.fsync(file.fileno())
+        if corrupt:
+            names = "\n  ".join(corrupt[:5])
+            raise CorruptImageError(f"{len(corrupt)} of {len(paths)} images cannot be decoded:\n  {names}")
