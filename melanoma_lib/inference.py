@@ -9,25 +9,36 @@ from melanoma_lib.data.images import eight_views
 from melanoma_lib.model import MelanomaNet
 
 
+def prediction_device() -> torch.device:
+    """Where to predict: a CUDA device when there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 @torch.inference_mode()
 def predict_logits(model: MelanomaNet, batches: Iterable[dict[str, torch.Tensor]], tta: bool = False) -> np.ndarray:
     """Logit of every case of the batches, in their order.
 
     Args:
-        model: put into evaluation mode for the pass and back afterwards.
+        model: put into evaluation mode for the pass; afterwards each part is back in the mode it was in.
         batches: dictionaries with ``metadata`` ``(B, M)`` and, for a model with an image branch, ``image`` ``(B, 3, S, S)``.
         tta: average the logits of the eight flips and quarter turns of each image.
 
     Returns:
         float64 logits, shape ``(N,)``.
+
+    Raises:
+        ValueError: if there is no batch, or a batch does not fit the model.
     """
     device = next(model.parameters()).device
-    was_training = model.training
+    training = [module for module in model.modules() if module.training]  # a frozen branch may not be among them
     model.eval()
     try:
-        parts = [_batch_logits(model, batch, tta, device).double().cpu() for batch in batches]
+        parts = [_batch_logits(model, batch, tta, device).cpu().double() for batch in batches]
     finally:
-        model.train(was_training)
+        for module in training:
+            module.training = True
+    if not parts:
+        raise ValueError("expected at least one batch of cases to predict, got none")
     return torch.cat(parts).numpy()
 
 

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+import torch
+
+from melanoma_lib.inference import predict_logits
+from melanoma_lib.model import MelanomaNet
+
+
+def model_of(modalities="image+metadata") -> MelanomaNet:
+    torch.manual_seed(0)
+    return MelanomaNet("test_efficientnet", n_metadata=5, pretrained=False, modalities=modalities, metadata_hidden=8)
+
+
+def cases(n=7):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(n, 3, 32, 32, generator=generator), torch.randn(n, 5, generator=generator)
+
+
+def batches(image, metadata, size, with_image=True):
+    for start in range(0, len(metadata), size):
+        rows = slice(start, start + size)
+        yield {"metadata": metadata[rows]} | ({"image": image[rows]} if with_image else {})
+
+
+@pytest.mark.parametrize("modalities", ["image+metadata", "image", "metadata"])
+@pytest.mark.parametrize("size", [1, 3, 7, 100])
+def test_batching_changes_neither_order_nor_logits(modalities, size):
+    model, (image, metadata) = model_of(modalities), cases()
+    logits = predict_logits(model, batches(image, metadata, size, with_image="image" in modalities))
+    with torch.no_grad():
+        expected = torch.cat([model.eval()(image[i : i + 1], metadata[i : i + 1]) for i in range(7)])
+    assert (logits.dtype, logits.shape) == (np.float64, (7,))
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_test_time_augmentation_is_the_mean_logit_of_the_eight_symmetries():
+    model, (image, metadata) = model_of(), cases()
+    views = [np.rot90(start, turns, (2, 3)).copy() for start in (image.numpy(), image.numpy()[..., ::-1]) for turns in range(4)]
+    with torch.no_grad():
+        expected = np.mean([model.eval()(torch.from_numpy(view), metadata).numpy() for view in views], axis=0)
+    logits = predict_logits(model, batches(image, metadata, 3), tta=True)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-6)
+    assert np.abs(logits - predict_logits(model, batches(image, metadata, 3))).max() > 1e-4  # the views do differ
+
+
+def test_test_time_augmentation_makes_the_answer_independent_of_how_the_camera_was_held():
+    model, (image, metadata) = model_of(), cases()
+    turned = image.rot90(1, dims=(2, 3)).flip(2)
+    upright, tilted = (predict_logits(model, batches(view, metadata, 4), tta=True) for view in (image, turned))
+    np.testing.assert_allclose(tilted, upright, rtol=1e-4, atol=1e-6)
+
+
+def test_without_images_test_time_augmentation_changes_nothing():
+    model, (image, metadata) = model_of("metadata"), cases()
+    plain, augmented = (predict_logits(model, batches(image, metadata, 3, with_image=False), tta) for tta in (False, True))
+    np.testing.assert_array_equal(plain, augmented)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_every_part_of_the_model_is_left_in_the_mode_it_was_in(training, fails):
+    model, (image, metadata) = model_of().train(training), cases()
+    model.image_branch.eval()  # as while only the head learns
+    modes = [module.training for module in model.modules()]
+    if fails:
+        with pytest.raises(ValueError, match="metadata expects"):
+            predict_logits(model, batches(image, metadata[:, :3], 3))
+    else:
+        predict_logits(model, batches(image, metadata, 3))
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_predicting_changes_no_weight_and_no_statistic_and_keeps_no_graph():
+    model, (image, metadata) = model_of().train(), cases()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    predict_logits(model, batches(image, metadata, 3), tta=True)
+    assert [name for name, tensor in model.state_dict().items() if not tensor.equal(before[name])] == []
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_no_case_at_all_is_an_error():
+    with pytest.raises(ValueError, match="at least one batch"):
+        predict_logits(model_of("metadata"), [])
