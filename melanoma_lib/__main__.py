@@ -28,7 +28,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from melanoma_lib.reports import evaluate_run
     from melanoma_lib.runs import Run
 
-    run = Run(arguments.run) if arguments.run else Run.latest(Settings().runs_dir)
+    run = Run(arguments.run) if arguments.run else Run.latest(_settings(arguments).runs_dir)
     report = evaluate_run(run, tta=arguments.tta)
     print(report.text)
     print(f"written to {report.folder}")
@@ -43,12 +43,13 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def data_audit(arguments: argparse.Namespace) -> None:
-    """Report on a case table."""
+    """Report on a case table, with or without its images."""
     settings = _settings(arguments, source=arguments.source_name)
-    from melanoma_lib.data.audit import audit_cases
-    from melanoma_lib.data.datamodule import cases_for
+    from melanoma_lib.data import audit_cases, load_cases
+    from melanoma_lib.data.datamodule import source_root
 
-    print(audit_cases(cases_for(settings)))
+    cases = load_cases(settings.source, source_root(settings), "keep", settings.image_dirs)
+    print(audit_cases(cases, show_progress=settings.progress))
 
 
 def data_fetch(arguments: argparse.Namespace) -> None:
@@ -89,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluation = _command(commands, "evaluate", evaluate, "report on a run: table, JSON and figures")
     evaluation.add_argument("run", nargs="?", type=Path, help="run directory; default: the latest")
     evaluation.add_argument("--tta", action="store_true", help="average the eight flips and turns of each image")
+    _add_settings(evaluation, ["runs_dir"])
 
     comparison = _command(commands, "compare", compare, "ablation table over runs: gain of each branch, with its interval")
     comparison.add_argument("runs", nargs="+", type=Path, help="run directories")
@@ -126,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = build_parser().parse_args(arguments)
     try:
         return parsed.action(parsed) or 0
-    except KitError as error:
+    except (KitError, OSError) as error:  # an OSError names its file: no space, no permission, no such folder
         print(f"error: {error}", file=sys.stderr)
         return 1
 

@@ -1,15 +1,17 @@
 """Speed against named peers, alternated in one process: on shared machines only ratios within a run mean something."""
 
 import copy
-import io
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
 from melanoma_lib.settings import Settings
 
@@ -57,23 +59,23 @@ def bench_training(settings: Settings) -> str:
     Returns:
         A table of images a second and ratios.
     """
-    import tempfile
-    from pathlib import Path
-
     import pytorch_lightning as pl
 
     from melanoma_lib.data.datamodule import DermoscopyDataModule
-    from melanoma_lib.training import MelanomaModule, keep_freed_memory, trainer_for
+    from melanoma_lib.training import MelanomaModule, keep_freed_memory, trainer_for, trainer_precision
 
     keep_freed_memory()
-    settings = settings.with_changes(pretrained=False, max_epochs=ROUNDS + 1, n_patients=200, progress=False, sampler="plain")
+    n_patients = max(200, STEPS * settings.batch_size)  # several photographs each: more than enough for a round
+    changes = {"pretrained": False, "max_epochs": ROUNDS + 1, "n_patients": n_patients, "progress": False, "sampler": "plain"}
+    settings = settings.with_changes(**changes)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     data = DermoscopyDataModule(settings)
     module = MelanomaModule(settings, data.encoder.n_features, data.train_prevalence)
     bare, fixed = BareLoop(data, copy.deepcopy(module)), FixedBatch(data, copy.deepcopy(module))
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=trainer_precision(settings) == "bf16-mixed")
     names = (
-        "kit (Lightning, cache, metrics, EMA)",
+        "kit (Lightning, cache, EMA, history)",
         "bare PyTorch loop, same augmentation",
         "forward and backward, one fixed batch",
     )
@@ -84,7 +86,9 @@ def bench_training(settings: Settings) -> str:
             self.started = time.perf_counter()
 
         def on_train_epoch_end(self, trainer: pl.Trainer, *_: object) -> None:
-            seconds = [time.perf_counter() - self.started, timed(bare.steps), timed(fixed.steps)]
+            seconds = [time.perf_counter() - self.started]
+            with autocast:  # the peers compute in the precision that the kit chose
+                seconds += [timed(bare.steps), timed(fixed.steps)]
             if trainer.current_epoch:  # the first round warms caches up
                 for name, duration in zip(names, seconds, strict=True):
                     rates[name].append(STEPS * settings.batch_size / duration)
@@ -117,8 +121,6 @@ class BareLoop:
     """What a careful person would write without the kit: pre-decoded array, DataLoader, same augmentation, Adam."""
 
     def __init__(self, data, module) -> None:
-        from torch.utils.data import DataLoader, Dataset
-
         from melanoma_lib.data.images import evaluation_transform, training_transform
 
         settings, dataset, rows = data.settings, data.dataset(training=True), data.rows("train")
@@ -169,44 +171,65 @@ class FixedBatch:
 
 
 def bench_loading(settings: Settings) -> str:
-    """The cached loader against decoding each file with Pillow and applying the same timm transform, epoch after epoch.
+    """The kit's cached loader against decoding each file with Pillow and the same timm transform, epoch after epoch.
 
-    Files are JPEGs of the sizes in which the archives publish their images, enlarged from synthetic cases; transforms are the
-    kit's evaluation and training transforms.
+    Both go through a DataLoader in this process. The files are JPEGs of the sizes in which the archives publish their images,
+    enlarged from synthetic cases.
 
     Args:
-        settings: backbone and size.
+        settings: backbone, size, batch.
 
     Returns:
         A table for each published size and transform.
     """
-    from melanoma_lib.data.images import evaluation_transform, stored_side, training_transform
+    from melanoma_lib.data.images import evaluation_transform, open_cache, stored_side, training_transform
     from melanoma_lib.data.synthetic import SyntheticDermoscopy
 
-    torch.set_num_threads(1)
     size, tables = settings.image_size, []
     cases = SyntheticDermoscopy(n_patients=20, seed=settings.data_seed, image_size=512)
     pictures = [Image.fromarray(cases.render(i).image) for i in range(8)]
+    transforms = {"evaluation": evaluation_transform, "training": training_transform}
     for label, shape in PUBLISHED_SIZES.items():
-        files = [_jpeg(picture.resize(shape, Image.Resampling.BICUBIC)) for picture in pictures]
-        files = [files[i % len(files)] for i in range(N_LOADED)]
-        cached = _cached(files, stored_side(size))
-        for name, transform in (
-            ("evaluation", evaluation_transform(settings.backbone, size)),
-            ("training", training_transform(settings.backbone, size)),
-        ):
-            contenders: dict[str, Callable[[], None]] = {
-                "kit, from its cache": lambda t=transform, c=cached: _pass(lambda pixels: t(Image.fromarray(pixels)), c),
-                "Pillow decode + same timm transform": lambda t=transform, f=files: _pass(
-                    lambda file: t(Image.open(io.BytesIO(file)).convert("RGB")), f
-                ),
-            }
-            rates = {name: [] for name in contenders}
-            for _ in range(ROUNDS):
-                for contender, run in contenders.items():
-                    rates[contender].append(N_LOADED / timed(run))
-            tables.append(str(Rates(f"{label} files of {shape[0]}x{shape[1]}, {name} transform to {size} px, one thread", rates)))
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [Path(folder) / f"{i}.jpg" for i in range(N_LOADED)]
+            for i, path in enumerate(paths):
+                enlarged = pictures[i % len(pictures)].resize(shape, Image.Resampling.BICUBIC)
+                enlarged.save(path, quality=95, comment=str(i).encode())
+            pixels = open_cache(paths, stored_side(size), Path(folder) / "cache")
+            for name, make in transforms.items():
+                transform = make(settings.backbone, size)
+                kit, peer = _cached_loader(pixels, transform, settings), _decoding_loader(paths, transform, settings)
+                rates: dict[str, list[float]] = {"kit, cached loader": [], "Pillow decode + same timm transform": []}
+                for _ in range(ROUNDS):
+                    for contender, loader in zip(rates, (kit, peer), strict=True):
+                        rates[contender].append(N_LOADED / timed(lambda loader=loader: list(loader)))
+                title = (
+                    f"{label}: {shape[0]}x{shape[1]} JPEG, {name} transform to {size} px, {ROUNDS} alternating rounds (medians)"
+                )
+                tables.append(str(Rates(title, rates)))
     return "\n\n".join(tables)
+
+
+def _cached_loader(pixels: np.ndarray, transform: Callable, settings: Settings) -> DataLoader:
+    from melanoma_lib.data.datamodule import CaseDataset, EpochSampler
+
+    n = len(pixels)
+    metadata, targets = np.zeros((n, 1), np.float32), np.zeros(n, np.float32)
+    dataset = CaseDataset(pixels, metadata, targets, transform, settings.backbone, 0.0, metadata[0])
+    sampler = EpochSampler(targets, np.arange(n), "plain", settings.batch_size, settings.seed)
+    return DataLoader(dataset, batch_sampler=sampler, collate_fn=lambda batch: batch)
+
+
+def _decoding_loader(paths: list[Path], transform: Callable, settings: Settings) -> DataLoader:
+    class Files(Dataset):
+        def __len__(self) -> int:
+            return len(paths)
+
+        def __getitem__(self, i: int) -> torch.Tensor:
+            with Image.open(paths[i]) as image:
+                return transform(image.convert("RGB"))
+
+    return DataLoader(Files(), settings.batch_size, shuffle=True)
 
 
 def timed(action: Callable[[], object]) -> float:
@@ -214,20 +237,3 @@ def timed(action: Callable[[], object]) -> float:
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
-
-
-def _jpeg(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=95)
-    return buffer.getvalue()
-
-
-def _cached(files: list[bytes], side: int) -> np.ndarray:
-    from melanoma_lib.data.images import read_square
-
-    return np.stack([read_square(io.BytesIO(file), side) for file in files])
-
-
-def _pass(prepare: Callable, items) -> None:
-    for item in items:
-        prepare(item)

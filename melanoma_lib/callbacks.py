@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from melanoma_lib.files import replacing
@@ -24,6 +25,29 @@ class MovingAverage(WeightAveraging):
                 torch._foreach_copy_(averaged, current)
 
         super().__init__(multi_avg_fn=average)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its final name and renames it.
+
+    Lightning goes by the system's temporary folder, often another disk: moving is then copying, and a killed copy half a file.
+    """
+
+    def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: object = None) -> None:
+        """Save whole or not at all."""
+        with replacing(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps ``best.ckpt``; knows it again when a run is resumed in a folder that has moved."""
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Restore the best score, with the path where the file lies now."""
+        here = str(Path(self.dirpath) / "best.ckpt")
+        best = {here: state_dict["best_model_score"]}
+        moved = {"dirpath": self.dirpath, "best_model_path": here, "kth_best_model_path": here, "best_k_models": best}
+        super().load_state_dict(state_dict | moved)
 
 
 class History(pl.Callback):

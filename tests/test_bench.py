@@ -35,4 +35,4 @@ def test_loading_benchmark_runs_on_every_published_size(tiny_settings, monkeypat
     monkeypatch.setattr(bench, "PUBLISHED_SIZES", {"small": (60, 40), "large": (300, 200)})
     text = bench.bench_loading(tiny_settings)
     assert text.count("Pillow decode") == 4
-    assert "large files of 300x200, training transform" in text
+    assert "large: 300x200 JPEG, training transform" in text

@@ -22,7 +22,7 @@ def test_compare_prints_a_table(tiny_run, capsys):
     ("words", "expected"),
     [
         (["evaluate", "nowhere"], "nowhere is not a finished run"),
-        (["train", "--source", "ham10000", "--data-dir", "empty"], "HAM10000_metadata"),
+        (["train", "--source", "ham10000", "--data-dir", "empty", "--pretrained", "no"], "HAM10000_metadata"),
         (["train", "--image-size", "large"], "image_size"),
         (["train", "--backbone", "resnet5000", "--progress", "no", "--n-patients", "20", "--image-size", "32"], "resnet5000"),
         (["data", "audit", "isic2021"], "isic2021"),

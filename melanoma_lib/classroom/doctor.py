@@ -157,9 +157,9 @@ def _weights(settings: Settings) -> Iterator[Finding]:
     if backbone != OFFLINE_BACKBONE and backbone in weights.PACKAGED:
         yield _packaged_weights(backbone)
     if weights.hub_reachable(timeout=2.0):
-        yield Finding("weights hub", "ok", f"{weights.HUB[0]} answers: ImageNet weights of every timm backbone can be had")
+        yield Finding("weights hub", "ok", f"{weights.HUB} answers: ImageNet weights of every timm backbone can be had")
         return
-    found = f"{weights.HUB[0]} does not answer"
+    found = f"{weights.HUB} does not answer"
     if not settings.pretrained or "image" not in settings.modalities or backbone in weights.PACKAGED:
         yield Finding("weights hub", "ok", f"{found}; the settings do not need it")
     elif weights.hub_cached_file(backbone):

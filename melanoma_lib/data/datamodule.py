@@ -1,6 +1,5 @@
 """From a case table to batches: split, encoder, cached pixels, samplers; the same batches whatever the worker count."""
 
-import logging
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,8 +21,6 @@ from melanoma_lib.data.synthetic import SyntheticDermoscopy
 from melanoma_lib.errors import DataError
 from melanoma_lib.progress import progress_bar
 from melanoma_lib.settings import Settings
-
-log = logging.getLogger(__name__)
 
 Batch = dict[str, torch.Tensor]  # image (B, 3, S, S), metadata (B, M), target (B,), row (B,): position in the case table
 
@@ -60,6 +57,16 @@ class CaseDataset(Dataset):
     def __len__(self) -> int:
         """Number of cases."""
         return len(self.targets)
+
+    def __getstate__(self) -> dict:
+        """What a worker process is sent: the name of the memory map, not a copy of all its pixels."""
+        state = dict(self.__dict__)
+        return state | {"pixels": Path(self.pixels.filename)} if isinstance(self.pixels, np.memmap) else state
+
+    def __setstate__(self, state: dict) -> None:
+        """Open the memory map again."""
+        pixels = state["pixels"]
+        self.__dict__.update(state | {"pixels": np.load(pixels, mmap_mode="r") if isinstance(pixels, Path) else pixels})
 
     def __getitems__(self, draw: Draw) -> Batch:
         """The batch of a draw; random choices depend on the draw alone, so any worker gives the same."""
@@ -156,7 +163,7 @@ class DermoscopyDataModule(pl.LightningDataModule):
         if "split" not in cases:
             split = split_cases(cases, settings.val_fraction, settings.test_fraction, settings.seed)
             cases = cases.assign(split=split)
-        assert_no_straddling(cases["group_id"], cases["split"])
+        _check_split(cases)
         self.cases = cases.reset_index(drop=True)
         self.encoder = MetadataEncoder.fit(self.cases[self.cases["split"] == "train"])
         self._pixels: np.ndarray | None = None
@@ -240,13 +247,19 @@ def source_root(settings: Settings) -> Path:
     """Folder of the source's tables; synthetic cases get one for each set of knobs and are generated into it when absent."""
     if settings.source != "synthetic":
         return settings.data_root
-    side = stored_side(settings.image_size)
-    root = settings.data_root / f"{settings.n_patients}-patients-{side}px-seed{settings.data_seed}"
-    if not root.exists():
-        generator = SyntheticDermoscopy(settings.n_patients, seed=settings.data_seed, image_size=side)
-        log.info("generating %d synthetic cases in %s", len(generator), root)
-        generator.write(root)
-    return root
+    generator = SyntheticDermoscopy(settings.n_patients, settings.data_seed, stored_side(settings.image_size))
+    return generator.write(settings.data_root / generator.fingerprint)
+
+
+def _check_split(cases: pd.DataFrame) -> None:
+    """Refuse a split that training would only trip over at its end."""
+    assert_no_straddling(cases["group_id"], cases["split"])
+    for name in ("train", "val", "test"):
+        if cases.loc[cases["split"] == name, "target"].nunique() < 2:
+            raise DataError(
+                f"split {name!r} needs melanomas and other lesions; the split column holds "
+                f"{cases.groupby('split')['target'].agg(['size', 'sum']).to_dict('index')} (cases, melanomas)"
+            )
 
 
 def _as_is(batch: Batch) -> Batch:

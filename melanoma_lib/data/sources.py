@@ -169,9 +169,9 @@ def _find_files(
 def _own_files(rows: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, pd.Series, list[str]]:
     """Synthetic cases name their files relative to the root."""
     columns = ("image_path", "mask_path")
-    folders = {(root / name).parent for column in columns for name in rows[column].dropna().unique()}
-    present = {entry.path for folder in folders if folder.is_dir() for entry in os.scandir(folder)}
-    paths = {column: str(root) + os.sep + rows[column] for column in columns}
+    paths = {column: rows[column].map(lambda name: str(root / name), na_action="ignore") for column in columns}
+    folders = {Path(path).parent for column in columns for path in paths[column].dropna()}
+    present = {str(file) for folder in folders if folder.is_dir() for file in folder.iterdir()}
     absent = ~paths["image_path"].isin(present)
     paths["mask_path"] = paths["mask_path"].where(paths["mask_path"].isin(present))
     return rows.assign(**paths), absent & rows["image_path"].notna(), sorted(map(str, folders))
