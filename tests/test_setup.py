@@ -1,6 +1,8 @@
 """What a newcomer meets first: make, conda, .env and citation say the same as the package."""
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import melanoma_lib
+from melanoma_lib.__main__ import _settings, build_parser
+from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -70,10 +74,7 @@ def test_env_example_shows_every_setting_with_its_meaning_and_default():
     assert (ROOT / ".env.example").read_text() == env_example()
 
 
-def test_env_example_uncommented_gives_the_defaults(tmp_path, monkeypatch):
-    for name in [name for name in os.environ if name.startswith("MELANOMA_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+def test_env_example_uncommented_gives_the_defaults():
     defaults = Settings()
     assert not defaults.model_fields_set
     text = (ROOT / ".env.example").read_text()
@@ -81,6 +82,44 @@ def test_env_example_uncommented_gives_the_defaults(tmp_path, monkeypatch):
     from_file = Settings()
     assert from_file.model_fields_set == set(Settings.model_fields)
     assert from_file == defaults
+
+
+# --- README ----------------------------------------------------------------------------------------------------------------
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README + (ROOT / "data/README.md").read_text(), flags=re.M | re.S)
+COMMANDS = re.findall(r"^python -m melanoma_lib (.+)$", "".join(text for language, text in BLOCKS if not language), flags=re.M)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_readme_is_one_the_kit_takes(command):
+    parsed = build_parser().parse_args(shlex.split(command, comments=True))
+    assert isinstance(_settings(parsed), Settings)
+
+
+def test_the_readme_names_each_command_and_only_targets_that_exist():
+    commands = next(action for action in build_parser()._actions if action.dest == "command").choices
+    assert [name for name in commands if f"python -m melanoma_lib {name}" not in README] == []
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    named = set(re.findall(r"(?:`|^)make ([a-z]+)", README, flags=re.M))
+    assert {"notebooks", "test", "lab"} <= named <= targets
+
+
+def test_the_readme_links_to_files_that_exist_and_describes_its_pictures():
+    links = re.findall(r"(!?)\[([^\]]*)\]\(([^)]+)\)", README)
+    assert [target for _, _, target in links if not target.startswith("http") and not (ROOT / target).is_file()] == []
+    pictures = [text for mark, text, _ in links if mark]
+    assert len(pictures) == 3
+    assert min(map(len, pictures)) > 30
+
+
+def test_the_python_of_the_readme_runs(monkeypatch, capsys, tiny_run):
+    monkeypatch.setattr(Run, "latest", lambda folder: tiny_run)
+    (code,) = (text for language, text in BLOCKS if language == "python")
+    exec(compile(code, "README.md", "exec"), {})
+    rule, specificity = capsys.readouterr().out.rsplit(maxsplit=1)
+    assert rule == tiny_run.operating_point.rule
+    assert 0 <= float(specificity) <= 1
 
 
 # --- citation --------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,60 @@
+"""Draw the pictures of the README: python docs/pictures.py RUN, after `make notebooks` has left a run and its evaluation."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from melanoma_lib.data import SyntheticDermoscopy
+from melanoma_lib.evaluation import DescribedFigure, describe, kit_figure
+
+HERE = Path(__file__).parent
+
+
+def contact_sheet(generator: SyntheticDermoscopy, rows_a_class: int = 2, columns: int = 6) -> DescribedFigure:
+    """The first lesions of a synthetic world, half of them melanomas, each with its metadata and the risk it was drawn with.
+
+    Args:
+        generator: the world; nothing is chosen by looks, the table's order decides.
+        rows_a_class: rows of pictures of each class.
+        columns: pictures a row.
+    """
+    lesions = generator.cases.drop_duplicates("lesion_id")
+    wanted = rows_a_class * columns
+    shown = pd.concat([lesions[lesions["target"] == target].head(wanted) for target in (0, 1)])
+    with kit_figure(2.0 * columns, 4.9 * rows_a_class) as figure:
+        axes = figure.subplots(2 * rows_a_class, columns)
+        for axis, (index, case) in zip(axes.flat, shown.iterrows(), strict=True):
+            axis.imshow(generator.render(index).image)
+            axis.set_axis_off()
+            axis.set_title(caption(case), fontsize=10.5, loc="center")
+        for row, title in ((0, "Not melanoma"), (rows_a_class, "Melanoma")):
+            axes[row, 0].annotate(title, (0, 1.34), xycoords="axes fraction", fontsize=14, fontweight="bold")
+    risks = shown.groupby("target")["true_risk"].median()
+    return describe(
+        figure,
+        f"""Contact sheet of {len(shown)} synthetic dermoscopy images, {wanted} of each class, with age, sex, site and the risk of
+        melanoma they were drawn with. The classes overlap: the median risk is {risks[0]:.0%} above and {risks[1]:.0%} below.""",
+    )
+
+
+def caption(case: pd.Series) -> str:
+    """Age, sex, site and true risk of a case in two lines."""
+    age = "age ?" if pd.isna(case["age_approx"]) else f"{case['age_approx']:.0f} y"
+    sex = "sex ?" if pd.isna(case["sex"]) else case["sex"]
+    site = "site ?" if pd.isna(case["anatom_site_general_challenge"]) else case["anatom_site_general_challenge"]
+    return f"{age}, {sex}\n{site}, risk {case['true_risk']:.0%}"
+
+
+def main(run: Path) -> None:
+    """Draw the contact sheet; copy two figures of a run's evaluation."""
+    figure = contact_sheet(SyntheticDermoscopy(n_patients=150, seed=0, image_size=192))
+    figure.savefig(HERE / "cases.png", dpi=80)
+    print(figure.alt_text)
+    for name in ("roc.png", "reliability.png"):
+        shutil.copy(run / "evaluation" / name, HERE / name)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
