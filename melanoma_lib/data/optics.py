@@ -52,7 +52,7 @@ class Camera:
 
 CAMERAS = {
     "contact_pink": Camera((231, 156, 164), 0.05, 11.0, 0.70, 1.00, 0.06, 0.15, 1.0),
-    "polarised_cool": Camera((203, 177, 194), 0.08, 14.5, 0.30, 1.05, 0.25, 0.00, 1.6),
+    "polarised_cool": Camera((203, 177, 194), 0.08, 13.0, 0.30, 1.05, 0.25, 0.00, 1.6),
     "wide_field": Camera((208, 182, 189), 0.09, 12.0, 0.30, 1.00, 0.12, 0.05, 1.6),
     "scanned_slide": Camera((228, 180, 188), 0.07, 10.0, 0.40, 1.20, 0.08, 0.90, 2.0),
 }
@@ -98,7 +98,7 @@ def expose(pigments: Pigments, tex: Fields, camera: Camera, rng: np.random.Gener
         mix(image, paint, opacity)
     if camera.glare > 0:
         mix(image, PAINTS["scale"], camera.glare * 0.8 * smoothstep(tex["grain"] + 0.5 * tex["drift"], 2.7, 3.3))
-    image *= (0.8 / image.mean()) ** 0.25  # automatic exposure
+    image *= (0.95 / image.mean()) ** 0.3  # automatic exposure
     warmth, tint = rng.normal(0, camera.spread, 2)
     cast = rng.normal(0, camera.spread) + warmth * np.array([0.4, 0.0, -0.6]) + tint * np.array([0.0, 0.5, 0.0])
     white = (np.array(camera.white) * np.exp(cast)).astype(np.float32)
