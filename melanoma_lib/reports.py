@@ -1,6 +1,7 @@
 """What a run is worth: the report behind ``evaluate``, and the ablation table behind ``compare``."""
 
 import json
+import math
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -97,8 +98,9 @@ def _figures(test: pd.DataFrame, summary: dict, threshold: float) -> dict:
     targets, name = test["target"].to_numpy(), "model"
     curve = OperatingCurve(targets, test["probability"])
     point = curve.at(threshold)
+    auroc = Interval(**{part: math.nan if number is None else number for part, number in summary["auroc"].items()})
     return {
-        "roc": figures.roc_figure({name: curve}, point, {name: Interval(**summary["auroc"])}),
+        "roc": figures.roc_figure({name: curve}, point, {name: auroc}),
         "precision_recall": figures.precision_recall_figure(curve, point),
         "confusion": figures.confusion_figure(point),
         "reliability": figures.reliability_figure(

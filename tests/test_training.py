@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from melanoma_lib.callbacks import MovingAverage
-from melanoma_lib.errors import RunError
+from melanoma_lib.errors import RunError, SettingsError, WeightsUnavailableError
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
 from melanoma_lib.training import MelanomaModule, loss_and_prior, train, warn_of_double_correction
@@ -159,3 +159,70 @@ def test_wandb_logs_offline_without_a_key(tiny_settings, tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     run = train(tiny_settings.with_changes(runs_dir=tmp_path, wandb=True, max_epochs=1))
     assert list(run.path.glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_the_last_epoch_is_kept_even_where_none_was_better(tiny_settings, tmp_path, monkeypatch):
+    settings = tiny_settings.with_changes(runs_dir=tmp_path, monitor="val/loss", learning_rate=0.9, ema_decay=0)
+    monkeypatch.setattr("melanoma_lib.training.predict_logits", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(settings)
+    folder = Path(f"{settings.run_path}.partial")
+    history = pd.read_csv(folder / "history.csv")
+    best, last = (torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("best", "last"))
+    assert last["epoch"] == len(history) - 1
+    assert best["epoch"] == history["val/loss"].idxmin()
+
+
+def test_a_checkpoint_cut_short_leaves_the_one_before(tmp_path, monkeypatch):
+    from melanoma_lib.callbacks import AtomicCheckpointIO
+
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
+
+    def cut(checkpoint, file):
+        Path(file).write_bytes(b"half a checkp")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", cut)
+    with pytest.raises(OSError, match="No space"):
+        AtomicCheckpointIO().save_checkpoint({"epoch": 2}, path)
+    assert torch.load(path, weights_only=True) == {"epoch": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupt_says_how_to_go_on_and_leaves_interrupts_working(tiny_settings, tmp_path, monkeypatch):
+    settings = tiny_settings.with_changes(runs_dir=tmp_path)
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(self, batch, step):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(RunError, match="--resume"):
+        patch.setattr(MelanomaModule, "training_step", interrupt)
+        train(settings)
+    assert signal.getsignal(signal.SIGINT) == before
+    assert train(settings.with_changes(resume=True, max_epochs=settings.max_epochs)).path == settings.run_path
+
+
+def test_resume_refuses_other_cases(tiny_settings, tmp_path, monkeypatch):
+    from melanoma_lib.data.datamodule import cases_for
+
+    settings = tiny_settings.with_changes(run_dir=tmp_path / "run", max_epochs=1)
+    cases = cases_for(settings)
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr("melanoma_lib.training.predict_logits", lambda *_: 1 / 0)
+        train(settings, cases)
+    with pytest.raises(RunError, match="other cases"):
+        train(settings.with_changes(resume=True), cases.iloc[5:])
+
+
+def test_cases_of_ones_own_need_a_folder_of_their_own(tiny_settings, tmp_path):
+    with pytest.raises(SettingsError, match="--run-dir"):
+        train(tiny_settings.with_changes(runs_dir=tmp_path), pd.DataFrame())
+
+
+def test_absent_weights_are_told_before_any_case_is_painted(tiny_settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("melanoma_lib.weights.hub_reachable", lambda: False)
+    monkeypatch.setattr("melanoma_lib.training.DermoscopyDataModule", lambda *_: pytest.fail("prepared data first"))
+    with pytest.raises(WeightsUnavailableError):
+        train(tiny_settings.with_changes(runs_dir=tmp_path, backbone="resnet18", pretrained=True))

@@ -86,6 +86,24 @@ def evaluation_transform(backbone: str, image_size: int) -> Callable[[Image.Imag
     return create_transform(image_size, crop_pct=1.0, crop_mode="squash", **backbone_normalisation(backbone))
 
 
+def prepare_image(file: Path | IO[bytes], backbone: str, image_size: int) -> Any:
+    """What a trained model is shown of a file: decoded as the cache does, then the evaluation transform.
+
+    Args:
+        file: path or open binary file of anything Pillow reads.
+        backbone: of the model.
+        image_size: of the model.
+
+    Returns:
+        float tensor, shape ``(3, image_size, image_size)``.
+
+    Raises:
+        CorruptImageError: if the file is no image or is cut short.
+    """
+    pixels = read_square(file, stored_side(image_size))
+    return evaluation_transform(backbone, image_size)(Image.fromarray(pixels))
+
+
 def training_transform(backbone: str, image_size: int) -> Callable[[Image.Image], Any]:
     """The augmentation: quarter turns, both flips, crops of at least 70% of the frame, mild colour.
 

@@ -46,9 +46,13 @@ class Interval:
 
     @classmethod
     def from_replicates(cls, value: float, replicates: NDArray[np.float64], level: float = 0.95) -> "Interval":
-        """Percentile interval (Efron 1979); NaN ends where fewer than half of the replicates are finite."""
+        """Percentile interval (Efron 1979).
+
+        NaN ends where fewer than half of the replicates are finite, and where none differs from the next: resampling a
+        perfect ranking only ever gives perfect rankings, which is no certainty.
+        """
         finite = replicates[np.isfinite(replicates)]
-        if finite.size < replicates.size / 2:
+        if finite.size < replicates.size / 2 or np.ptp(finite) == 0:
             return cls(float(value), np.nan, np.nan, int(finite.size))
         low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
         return cls(float(value), float(low), float(high), int(finite.size))

@@ -1,5 +1,8 @@
 """Batches: what is in them, in which order, and that nothing but seed and epoch decides."""
 
+import pickle
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from melanoma_lib.data.datamodule import DermoscopyDataModule, EpochSampler, cases_for
-from melanoma_lib.data.images import evaluation_transform, read_square, stored_side
+from melanoma_lib.data.datamodule import DermoscopyDataModule, EpochSampler, cases_for, source_root
+from melanoma_lib.data.images import prepare_image
 from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.errors import DataError, StraddlingGroupError
 
@@ -32,13 +35,11 @@ def assert_same(first, second):
 
 def test_evaluation_batches_are_the_files_through_the_one_transform(data):
     settings, cases = data.settings, data.cases
-    transform = evaluation_transform(settings.backbone, settings.image_size)
     seen = []
     for batch in data.test_dataloader():
         for row, image, metadata, target in zip(*(batch[k] for k in ("row", "image", "metadata", "target")), strict=True):
             case = cases.iloc[int(row)]
-            expected = transform(Image.fromarray(read_square(case["image_path"], stored_side(settings.image_size))))
-            assert torch.equal(image, expected)
+            assert torch.equal(image, prepare_image(case["image_path"], settings.backbone, settings.image_size))
             assert float(target) == case["target"]
             assert np.array_equal(metadata, data.encoder.transform(cases.iloc[[int(row)]])[0])
             seen.append(int(row))
@@ -124,12 +125,11 @@ def test_a_straddling_split_is_refused(data):
 
 
 def test_one_class_is_refused(data, tmp_path):
-    cases = pd.read_csv(next(data.settings.data_dir.glob("*/cases.csv")))
-    root = tmp_path / "80-patients-39px-seed0"
-    root.mkdir()
-    cases.assign(target=0).to_csv(root / "cases.csv", index=False)
-    settings = data.settings.with_changes(data_dir=tmp_path, missing_images="drop")
-    with pytest.raises(DataError):
+    shutil.copytree(data.settings.data_dir, tmp_path / "data")
+    settings = data.settings.with_changes(data_dir=tmp_path / "data")
+    table = source_root(settings) / "cases.csv"
+    pd.read_csv(table).assign(target=0).to_csv(table, index=False)
+    with pytest.raises(DataError, match="every case has target 0"):
         cases_for(settings)
 
 
@@ -179,3 +179,23 @@ def test_weighted_sampler_draws_melanomas_at_the_wanted_share(prevalence):
     rows = np.concatenate([draw.rows for draw in sampler])
     share = targets[rows].mean()
     assert abs(share - prevalence) < 4 * np.sqrt(prevalence * (1 - prevalence) / len(rows))
+
+
+@pytest.mark.parametrize("name", ["validation", "test"])
+def test_a_split_without_all_parts_or_classes_is_refused_before_training(data, name):
+    cases = data.cases.copy()
+    if name == "validation":
+        cases["split"] = cases["split"].replace("val", "validation")
+    else:
+        cases = cases[~((cases["split"] == "test") & (cases["target"] == 1))]
+    with pytest.raises(DataError, match="needs melanomas and other lesions"):
+        DermoscopyDataModule(data.settings, cases)
+
+
+def test_a_worker_is_sent_the_name_of_the_cache_not_its_pixels(data):
+    dataset = data.dataset(training=False)
+    sent = pickle.dumps(dataset)
+    assert len(sent) < dataset.pixels.nbytes / 10
+    again = pickle.loads(sent)
+    assert isinstance(again.pixels, np.memmap)
+    assert np.array_equal(again.pixels, dataset.pixels)

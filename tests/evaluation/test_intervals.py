@@ -151,3 +151,11 @@ def test_bad_input_is_refused(change, message):
     good = {"targets": [0, 1, 0, 1], "scores": [0.1, 0.2, 0.3, 0.4], "groups": ["a", "a", "b", "c"]}
     with pytest.raises(ValueError, match=message):
         bootstrap_intervals(**(good | change))
+
+
+def test_a_perfect_ranking_is_not_called_certain():
+    targets = np.r_[np.zeros(40), np.ones(5)]
+    auroc = bootstrap_intervals(targets, targets, np.arange(45), n=200)["auroc"]
+    assert auroc.value == 1
+    assert np.isnan([auroc.low, auroc.high]).all()
+    assert f"{auroc:.3f}" == "1.000"
