@@ -12,7 +12,7 @@ from scipy import ndimage
 
 # Absorption of red, green, blue by one unit of pigment; shallow melanin looks brown, clumped melanin black, deep melanin blue
 BROWN, BLACK, BLOOD, BLUE = range(4)
-ABSORPTION = np.array([[0.42, 0.92, 1.20], [1.15, 1.22, 1.15], [0.12, 0.90, 0.62], [1.05, 0.80, 0.55]], np.float32)
+ABSORPTION = np.array([[0.33, 0.93, 1.22], [1.15, 1.22, 1.15], [0.12, 0.90, 0.62], [1.05, 0.80, 0.55]], np.float32)
 PALE_SKIN = np.array([0.06, 0.0, 0.20, 0.0], np.float32)  # pigment of the skin that cameras are balanced on
 
 PAINTS = {

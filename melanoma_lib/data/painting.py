@@ -152,8 +152,8 @@ class LesionPainter:
         strength = rng.uniform(0.25, 0.90)
         self.brown = np.maximum(strength * profile * (1 + 0.16 * tex["cloud"] + 0.11 * tex["mottle"]), 0) * self.body
         self.black = np.zeros_like(self.brown)
-        self.blue = rng.uniform(-0.05, 0.15) * self.brown  # greyish or golden brown
-        self.blood = rng.uniform(-0.10, 0.35) * self.brown
+        self.blue = rng.uniform(-0.08, 0.10) * self.brown  # greyish or golden brown
+        self.blood = rng.uniform(-0.25, 0.30) * self.brown
 
     def _colours(self) -> None:
         rng, start = self.rng, self.rng.uniform(0, 2 * np.pi)
@@ -175,7 +175,7 @@ class LesionPainter:
         patches = smoothstep(tex["drift"], -1.2 + 1.4 * lesion.network, 0.3 + 0.8 * lesion.network)
         net = (1 - lesion.network) * fine + 1.6 * lesion.network * coarse
         self.brown *= np.maximum(1 + self.rng.uniform(0.35, 0.85) * net * patches, 0.1)
-        self.black += 0.42 * lesion.network * tex["coarse_mesh"] * patches * self.body
+        self.black += 0.30 * lesion.network * tex["coarse_mesh"] * patches * self.body
         self.black += self.inside * (0.08 * (1 - lesion.globules) * tex["dots"] + 0.60 * lesion.globules * tex["clods"])
 
     def _keratosis(self) -> None:
