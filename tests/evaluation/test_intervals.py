@@ -87,7 +87,7 @@ def test_a_resample_with_one_class_is_left_out_and_counted():
     # The one melanoma is missed with chance (3/4)^4, drawn every time with (1/4)^4.
     defined = 1 - 0.75**4 - 0.25**4
     assert interval.resamples / 4000 == pytest.approx(defined, abs=0.03)
-    assert (interval.low, interval.high) == (1.0, 1.0)
+    assert np.isnan([interval.low, interval.high]).all()  # a perfect ranking in every resample is no certainty
 
 
 def test_fewer_than_half_defined_gives_no_interval():
