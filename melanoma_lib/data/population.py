@@ -57,12 +57,12 @@ def choice(options: Mapping[object, tuple[float, float]], missing: float = 0.0) 
 
 IMAGE_FACTORS = {
     "family": choice({"melanocytic": (0.70, 0.3), "keratosis": (0.15, -1.1), "vascular": (0.05, -2.6), "pink": (0.10, -0.3)}),
-    "asymmetry": graded(1.6),
-    "border": graded(1.3),
-    "colours": choice({1: (0.50, 0.0), 2: (0.29, 1.0), 3: (0.14, 2.0), 4: (0.07, 3.0)}),
-    "veil": rare(0.15, 2.5),
-    "regression": rare(0.14, 1.6),
-    "streaks": rare(0.14, 1.6),
+    "asymmetry": graded(1.5),
+    "border": graded(1.2),
+    "colours": choice({1: (0.50, 0.0), 2: (0.29, 0.95), 3: (0.14, 1.9), 4: (0.07, 2.85)}),
+    "veil": rare(0.15, 2.4),
+    "regression": rare(0.14, 1.5),
+    "streaks": rare(0.14, 1.5),
     "network": graded(0.7),
     "globules": graded(0.5),
 }
@@ -89,7 +89,7 @@ BENIGN_DIAGNOSES = {
     "vascular": "vascular lesion",
     "pink": "basal cell carcinoma",
 }
-DISORDER = 0.6  # correlation of any two image factors before they are mapped to their scales; the family stands apart
+DISORDER = 0.7  # correlation of any two image factors before they are mapped to their scales; the family stands apart
 LESIONS_PER_PATIENT = choice({1: (0.40, 0), 2: (0.30, 0), 3: (0.20, 0), 4: (0.10, 0)})
 PHOTOS_PER_LESION = choice({1: (0.60, 0), 2: (0.28, 0), 3: (0.12, 0)})
 ACQUISITION = choice(dict(zip(CAMERAS, [(0.25, 0), (0.30, 0), (0.30, 0), (0.15, 0)], strict=True)))
