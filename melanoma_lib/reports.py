@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.errors import RunError
-from melanoma_lib.evaluation import bootstrap_mean_auroc, evaluate_predictions, summary_table
+from melanoma_lib.evaluation import OperatingCurve, bootstrap_mean_auroc, evaluate_predictions, summary_table
 from melanoma_lib.files import write_text
 from melanoma_lib.runs import Run, choose_operating_point, prediction_table
 
@@ -60,7 +60,7 @@ def evaluate_run(run: Run, tta: bool = False) -> Report:
         test, summary = run.predictions("test"), run.metrics
     views = ", eight views averaged" if tta or run.settings.tta else ""
     heading = f"{run.path.name}: test split{views}; threshold: {rule}\n\n"
-    text = heading + summary_table(summary)
+    text = heading + summary_table(summary) + bayes_ceiling(test)
     folder = run.path / name
     working = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=run.path))
     write_text(working / "metrics.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
@@ -71,6 +71,19 @@ def evaluate_run(run: Run, tta: bool = False) -> Report:
     shutil.rmtree(folder, ignore_errors=True)
     working.rename(folder)
     return Report(summary, text, folder)
+
+
+def bayes_ceiling(test: pd.DataFrame) -> str:
+    """The best AUROC that any model could reach on these cases, in words; empty where nobody knows it (real cases)."""
+    if "true_risk" not in test:
+        return ""
+    image, metadata, both = (
+        OperatingCurve(test["target"], test[name]).auroc for name in ("truth_risk_image", "truth_risk_metadata", "true_risk")
+    )
+    return (
+        f"\nSynthetic cases: their true risk is known. Ranking by it reaches AUROC {both:.3f} on this test split "
+        f"(given the image alone {image:.3f}, metadata alone {metadata:.3f}); no model can expect more.\n"
+    )
 
 
 def predict_with_views(run: Run) -> dict[str, pd.DataFrame]:
@@ -93,7 +106,7 @@ def predict_with_views(run: Run) -> dict[str, pd.DataFrame]:
 
 
 def _figures(test: pd.DataFrame, summary: dict, threshold: float) -> dict:
-    from melanoma_lib.evaluation import Interval, OperatingCurve, figures
+    from melanoma_lib.evaluation import Interval, figures
 
     targets, name = test["target"].to_numpy(), "model"
     curve = OperatingCurve(targets, test["probability"])

@@ -30,6 +30,7 @@ REQUIRED = (
 )  # fmt: skip
 IDENTITY = {"image_id": str, "group_id": str}
 DESCRIPTION = ["age_approx", "sex", "anatom_site_general_challenge"]
+TRUE_RISKS = ["true_risk", "truth_risk_image", "truth_risk_metadata"]  # known of synthetic cases only
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "numpy", "pandas", "scikit-learn", "pillow")
 
 
@@ -157,7 +158,7 @@ class Run:
 
         Returns:
             image_id, group_id, age_approx, sex, anatom_site_general_challenge, target, logit, probability (sigmoid of the logit),
-            risk (calibrated on validation).
+            risk (calibrated on validation); of synthetic cases also true_risk, truth_risk_image, truth_risk_metadata.
 
         Raises:
             RunError: for another split's name.
@@ -302,7 +303,8 @@ def prediction_table(cases: pd.DataFrame, logits: np.ndarray, calibrator: Calibr
     """Predictions as a run keeps them: who the case is, target, logit, probability (sigmoid), calibrated risk."""
     from scipy.special import expit
 
-    described = cases[["image_id", "group_id", *DESCRIPTION, "target"]]
+    known = [name for name in TRUE_RISKS if name in cases]
+    described = cases[["image_id", "group_id", *DESCRIPTION, *known, "target"]]
     return described.assign(logit=logits, probability=expit(logits), risk=calibrator.risk(logits)).reset_index(drop=True)
 
 

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import RunError
-from melanoma_lib.reports import ablation_table, evaluate_run, predict_with_views
+from melanoma_lib.reports import ablation_table, bayes_ceiling, evaluate_run, predict_with_views
 from melanoma_lib.training import train
 
 
@@ -25,6 +25,12 @@ def test_report_holds_the_runs_numbers_and_described_figures(tiny_run):
     for name in ("roc", "precision_recall", "confusion", "reliability"):
         assert (report.folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert len((report.folder / f"{name}.txt").read_text()) > 40
+
+
+def test_report_of_synthetic_cases_names_the_bayes_ceiling(tiny_run):
+    test = tiny_run.predictions("test")
+    assert f"reaches AUROC {roc_auc_score(test['target'], test['true_risk']):.3f}" in evaluate_run(tiny_run).text
+    assert bayes_ceiling(test.drop(columns="true_risk")) == ""
 
 
 def test_evaluating_twice_leaves_the_same_report(tiny_run):

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from melanoma_lib.callbacks import MovingAverage
 from melanoma_lib.errors import RunError, SettingsError, WeightsUnavailableError
@@ -91,8 +92,6 @@ def test_history_has_every_metric_of_every_epoch(tiny_run):
 
 
 def test_validation_metrics_are_scikit_learns_on_the_best_epoch(tiny_run):
-    from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
-
     best = tiny_run.history.loc[tiny_run.history["val/f1"].idxmax()]
     table = tiny_run.predictions("val")
     target, probability = table["target"], table["probability"]
@@ -153,6 +152,13 @@ def test_moving_average_is_the_weighted_sum_of_the_past():
         oracle = decay * oracle + (1 - decay) * float(value)
         update(averaged, [torch.full((2,), float(value))], torch.tensor(n))
     assert torch.allclose(averaged[0], torch.full((2,), oracle), rtol=1e-5)
+
+
+def test_the_fast_profile_comes_near_the_bayes_ceiling(tmp_path):
+    places = {name: tmp_path / name for name in ("data_dir", "runs_dir", "cache_dir")}
+    test = train(Settings(profile="fast", progress=False, **places)).predictions("test")
+    reached, ceiling = (roc_auc_score(test["target"], test[name]) for name in ("probability", "true_risk"))
+    assert reached > ceiling - 0.07
 
 
 def test_wandb_logs_offline_without_a_key(tiny_settings, tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 """How sure are we? Intervals that resample whole patients or lesions, never single images."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -46,13 +46,9 @@ class Interval:
 
     @classmethod
     def from_replicates(cls, value: float, replicates: NDArray[np.float64], level: float = 0.95) -> "Interval":
-        """Percentile interval (Efron 1979).
-
-        NaN ends where fewer than half of the replicates are finite, and where none differs from the next: resampling a
-        perfect ranking only ever gives perfect rankings, which is no certainty.
-        """
+        """Percentile interval (Efron 1979); NaN ends where fewer than half of the replicates are finite."""
         finite = replicates[np.isfinite(replicates)]
-        if finite.size < replicates.size / 2 or np.ptp(finite) == 0:
+        if finite.size < replicates.size / 2:
             return cls(float(value), np.nan, np.nan, int(finite.size))
         low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
         return cls(float(value), float(low), float(high), int(finite.size))
@@ -243,7 +239,8 @@ def bootstrap_intervals(
     Resampling images as if they were independent gives intervals that are too short (Field and Welsh 2007).
     A resample in which a metric is undefined (one class only, nobody flagged) is left out of that metric's interval;
     `Interval.resamples` says how many remain. A proportion of exactly 0 or 1 never varies under resampling: its
-    interval is Wilson's, with each group that bears on it as one observation, and says so in `Interval.method`.
+    interval is Wilson's, with each group that bears on it as one observation, and says so in `Interval.method`. A perfect
+    AUROC, average precision, F1 or MCC never varies either, which is no certainty: its ends are NaN.
 
     Args:
         targets: 1 melanoma, 0 not; shape ``(N,)``, both classes present.
@@ -264,6 +261,9 @@ def bootstrap_intervals(
     check_fraction(level, "level")
     sample, replicates = bootstrap_replicates(targets, scores, groups, threshold, n, seed)
     intervals = {name: Interval.from_replicates(value, replicates[name], level) for name, value in sample.items()}
+    for name, interval in intervals.items():
+        if interval.value == interval.low == interval.high == 1:  # every resample of a perfect ranking is perfect
+            intervals[name] = replace(interval, low=np.nan, high=np.nan)
     if threshold is not None:
         answers, called = np.asarray(targets) == 1, np.asarray(scores, dtype=np.float64) >= threshold
         everyone = np.ones_like(called)
