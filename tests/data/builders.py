@@ -1,4 +1,4 @@
-"""Small case tables for tests."""
+"""Small case tables and images for tests."""
 
 import numpy as np
 import pandas as pd
@@ -26,3 +26,8 @@ def case_table(targets, lesions=None, patients=None, **columns) -> pd.DataFrame:
     )
     cases["group_id"] = group_ids(cases)
     return cases.assign(**columns)
+
+
+def pixels(height=20, width=30, seed=0) -> np.ndarray:
+    """Colour noise, uint8, shape ``(height, width, 3)``."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
