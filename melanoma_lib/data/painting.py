@@ -182,8 +182,9 @@ class LesionPainter:
         tex = self.tex
         self.brown *= 0.60 + 0.8 * tex["cobble"] + 0.10 * tex["mottle"]
         self.black += self.inside * (0.15 + 0.6 * self.lesion.globules) * tex["clods"]
+        self.blood -= 0.30 * self.brown  # waxy, yellowish
         pearls = tex["dots"] * smoothstep(tex["drift"] + 0.5 * tex["mottle"], 0.0, -1.2)
-        self._lay("horn", 0.30 * self.inside * pearls)
+        self._lay("horn", 0.40 * self.inside * pearls)
 
     def _vascular(self) -> None:
         lacunae = self.tex["cobble"]

@@ -56,15 +56,15 @@ def choice(options: Mapping[object, tuple[float, float]], missing: float = 0.0) 
 
 
 IMAGE_FACTORS = {
-    "family": choice({"melanocytic": (0.70, 0.3), "keratosis": (0.15, -1.1), "vascular": (0.05, -2.6), "pink": (0.10, -0.3)}),
-    "asymmetry": graded(1.5),
-    "border": graded(1.2),
-    "colours": choice({1: (0.50, 0.0), 2: (0.29, 0.95), 3: (0.14, 1.9), 4: (0.07, 2.85)}),
-    "veil": rare(0.15, 2.4),
+    "family": choice({"melanocytic": (0.70, 0.2), "keratosis": (0.15, -0.7), "vascular": (0.05, -2.0), "pink": (0.10, -0.2)}),
+    "asymmetry": graded(1.4),
+    "border": graded(1.1),
+    "colours": choice({1: (0.50, 0.0), 2: (0.29, 1.0), 3: (0.14, 2.0), 4: (0.07, 3.0)}),
+    "veil": rare(0.15, 2.5),
     "regression": rare(0.14, 1.5),
     "streaks": rare(0.14, 1.5),
-    "network": graded(0.7),
-    "globules": graded(0.5),
+    "network": graded(0.6),
+    "globules": graded(0.4),
 }
 METADATA_FACTORS = {
     "age_approx": choice(
