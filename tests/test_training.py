@@ -154,7 +154,8 @@ def test_moving_average_is_the_weighted_sum_of_the_past():
     assert torch.allclose(averaged[0], torch.full((2,), oracle), rtol=1e-5)
 
 
-def test_the_fast_profile_comes_near_the_bayes_ceiling(tmp_path):
+def test_the_fast_profile_comes_near_the_bayes_ceiling_on_its_default_seed(tmp_path):
+    # One seed, and the one the generator was tuned on: a guard against getting worse, no proof that every seed comes this near.
     places = {name: tmp_path / name for name in ("data_dir", "runs_dir", "cache_dir")}
     test = train(Settings(profile="fast", progress=False, **places)).predictions("test")
     reached, ceiling = (roc_auc_score(test["target"], test[name]) for name in ("probability", "true_risk"))
