@@ -2,13 +2,14 @@
 
 import argparse
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from melanoma_lib import __version__
-from melanoma_lib.errors import KitError
+from melanoma_lib.errors import KitError, LessonError
 from melanoma_lib.settings import Settings
 
 DATA_FIELDS = ("data_dir", "image_dirs", "n_patients", "data_seed", "image_size", "seed", "progress")
@@ -69,6 +70,54 @@ def doctor(arguments: argparse.Namespace) -> int:
     return 0 if findings.healthy else 1
 
 
+def notebooks_run(arguments: argparse.Namespace) -> int:
+    """Execute lessons."""
+    from melanoma_lib.classroom.lesson import find_lessons
+    from melanoma_lib.classroom.papermill import run_lessons, summary
+
+    outcomes = run_lessons(find_lessons(arguments.names), arguments.out, _pairs(arguments.parameters))
+    print(summary(outcomes))
+    print(f"written to {arguments.out}")
+    return 0 if all(outcome.ok for outcome in outcomes) else 1
+
+
+def notebooks_check(arguments: argparse.Namespace) -> int:
+    """Hold lessons to their contract."""
+    from melanoma_lib.classroom.contract import breaches
+    from melanoma_lib.classroom.lesson import find_lessons
+
+    lessons = find_lessons(arguments.names)
+    found = [f"{lesson.name}: {breach}" for lesson in lessons for breach in breaches(lesson)]
+    print("\n".join(found) or f"{len(lessons)} lessons keep the contract")
+    return 1 if found else 0
+
+
+def notebooks_refresh(arguments: argparse.Namespace) -> None:
+    """Execute lessons and commit their outputs to the files."""
+    from melanoma_lib.classroom.lesson import find_lessons
+    from melanoma_lib.classroom.papermill import refresh
+
+    for lesson in find_lessons(arguments.names):
+        print(f"{lesson.name}: {'changed' if refresh(lesson) else 'as it was'}")
+
+
+def notebooks_sweep(arguments: argparse.Namespace) -> int:
+    """Run a lesson over a grid of parameters."""
+    from joblib import parallel_config
+
+    from melanoma_lib.classroom.lesson import find_lessons
+    from melanoma_lib.classroom.sweep import as_markdown, grid, sweep
+
+    (lesson,) = find_lessons([arguments.name])
+    over = {name: text.split(",") for name, text in _assignments(arguments.over)}
+    points = grid(lesson, over, _pairs(arguments.parameters), arguments.out)
+    with parallel_config(arguments.backend):
+        table = sweep(lesson, points, arguments.out, arguments.jobs)
+    print(as_markdown(table))
+    print(f"written to {arguments.out}; the same command goes on where it stopped")
+    return 0 if (table["status"] == "ok").all() else 1
+
+
 def bench(arguments: argparse.Namespace) -> None:
     """Measure against named peers."""
     from melanoma_lib import bench as benchmarks
@@ -107,6 +156,28 @@ def build_parser() -> argparse.ArgumentParser:
         if name == "fetch":
             part.add_argument("--collection", help="isic_archive: name of the collection, such as BCN20000")
 
+    lessons = commands.add_parser("notebooks", help="run, check, refresh or sweep the lessons")
+    parts = lessons.add_subparsers(dest="what", required=True)
+    for name, action, text in (
+        ("run", notebooks_run, "execute lessons; leaves each as a notebook and an HTML page"),
+        ("check", notebooks_check, "hold committed lessons to their contract"),
+        ("refresh", notebooks_refresh, "execute lessons in a fresh kernel and renew their committed outputs"),
+        ("sweep", notebooks_sweep, "run one lesson over a grid of parameters and compare the runs; resumes where it stopped"),
+    ):
+        part = _command(parts, name, action, text)
+        if name == "sweep":
+            part.add_argument("name", metavar="NAME", help="lesson, such as 03_training")
+            part.add_argument("--over", nargs="+", required=True, metavar="NAME=V,V", help="values to sweep, such as seed=0,1,2")
+            part.add_argument("--jobs", type=int, default=1, help="points at a time (default 1)")
+            part.add_argument("--backend", default="loky", help="joblib backend, such as dask or ray (default loky)")
+        else:
+            part.add_argument("names", nargs="*", metavar="NAME", help="lessons, such as 03_training or 03; default: all")
+        if name in ("run", "sweep"):
+            kept = Path("reports") / ("sweep" if name == "sweep" else "")
+            part.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                              help="value of a notebook parameter; may be repeated")  # fmt: skip
+            part.add_argument("--out", type=Path, default=kept, help=f"where results go (default {kept})")
+
     _command(commands, "doctor", doctor, "check packages, weights, data, disk; each finding with its cure")
 
     benchmark = _command(commands, "bench", bench, "measure speed against named peers, in one process", settings=True)
@@ -131,6 +202,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KitError, OSError) as error:  # an OSError names its file: no space, no permission, no such folder
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _pairs(given: Sequence[Sequence[str]]) -> dict[str, str]:
+    names = [name for name, _ in given]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise LessonError(f"parameter {', '.join(twice)} is given more than once")
+    return dict(given)
+
+
+def _assignments(given: Sequence[str]) -> list[tuple[str, str]]:
+    if wrong := [text for text in given if not re.fullmatch(r"\w+=.+", text)]:
+        raise LessonError(f"--over expects name=value,value, got {wrong[0]!r}")
+    return [(name, values) for name, _, values in (text.partition("=") for text in given)]
 
 
 def _command(commands, name: str, action: Callable, text: str, settings: bool = False) -> argparse.ArgumentParser:

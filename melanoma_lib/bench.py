@@ -71,7 +71,7 @@ def bench_training(settings: Settings) -> str:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     data = DermoscopyDataModule(settings)
-    module = MelanomaModule(settings, data.encoder.n_features, data.train_prevalence)
+    module = MelanomaModule(settings, data.encoder.n_features, data.train_prevalence, len(data.diagnoses))
     bare, fixed = BareLoop(data, copy.deepcopy(module)), FixedBatch(data, copy.deepcopy(module))
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=trainer_precision(settings) == "bf16-mixed")
     names = (

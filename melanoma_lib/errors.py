@@ -43,3 +43,7 @@ class RunError(KitError):
 
 class ForeignThresholdError(RunError):
     """An operating point was chosen for another model or other predictions."""
+
+
+class LessonError(KitError):
+    """A notebook breaks the lessons' contract, or is given a parameter that it does not have."""

@@ -49,10 +49,9 @@ class MelanomaNet(nn.Module):
             self.metadata_branch = nn.Sequential(
                 nn.Linear(n_metadata, metadata_hidden), nn.BatchNorm1d(metadata_hidden), nn.ReLU(), nn.Dropout(dropout)
             )
-        width = (self.image_branch.head_hidden_size if self.image_branch else 0) + (
-            metadata_hidden if self.metadata_branch else 0
-        )
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, 1))
+        image_width = self.image_branch.head_hidden_size if self.image_branch is not None else 0
+        self.n_features = image_width + (metadata_hidden if self.metadata_branch is not None else 0)
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.n_features, 1))
         if prior is not None:
             self.start_at(prior)
 
@@ -83,6 +82,10 @@ class MelanomaNet(nn.Module):
         Raises:
             ValueError: if an input that a branch needs is missing or misshapen.
         """
+        return self.head(self.features(image, metadata)).squeeze(1)  # (B, n_features) -> (B, 1) -> (B,)
+
+    def features(self, image: Tensor | None, metadata: Tensor | None) -> Tensor:
+        """What the branches give the head, side by side, shape ``(B, n_features)``; inputs and errors as of :meth:`forward`."""
         features = []
         if self.image_branch is not None:
             if image is None or image.ndim != 4 or image.shape[1] != 3:
@@ -93,7 +96,7 @@ class MelanomaNet(nn.Module):
                 got = None if metadata is None else tuple(metadata.shape)
                 raise ValueError(f"metadata expects shape (B, {self.n_metadata}), got {got}")
             features.append(self.metadata_branch(metadata))  # (B, M) -> (B, metadata_hidden)
-        return self.head(torch.cat(features, dim=1)).squeeze(1)  # (B, F + metadata_hidden) -> (B, 1) -> (B,)
+        return torch.cat(features, dim=1)  # (B, F), (B, metadata_hidden) -> (B, n_features)
 
 
 def image_branch(backbone: str, pretrained: bool, drop_path: float = 0.0) -> nn.Module:

@@ -96,6 +96,7 @@ class Settings(BaseSettings):
     loss: Literal["focal", "bce", "weighted_bce"] = Field("focal", description="training loss, on the logit")
     alpha: float | None = Field(None, gt=0, lt=1, description="focal weight of the positives, such as 0.25; none: no weights")
     gamma: float = Field(2.0, ge=0, le=10, description="focal exponent; 0 gives cross-entropy")
+    diagnosis_weight: float = Field(0.0, ge=0, le=10, description="weight of naming the exact diagnosis as a second task")
     sampler: Literal["plain", "weighted", "oversample"] = Field(
         "weighted", description="draw evenly, melanomas more often, or repeat melanomas until the classes balance"
     )
@@ -208,9 +209,13 @@ class Settings(BaseSettings):
     def for_notebook(cls, **parameters: Any) -> Self:
         """Settings from a notebook's plain scalar parameters; an empty string means "derive it".
 
+        A kernel starts in the notebook's folder; it is moved to the project's, so that ``.env``, ``data`` and ``runs`` are
+        those of the command line.
+
         Raises:
             SettingsError: if a parameter is unknown or ill-typed.
         """
+        os.chdir(project_dir())
         _reject_unknown(parameters, cls.model_fields, "notebook parameter")
         return cls(**{name: value for name, value in parameters.items() if value != ""})
 
@@ -243,6 +248,12 @@ PLACE_FIELDS = {
     "profile", "data_dir", "image_dirs", "runs_dir", "run_dir", "cache_dir", "resume", "progress", "num_workers", "threads",
     "wandb", "wandb_project",
 }  # fmt: skip
+
+
+def project_dir() -> Path:
+    """The nearest folder, from the working directory up, that holds the kit's ``notebooks``; else the working directory."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "notebooks" / "00_start_here.ipynb").is_file()), here)
 
 
 def _allows_none(annotation: Any) -> bool:

@@ -11,11 +11,12 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchmetrics import MetricCollection
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryAveragePrecision, BinaryF1Score, BinaryRecall
 
 from melanoma_lib.callbacks import AtomicCheckpointIO, BestCheckpoint, History, MovingAverage, TimeLeft
-from melanoma_lib.data.datamodule import Batch, DermoscopyDataModule
+from melanoma_lib.data.datamodule import UNKNOWN, Batch, DermoscopyDataModule
 from melanoma_lib.errors import RunError, SettingsError
 from melanoma_lib.inference import predict_logits, prediction_device
 from melanoma_lib.losses import FocalLoss
@@ -35,9 +36,10 @@ class MelanomaModule(pl.LightningModule):
         settings: architecture, loss, learning rates.
         n_metadata: width of the encoded metadata.
         prevalence: share of melanomas among the training cases, for the class weights and the initial bias.
+        n_diagnoses: diagnoses in the training cases, for the second task that ``diagnosis_weight`` adds.
     """
 
-    def __init__(self, settings: Settings, n_metadata: int, prevalence: float) -> None:
+    def __init__(self, settings: Settings, n_metadata: int, prevalence: float, n_diagnoses: int = 0) -> None:
         super().__init__()
         self.settings = settings
         self.loss, prior = loss_and_prior(settings, prevalence)
@@ -51,6 +53,8 @@ class MelanomaModule(pl.LightningModule):
             settings.drop_path,
             prior,
         ).to(memory_format=torch.channels_last)
+        # Only training knows this head: telling a nevus from a keratosis shapes the features, the model keeps its one logit.
+        self.diagnosis_head = nn.Linear(self.model.n_features, n_diagnoses) if settings.diagnosis_weight and n_diagnoses else None
         metrics = MetricCollection(
             {
                 "accuracy": BinaryAccuracy(),
@@ -66,14 +70,20 @@ class MelanomaModule(pl.LightningModule):
         """Loss of one batch."""
         # One seed a step, from nothing but seed and step: dropout then does not depend on where a run was resumed.
         torch.manual_seed(self.settings.seed * 1_000_003 + self.global_step)
-        return self._step(batch, self.train_metrics, "train/loss")
+        features = self.model.features(batch.get("image"), batch["metadata"])  # (B, n_features)
+        dropped = self.model.head[0](features)
+        loss = self._score(self.model.head[1](dropped).squeeze(1), batch, self.train_metrics, "train/loss")
+        if self.diagnosis_head is None or (batch["diagnosis"] == UNKNOWN).all():
+            return loss
+        return loss + self.settings.diagnosis_weight * F.cross_entropy(
+            self.diagnosis_head(dropped), batch["diagnosis"], ignore_index=UNKNOWN
+        )
 
     def validation_step(self, batch: Batch, step: int) -> None:
         """Metrics of one batch."""
-        self._step(batch, self.val_metrics, "val/loss")
+        self._score(self.model(batch.get("image"), batch["metadata"]), batch, self.val_metrics, "val/loss")
 
-    def _step(self, batch: Batch, metrics: MetricCollection, loss_name: str) -> Tensor:
-        logits = self.model(batch.get("image"), batch["metadata"])
+    def _score(self, logits: Tensor, batch: Batch, metrics: MetricCollection, loss_name: str) -> Tensor:
         loss = self.loss(logits, batch["target"])
         metrics.update(torch.sigmoid(logits.detach().float()), batch["target"].int())
         self.log(loss_name, loss.detach(), on_epoch=True, on_step=False, batch_size=len(logits))
@@ -238,7 +248,7 @@ def train(settings: Settings, cases: pd.DataFrame | None = None) -> Run:
         data = DermoscopyDataModule(settings, cases)
         writer.claim_cases(data.cases)
         pl.seed_everything(settings.seed, workers=True, verbose=False)
-        module = MelanomaModule(settings, data.encoder.n_features, data.train_prevalence)
+        module = MelanomaModule(settings, data.encoder.n_features, data.train_prevalence, len(data.diagnoses))
         fit(module, data, work)
         model = load_best(module, work / "checkpoints" / "best.ckpt").to(prediction_device())
         logits = {

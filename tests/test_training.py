@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, log_loss, roc_auc_score
 
 from melanoma_lib.callbacks import MovingAverage
+from melanoma_lib.data.datamodule import UNKNOWN, DermoscopyDataModule
 from melanoma_lib.errors import RunError, SettingsError, WeightsUnavailableError
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
@@ -233,3 +234,35 @@ def test_absent_weights_are_told_before_any_case_is_painted(tiny_settings, tmp_p
     monkeypatch.setattr("melanoma_lib.training.DermoscopyDataModule", lambda *_: pytest.fail("prepared data first"))
     with pytest.raises(WeightsUnavailableError):
         train(tiny_settings.with_changes(runs_dir=tmp_path, backbone="resnet18", pretrained=True))
+
+
+def test_naming_the_diagnosis_adds_its_cross_entropy_and_leaves_the_model_as_it_was(tiny_settings):
+    settings = tiny_settings.with_changes(diagnosis_weight=0.5, dropout=0.0, metadata_dropout=0.0)
+    data = DermoscopyDataModule(settings)
+    torch.manual_seed(0)
+    module = MelanomaModule(settings, data.encoder.n_features, data.train_prevalence, len(data.diagnoses))
+    module.log = lambda *_, **__: None  # a trainer's
+    module.__dict__["_trainer"] = type("Trainer", (), {"global_step": 0})()
+    module.model.eval()  # batch statistics aside
+    batch = next(iter(data.train_dataloader()))
+    names = np.array(data.diagnoses)[batch["diagnosis"].numpy()]
+    assert (names == data.cases["diagnosis"].to_numpy()[batch["row"].numpy()]).all()
+    batch["diagnosis"][:5] = UNKNOWN
+
+    with torch.no_grad():
+        total = module.training_step(batch, 0).item()
+        features = module.model.features(batch["image"], batch["metadata"])
+        chances = torch.softmax(module.diagnosis_head(features), 1).numpy()
+        main = module.loss(module.model(batch["image"], batch["metadata"]), batch["target"]).item()
+        batch["diagnosis"][:] = UNKNOWN
+        without = module.training_step(batch, 0).item()
+    known = np.searchsorted(data.diagnoses, names[5:])
+    expected = log_loss(known, chances[5:], labels=range(len(data.diagnoses)))
+    assert total == pytest.approx(main + 0.5 * expected, rel=1e-5)
+    assert without == pytest.approx(main, rel=1e-6)
+    assert not any("diagnosis" in name for name in module.model.state_dict())
+
+
+def test_a_run_trained_with_the_second_task_loads(tiny_settings, tmp_path):
+    run = train(tiny_settings.with_changes(runs_dir=tmp_path, diagnosis_weight=1.0, max_epochs=1))
+    assert run.model().n_features == run.model().head[1].in_features

@@ -22,7 +22,9 @@ from melanoma_lib.errors import DataError
 from melanoma_lib.progress import progress_bar
 from melanoma_lib.settings import Settings
 
-Batch = dict[str, torch.Tensor]  # image (B, 3, S, S), metadata (B, M), target (B,), row (B,): position in the case table
+# image (B, 3, S, S), metadata (B, M), target (B,), diagnosis (B,): code or UNKNOWN, row (B,): position in the case table
+Batch = dict[str, torch.Tensor]
+UNKNOWN = -100  # the target that PyTorch's cross-entropy passes over
 
 
 class Draw(NamedTuple):
@@ -40,6 +42,7 @@ class CaseDataset(Dataset):
         pixels: uint8, shape ``(N, C, C, 3)``, or None for a model without an image branch.
         metadata: float32, shape ``(N, M)``.
         targets: float32, shape ``(N,)``.
+        diagnoses: int64, shape ``(N,)``: position of the case's diagnosis among those known in training, or ``UNKNOWN``.
         transform: from a PIL image to a tensor, shape ``(3, S, S)``: scaled float32, or uint8 that is scaled by the batch.
         backbone: whose normalisation scales uint8 batches.
         metadata_dropout: chance that a case hides all its metadata.
@@ -49,6 +52,7 @@ class CaseDataset(Dataset):
     pixels: np.ndarray | None
     metadata: np.ndarray
     targets: np.ndarray
+    diagnoses: np.ndarray
     transform: Callable[[Image.Image], torch.Tensor] | None
     backbone: str
     metadata_dropout: float
@@ -78,6 +82,7 @@ class CaseDataset(Dataset):
         batch = {
             "metadata": torch.from_numpy(metadata),
             "target": torch.from_numpy(self.targets[rows]),
+            "diagnosis": torch.from_numpy(self.diagnoses[rows]),
             "row": torch.from_numpy(rows),
         }
         if self.pixels is not None:
@@ -154,6 +159,7 @@ class DermoscopyDataModule(pl.LightningDataModule):
     Attributes:
         cases: the case table with its ``split`` column (train, val, test).
         encoder: fitted on the training split only.
+        diagnoses: the words of the training split, in alphabetical order.
     """
 
     def __init__(self, settings: Settings, cases: pd.DataFrame | None = None) -> None:
@@ -165,7 +171,9 @@ class DermoscopyDataModule(pl.LightningDataModule):
             cases = cases.assign(split=split)
         _check_split(cases)
         self.cases = cases.reset_index(drop=True)
-        self.encoder = MetadataEncoder.fit(self.cases[self.cases["split"] == "train"])
+        training = self.cases[self.cases["split"] == "train"]
+        self.encoder = MetadataEncoder.fit(training)
+        self.diagnoses = sorted(training["diagnosis"].dropna().unique())
         self._pixels: np.ndarray | None = None
 
     @property
@@ -194,6 +202,7 @@ class DermoscopyDataModule(pl.LightningDataModule):
             pixels=self.pixels(),
             metadata=self.encoder.transform(self.cases),
             targets=self.cases["target"].to_numpy(np.float32),
+            diagnoses=_codes(self.cases["diagnosis"], self.diagnoses),
             transform=prepare(settings.backbone, settings.image_size) if "image" in settings.modalities else None,
             backbone=settings.backbone,
             metadata_dropout=settings.metadata_dropout if training and settings.modalities == "image+metadata" else 0.0,
@@ -249,6 +258,12 @@ def source_root(settings: Settings) -> Path:
         return settings.data_root
     generator = SyntheticDermoscopy(settings.n_patients, settings.data_seed, stored_side(settings.image_size))
     return generator.write(settings.data_root / generator.fingerprint)
+
+
+def _codes(diagnoses: pd.Series, known: list[str]) -> np.ndarray:
+    """Position of each diagnosis among the known ones, ``UNKNOWN`` where it is not among them."""
+    codes = pd.Categorical(diagnoses, categories=known).codes.astype(np.int64)
+    return np.where(codes < 0, UNKNOWN, codes)
 
 
 def _check_split(cases: pd.DataFrame) -> None:

@@ -1,0 +1,145 @@
+"""A numbered notebook as the kit sees it: where it lies, its tags, its parameters, and what may be put in their place."""
+
+import ast
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from melanoma_lib.errors import LessonError, SettingsError
+from melanoma_lib.settings import Settings, project_dir
+
+NAME = re.compile(r"\d\d_[a-z0-9_]+")
+Scalar = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One notebook file.
+
+    Attributes:
+        path: of the ``.ipynb`` file.
+    """
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """File name without its ending, such as ``03_training``."""
+        return self.path.stem
+
+    @cached_property
+    def notebook(self) -> nbformat.NotebookNode:
+        """The notebook as it lies on disk.
+
+        Raises:
+            LessonError: if the file is no notebook.
+        """
+        try:
+            return nbformat.read(self.path, as_version=4)
+        except (OSError, ValueError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
+            raise LessonError(f"{self.path}: expected a Jupyter notebook, got {type(error).__name__}: {error}") from error
+
+    def cells(self, tag: str) -> list[nbformat.NotebookNode]:
+        """Cells that carry a tag."""
+        return [cell for cell in self.notebook.cells if tag in tags_of(cell)]
+
+    @cached_property
+    def parameters(self) -> dict[str, Scalar]:
+        """Names and default values that the cell tagged ``parameters`` assigns.
+
+        Raises:
+            LessonError: if there is not exactly one such cell, or it holds anything but plain scalars.
+        """
+        cells = self.cells("parameters")
+        if len(cells) != 1:
+            raise LessonError(f"{self.path}: expected one cell tagged 'parameters', got {len(cells)}")
+        values = {}
+        for statement in ast.parse(cells[0].source).body:
+            try:
+                (target,) = statement.targets
+                values[target.id] = ast.literal_eval(statement.value)
+                plain = isinstance(values[target.id], Scalar)
+            except (AttributeError, ValueError):
+                plain = False
+            if not plain:
+                code = ast.unparse(statement)
+                raise LessonError(f"{self.path}: a parameter is one name and a plain scalar, such as seed = 0; got {code!r}")
+        return values
+
+    def with_defaults(self, given: Mapping[str, Any]) -> dict[str, Scalar]:
+        """All parameters, with the given ones checked and put in their place; nothing is run for it.
+
+        Args:
+            given: values by name; text, as from a command line, is read as the type of the parameter's default.
+
+        Raises:
+            LessonError: if a name is unknown, with the known ones, or a value does not fit.
+        """
+        known = self.parameters
+        if unknown := sorted(set(given) - set(known)):
+            listing = ", ".join(f"{name} = {value!r}" for name, value in known.items())
+            raise LessonError(f"{self.name} has no parameter {', '.join(unknown)}; it has: {listing}")
+        values = known | {name: self._read(name, value) for name, value in given.items()}
+        settings = {name: value for name, value in values.items() if name in Settings.model_fields}
+        try:
+            Settings.for_notebook(**settings)
+        except SettingsError as error:
+            raise LessonError(f"{self.name}: {error}") from error
+        return values
+
+    def _read(self, name: str, value: Any) -> Scalar:
+        default = self.parameters[name]
+        wanted = type(default)
+        if not isinstance(value, str):
+            if isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool):
+                return value
+            if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+                return float(value)
+        elif wanted is bool:
+            if value.lower() in ("yes", "true", "no", "false"):
+                return value.lower() in ("yes", "true")
+        else:
+            try:
+                return wanted(value)
+            except ValueError:
+                pass  # told below, with what was expected
+        expected = "yes or no" if wanted is bool else wanted.__name__
+        raise LessonError(f"{self.name}: parameter {name} expects {expected}, like its default {default!r}; got {value!r}")
+
+
+def tags_of(cell: nbformat.NotebookNode) -> list[str]:
+    """The tags of a cell."""
+    return cell.metadata.get("tags", [])
+
+
+def notebooks_dir() -> Path:
+    """The project's folder of lessons."""
+    return project_dir() / "notebooks"
+
+
+def find_lessons(names: Iterable[str] = (), folder: Path | None = None) -> list[Lesson]:
+    """Lessons in the order of their numbers.
+
+    Args:
+        names: names, numbers (``03``) or paths; none for all.
+        folder: where to look; by default the project's ``notebooks``.
+
+    Raises:
+        LessonError: if a name fits no lesson or more than one, or the folder holds none.
+    """
+    folder = notebooks_dir() if folder is None else folder
+    lessons = [Lesson(path) for path in sorted(folder.glob("*.ipynb")) if NAME.fullmatch(path.stem)]
+    if not lessons:
+        raise LessonError(f"no lesson in {folder}: expected files such as 00_start_here.ipynb; run from the project's folder")
+    chosen = []
+    for name in names:
+        fitting = [lesson for lesson in lessons if lesson.name == Path(name).stem or lesson.name.startswith(f"{name}_")]
+        if len(fitting) != 1:
+            raise LessonError(f"no lesson {name!r}; there are: {', '.join(lesson.name for lesson in lessons)}")
+        chosen += fitting
+    return chosen or lessons

@@ -1,0 +1,190 @@
+"""Running lessons without a reader: executed notebook, HTML page and summary of each, and the committed outputs renewed."""
+
+import copy
+import html
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from melanoma_lib.classroom.contract import WIDGET_VIEW, digest_text
+from melanoma_lib.classroom.lesson import Lesson, Scalar, tags_of
+from melanoma_lib.errors import LessonError
+from melanoma_lib.files import write_text
+
+COMPARED = "nbval-check-output"  # nbval's own tag: it compares the outputs of these cells
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One executed lesson.
+
+    Attributes:
+        name: of the lesson.
+        status: ``ok``, or what went wrong.
+        seconds: of wall clock.
+        digests: what the digest cells printed.
+        as_committed: how many of them print what the committed notebook shows; None where parameters differ from its own.
+        notebook: the executed notebook.
+        page: its HTML.
+    """
+
+    name: str
+    status: str
+    seconds: float
+    digests: tuple[str, ...]
+    as_committed: int | None
+    notebook: Path
+    page: Path
+
+    @property
+    def ok(self) -> bool:
+        """Whether every cell ran and no explorer failed."""
+        return self.status == "ok"
+
+
+def run_lessons(lessons: Sequence[Lesson], out: Path, parameters: Mapping[str, Any], show_progress: bool = True) -> list[Outcome]:
+    """Execute lessons with papermill, and write ``summary.md`` beside what they leave.
+
+    Args:
+        lessons: to run, in this order.
+        out: folder for the executed notebooks and their HTML pages.
+        parameters: values by name, checked for every lesson before the first kernel starts.
+        show_progress: a bar over the cells of each lesson.
+
+    Raises:
+        LessonError: if a parameter is unknown to a lesson or does not fit it.
+    """
+    prepared = [(lesson, lesson.with_defaults(parameters)) for lesson in lessons]
+    outcomes = [run_lesson(lesson, out, values, show_progress) for lesson, values in prepared]
+    write_text(out / "summary.md", summary(outcomes) + "\n")
+    return outcomes
+
+
+def run_lesson(lesson: Lesson, out: Path, values: Mapping[str, Scalar], show_progress: bool = True) -> Outcome:
+    """Execute one lesson with the values of all its parameters; a failing cell or explorer is told in ``status``."""
+    import papermill
+
+    out.mkdir(parents=True, exist_ok=True)
+    target, page = out / f"{lesson.name}.ipynb", out / f"{lesson.name}.html"
+    started, status = time.perf_counter(), "ok"
+    unfinished = target.with_suffix(".unfinished.ipynb")  # papermill knows a notebook by its ending
+    try:
+        papermill.execute_notebook(
+            str(lesson.path),
+            str(unfinished),
+            parameters=dict(values),
+            cwd=str(lesson.path.parent),
+            kernel_name=KERNEL["name"],
+            language=KERNEL["language"],
+            progress_bar={"desc": lesson.name} if show_progress else False,
+        )
+    except papermill.PapermillExecutionError as error:
+        status = f"cell {error.cell_index}: {error.ename}: {error.evalue}".splitlines()[0]
+    unfinished.replace(target)
+    executed = nbformat.read(target, as_version=4)
+    if status == "ok" and (failures := widget_failures(executed)):
+        status = f"explorer: {failures[0]}"
+    write_text(page, as_html(executed, lesson.name))
+    digests = tuple(digest_text(cell) for cell in executed.cells if "digest" in tags_of(cell))
+    committed = [digest_text(cell) for cell in lesson.cells("digest")]
+    same = sum(mine == theirs for mine, theirs in zip(digests, committed, strict=True)) if values == lesson.parameters else None
+    return Outcome(lesson.name, status, time.perf_counter() - started, digests, same, target, page)
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """A Markdown table of what ran: seconds, digests, status."""
+    lines = ["| lesson | seconds | digests | status |", "|---|---|---|---|"]
+    for one in outcomes:
+        n = len(one.digests)
+        digests = f"{n}, other parameters" if one.as_committed is None else f"{one.as_committed} of {n} as committed"
+        lines.append(f"| {one.name} | {one.seconds:.0f} | {digests} | {one.status.replace('|', '/')} |")
+    return "\n".join(lines)
+
+
+def widget_failures(notebook: nbformat.NotebookNode) -> list[str]:
+    """What explorers failed with: their ``problem``, or an error caught in an Output widget, where no cell turns red."""
+    states = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
+    found = []
+    for model in states.values():
+        state = model.get("state", {})
+        if state.get("problem"):
+            found.append(state["problem"])
+        captured = (output for output in state.get("outputs") or () if output.get("output_type") == "error")
+        found += [f"{error['ename']}: {error['evalue']}" for error in captured]
+    return found
+
+
+def as_html(notebook: nbformat.NotebookNode, title: str) -> str:
+    """One self-contained page: pictures inside, explorers as their labelled pictures, nothing fetched from anywhere."""
+    from nbconvert import HTMLExporter
+
+    no_scripts = dict.fromkeys(("require_js_url", "mathjax_url", "jquery_url", "mermaid_js_url"), "")
+    exporter = HTMLExporter(embed_images=True, exclude_input_prompt=True, exclude_output_prompt=True, **no_scripts)
+    notebook = still(notebook)
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
+        if "image/png" in output.get("data", {}):  # nbconvert leaves the alternative text out
+            alt = html.escape(output.metadata.get("image/png", {}).get("alt", ""), quote=True)
+            output.data["text/html"] = f'<img alt="{alt}" src="data:image/png;base64,{output.data["image/png"].strip()}">'
+    body, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
+    return body
+
+
+def still(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A copy without live widgets: an explorer stays as the picture and the description it brings along."""
+    notebook = copy.deepcopy(notebook)
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            if WIDGET_VIEW in output.get("data", {}):
+                del output.data[WIDGET_VIEW]
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.output_type == "stream" or output.get("data", True)]
+    return notebook
+
+
+def refresh(lesson: Lesson) -> bool:
+    """Execute a lesson in a fresh kernel and commit its outputs to the file, in a form that running again does not change.
+
+    Returns:
+        Whether the file changed.
+
+    Raises:
+        LessonError: if a cell or an explorer fails; the file is then untouched.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = run_lesson(lesson, Path(folder), lesson.parameters, show_progress=False)
+        if not outcome.ok:
+            raise LessonError(f"{lesson.name} does not run, its file is left as it was: {outcome.status}")
+        executed = nbformat.read(outcome.notebook, as_version=4)
+    text = nbformat.writes(normalised(executed)) + "\n"
+    changed = lesson.path.read_text(encoding="utf-8") != text
+    if changed:
+        write_text(lesson.path, text)
+    return changed
+
+
+def normalised(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook less everything that differs from run to run without meaning anything: times, widget ids, versions."""
+    notebook = still(notebook)
+    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in tags_of(cell)]
+    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
+    count = 0
+    for number, cell in enumerate(notebook.cells):
+        tags = [tag for tag in tags_of(cell) if tag != COMPARED]
+        tags += [COMPARED] if "digest" in tags else []
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        cell.id = f"cell-{number:02d}"
+        if cell.cell_type == "code":
+            # Counted anew: papermill's own cell of parameters is gone.
+            count += bool(cell.source.strip())
+            cell.execution_count = count if cell.source.strip() else None
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output.execution_count = cell.execution_count
+    return notebook
