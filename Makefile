@@ -14,15 +14,14 @@ help: ## list the targets
 
 install: $(STAMP) ## create .venv and install the kit into it
 
-notebooks: $(STAMP) ## train and evaluate on synthetic cases, from nothing to figures
-	$(BIN)/python -m melanoma_lib train --profile fast --runs-dir runs/fast --resume
-	MELANOMA_RUNS_DIR=runs/fast $(BIN)/python -m melanoma_lib evaluate
+notebooks: $(STAMP) ## run every lesson on synthetic cases; leaves each as an HTML page in reports
+	$(BIN)/python -m melanoma_lib notebooks run
 
-lab: $(STAMP) ## open JupyterLab on the notebooks, or on the project while there are none
-	$(BIN)/jupyter lab $(if $(wildcard notebooks/*.ipynb),notebooks,.)
+lab: $(STAMP) ## open JupyterLab on the first lesson
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
 test: $(STAMP) ## run every test; choose some with ARGS='-k focal'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 lint: $(STAMP) ## check style, format and import rules
 	$(BIN)/ruff check .

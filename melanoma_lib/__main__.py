@@ -4,7 +4,6 @@ import argparse
 import logging
 import re
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -195,7 +194,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0 done, 1 an error explained on standard error, 2 wrong usage.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")  # its own use of what torch deprecates
     parsed = build_parser().parse_args(arguments)
     try:
         return parsed.action(parsed) or 0

@@ -121,11 +121,14 @@ class BareLoop:
     """What a careful person would write without the kit: pre-decoded array, DataLoader, same augmentation, Adam."""
 
     def __init__(self, data, module) -> None:
-        from melanoma_lib.data.images import evaluation_transform, training_transform
+        from torchvision.transforms import Normalize
+
+        from melanoma_lib.data.images import backbone_normalisation, training_transform
 
         settings, dataset, rows = data.settings, data.dataset(training=True), data.rows("train")
         augment = training_transform(settings.backbone, settings.image_size)
-        normalisation = evaluation_transform(settings.backbone, settings.image_size).transforms[-1]
+        config = backbone_normalisation(settings.backbone)
+        normalisation = Normalize(config["mean"], config["std"])
 
         class Decoded(Dataset):
             def __len__(self) -> int:
@@ -182,13 +185,20 @@ def bench_loading(settings: Settings) -> str:
     Returns:
         A table for each published size and transform.
     """
-    from melanoma_lib.data.images import evaluation_transform, open_cache, stored_side, training_transform
+    from timm.data import create_transform
+
+    from melanoma_lib.data.images import backbone_normalisation, evaluation_pixels, open_cache, stored_side, training_transform
     from melanoma_lib.data.synthetic import SyntheticDermoscopy
 
     size, tables = settings.image_size, []
     cases = SyntheticDermoscopy(n_patients=20, seed=settings.data_seed, image_size=512)
     pictures = [Image.fromarray(cases.render(i).image) for i in range(8)]
-    transforms = {"evaluation": evaluation_transform, "training": training_transform}
+    whole_frame = {"crop_pct": 1.0, "crop_mode": "squash", **backbone_normalisation(settings.backbone)}
+    augment = training_transform(settings.backbone, size)
+    transforms = {  # the kit's, which leaves scaling to the batch, and the peer's
+        "evaluation": (evaluation_pixels(settings.backbone, size), create_transform(size, **whole_frame)),
+        "training": (augment, augment),
+    }
     for label, shape in PUBLISHED_SIZES.items():
         with tempfile.TemporaryDirectory() as folder:
             paths = [Path(folder) / f"{i}.jpg" for i in range(N_LOADED)]
@@ -196,9 +206,8 @@ def bench_loading(settings: Settings) -> str:
                 enlarged = pictures[i % len(pictures)].resize(shape, Image.Resampling.BICUBIC)
                 enlarged.save(path, quality=95, comment=str(i).encode())
             pixels = open_cache(paths, stored_side(size), Path(folder) / "cache")
-            for name, make in transforms.items():
-                transform = make(settings.backbone, size)
-                kit, peer = _cached_loader(pixels, transform, settings), _decoding_loader(paths, transform, settings)
+            for name, (mine, theirs) in transforms.items():
+                kit, peer = _cached_loader(pixels, mine, settings), _decoding_loader(paths, theirs, settings)
                 rates: dict[str, list[float]] = {"kit, cached loader": [], "Pillow decode + same timm transform": []}
                 for _ in range(ROUNDS):
                     for contender, loader in zip(rates, (kit, peer), strict=True):
@@ -215,7 +224,7 @@ def _cached_loader(pixels: np.ndarray, transform: Callable, settings: Settings) 
 
     n = len(pixels)
     metadata, targets = np.zeros((n, 1), np.float32), np.zeros(n, np.float32)
-    dataset = CaseDataset(pixels, metadata, targets, transform, settings.backbone, 0.0, metadata[0])
+    dataset = CaseDataset(pixels, metadata, targets, np.zeros(n, np.int64), transform, settings.backbone, 0.0, metadata[0])
     sampler = EpochSampler(targets, np.arange(n), "plain", settings.batch_size, settings.seed)
     return DataLoader(dataset, batch_sampler=sampler, collate_fn=lambda batch: batch)
 

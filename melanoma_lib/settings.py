@@ -91,25 +91,25 @@ class Settings(BaseSettings):
     metadata_hidden: int = Field(64, ge=1, description="width of the metadata branch")
     metadata_dropout: float = Field(0.1, ge=0, lt=1, description="chance that a training case hides all its metadata")
     dropout: float = Field(0.2, ge=0, lt=1, description="dropout before the logit and in the metadata branch")
-    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the image branch, where it has any")
+    drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the image branch, where it has any")
 
     loss: Literal["focal", "bce", "weighted_bce"] = Field("focal", description="training loss, on the logit")
     alpha: float | None = Field(None, gt=0, lt=1, description="focal weight of the positives, such as 0.25; none: no weights")
     gamma: float = Field(2.0, ge=0, le=10, description="focal exponent; 0 gives cross-entropy")
-    diagnosis_weight: float = Field(0.0, ge=0, le=10, description="weight of naming the exact diagnosis as a second task")
+    diagnosis_weight: float = Field(0.5, ge=0, le=10, description="weight of naming the exact diagnosis as a second task")
     sampler: Literal["plain", "weighted", "oversample"] = Field(
-        "weighted", description="draw evenly, melanomas more often, or repeat melanomas until the classes balance"
+        "plain", description="draw evenly, melanomas more often, or repeat melanomas until the classes balance"
     )
     sampled_prevalence: float = Field(0.3, gt=0, lt=1, description="share of melanomas that the weighted sampler draws")
 
     batch_size: int = Field(32, ge=2, description="cases a training step")
-    max_epochs: int = Field(6, ge=1, description="passes over the training cases")
-    learning_rate: float = Field(1.5e-3, gt=0, lt=1, description="peak learning rate of the new layers")
+    max_epochs: int = Field(8, ge=1, description="passes over the training cases")
+    learning_rate: float = Field(2e-3, gt=0, lt=1, description="peak learning rate of the new layers")
     backbone_lr_scale: float = Field(0.5, gt=0, le=1, description="learning rate of the image branch over that")
-    weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay (Adam becomes AdamW)")
+    weight_decay: float = Field(0.05, ge=0, description="decoupled weight decay (Adam becomes AdamW)")
     head_epochs: int = Field(0, ge=0, description="first epochs in which the pretrained image branch stays frozen")
     warmup_epochs: float = Field(0.5, ge=0, description="epochs of linear warm-up")
-    ema_decay: float = Field(0.99, ge=0, lt=1, description="moving average of the weights; 0 switches it off")
+    ema_decay: float = Field(0.998, ge=0, lt=1, description="moving average of the weights; 0 switches it off")
     monitor: Literal["val/f1", "val/auroc", "val/average_precision", "val/loss"] = Field(
         "val/f1", description="what the best checkpoint is best in"
     )

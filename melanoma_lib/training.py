@@ -4,6 +4,8 @@ import logging
 import math
 import os
 import signal
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -192,8 +194,8 @@ def trainer_precision(settings: Settings) -> str:
     return {"32": "32-true", "bf16": "bf16-mixed"}[settings.precision]
 
 
-def trainer_for(settings: Settings, work: Path) -> pl.Trainer:
-    """The Lightning trainer of these settings, keeping its files in ``work``."""
+def trainer_for(settings: Settings, work: Path, watchers: Sequence[pl.Callback] = ()) -> pl.Trainer:
+    """The Lightning trainer of these settings, keeping its files in ``work``; watchers are called after its own callbacks."""
     kept = {"dirpath": work / "checkpoints", "enable_version_counter": False, "save_on_train_epoch_end": True}
     best = BestCheckpoint(filename="best", monitor=settings.monitor, mode=_mode(settings), **kept)
     last = ModelCheckpoint(filename="last", **kept)  # after the best one, whose state it holds
@@ -206,7 +208,7 @@ def trainer_for(settings: Settings, work: Path) -> pl.Trainer:
         accelerator="auto",
         devices=1,
         precision=trainer_precision(settings),
-        callbacks=callbacks,
+        callbacks=[*callbacks, *watchers],
         logger=_wandb_logger(settings, work) if settings.wandb else False,
         deterministic=settings.deterministic,
         enable_progress_bar=False,
@@ -217,13 +219,14 @@ def trainer_for(settings: Settings, work: Path) -> pl.Trainer:
     )
 
 
-def train(settings: Settings, cases: pd.DataFrame | None = None) -> Run:
+def train(settings: Settings, cases: pd.DataFrame | None = None, watchers: Sequence[pl.Callback] = ()) -> Run:
     """Train, calibrate and choose the operating point on validation, predict the test split, and keep it all as a run.
 
     Args:
         settings: everything the run depends on; with ``resume`` an interrupted run of the same settings goes on at its last
             finished epoch and ends where an unbroken one would have ended.
         cases: a case table to use in place of the settings' source.
+        watchers: Lightning callbacks that look on, such as curves drawn while it trains.
 
     Returns:
         The finished run.
@@ -249,7 +252,7 @@ def train(settings: Settings, cases: pd.DataFrame | None = None) -> Run:
         writer.claim_cases(data.cases)
         pl.seed_everything(settings.seed, workers=True, verbose=False)
         module = MelanomaModule(settings, data.encoder.n_features, data.train_prevalence, len(data.diagnoses))
-        fit(module, data, work)
+        fit(module, data, work, watchers)
         model = load_best(module, work / "checkpoints" / "best.ckpt").to(prediction_device())
         logits = {
             "val": predict_logits(model, data.val_dataloader(), settings.tta),
@@ -258,16 +261,18 @@ def train(settings: Settings, cases: pd.DataFrame | None = None) -> Run:
         return writer.finish(data.cases, data.encoder, logits)
 
 
-def fit(module: MelanomaModule, data: DermoscopyDataModule, work: Path) -> None:
+def fit(module: MelanomaModule, data: DermoscopyDataModule, work: Path, watchers: Sequence[pl.Callback] = ()) -> None:
     """Train the module, from the last finished epoch in ``work`` if there is one.
 
     Raises:
         RunError: if somebody interrupts (Ctrl-C); the finished epochs stay.
     """
-    trainer = trainer_for(module.settings, work)
+    trainer = trainer_for(module.settings, work, watchers)
     last, on_interrupt = work / "checkpoints" / "last.ckpt", signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pytorch_lightning")  # its own use of what torch deprecates
+            trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
     except SystemExit as stop:  # Lightning's answer to Ctrl-C; it would end a notebook's kernel
         signal.signal(signal.SIGINT, on_interrupt)  # which Lightning has told to ignore every further one
         raise RunError(f"interrupted; {work} keeps the finished epochs, and the same command with --resume goes on") from stop

@@ -57,3 +57,10 @@ def tiny_run(tiny_settings: Settings):
     from melanoma_lib.training import train
 
     return train(tiny_settings)
+
+
+@pytest.fixture(scope="session")
+def lesson_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Where the tests of lessons keep data, runs and decoded images, so that each run is trained once."""
+    root = tmp_path_factory.mktemp("lessons")
+    return {"data_dir": root / "data", "runs_dir": root / "runs", "cache_dir": root / "cache"}

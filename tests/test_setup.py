@@ -182,29 +182,29 @@ def test_make_sets_up_once_and_again_when_dependencies_change(sandbox):
     assert sandbox.calls == [
         "python3 -m venv --clear .venv",
         "python -m pip install -e .[dev,download]",
-        "python -m pytest -n 2",
+        "python -m pytest -n 2 --dist loadgroup",
     ]
     assert sandbox.make("test").returncode == 0
-    assert sandbox.calls == ["python -m pytest -n 2"]
+    assert sandbox.calls == ["python -m pytest -n 2 --dist loadgroup"]
     later = (sandbox.folder / ".venv/.installed").stat().st_mtime + 5
     os.utime(sandbox.folder / "pyproject.toml", (later, later))
     assert sandbox.make("test").returncode == 0
-    assert sandbox.calls == ["python -m pip install -e .[dev,download]", "python -m pytest -n 2"]
+    assert sandbox.calls == ["python -m pip install -e .[dev,download]", "python -m pytest -n 2 --dist loadgroup"]
 
 
 def test_make_notebooks_sets_up_too(sandbox):
     assert sandbox.make("notebooks").returncode == 0
     assert "python -m pip install -e .[dev,download]" in sandbox.calls
-    assert sandbox.calls[-1] == "python -m melanoma_lib evaluate"
+    assert sandbox.calls[-1] == "python -m melanoma_lib notebooks run"
 
 
 def test_a_half_finished_install_leaves_no_stamp(sandbox):
     failed = sandbox.make("test", FAKE_PIP_FAILS="1")
     assert failed.returncode != 0
-    assert "python -m pytest -n 2" not in sandbox.calls
+    assert "python -m pytest -n 2 --dist loadgroup" not in sandbox.calls
     assert not (sandbox.folder / ".venv/.installed").exists()
     assert sandbox.make("test").returncode == 0
-    assert sandbox.calls[-2:] == ["python -m pip install -e .[dev,download]", "python -m pytest -n 2"]
+    assert sandbox.calls[-2:] == ["python -m pip install -e .[dev,download]", "python -m pytest -n 2 --dist loadgroup"]
 
 
 def test_an_old_python_is_a_clear_error(sandbox):

@@ -55,6 +55,13 @@ class Findings:
         """Whether nothing failed."""
         return all(finding.state != "fail" for finding in self.items)
 
+    @property
+    def brief(self) -> str:
+        """How many things are in order, and what mends the others; nothing of this machine but what needs mending."""
+        poor = [finding for finding in self.items if finding.state != "ok"]
+        lines = [f"{len(self.items) - len(poor)} of {len(self.items)} things looked at are in order."]
+        return "\n".join(lines + [f"{finding.state}: {finding.name}. To mend it: {finding.cure}" for finding in poor])
+
     def __str__(self) -> str:
         """What was found as a table, worst last, then what mends it: unbroken lines, fit to copy."""
         from rich.box import SIMPLE_HEAD

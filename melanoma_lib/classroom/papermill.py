@@ -78,7 +78,7 @@ def run_lesson(lesson: Lesson, out: Path, values: Mapping[str, Scalar], show_pro
         papermill.execute_notebook(
             str(lesson.path),
             str(unfinished),
-            parameters=dict(values),
+            parameters={name: value for name, value in values.items() if value != lesson.parameters[name]},
             cwd=str(lesson.path.parent),
             kernel_name=KERNEL["name"],
             language=KERNEL["language"],
@@ -140,11 +140,12 @@ def still(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     notebook = copy.deepcopy(notebook)
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
-        for output in cell.get("outputs", ()):
-            if WIDGET_VIEW in output.get("data", {}):
-                del output.data[WIDGET_VIEW]
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.output_type == "stream" or output.get("data", True)]
+            live = [output for output in cell.outputs if WIDGET_VIEW in output.get("data", {})]
+            for output in live:
+                del output.data[WIDGET_VIEW]
+            # Without a picture only a repr is left, as of a progress bar.
+            cell.outputs = [output for output in cell.outputs if output not in live or "image/png" in output.data]
     return notebook
 
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from melanoma_lib.data.images import evaluation_transform, normalise, open_cache, stored_side, training_transform
+from melanoma_lib.data.images import evaluation_pixels, normalise, open_cache, stored_side, training_transform
 from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.data.sources import load_cases
 from melanoma_lib.data.splits import assert_no_straddling, split_cases
@@ -43,8 +43,8 @@ class CaseDataset(Dataset):
         metadata: float32, shape ``(N, M)``.
         targets: float32, shape ``(N,)``.
         diagnoses: int64, shape ``(N,)``: position of the case's diagnosis among those known in training, or ``UNKNOWN``.
-        transform: from a PIL image to a tensor, shape ``(3, S, S)``: scaled float32, or uint8 that is scaled by the batch.
-        backbone: whose normalisation scales uint8 batches.
+        transform: from a PIL image to a uint8 tensor, shape ``(3, S, S)``.
+        backbone: whose normalisation scales the batches.
         metadata_dropout: chance that a case hides all its metadata.
         no_metadata: encoding of a case that tells nothing, shape ``(M,)``.
     """
@@ -88,8 +88,7 @@ class CaseDataset(Dataset):
         if self.pixels is not None:
             with _seeded(draw.seed):
                 images = [self.transform(Image.fromarray(self.pixels[row])) for row in rows]  # (S, S, 3) -> (3, S, S) each
-            stacked = torch.stack(images).contiguous(memory_format=torch.channels_last)  # (B, 3, S, S)
-            batch["image"] = normalise(stacked, self.backbone) if stacked.dtype == torch.uint8 else stacked
+            batch["image"] = normalise(torch.stack(images), self.backbone)  # (B, 3, S, S)
         return batch
 
 
@@ -197,7 +196,7 @@ class DermoscopyDataModule(pl.LightningDataModule):
     def dataset(self, training: bool) -> CaseDataset:
         """All cases, augmented for training or prepared by the one evaluation transform."""
         settings = self.settings
-        prepare = training_transform if training else evaluation_transform
+        prepare = training_transform if training else evaluation_pixels
         return CaseDataset(
             pixels=self.pixels(),
             metadata=self.encoder.transform(self.cases),

@@ -71,6 +71,21 @@ def stored_side(image_size: int) -> int:
     return math.ceil(image_size / math.sqrt(MIN_CROP_SCALE))
 
 
+def evaluation_pixels(backbone: str, image_size: int) -> Callable[[Image.Image], Any]:
+    """The pixels of the one evaluation transform: the whole frame, squashed to ``image_size``, not yet scaled.
+
+    Args:
+        backbone: name of a timm model, whose interpolation is used.
+        image_size: side of the result.
+
+    Returns:
+        A callable from a PIL image to a uint8 tensor, shape ``(3, image_size, image_size)``; :func:`normalise` scales batches.
+    """
+    from timm.data import create_transform
+
+    return create_transform(image_size, crop_pct=1.0, crop_mode="squash", normalize=False, **backbone_normalisation(backbone))
+
+
 def evaluation_transform(backbone: str, image_size: int) -> Callable[[Image.Image], Any]:
     """The one evaluation transform: whole frame to ``image_size``, scaled by the backbone's own mean and deviation.
 
@@ -81,9 +96,8 @@ def evaluation_transform(backbone: str, image_size: int) -> Callable[[Image.Imag
     Returns:
         A callable from a PIL image to a float tensor, shape ``(3, image_size, image_size)``.
     """
-    from timm.data import create_transform
-
-    return create_transform(image_size, crop_pct=1.0, crop_mode="squash", **backbone_normalisation(backbone))
+    pixels = evaluation_pixels(backbone, image_size)
+    return lambda image: normalise(pixels(image)[None], backbone)[0]  # (3, S, S) -> (1, 3, S, S) -> (3, S, S)
 
 
 def prepare_image(file: Path | IO[bytes], backbone: str, image_size: int) -> Any:
@@ -113,7 +127,7 @@ def training_transform(backbone: str, image_size: int) -> Callable[[Image.Image]
 
     Returns:
         A callable from a PIL image to a uint8 tensor, shape ``(3, image_size, image_size)``; :func:`normalise` then scales whole
-        batches to what :func:`evaluation_transform` yields, in a fraction of the time it takes image by image.
+        batches, in a fraction of the time it takes image by image.
     """
     from timm.data import create_transform
     from torchvision.transforms import Compose

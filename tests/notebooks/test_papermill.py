@@ -78,6 +78,14 @@ def test_refresh_twice_leaves_no_difference_and_no_live_widget(tmp_path):
     assert b'"alt": "Two presets."' in first
 
 
+def test_a_progress_bar_leaves_nothing_in_the_committed_file(tmp_path):
+    bar = "from rich.progress import track\n_ = [i for i in track(range(3))]"
+    lesson = Lesson(mini_lesson(tmp_path, extra=bar))
+    refresh(lesson)
+    assert breaches(Lesson(lesson.path)) == []
+    assert b"Output()" not in lesson.path.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("first", "extra"),
     [

@@ -1,0 +1,169 @@
+"""The first lesson: one case, what the model answers, where it looked, and what the answer is worth."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from melanoma_lib.errors import DataError
+from melanoma_lib.evaluation.canvas import BLUE, GREY, VERMILLION, DescribedFigure, describe, kit_figure
+from melanoma_lib.runs import Run
+
+WORDS = {0: "not melanoma", 1: "melanoma"}
+MIN_GRID = 7  # cells a side below which a heatmap only says "somewhere here"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a run answers to one case.
+
+    Attributes:
+        image_id: of the case.
+        target: 1 where the case is a melanoma, 0 where it is not.
+        probability: sigmoid of the logit; not a risk where the loss is focal.
+        risk: calibrated on validation, in [0, 1].
+        threshold: of the run's stored operating point, on ``probability``.
+    """
+
+    image_id: str
+    target: int
+    probability: float
+    risk: float
+    threshold: float
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the operating point calls the case suspicious; a probability equal to the threshold does."""
+        return self.probability >= self.threshold
+
+    def __str__(self) -> str:
+        """The answer in words."""
+        decision = "suspicious, to be looked at again" if self.flagged else "not suspicious"
+        sign = ">=" if self.flagged else "<"
+        return (
+            f"case      {self.image_id}\n"
+            f"risk      {self.risk:.0%} (calibrated on validation cases)\n"
+            f"decision  {decision}: output {self.probability:.2f} {sign} threshold {self.threshold:.2f}\n"
+            f"truth     {WORDS[self.target]}\n"
+            "Educational, not for diagnosis."
+        )
+
+
+def tested_cases(run: Run) -> pd.DataFrame:
+    """The cases that a run was tested on, which it never saw in training, with its answers.
+
+    Args:
+        run: a finished run whose images are still there.
+
+    Returns:
+        The case table of the test split, in the run's order, with ``probability`` and ``risk``.
+
+    Raises:
+        DataError: if the source no longer holds those cases.
+    """
+    from melanoma_lib.data.datamodule import cases_for
+
+    predictions = run.predictions("test")[["image_id", "probability", "risk"]]
+    cases = predictions.merge(cases_for(run.settings), on="image_id", how="left", validate="one_to_one")
+    if lost := int(cases["image_path"].isna().sum()):
+        raise DataError(f"{lost} of the {len(cases)} cases that {run.path} was tested on are no longer in its source")
+    return cases
+
+
+def choose_case(cases: pd.DataFrame, wanted: str = "") -> pd.Series:
+    """A case by its ``image_id``; without one the melanoma of median risk: neither the easiest nor the hardest.
+
+    Args:
+        cases: from :func:`tested_cases`.
+        wanted: an image_id, or nothing.
+
+    Raises:
+        DataError: if no case has that image_id.
+    """
+    if wanted:
+        found = cases[cases["image_id"] == wanted]
+        if found.empty:
+            some = ", ".join(cases["image_id"].head(3))
+            raise DataError(f"no tested case has image_id {wanted!r}; there are {len(cases)}, such as {some}")
+        return found.iloc[0]
+    melanomas = cases[cases["target"] == 1].sort_values("risk")
+    return melanomas.iloc[len(melanomas) // 2]
+
+
+def answer(run: Run, case: pd.Series, model=None) -> Answer:
+    """Predict one case from its file: decode, evaluation transform, encoder, model, calibration, stored threshold.
+
+    Args:
+        run: a finished run.
+        case: a row of the case table.
+        model: ``run.model()``, where it is already at hand.
+
+    Raises:
+        CorruptImageError: if the image cannot be read.
+        ForeignThresholdError: if the stored threshold belongs to another model.
+    """
+    from melanoma_lib.inference import predict_logits
+
+    image, metadata = case_tensors(run, case)
+    logit = predict_logits(model or run.model(), [{"image": image, "metadata": metadata}], run.settings.tta)
+    return Answer(
+        case["image_id"],
+        int(case["target"]),
+        float(1 / (1 + np.exp(-logit[0]))),
+        float(run.calibrator.risk(logit)[0]),
+        run.operating_point.threshold,
+    )
+
+
+def case_tensors(run: Run, case: pd.Series) -> tuple:
+    """Image, shape ``(1, 3, S, S)``, and encoded metadata, shape ``(1, M)``, of a case as the run's model takes them."""
+    import torch
+
+    from melanoma_lib.data.images import prepare_image
+
+    settings = run.settings
+    image = prepare_image(case["image_path"], settings.backbone, settings.image_size)[None]  # (3, S, S) -> (1, 3, S, S)
+    return image, torch.from_numpy(run.encoder.transform(case.to_frame().T))
+
+
+def case_heatmap(run: Run, case: pd.Series, model=None) -> DescribedFigure:
+    """Where the model sees melanoma (and where it sees the contrary) in one case: Grad-CAM of a layer fine enough to point.
+
+    Args:
+        run: a finished run with an image branch.
+        case: a row of the case table.
+        model: ``run.model()``, where it is already at hand.
+    """
+    from melanoma_lib.data.images import read_square
+    from melanoma_lib.explain import cam_layers, heatmap_figure, heatmaps
+
+    model = model or run.model()
+    image, metadata = case_tensors(run, case)
+    layers = cam_layers(model)
+    fine = [name for name, layer in layers.items() if layer.stride * MIN_GRID <= run.settings.image_size] or list(layers)[:1]
+    pixels = read_square(case["image_path"], 256)
+    mask = read_square(case["mask_path"], 256)[..., 0] > 127 if isinstance(case["mask_path"], str) else None
+    maps = heatmaps(model, image, metadata, layers=fine[-1:], method="gradcam", size=256)
+    return heatmap_figure(pixels, {f"Grad-CAM, {name}": one[0] for name, one in maps.items()}, mask)
+
+
+def risk_figure(cases: pd.DataFrame, chosen: Answer) -> DescribedFigure:
+    """The chosen case among all tested ones: calibrated risks of melanomas and of other lesions.
+
+    Args:
+        cases: from :func:`tested_cases`.
+        chosen: the answer to mark.
+    """
+    bins = np.linspace(0, 1, 26)
+    with kit_figure(9, 4.2) as figure:
+        axes = figure.subplots()
+        for target, colour in ((0, BLUE), (1, VERMILLION)):
+            risks = cases.loc[cases["target"] == target, "risk"]
+            axes.hist(risks, bins, density=True, color=colour, alpha=0.65, label=f"{WORDS[target]} (n = {len(risks)})")
+        axes.axvline(chosen.risk, color=GREY, linestyle="--", label=f"this case: {chosen.risk:.0%}")
+        axes.set(xlim=(0, 1), xlabel="calibrated risk of melanoma", ylabel="density of test cases")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axes.legend(loc="upper center", frameon=True, framealpha=0.95, edgecolor="white")
+    higher = {target: float((cases.loc[cases["target"] == target, "risk"] >= chosen.risk).mean()) for target in (0, 1)}
+    text = f"Histograms of the risk of tested cases. This case has {chosen.risk:.0%}; {higher[1]:.0%} of the melanomas and "
+    return describe(figure, text + f"{higher[0]:.0%} of the other lesions have at least as much.")
