@@ -15,7 +15,6 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 OPENING = ("You will be able to", "minutes", "Prerequisites", "not for diagnosis")
 SECTIONS = ("Takeaways", "Where next")
 BARE_REPR = re.compile(r"<(?:Figure|Axes|matplotlib|IPython|melanoma_lib)\b|<[\w.]+ object at 0x")
-BROKEN_BLOCK = re.compile(r"<(details|div)\b(?:(?!</\1>).)*?\n[ \t]*\n(?:(?!<\1\b).)*?</\1>", re.DOTALL)
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<])/(?:home|root|Users|tmp|var|opt|mnt|usr|private|content)/[\w.-]|\b[A-Z]:\\\\?\w")
 
 
@@ -29,7 +28,7 @@ def breaches(lesson: Lesson) -> list[str]:
         cells = lesson.notebook.cells
         found = [*_opening(lesson), *_sections(lesson)]
         for number, cell in enumerate(cells):
-            problems = [*_code(cell), *_outputs(cell)] if cell.cell_type == "code" else [*_markdown(cell)]
+            problems = [*_code(cell), *_outputs(cell)] if cell.cell_type == "code" else []
             found += [f"cell {number}: {problem}" for problem in problems]
         return [*found, *_execution(lesson)]
     except LessonError as error:
@@ -39,11 +38,6 @@ def breaches(lesson: Lesson) -> list[str]:
 def digest_text(cell: nbformat.NotebookNode) -> str:
     """What a digest cell printed."""
     return "".join(output.text for output in cell.outputs if output.output_type == "stream" and output.name == "stdout")
-
-
-def _markdown(cell: nbformat.NotebookNode) -> Iterator[str]:
-    if match := BROKEN_BLOCK.search(cell.source):
-        yield f"an empty line inside <{match[1]}>, after which some viewers take the rest for text outside it"
 
 
 def _opening(lesson: Lesson) -> Iterator[str]:

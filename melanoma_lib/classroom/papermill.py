@@ -2,6 +2,7 @@
 
 import copy
 import html
+import logging
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -70,6 +71,7 @@ def run_lesson(lesson: Lesson, out: Path, values: Mapping[str, Scalar], show_pro
     """Execute one lesson with the values of all its parameters; a failing cell or explorer is told in ``status``."""
     import papermill
 
+    logging.getLogger("papermill").setLevel(logging.WARNING)  # it tells where its files lie, each time
     out.mkdir(parents=True, exist_ok=True)
     target, page = out / f"{lesson.name}.ipynb", out / f"{lesson.name}.html"
     started, status = time.perf_counter(), "ok"
@@ -125,7 +127,7 @@ def as_html(notebook: nbformat.NotebookNode, title: str) -> str:
     from nbconvert import HTMLExporter
 
     no_scripts = dict.fromkeys(("require_js_url", "mathjax_url", "jquery_url", "mermaid_js_url"), "")
-    exporter = HTMLExporter(embed_images=True, exclude_input_prompt=True, exclude_output_prompt=True, **no_scripts)
+    exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True, **no_scripts)
     notebook = still(notebook)
     for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
         if "image/png" in output.get("data", {}):  # nbconvert leaves the alternative text out

@@ -20,7 +20,7 @@ DRAWING = """with kit_figure(2, 2) as figure:
 describe(figure, f"A line from 0 to {seed}.")"""
 DIGEST = "print('sum', int(np.arange(10).sum()) + seed)"
 EXERCISE = "def double(x):\n    # solution\n    return 2 * x\n    # end of solution"
-CLOSING = "<details><summary>Hint</summary>add</details>\n\n## Takeaways\n\n- Counting works.\n\n## Where next\n\nOn."
+CLOSING = "<details><summary>Hint</summary>\n\nadd\n\n</details>\n\n## Takeaways\n\n- Counting works.\n\n## Where next\n\nOn."
 
 
 def mini_lesson(folder: Path, **replaced: str) -> Path:

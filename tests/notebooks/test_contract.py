@@ -91,7 +91,6 @@ def test_a_digest_that_prints_nothing_is_no_digest(lesson):
         ({"extra": "\n".join(f"x{i} = 1" for i in range(13))}, "13 lines; at most 12"),
         ({"extra": "%time\ndef helper():\n    return 1"}, "defines a function"),
         ({"closing": "## Takeaways\n\n## Where next"}, "no folded hint"),
-        ({"closing": "<details><summary>Hint</summary>\n\ntext\n</details>"}, "empty line inside <details>"),
         ({"closing": "<details></details>\n\n## Where next"}, "no heading 'Takeaways'"),
     ],
 )

@@ -38,6 +38,7 @@ def test_a_run_leaves_notebook_page_and_summary(lesson, tmp_path):
     (outcome,) = run_lessons([lesson], tmp_path / "out", {}, show_progress=False)
     assert (outcome.status, outcome.digests, outcome.as_committed) == ("ok", ("sum 45\n",), 1)
     page = outcome.page.read_text()
+    assert re.search(r"<details>(?:(?!</details>).)*add", page, re.DOTALL), "a hint stays inside its fold"
     assert 'alt="A line from 0 to 0."' in page
     assert not re.search(r"""(?:src|href)=["'](?:https?:)?//""", page), "an offline page fetches nothing"
     assert "1 of 1 as committed" in (tmp_path / "out" / "summary.md").read_text()

@@ -1,0 +1,171 @@
+/* The page of CaseExplorer: filters, the pages of tiles, and the selected case below its row. */
+
+function badge(melanoma) {
+  const shape = h("span", { "aria-hidden": "true" }, melanoma ? "▲ " : "● ");
+  const [kind, word] = melanoma ? ["mkc-melanoma", "melanoma"] : ["mkc-other", "not melanoma"];
+  return h("span", { className: `mkc-line ${kind}` }, shape, word);
+}
+
+function line(text) {
+  return h("span", { className: "mkc-line", title: text }, text);
+}
+
+/** Pictures come as bytes; a set of them lives until the next set is drawn. */
+function pictureSet() {
+  let urls = [];
+  const release = () => {
+    urls.forEach((url) => URL.revokeObjectURL(url));
+    urls = [];
+  };
+  const draw = ({ picture, problem, image_id }) => {
+    if (!picture) return h("span", { className: "mkc-picture" }, h("span", { className: "mkc-absent", title: problem }, problem));
+    urls.push(URL.createObjectURL(new Blob([picture], { type: "image/jpeg" })));
+    return h("span", { className: "mkc-picture" }, h("img", { src: urls.at(-1), alt: `dermoscopy image ${image_id}` }));
+  };
+  return { draw, release };
+}
+
+/** One control per field; `show` makes it follow filters that a cell has set. */
+function choiceControl({ field, options }, change) {
+  const texts = [["", "any"], ...options.map(({ text }, index) => [String(index), text])];
+  const name = field === "target" ? "label" : field;
+  const { element, select } = chooser(name, texts, "", (key) => change(field, key === "" ? undefined : options[key].value));
+  const show = (wanted) => { select.value = String(options.findIndex(({ value }) => value === wanted)).replace("-1", ""); };
+  return { element, field, show };
+}
+
+function ageControl({ field, low, high, missing }, change) {
+  const bound = (label, placeholder) =>
+    h("input", { type: "number", min: 0, max: 120, step: 1, placeholder, "aria-label": label, onChange: send });
+  const from = bound("age from, years", low);
+  const to = bound("age to, years", high);
+  const gap = h("input", { type: "checkbox", "aria-label": "age missing", onChange: send });
+  const number = (input) => (input.value === "" ? null : Number(input.value));
+  function send() {
+    const reversed = from.value !== "" && to.value !== "" && Number(from.value) > Number(to.value);
+    to.setCustomValidity(reversed ? `The range ends before it starts: choose ${from.value} or more.` : "");
+    from.disabled = to.disabled = gap.checked;
+    if (gap.checked) change(field, "missing");
+    else if (from.reportValidity() && to.reportValidity()) {
+      change(field, from.value === "" && to.value === "" ? undefined : [number(from), number(to)]);
+    }
+  }
+  const show = (wanted) => {
+    gap.checked = from.disabled = to.disabled = wanted === "missing";
+    [from.value, to.value] = Array.isArray(wanted) ? wanted.map((year) => year ?? "") : ["", ""];
+    to.setCustomValidity("");
+  };
+  const parts = [from, "to", to];
+  if (missing) parts.push(h("label", {}, gap, ` missing (${missing.toLocaleString("en")})`));
+  const range = h("span", { className: "mk-row", style: { gap: "6px" } }, ...parts);
+  const element = h("div", { className: "mk-field", role: "group", "aria-label": "age" }, h("span", {}, "age (years)"), range);
+  return { element, field, show };
+}
+
+function filterBar(model) {
+  const send = (filters) => {
+    model.set("filters", filters);
+    model.save_changes();
+  };
+  const change = (field, wanted) => {
+    const { [field]: _, ...others } = model.get("filters");
+    send(wanted === undefined ? others : { ...others, [field]: wanted });
+  };
+  const controls = model.get("choices").map((choice) => (choice.options ? choiceControl : ageControl)(choice, change));
+  const show = () => controls.forEach((control) => control.show(model.get("filters")[control.field]));
+  const clear = h("button", { type: "button", onClick: () => { send({}); show(); } }, "Clear filters"); // also what was not sent
+  const element = h("div", { className: "mk-row mkc-filters", role: "group", "aria-label": "filters" },
+    ...controls.map((control) => control.element), clear);
+  return { element, show, change };
+}
+
+function pager(model) {
+  const turn = (page) => {
+    if (!(page >= 1 && page <= model.get("view").pages)) return show();
+    model.set("page", page);
+    model.save_changes();
+  };
+  const button = (text, step) => h("button", { type: "button", onClick: () => turn(model.get("page") + step) }, text);
+  const [previous, next] = [button("◀ Previous", -1), button("Next ▶", 1)];
+  const number = h("input", { type: "number", min: 1, step: 1, "aria-label": "page number" });
+  number.addEventListener("change", () => turn(Math.round(number.valueAsNumber)));
+  const total = h("span");
+  const chosen = h("span", { role: "status" });
+  function show() {
+    const { page, pages } = model.get("view");
+    number.value = page;
+    number.max = pages;
+    chosen.textContent = model.get("selected") && `selected: ${model.get("selected")}`;
+    total.textContent = `of ${pages.toLocaleString("en")}`;
+    previous.setAttribute("aria-disabled", page <= 1); // stays in the tab order, unlike a disabled button
+    next.setAttribute("aria-disabled", page >= pages);
+  }
+  const element = h("div", { className: "mk-row mkc-pager" },
+    previous, h("label", { className: "mk-field" }, "page", number, total), next, chosen);
+  return { element, show };
+}
+
+function nothing(model, change) {
+  const wider = model.get("view").wider;
+  const advice = `No case matches. ${wider.length ? "Widen a filter:" : "Widen more than one filter, or clear them."}`;
+  const drop = ([field, count]) => h("button", { type: "button", onClick: () => change(field) },
+    `any ${field === "target" ? "label" : field} (${count.toLocaleString("en")} ${count === 1 ? "case" : "cases"})`);
+  return h("div", { className: "mkc-empty" }, advice, h("div", { className: "mk-row" }, ...wider.map(drop)));
+}
+
+function render({ model, el }) {
+  const [small, large] = [pictureSet(), pictureSet()];
+  const bar = filterBar(model);
+  const pages = pager(model);
+  const summary = h("p", { className: "mkc-summary", role: "status" });
+  const detail = h("div", { className: "mkc-detail", role: "region", "aria-label": "selected case" });
+  const grid = h("div", { className: "mkc-grid" });
+  grid.style.setProperty("--mkc-side", `${model.get("thumbnail")}px`);
+  let tiles = new Map();
+
+  const select = (image_id) => {
+    model.set("selected", image_id);
+    model.save_changes();
+  };
+  const close = () => {
+    tiles.get(model.get("selected"))?.focus();
+    select("");
+  };
+  grid.addEventListener("keydown", (event) => event.key === "Escape" && close());
+
+  const drawTile = (tile) => {
+    const toggle = () => select(model.get("selected") === tile.image_id ? "" : tile.image_id);
+    return h("button", { type: "button", className: "mkc-tile", dataset: { image: tile.image_id }, onClick: toggle },
+      small.draw(tile), badge(tile.melanoma), line(tile.person), line(tile.site), line(tile.diagnosis));
+  };
+
+  const drawSelection = () => {
+    large.release();
+    const state = model.get("detail");
+    pages.show();
+    tiles.forEach((tile, image_id) => tile.setAttribute("aria-pressed", image_id === model.get("selected")));
+    const tile = tiles.get(state.image_id);
+    if (!tile) return detail.remove();
+    const facts = Object.entries(state.facts).map(([name, value]) =>
+      h("div", { role: "listitem" }, h("span", { className: "mkc-name" }, name.replaceAll("_", " ")), value));
+    detail.replaceChildren(large.draw(state), h("div", { className: "mkc-facts" },
+      h("div", { className: "mk-row" }, badge(state.melanoma), h("button", { type: "button", onClick: close }, "Close")),
+      h("div", { className: "mkc-fact-list", role: "list" }, ...facts)));
+    return tile.after(detail); // the grid packs densely: the rest of the tile's row closes up before it
+  };
+  const drawPage = () => {
+    small.release();
+    const view = model.get("view");
+    const [matches, ...rest] = view.text.split(" · ");
+    summary.replaceChildren(h("strong", {}, matches), ["", ...rest].join(" · "));
+    tiles = new Map(view.tiles.map((tile) => [tile.image_id, drawTile(tile)]));
+    grid.replaceChildren(...(tiles.size ? tiles.values() : [nothing(model, bar.change)]));
+    drawSelection();
+  };
+
+  const stop = frame(model, el, "Case explorer", bar.element, summary, pages.element, grid);
+  const forget = watch(model, { filters: bar.show, view: drawPage, detail: drawSelection, selected: drawSelection });
+  return () => [stop, forget, small.release, large.release].forEach((end) => end());
+}
+
+export default { render };

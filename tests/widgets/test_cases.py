@@ -1,0 +1,421 @@
+import io
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import ExifTags, Image, ImageOps
+from scipy.stats import binomtest
+
+import melanoma_lib.widgets
+from melanoma_lib.data.schema import SEXES, SITES, validate_cases
+from melanoma_lib.errors import DataError
+from melanoma_lib.widgets import cases as module
+from melanoma_lib.widgets.cases import (
+    CaseExplorer,
+    choices_of,
+    contact_sheet,
+    facts_of,
+    filter_cases,
+    note_files,
+    page_of,
+    summary_of,
+    thumbnail,
+)
+from tests.data.builders import case_table
+
+DIAGNOSES = ("nevus", "unknown", "atypical melanocytic proliferation")
+
+
+def random_cases(seed: int, n: int = 60) -> pd.DataFrame:
+    """A valid table with gaps everywhere the schema allows them."""
+    rng = np.random.default_rng(seed)
+
+    def some(values, gap=0.2):
+        return np.where(rng.random(n) < gap, None, rng.choice(values, n))
+
+    target = rng.integers(0, 2, n)
+    table = case_table(
+        target,
+        patients=some([f"p{i}" for i in range(n // 3)]),
+        age_approx=np.where(rng.random(n) < 0.2, np.nan, rng.integers(0, 19, n) * 5.0),
+        sex=some(SEXES),
+        anatom_site_general_challenge=some(SITES[:3]),
+        diagnosis=np.where(target == 1, "melanoma", rng.choice(DIAGNOSES, n)),
+        acquisition=some(["A", "B"]),
+        split=rng.choice(["train", "val", "test"], n),
+    )
+    shuffled = validate_cases(table).sample(frac=1, random_state=seed)  # labels that are no positions
+    return shuffled.set_index(np.arange(n) * 7 + 3)
+
+
+@pytest.fixture
+def pictured(tmp_path) -> pd.DataFrame:
+    """30 cases in random order with images of several shapes; the second is corrupt, the third absent."""
+    table = random_cases(1, 30)
+    paths = [tmp_path / f"{name}.jpg" for name in table["image_id"]]
+    for row, path in enumerate(paths):
+        Image.new("RGB", [(60, 40), (40, 60), (300, 20)][row % 3], (20 + 5 * row, 90, 160)).save(path)
+    paths[1].write_bytes(paths[1].read_bytes()[:200])
+    paths[2].unlink()
+    return table.assign(image_path=[str(path) for path in paths])
+
+
+def opened(picture: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(picture))
+
+
+# --- filtering ---------------------------------------------------------------------------------------------------------------
+
+COLUMN = {
+    "target": "target", "sex": "sex", "site": "anatom_site_general_challenge", "diagnosis": "diagnosis",
+    "acquisition": "acquisition", "split": "split",
+}  # fmt: skip
+AGES = st.one_of(st.none(), st.integers(0, 100))
+FILTERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "target": st.sampled_from([0, 1]),
+        "sex": st.sampled_from([*SEXES, "missing"]),
+        "site": st.sampled_from([*SITES, "missing"]),
+        "diagnosis": st.sampled_from(["nevus", "melanoma", "missing"]),
+        "acquisition": st.sampled_from(["A", "B", "missing"]),
+        "split": st.sampled_from(["train", "test", "missing"]),
+        "age": st.one_of(
+            st.just("missing"), st.tuples(AGES, AGES).filter(lambda pair: None in pair or pair[0] <= pair[1])
+        ),
+    },
+)  # fmt: skip
+
+
+@given(seed=st.integers(0, 20), filters=FILTERS)
+def test_filters_agree_with_a_look_at_every_row(seed, filters):
+    cases = random_cases(seed)
+
+    def fits(row):
+        for name, wanted in filters.items():
+            value = row["age_approx"] if name == "age" else row[COLUMN[name]]
+            if wanted == "missing" or pd.isna(value):
+                if not (wanted == "missing" and pd.isna(value)):
+                    return False
+            elif name == "age":
+                if (wanted[0] is not None and value < wanted[0]) or (wanted[1] is not None and value > wanted[1]):
+                    return False
+            elif value != wanted:
+                return False
+        return True
+
+    expected = [position for position, row in enumerate(cases.to_dict("records")) if fits(row)]
+    assert filter_cases(cases, **filters).tolist() == expected
+
+
+def test_the_schemas_words_are_known_even_where_no_case_has_them():
+    assert filter_cases(case_table([0, 0]), sex="male").size == 0
+    assert filter_cases(case_table([0, 0]), target=1).size == 0
+
+
+@pytest.mark.parametrize(
+    ("filters", "said"),
+    [
+        ({"localization": "torso"}, "'localization' is not known; this table offers ['target', 'sex', 'age', 'site'"),
+        ({"split": "train"}, "'split' is not known"),
+        ({"sex": "Male"}, "sex 'Male' is not known; expected one of ['female', 'male', 'missing']"),
+        ({"sex": None}, "'missing'"),
+        ({"target": 2}, "expected one of [1, 0, 'missing']"),
+        ({"diagnosis": "naevus"}, "expected one of ['melanoma', 'nevus', 'missing']"),
+        ({"age": (60, 40)}, "age (60, 40) is no range; expected (from, to) in years"),
+        ({"age": 50}, "no range"),
+        ({"age": (1, 2, 3)}, "no range"),
+        ({"age": (math.nan, 60)}, "no range"),
+        ({"age": "old"}, "no range"),
+    ],
+)
+def test_what_cannot_be_filtered_is_named(filters, said):
+    with pytest.raises(ValueError) as error:
+        filter_cases(case_table([0, 1]), **filters)
+    assert said in str(error.value)
+
+
+# --- pages and numbers -------------------------------------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 5), size=st.integers(1, 70), target=st.sampled_from([0, 1]))
+def test_pages_show_every_match_once_and_in_order(seed, size, target):
+    cases = random_cases(seed)
+    rows = filter_cases(cases, target=target)
+    pages = [page_of(cases, rows, page, size) for page in range(1, page_of(cases, rows, 1, size)["pages"] + 1)]
+    assert [tile["image_id"] for page in pages for tile in page["tiles"]] == cases["image_id"].iloc[rows].tolist()
+    assert all(0 < len(page["tiles"]) <= size for page in pages)
+    assert page_of(cases, rows, 0, size) == pages[0]
+    assert page_of(cases, rows, 999, size) == pages[-1]
+
+
+def test_a_page_without_matches_is_empty():
+    cases = case_table([0])
+    assert page_of(cases, filter_cases(cases, target=1)) == {"page": 1, "pages": 1, "rows": [], "tiles": []}
+
+
+def test_tiles_say_what_is_missing():
+    cases = validate_cases(case_table([1, 0, 0], age_approx=[55, None, None], sex=[None, "male", None]))
+    cases.loc[2, "anatom_site_general_challenge"] = None
+    tiles = page_of(cases, filter_cases(cases))["tiles"]
+    assert [tile["person"] for tile in tiles] == ["55 y, sex missing", "age missing, male", "age and sex missing"]
+    assert [tile["site"] for tile in tiles] == ["torso", "torso", "site missing"]
+    assert [tile["melanoma"] for tile in tiles] == [True, False, False]
+
+
+@given(seed=st.integers(0, 30), filters=FILTERS)
+def test_numbers_agree_with_counting(seed, filters):
+    cases = random_cases(seed)
+    rows = filter_cases(cases, **filters)
+    matching = [cases.to_dict("records")[row] for row in rows]
+    summary = summary_of(cases, rows)
+    assert summary["matches"] == len(matching)
+    assert summary["melanomas"] == sum(case["target"] for case in matching)
+    assert summary["patients"] == len({case["patient_id"] for case in matching if isinstance(case["patient_id"], str)})
+    assert summary["lesions"] is None  # this table records none
+
+
+def test_interval_counts_patients_not_images():
+    alone = case_table([1, 1, 0, 0, 0, 0, 0], patients=list("abcdefg"))
+    share = summary_of(alone, filter_cases(alone))["share"]
+    expected = binomtest(2, 7).proportion_ci(method="wilson")
+    assert (share.value, share.low, share.high) == pytest.approx((2 / 7, expected.low, expected.high))
+    twice = case_table([1, 1, 0, 0, 0, 0, 0] * 2, patients=list("abcdefg") * 2)
+    again = summary_of(twice, filter_cases(twice))["share"]
+    assert (again.low, again.high) == pytest.approx((share.low, share.high))  # more images of the same people prove nothing
+
+
+def test_summary_in_words():
+    cases = case_table([1, 0, 0, 0], patients=list("aabc"))
+    low, high = binomtest(1, 4).proportion_ci(method="wilson")
+    text = summary_of(cases, filter_cases(cases))["text"]
+    assert text.startswith("4 of 4 cases match · 1 melanoma = 25.0% (95% interval ")
+    assert text.endswith(" · 3 patients · lesions not recorded")
+    assert f"{low:.1%} to {high:.1%}" not in text  # four images are no four people
+    chosen = summary_of(cases, filter_cases(cases, target=1), by_label=True)["text"]
+    assert chosen == "1 of 4 cases match · 1 melanoma · 1 patient · lesions not recorded"
+    assert summary_of(cases, np.array([], dtype=int))["text"] == "0 of 4 cases match · 0 patients · lesions not recorded"
+
+
+def test_choices_count_every_case_of_a_field_once():
+    cases = random_cases(3)
+    choices = {choice["field"]: choice for choice in choices_of(cases)}
+    for field, column in COLUMN.items():
+        counts = {option["value"]: len(filter_cases(cases, **{field: option["value"]})) for option in choices[field]["options"]}
+        assert sum(counts.values()) == len(cases)
+        assert counts.get("missing", 0) == cases[column].isna().sum()
+        assert all(f"({counts[option['value']]:,})" in option["text"] for option in choices[field]["options"])
+    assert choices["age"] == {
+        "field": "age", "low": cases["age_approx"].min(), "high": cases["age_approx"].max(),
+        "missing": cases["age_approx"].isna().sum(),
+    }  # fmt: skip
+
+
+def test_a_field_in_which_all_cases_agree_is_no_choice():
+    assert [choice["field"] for choice in choices_of(case_table([0, 1]))] == ["target", "diagnosis"]
+
+
+def test_facts_are_complete_and_tell_no_folder():
+    cases = validate_cases(case_table([1])).assign(mask_path="/home/someone/masks/m.png", true_risk=0.25)
+    facts = facts_of(cases, 0)
+    assert list(facts) == list(cases.columns)
+    assert facts["image_path"] == "image_0.jpg" and facts["mask_path"] == "m.png"
+    assert facts["age_approx"] == "50" and facts["true_risk"] == "0.25" and facts["lesion_id"] == "missing"
+
+
+# --- pictures ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((60, 40), (30, 20)), ((40, 60), (20, 30)), ((600, 1), (30, 1)), ((9, 9), (30, 30))]
+)
+def test_thumbnails_keep_the_shape(tmp_path, size, expected):
+    path = tmp_path / "x.png"
+    Image.new("RGB", size, (200, 30, 60)).save(path)
+    picture = opened(thumbnail(path, 30))
+    assert picture.size == expected
+    assert np.abs(np.asarray(picture).astype(int) - (200, 30, 60)).max() <= 4
+
+
+def test_thumbnails_stand_upright_as_pillow_has_them(tmp_path):
+    ramp = np.zeros((80, 160, 3), dtype=np.uint8)
+    ramp[..., 0] = np.linspace(0, 255, 160).astype(np.uint8)
+    ramp[:40, :, 2] = 255
+    for orientation in range(1, 9):
+        path = tmp_path / f"{orientation}.jpg"
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+        Image.fromarray(ramp).save(path, exif=exif, quality=95)
+        got = opened(thumbnail(path, 40))
+        expected = ImageOps.exif_transpose(Image.open(path)).resize(got.size)
+        assert got.size == ((40, 20) if orientation < 5 else (20, 40))
+        assert np.abs(np.asarray(got).astype(int) - np.asarray(expected)).mean() < 8
+
+
+def test_another_file_of_the_same_name_is_not_shown_from_memory(pictured):
+    explorer = CaseExplorer(pictured)
+    before = explorer.view["tiles"][0]["picture"]
+    Image.new("RGB", (33, 44), (1, 2, 3)).save(pictured["image_path"].iloc[0])
+    explorer.filters = {"age": (0, 120)}
+    explorer.filters = {}
+    after = explorer.view["tiles"][0]["picture"]
+    assert opened(before).size != opened(after).size == (96, 128)
+
+
+def test_only_the_page_in_view_is_decoded(pictured):
+    thumbnail.cache_clear()
+    explorer = CaseExplorer(pictured, page_size=4)
+    assert thumbnail.cache_info().misses == 3  # of the four, one is absent
+    explorer.page = 2
+    assert thumbnail.cache_info().misses == 7
+    explorer.page = 1
+    assert thumbnail.cache_info().misses == 8  # only the corrupt file is tried again
+
+
+# --- the explorer ------------------------------------------------------------------------------------------------------------
+
+
+def shown(explorer: CaseExplorer) -> list[str]:
+    return [tile["image_id"] for tile in explorer.view["tiles"]]
+
+
+def test_filters_and_pages_reach_the_view(pictured):
+    explorer = CaseExplorer(pictured, page_size=4)
+    assert shown(explorer) == pictured["image_id"].iloc[:4].tolist()
+    explorer.page = 3
+    explorer.filters = {"target": 0}
+    rows = filter_cases(pictured, target=0)
+    assert explorer.page == 1
+    assert shown(explorer) == pictured["image_id"].iloc[rows[:4]].tolist()
+    assert explorer.view["text"] == summary_of(pictured, rows, by_label=True)["text"]
+    assert "%" not in explorer.view["text"]  # a share of melanoma among cases chosen by it
+    explorer.page = 999
+    assert explorer.page == explorer.view["pages"] == math.ceil(len(rows) / 4)
+    assert shown(explorer)[-1] == pictured["image_id"].iloc[rows[-1]]
+    explorer.filters = {}
+    assert shown(explorer) == pictured["image_id"].iloc[:4].tolist()
+
+
+def test_absent_and_corrupt_files_get_tiles_of_their_own(pictured, tmp_path):
+    explorer = CaseExplorer(pictured)
+    good, corrupt, absent = explorer.view["tiles"][:3]
+    assert opened(good["picture"]).format == "JPEG" and good["problem"] == ""
+    assert absent["picture"] is None and absent["problem"] == "image not downloaded"
+    assert corrupt["picture"] is None and corrupt["problem"].startswith(f"cannot be read: {corrupt['image_id']}.jpg: expected")
+    assert str(tmp_path) not in corrupt["problem"]
+    Image.new("RGB", (30, 20)).save(pictured["image_path"].iloc[1])  # mended: seen on the next look
+    explorer.filters = {"image": "downloaded"}
+    assert explorer.view["tiles"][1]["image_id"] == corrupt["image_id"] and explorer.view["tiles"][1]["picture"]
+    assert len(note_files(pictured).query("image_file == 'not downloaded'")) == 1
+
+
+def test_selecting_shows_the_case_and_turns_to_its_page(pictured):
+    explorer = CaseExplorer(pictured, page_size=4)
+    wanted = pictured["image_id"].iloc[17]
+    explorer.selected = wanted
+    assert explorer.page == 5 and wanted in shown(explorer)
+    assert explorer.detail["image_id"] == explorer.detail["facts"]["image_id"] == wanted
+    assert explorer.detail["melanoma"] == bool(pictured["target"].iloc[17])
+    assert max(opened(explorer.detail["picture"]).size) == module.LARGE
+    explorer.selected = ""
+    assert explorer.detail == {}
+    assert explorer.page == 5
+
+
+def test_a_failed_answer_is_shown_and_raised(pictured):
+    explorer = CaseExplorer(pictured, page_size=4)
+    with pytest.raises(ValueError, match="sex 'both' is not known"):
+        explorer.filters = {"sex": "both"}
+    assert "sex 'both'" in explorer.problem
+    explorer.filters = {"sex": "male"}
+    assert explorer.problem == ""
+    with pytest.raises(ValueError, match="'nobody'; expected one of the table's, such as"):
+        explorer.selected = "nobody"
+
+
+def test_no_match_says_which_filter_to_widen(pictured):
+    explorer = CaseExplorer(pictured)
+    explorer.filters = {"target": 1, "diagnosis": "nevus", "age": [0, 120]}
+    assert explorer.view["tiles"] == []
+    without = {
+        "target": len(filter_cases(pictured, diagnosis="nevus", age=(0, 120))),
+        "diagnosis": len(filter_cases(pictured, target=1, age=(0, 120))),
+    }
+    assert dict(map(tuple, explorer.view["wider"])) == without  # any age would not help
+    counts = [count for _, count in explorer.view["wider"]]
+    assert counts == sorted(counts, reverse=True)
+
+
+def test_what_is_no_case_table_is_refused():
+    with pytest.raises(DataError, match="no column \\['diagnosis'\\]"):
+        CaseExplorer(case_table([0]).drop(columns="diagnosis"))
+    with pytest.raises(DataError, match="0 rows"):
+        CaseExplorer(case_table([0]).iloc[:0])
+    with pytest.raises(ValueError, match="page_size"):
+        CaseExplorer(case_table([0]), page_size=0)
+
+
+def test_the_table_given_is_left_alone(pictured):
+    before = pictured.copy()
+    CaseExplorer(pictured).filters = {"target": 1}
+    pd.testing.assert_frame_equal(pictured, before)
+
+
+# --- without a live page -----------------------------------------------------------------------------------------------------
+
+
+def test_presets_are_a_described_picture(pictured):
+    data, metadata = CaseExplorer(pictured)._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in data
+    text = metadata["image/png"]["alt"]
+    n = int(pictured["target"].sum())
+    assert f"Melanoma: {n} of 30 cases; Not melanoma: {30 - n} of 30 cases" in text
+    assert f"Age missing: {pictured['age_approx'].isna().sum()} of 30 cases" in text
+
+
+def test_contact_sheet_shows_downloaded_images_first_and_admits_an_empty_row(pictured):
+    sheet = contact_sheet(pictured, {"All": {}, "None": {"target": 1, "diagnosis": "nevus"}}, columns=29)
+    assert len([axes for axes in sheet.axes if axes.images]) == 28  # 30 less the corrupt and the absent one
+    assert len(sheet.axes) == 29
+    assert "None: 0 of 30 cases, no image to show" in sheet.alt_text
+    with pytest.raises(ValueError, match="at least one"):
+        contact_sheet(pictured, {})
+
+
+def test_contact_sheet_draws_images_upright(tmp_path):
+    path = tmp_path / "x.png"
+    Image.fromarray(np.repeat(np.uint8([[[250, 250, 250]], [[0, 0, 0]]]), [30, 10], axis=0).repeat(40, axis=1)).save(path)
+    sheet = contact_sheet(case_table([0], image_path=[str(path)]), {"All": {}}, columns=1)
+    pixels = np.asarray(sheet.axes[0].images[0].get_array())
+    assert pixels[2].mean() > 200 > 50 > pixels[-2].mean()
+    bottom, top = sheet.axes[0].get_ylim()
+    assert bottom > top  # first row of pixels on top
+
+
+def test_explorers_are_exported_on_demand():
+    assert melanoma_lib.widgets.CaseExplorer is CaseExplorer
+    with pytest.raises(AttributeError, match="it offers CaseExplorer"):
+        _ = melanoma_lib.widgets.CasesExplorer
+
+
+# --- real data ---------------------------------------------------------------------------------------------------------------
+
+
+def test_isic2020_agrees_with_its_own_file(shared_data):
+    from melanoma_lib.data import load_cases
+
+    raw = pd.read_csv(shared_data / "isic2020" / "train.csv")
+    cases = load_cases("isic2020", shared_data / "isic2020", missing_images="keep")
+    men = raw[(raw["sex"] == "male") & raw["age_approx"].between(40, 60) & (raw["anatom_site_general_challenge"] == "torso")]
+    rows = filter_cases(cases, sex="male", age=(40, 60), site="torso")
+    assert cases["image_id"].iloc[rows].tolist() == men["image_name"].tolist()
+    summary = summary_of(cases, rows)
+    assert summary["melanomas"] == men["target"].sum() and summary["patients"] == men["patient_id"].nunique()
+    assert len(filter_cases(cases, age="missing")) == raw["age_approx"].isna().sum()
+    explorer = CaseExplorer(cases)
+    explorer.filters = {"image": "downloaded"}
+    assert explorer.view["text"].startswith("1,135 of 33,126 cases match · 20 melanoma")
+    assert all(tile["picture"] for tile in explorer.view["tiles"])
