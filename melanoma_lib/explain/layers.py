@@ -1,0 +1,148 @@
+"""Which layers of a backbone give a heatmap: their names, how coarse they are, how far each of their points sees."""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from melanoma_lib.explain.reach import ReceptiveFields
+from melanoma_lib.model import MelanomaNet
+
+
+@dataclass(frozen=True)
+class CamLayer:
+    """A layer of the image branch whose output is a grid of points, each described by its channels.
+
+    Attributes:
+        name: of the module within ``model.image_branch``.
+        module: the module itself.
+        stride: pixels of the image between two neighbouring points.
+        channels: values a point has.
+        receptive_field: side in pixels of the square of the image that convolutions and pooling let a point see; it may exceed
+            the image, and gates fed by all of it (squeeze-and-excitation) are not counted. None where it is not computable, as
+            behind attention, which sees everything.
+        layout: of the module's output: NCHW, NHWC, or NLC for the tokens of a transformer.
+        prefix: tokens that precede those of the image, such as the class token; 0 except for NLC.
+    """
+
+    name: str
+    module: nn.Module
+    stride: int
+    channels: int
+    receptive_field: int | None
+    layout: str
+    prefix: int
+
+    @property
+    def channel_axis(self) -> int:
+        """Axis of the channels in what the module puts out."""
+        return 1 if self.layout == "NCHW" else -1
+
+    def as_maps(self, output: Tensor, image_size: tuple[int, int]) -> Tensor:
+        """What the module put out for images of this height and width as one map per channel, shape ``(B, channels, h, w)``."""
+        if self.layout == "NCHW":
+            return output
+        if self.layout == "NLC":
+            height, width = image_size
+            tokens = output[:, self.prefix :]  # (B, prefix + h * w, C) -> (B, h * w, C)
+            rows = round(math.sqrt(tokens.shape[1] * height / width))
+            output = tokens.unflatten(1, (rows, -1))  # -> (B, h, w, C)
+        return output.movedim(-1, 1)  # (B, h, w, C) -> (B, C, h, w)
+
+
+def cam_layers(model: MelanomaNet) -> dict[str, CamLayer]:
+    """Layers that :func:`~melanoma_lib.explain.heatmaps` can draw, early to late.
+
+    They are the ends of the stages as timm's ``feature_info`` lists them (the blocks, for a vision transformer), and the map that
+    the pooling averages where this is yet another one (``bn2`` of an EfficientNet). Of a transformer that answers from its class
+    token the last block stands with its first norm: past its attention, the image's own tokens no longer reach the logit.
+
+    Args:
+        model: with an image branch of any timm backbone.
+
+    Returns:
+        Description by name, in the order in which the image passes.
+
+    Raises:
+        ValueError: if the model has no image branch, or none of the layers puts out a grid in the order of the image.
+    """
+    if model.image_branch is None:
+        raise ValueError(
+            "heatmaps need an image branch, but this model looks at metadata only; train one with modalities "
+            "image+metadata or image"
+        )
+    described = _describe(model.backbone)
+    if not described:
+        raise ValueError(
+            f"backbone {model.backbone!r} has no layer whose points lie in the order of the image, so there is nothing to draw; "
+            "convolutional networks, ConvNeXt, Swin and plain vision transformers have"
+        )
+    return {name: CamLayer(name, model.image_branch.get_submodule(name), **facts) for name, facts in described.items()}
+
+
+@cache
+def _describe(backbone: str) -> dict[str, dict]:
+    """Facts of each usable layer, from sending an image through a twin of the backbone that has shapes but no numbers."""
+    import timm
+
+    outputs: dict[str, object] = {}
+    with torch.device("meta"), torch.no_grad():
+        twin = timm.create_model(backbone, pretrained=False, num_classes=0).eval()
+        for name, module in twin.named_modules():
+            module.register_forward_hook(lambda _module, _inputs, output, name=name: outputs.update({name: output}))
+        _, *size = twin.pretrained_cfg.get("input_size") or (3, 224, 224)
+        with ReceptiveFields() as fields:
+            pooled = twin.forward_features(fields.start(torch.empty(1, 3, *size)))
+    stages = getattr(twin, "feature_info", [])
+    from_token = getattr(twin, "global_pool", None) == "token"
+    found: dict[str, dict] = {}
+    for stage in stages:
+        name = stage["module"]
+        facts = _facts(outputs.get(name), stage["num_chs"], stage["reduction"], size)
+        if facts and facts["prefix"] and from_token and stage is stages[-1]:
+            name = f"{name}.norm1"
+        if facts and name in outputs and not hasattr(twin, "reroll"):  # Hiera orders its tokens by windows
+            found[name] = facts
+    if isinstance(pooled, Tensor) and not (from_token and pooled.ndim == 3):
+        found |= _pooled_map(pooled, outputs, found, twin.num_features, size)
+    return found
+
+
+def _pooled_map(pooled: Tensor, outputs: dict, found: dict[str, dict], channels: int, image_size: list[int]) -> dict[str, dict]:
+    """The map that the pooling averages, by the module that puts it out, unless it is found already or lies on another grid."""
+    name = next((name for name, output in reversed(outputs.items()) if output is pooled), None)  # the outermost such module
+    if name is None or any(outputs[other] is pooled for other in found):
+        return {}
+    facts = None
+    if found:
+        last, known = next(reversed(found.items()))
+        if pooled.numel() // channels == outputs[last].numel() // known["channels"]:
+            facts = _facts(pooled, channels, known["stride"], image_size)
+    elif pooled.ndim == 4:  # as of HRNet, whose stages put out lists
+        facts = _facts(pooled, channels, round(image_size[-1] / pooled.shape[-1]), image_size)
+    return {name: facts} if facts else {}
+
+
+def _facts(output: object, channels: int, stride: int, image_size: list[int]) -> dict | None:
+    """What there is to know of a module's output, or None if it is no grid with these channels."""
+    if not isinstance(output, Tensor) or output.ndim not in (3, 4):
+        return None
+    shape, layout, prefix = output.shape, None, 0
+    if output.ndim == 4:
+        layout = "NCHW" if shape[1] == channels else "NHWC" if shape[3] == channels else None
+    elif shape[2] == channels:
+        prefix = shape[1] - math.prod(math.ceil(side / stride) for side in image_size)
+        layout = "NLC" if prefix >= 0 else None
+    if layout is None:
+        return None
+    side, step = getattr(output, "reach", (math.inf, 0))
+    computable = layout == "NCHW" and step == stride and side < math.inf
+    return {
+        "stride": stride,
+        "channels": channels,
+        "receptive_field": side if computable else None,
+        "layout": layout,
+        "prefix": prefix,
+    }
