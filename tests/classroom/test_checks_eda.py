@@ -1,7 +1,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.compose import make_column_transformer
+from sklearn.impute import SimpleImputer
 from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit, StratifiedGroupKFold, StratifiedShuffleSplit
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from melanoma_lib.classroom import checks_eda
 from melanoma_lib.classroom.checks import NotYet
@@ -118,7 +122,18 @@ def scaled(train, test):
     )
 
 
-SOUND = {"the kit's encoder": encoded}
+def with_scikit_learn(train, test):
+    numbers = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler())
+    words = OneHotEncoder(handle_unknown="error", sparse_output=False)
+    encoder = make_column_transformer((numbers, ["age_approx"]), (words, ["sex", "anatom_site_general_challenge"]))
+    return encoder.fit_transform(train), encoder.transform(test)
+
+
+SOUND = {
+    "the kit's encoder": encoded,
+    "scikit-learn": with_scikit_learn,
+    "the colleague's way, mended": dummies(fill="train", flag=True),
+}
 FAULTY = {
     "nothing": (lambda train, test: None, "two matrices of numbers"),
     "words": (lambda train, test: (train[FIELDS], test[FIELDS]), "two matrices of numbers"),

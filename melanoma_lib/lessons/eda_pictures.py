@@ -1,0 +1,282 @@
+"""Looking at the pictures before anything is trained on them: side by side, as numbers, and sorted by those numbers."""
+
+import io
+import os
+import textwrap
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from PIL import Image
+
+from melanoma_lib.data.artefacts import ARTEFACTS
+from melanoma_lib.data.images import read_square
+from melanoma_lib.evaluation.canvas import BLACK, DescribedFigure, describe, kit_figure
+from melanoma_lib.lessons.eda import CLASSES, WIDTH, class_legend, forest, height_of, in_words, nothing_to_show, two_classes
+from melanoma_lib.widgets.cases import thumbnail
+
+LOOK, SHOW = 64, 180  # pixels a side of a picture that is measured, and of one that is shown
+MEASURED = ("width", "height", "red", "green", "blue", "brightness", "dark corners", "bluish", "overexposed")
+LEVELS = 6  # of each colour channel in a histogram
+COLUMNS, LINES = 6, 2  # of a sheet of pictures
+TRUTH = "truth_artefact_"
+# Share of the pixels above which a picture stands out, where no one has labelled its artefacts
+STANDS_OUT = {"dark corners": 0.25, "bluish": 0.01, "overexposed": 0.02}
+NO_PICTURE = "No picture of this source is on this machine: here the table is all there is."
+
+
+def with_picture(cases: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose image file is there."""
+    return cases[cases["image_path"].map(os.path.isfile)]  # several times faster than Path
+
+
+# --- side by side -----------------------------------------------------------------------------------------------------------
+
+
+def contact_sheet(cases: pd.DataFrame, answers: bool = False, seed: int = 0) -> DescribedFigure:
+    """Twelve pictures in random order, half of them melanomas, one a group: a quiz, or with ``answers`` its solution."""
+    pictured, half = with_picture(cases.sample(frac=1, random_state=seed)), COLUMNS * LINES // 2
+    melanomas = pictured[pictured["target"] == 1].drop_duplicates("group_id").head(half)
+    strangers = pictured[(pictured["target"] == 0) & ~pictured["group_id"].isin(melanomas["group_id"])]
+    chosen = pd.concat([melanomas, strangers.drop_duplicates("group_id").head(half)])
+    if chosen.empty:
+        return nothing_to_show(NO_PICTURE)
+    chosen = chosen.sample(frac=1, random_state=seed)
+    titles = [f"{i} {row.diagnosis}" if answers else str(i) for i, row in enumerate(chosen.itertuples(), start=1)]
+    figure = _sheet(chosen, titles, answers)
+    if answers:
+        return describe(figure, f"{len(chosen)} pictures and what they show: {'; '.join(titles)}.")
+    return describe(figure, f"{len(chosen)} numbered pictures without diagnoses; {chosen['target'].sum()} show a melanoma.")
+
+
+def siblings_figure(cases: pd.DataFrame, n: int = 3, seed: int = 0) -> DescribedFigure:
+    """Pictures that belong together: one row each for ``n`` lesions (patients where lesions have one picture or no name)."""
+    pictured = with_picture(cases.sample(frac=1, random_state=seed))
+    unit = "lesion" if pictured["lesion_id"].dropna().duplicated().any() else "patient"
+    sizes = pictured.groupby(f"{unit}_id", sort=False)["target"].agg(["size", "max"])
+    sizes = sizes[sizes["size"] > 1].sort_values("size", ascending=False, kind="stable")
+    names = [*sizes.index[sizes["max"] == 1][: n - 1], *sizes.index[sizes["max"] == 0][:1]]
+    families = [pictured[pictured[f"{unit}_id"] == name].head(5) for name in names]
+    if not families:
+        return nothing_to_show("No two pictures on this machine are known to show the same lesion or patient.")
+    columns = max(map(len, families))
+    with kit_figure(0.5 + 2.0 * columns, 1.9 * len(families)) as figure:
+        grid = figure.subplots(len(families), columns, squeeze=False)
+        for line, family in zip(grid, families, strict=True):
+            for axes, row in zip(line, family.itertuples(), strict=False):
+                _show(axes, _picture(row))
+                axes.set_xlabel(textwrap.shorten(row.diagnosis, 22, placeholder="…"), color=_colour(row.target))
+            line[0].set_ylabel(f"one {unit}", fontweight="bold")
+            for axes in line[len(family) :]:
+                axes.set_axis_off()
+    told = "; ".join(f"one {unit}: {', '.join(family['diagnosis'])}" for family in families)
+    return describe(figure, f"{len(families)} rows of pictures that show the same {unit}. {told}.")
+
+
+def _sheet(rows: pd.DataFrame, titles: Sequence[str], coloured: bool = False) -> DescribedFigure:
+    """Up to twelve pictures with titles, in the colour of their class on request."""
+    pictures = [_picture(row) for row in rows.itertuples()]
+    tallest = max(picture.height / picture.width for picture in pictures)
+    with kit_figure(WIDTH, (0.6 + 1.5 * tallest) * LINES) as figure:
+        grid = figure.subplots(LINES, COLUMNS).ravel()
+        for axes, picture, row, title in zip(grid, pictures, rows.itertuples(), titles, strict=False):
+            _show(axes, picture)
+            colour = _colour(row.target) if coloured else BLACK
+            axes.set_title(textwrap.shorten(title, 20, placeholder="…"), fontsize=13, color=colour)
+        for axes in grid[len(rows) :]:
+            axes.set_axis_off()
+    return figure
+
+
+def _picture(row: tuple) -> Image.Image:
+    return Image.open(io.BytesIO(thumbnail(Path(row.image_path), SHOW)))
+
+
+def _show(axes: Axes, picture: Image.Image) -> None:
+    """A picture in its own proportions, without scales."""
+    axes.imshow(picture, interpolation="bicubic")
+    axes.set(xticks=[], yticks=[])
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+
+
+def _colour(target: int) -> str:
+    return next(colour for value, _, colour, _ in CLASSES if value == target)
+
+
+# --- as numbers -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a sample of pictures measures.
+
+    Attributes:
+        table: rows of the case table with, for each picture, ``width`` and ``height`` in pixels; means in [0, 1] of ``red``,
+            ``green``, ``blue`` and ``brightness``; shares in [0, 1] of pixels: ``dark corners`` (of those in the corners, nearly
+            black), ``bluish`` (clearly more blue than red, as skin in white light never is) and ``overexposed`` (nearly white).
+        colours: square roots of each picture's colour histogram, float32, shape ``(N, 216)``, rows of length 1. They do not
+            change when a picture is turned or mirrored.
+    """
+
+    table: pd.DataFrame
+    colours: np.ndarray
+
+
+def look_at_pictures(cases: pd.DataFrame, n: int = 1500, seed: int = 0) -> Pictures:
+    """Open a sample of the pictures that are there and measure them.
+
+    Whole groups are sampled, so that siblings stay together; as far as they last, half of the pictures come from groups with
+    a melanoma, which are rare. Compare classes, not totals.
+
+    Args:
+        cases: case table.
+        n: pictures to open; the last group drawn may exceed it.
+        seed: of the sample.
+
+    Raises:
+        CorruptImageError: if a file is no image or is cut short.
+    """
+    sample = _sample_groups(with_picture(cases), n, seed)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        seen = list(pool.map(_measure, sample["image_path"]))
+    numbers = pd.DataFrame([numbers for numbers, _ in seen], index=sample.index, columns=[*MEASURED])
+    colours = np.array([colours for _, colours in seen], np.float32).reshape(len(seen), LEVELS**3)
+    return Pictures(pd.concat([sample, numbers], axis=1).reset_index(drop=True), colours)
+
+
+def _sample_groups(cases: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
+    groups = cases.groupby("group_id")["target"].agg(["size", "max"]).sort_index()
+    groups = groups.iloc[np.random.default_rng(seed).permutation(len(groups))]
+
+    def first(of: pd.DataFrame, wanted: int) -> pd.DataFrame:
+        return of[of["size"].cumsum() - of["size"] < wanted]
+
+    melanoma = first(groups[groups["max"] == 1], n // 2)
+    others = first(groups[groups["max"] == 0], n - melanoma["size"].sum())
+    return cases[cases["group_id"].isin([*melanoma.index, *others.index])]
+
+
+def _measure(path: str) -> tuple[tuple[float, ...], np.ndarray]:
+    """The numbers that ``MEASURED`` names, and the colours."""
+    pixels = read_square(Path(path), LOOK)  # (64, 64, 3)
+    with Image.open(path) as image:
+        width, height = image.size
+    rgb = pixels.reshape(-1, 3) / 255  # (4096, 3)
+    grey, edge = rgb.mean(axis=1).reshape(LOOK, LOOK), LOOK // 8
+    corners = np.concatenate([grey[:edge], grey[-edge:]])[:, np.r_[:edge, LOOK - edge : LOOK]]  # (16, 16)
+    dark, bluish, overexposed = corners < 0.15, rgb[:, 2] > rgb[:, 0] + 0.1, rgb.min(axis=1) > 0.9
+    numbers = (width, height, *rgb.mean(axis=0), grey.mean(), dark.mean(), bluish.mean(), overexposed.mean())
+    levels = pixels.reshape(-1, 3).astype(int) * LEVELS // 256  # (4096, 3), each 0 to 5
+    histogram = np.bincount(levels @ [LEVELS**2, LEVELS, 1], minlength=LEVELS**3)
+    return numbers, np.sqrt(histogram / histogram.sum())
+
+
+def colour_figure(pictures: Pictures, most: int = 6) -> DescribedFigure:
+    """Brightness and colour of the pictures by acquisition and class: each sliver of colour is one picture's mean.
+
+    Args:
+        pictures: from `look_at_pictures`.
+        most: acquisitions drawn, the largest first.
+    """
+    table = pictures.table
+    if table.empty:
+        return nothing_to_show(NO_PICTURE)
+    camera = table["acquisition"].astype(object).fillna("not recorded")
+    names = list(camera.value_counts().index[:most])
+    with kit_figure(WIDTH, 1.5 + 1.05 * len(names)) as figure:
+        left, right = figure.subplots(1, 2, sharey=True)
+        said = []
+        for y, name in enumerate(names):
+            for (target, class_name, colour, _), shift in zip(CLASSES, (-0.2, 0.2), strict=True):
+                part = table[(camera == name) & (table["target"] == target)].sort_values("brightness")
+                if part.empty:
+                    continue
+                left.boxplot(
+                    part["brightness"], positions=[y + shift], widths=0.3, orientation="horizontal", patch_artist=True,
+                    showfliers=False, medianprops={"color": BLACK, "linewidth": 2.2}, boxprops={"facecolor": colour},
+                )  # fmt: skip
+                slivers = part[["red", "green", "blue"]].to_numpy()[None]  # (1, n, 3)
+                right.imshow(slivers, extent=(0, 1, y + shift - 0.17, y + shift + 0.17), aspect="auto", interpolation="nearest")
+                said.append(f"{name}, {class_name}: {part['brightness'].median():.2f}")
+        left.set_yticks(range(len(names)), [textwrap.fill(name, 18) for name in names])
+        left.set(ylim=(len(names) - 0.45, -0.55), xlabel="brightness (box: middle half of the pictures)")
+        class_legend(left)
+        right.set(xticks=[], xlabel="mean colour of each picture, dark to bright")
+        right.grid(visible=False)
+        right.spines[:].set_visible(False)
+    return describe(figure, f"Median brightness by acquisition and class, with the pictures' mean colours: {'; '.join(said)}.")
+
+
+# --- artefacts --------------------------------------------------------------------------------------------------------------
+
+
+def extremes_figure(pictures: Pictures, most: int = 6) -> DescribedFigure:
+    """The pictures that lead three lists: darkest corners, most bluish, most overexposed; one a group."""
+    if pictures.table.empty:
+        return nothing_to_show(NO_PICTURE)
+    said = []
+    with kit_figure(WIDTH, 0.2 + 1.75 * len(STANDS_OUT)) as figure:
+        for line, name in zip(figure.subplots(len(STANDS_OUT), most), STANDS_OUT, strict=True):
+            leaders = pictures.table.sort_values(name, ascending=False).drop_duplicates("group_id").head(most)
+            for axes, row, share in zip(line, leaders.itertuples(), leaders[name], strict=False):
+                _show(axes, _picture(row))
+                axes.set_xlabel(f"{share:.0%}", fontsize=12)
+            for axes in line[len(leaders) :]:
+                axes.set_axis_off()
+            line[0].set_ylabel(name, fontweight="bold")
+            said.append(f"{name} {', '.join(f'{share:.0%}' for share in leaders[name])}")
+    return describe(figure, f"The pictures with the largest shares of such pixels: {'; '.join(said)}.")
+
+
+def artefact_flags(table: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
+    """Which picture has which artefact.
+
+    Returns:
+        One column of booleans an artefact, and whether they are known: the synthetic source says what it has painted; of a
+        real picture only ``STANDS_OUT`` is measured, which a lesion may cause as well as an artefact.
+    """
+    known = [column for column in table.columns if column.startswith(TRUTH)]
+    if known:
+        return table[known].astype(bool).rename(columns=lambda column: column.removeprefix(TRUTH)), True
+    return pd.DataFrame({name: table[name] > limit for name, limit in STANDS_OUT.items()}), False
+
+
+def artefact_figure(pictures: Pictures) -> DescribedFigure:
+    """Two pictures of each known artefact with its outline, or, where none is labelled, a dozen pictures to search."""
+    table = pictures.table
+    if table.empty:
+        return nothing_to_show(NO_PICTURE)
+    flags, known = artefact_flags(table)
+    if not known:
+        some = table.drop_duplicates("group_id").head(COLUMNS * LINES)
+        figure = _sheet(some, [str(i + 1) for i in range(len(some))])
+        return describe(figure, f"{len(some)} numbered pictures to search for artefacts: this source labels none.")
+    examples = {name: table[flags[name]].drop_duplicates("group_id") for name in ARTEFACTS}
+    shown = [(name, examples[name].iloc[[k]]) for k in range(LINES) for name in ARTEFACTS if len(examples[name]) > k]
+    rows = pd.concat([row for _, row in shown])
+    figure = _sheet(rows, [name for name, _ in shown])
+    for axes, row, (name, _) in zip(figure.axes, rows.itertuples(), shown, strict=False):
+        bits = np.asarray(Image.open(Path(row.image_path).parents[1] / "artefacts" / f"{row.image_id}.png"))
+        x, y = ((np.arange(side) + 0.5) * SHOW / side - 0.5 for side in bits.shape[::-1])  # on the pixels shown
+        axes.contour(x, y, bits >> ARTEFACTS.index(name) & 1, levels=[0.5], colors="#00E5FF", linewidths=1.2)
+    counts = ", ".join(f"{name} on {flags[name].sum()}" for name in ARTEFACTS)
+    return describe(figure, f"Two pictures of each artefact with its outline. Of {len(table)} pictures opened: {counts}.")
+
+
+def artefact_shares_figure(pictures: Pictures) -> DescribedFigure:
+    """Share of pictures with each artefact, among melanomas and among the others."""
+    if pictures.table.empty:
+        return nothing_to_show(NO_PICTURE)
+    flags, known = artefact_flags(pictures.table)
+    rows = [two_classes(name, flags[name], pictures.table) for name in flags]
+    what = "known artefacts" if known else "not labelled: measured from the pixels, lesions may cause it too"
+    with kit_figure(WIDTH, 0.4 + height_of(rows)) as figure:
+        axes = figure.add_subplot()
+        forest(axes, rows, f"share of pictures, with 95% interval ({what})", percent=True)
+        class_legend(axes)
+    return describe(figure, f"Share of pictures with each artefact ({what}), melanomas then others: {in_words(rows)}.")

@@ -1,0 +1,176 @@
+"""The no-pixel ladder: how well the columns of a case table, fair and leaky ones, predict melanoma without a picture."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from melanoma_lib.data.synthetic import SyntheticDermoscopy
+from melanoma_lib.data.tables import read_table
+from melanoma_lib.errors import DataError
+from melanoma_lib.evaluation.canvas import BLUE, GREEN, GREY, ORANGE, VERMILLION, DescribedFigure, describe, kit_figure
+from melanoma_lib.evaluation.intervals import Interval
+from melanoma_lib.evaluation.seeds import bootstrap_mean_auroc
+from melanoma_lib.evaluation.subgroups import COLUMNS
+from melanoma_lib.lessons.eda import MISSING, WIDTH, Row, forest, height_of, in_words, unit_of
+from melanoma_lib.settings import Settings
+
+PATIENT, COLLECTION, ANSWER = "the patient", "how the data came together", "columns that know the answer"
+KINDS = {PATIENT: (BLUE, "o"), COLLECTION: (ORANGE, "s"), ANSWER: (VERMILLION, "D")}  # of a rung: colour and marker
+
+
+@dataclass(frozen=True)
+class Rung:
+    """How well some columns rank melanomas before the rest, without a pixel.
+
+    Attributes:
+        name: what the columns are.
+        kind: one of ``KINDS``.
+        auroc: mean over held-out folds, with an interval that resamples groups.
+    """
+
+    name: str
+    kind: str
+    auroc: Interval
+
+
+def no_pixel_ladder(cases: pd.DataFrame, folds: int = 5, n: int = 2000, seed: int = 0) -> list[Rung]:
+    """Predict melanoma from the table alone: a logistic regression a rung, tested on groups it has not seen.
+
+    A column that never varies in this source has no rung. Encoders are fitted within the training folds. The intervals cover
+    the choice of test cases, not that of training cases.
+
+    Args:
+        cases: case table as `load_cases` returned it, whose ``attrs`` name the source's own table.
+        folds: parts into which the groups are dealt.
+        n: resamples behind each interval.
+        seed: of folds and resamples.
+
+    Returns:
+        Rungs by kind, the lowest first within each.
+
+    Raises:
+        DataError: if the table does not say where it comes from.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    targets, groups = cases["target"].to_numpy(), cases["group_id"].to_numpy(str)
+    dealt = list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(groups, targets, groups))
+    rungs = []
+    for kind, columns_of in rung_columns(cases).items():
+        for name, columns in columns_of.items():
+            samples = [(targets[test], _score(columns, targets, train, test), groups[test]) for train, test in dealt]
+            auroc = bootstrap_mean_auroc(samples, None, n, seed)
+            if auroc.value == 1:  # every resample of a perfect ranking is perfect, which is no certainty
+                auroc = Interval(1.0, np.nan, np.nan)
+            rungs.append(Rung(name, kind, auroc))
+    return sorted(rungs, key=lambda rung: (list(KINDS).index(rung.kind), rung.auroc.value))
+
+
+def _score(columns: pd.DataFrame, targets: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Scores of the test rows, shape ``(len(test),)``, from a model and encoders that saw the training rows alone."""
+    from sklearn.compose import make_column_selector, make_column_transformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    numbers = make_pipeline(SimpleImputer(add_indicator=True, keep_empty_features=True), StandardScaler())
+    encoder = make_column_transformer(
+        (numbers, make_column_selector(dtype_include="number")),
+        (OneHotEncoder(handle_unknown="ignore"), make_column_selector(dtype_exclude="number")),
+    )
+    model = make_pipeline(encoder, LogisticRegression(max_iter=1000))
+    return model.fit(columns.iloc[train], targets[train]).predict_proba(columns.iloc[test])[:, 1]
+
+
+def rung_columns(cases: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]]:
+    """The columns behind each rung, by kind and name; numbers may be missing, text says where it is.
+
+    Raises:
+        DataError: if the table does not say where it comes from.
+    """
+    fields = {name: cases[column] if name == "age" else cases[column].fillna(MISSING) for name, column in COLUMNS.items()}
+    gaps = {f"no {name}": cases[column].isna().astype(int) for name, column in (COLUMNS | {"camera": "acquisition"}).items()}
+    together = {
+        "which fields are empty": pd.DataFrame(gaps),
+        "camera or clinic": cases[["acquisition"]].fillna(MISSING),
+        f"images per {unit_of(cases)}": np.log(cases.groupby("group_id")[["image_id"]].transform("size").to_frame("images")),
+    }
+    patient = {name: values.to_frame() for name, values in fields.items()} | {"age, sex and site": pd.DataFrame(fields)}
+    together["all of the above"] = pd.concat([patient["age, sex and site"], *together.values()], axis=1)
+    answers = {name: values.to_frame() for name, values in leaky_columns(cases).items()}
+    rungs = {PATIENT: patient, COLLECTION: together, ANSWER: answers}
+    return {
+        kind: {name: varying for name, columns in of_kind.items() if not (varying := _varying(columns)).empty}
+        for kind, of_kind in rungs.items()
+    }
+
+
+def _varying(columns: pd.DataFrame) -> pd.DataFrame:
+    return columns.loc[:, columns.nunique(dropna=False) > 1]
+
+
+def leaky_columns(cases: pd.DataFrame) -> pd.DataFrame:
+    """What the source's own table holds of the answer, one row a case; the kit never takes it for a feature.
+
+    Args:
+        cases: case table as `load_cases` returned it.
+
+    Returns:
+        The diagnosis and every further column of ``attrs["leaky_columns"]`` but the target itself and the synthetic world's
+        causes; numbers where all filled cells are numbers.
+
+    Raises:
+        DataError: if the table does not say where it comes from, or the source's table lacks its images.
+    """
+    if not {"table", "leaky_columns"} <= set(cases.attrs):
+        raise DataError(
+            f"cases.attrs: expected 'table' and 'leaky_columns', got {sorted(cases.attrs)}; pass what load_cases returned"
+        )
+    raw = read_table(Path(cases.attrs["table"]), needs=())
+    key = next((column for column in raw if raw[column].is_unique and cases["image_id"].isin(raw[column]).all()), None)
+    if key is None:
+        raise DataError(f"{cases.attrs['table']}: no column names all {len(cases)} images; load the cases again")
+    raw = raw.set_index(key).loc[cases["image_id"]].set_index(cases.index)
+    names = [name for name in cases.attrs["leaky_columns"] if name in raw and name != "target" and not name.startswith("truth_")]
+    answers = {"diagnosis": cases["diagnosis"].fillna(MISSING)}
+    for name in names:
+        numbers = pd.to_numeric(raw[name].replace("", np.nan), errors="coerce")
+        values = numbers if (numbers.notna() == (raw[name] != "")).all() else raw[name].replace("", MISSING)
+        if not values.equals(answers["diagnosis"]):  # HAM10000 calls it dx
+            answers[name] = values
+    return pd.DataFrame(answers)
+
+
+def bayes_ceilings(settings: Settings) -> dict[str, float]:
+    """The best AUROC anyone can reach in the synthetic world, from metadata, image or both; of real lesions nobody knows."""
+    if settings.source != "synthetic":
+        return {}
+    return SyntheticDermoscopy(settings.n_patients, settings.data_seed).bayes_auroc()
+
+
+def ladder_figure(rungs: Sequence[Rung], ceilings: Mapping[str, float] | None = None) -> DescribedFigure:
+    """The rungs with their intervals by kind, chance, and the ceilings where they are known.
+
+    Args:
+        rungs: from `no_pixel_ladder`.
+        ceilings: AUROC by what it is given: metadata, image, both.
+    """
+    rows = []
+    for kind, mark in KINDS.items():
+        climbed = [Row(rung.name, ((rung.auroc, *mark),), f"{rung.auroc:.2f}") for rung in rungs if rung.kind == kind]
+        rows += [Row(kind), *climbed] if climbed else []
+    with kit_figure(WIDTH, 0.6 + height_of(rows)) as figure:
+        axes = figure.add_subplot()
+        forest(axes, rows, "AUROC on held-out groups, with 95% interval")
+        axes.axvline(0.5, color=GREY, linestyle="--", linewidth=1.5, label="chance")
+        for (given, value), style in zip((ceilings or {}).items(), (":", "-.", "-"), strict=False):
+            axes.axvline(value, color=GREEN, linestyle=style, linewidth=1.8, label=f"best possible, {given}: {value:.2f}")
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.2, 1.0), ncols=2, borderaxespad=0.3, columnspacing=1.4)
+        axes.set_xlim(min(0.4, *(rung.auroc.value - 0.03 for rung in rungs)), 1.03)
+    best = "; ".join(f"from {given} {value:.3f}" for given, value in (ceilings or {}).items())
+    known = f" The best possible is {best}." if best else ""
+    return describe(figure, f"AUROC for melanoma without a pixel, chance 0.5: {in_words(rows)}.{known}")
