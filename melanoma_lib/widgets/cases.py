@@ -1,7 +1,6 @@
 """Look at the cases: filter them by metadata, page through their images, pick one."""
 
 import io
-import math
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -13,185 +12,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import traitlets
-from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from melanoma_lib.data.images import read_square
-from melanoma_lib.data.schema import CASE_COLUMNS, SEXES, SITES
+from melanoma_lib.data.schema import CASE_COLUMNS
 from melanoma_lib.errors import CorruptImageError, DataError
 from melanoma_lib.evaluation.canvas import BLUE, GREY, VERMILLION, DescribedFigure, describe, kit_figure
-from melanoma_lib.evaluation.intervals import wilson_interval
 from melanoma_lib.widgets.base import HERE, Explorer, answering, script
+from melanoma_lib.widgets.case_selection import (
+    FIELDS,
+    LABELS,
+    MISSING,
+    choices_of,
+    facts_of,
+    filter_cases,
+    page_of,
+    summary_of,
+)
 
-MISSING = "missing"  # the choice of cases where a field is empty
-FIELDS = {
-    "target": "target",
-    "sex": "sex",
-    "age": "age_approx",
-    "site": "anatom_site_general_challenge",
-    "diagnosis": "diagnosis",
-    "acquisition": "acquisition",
-    "split": "split",
-    "image": "image_file",
-}
-VOCABULARY = {"target": (1, 0), "sex": SEXES, "site": SITES}  # known even where the table has no such case
-LABELS = ("not melanoma", "melanoma")  # by target
 ABSENT = "image not downloaded"
 LARGE = 288  # pixels, longer side of the selected image
-PATHS = ("image_path", "mask_path")  # shown by file name: a page that is passed on should not tell where it was made
-
-
-# --- pure functions: values in, state out ------------------------------------------------------------------------------------
-
-
-def filter_cases(cases: pd.DataFrame, **filters: Any) -> NDArray[np.intp]:
-    """Positions of the cases that fit every filter, in table order.
-
-    Args:
-        cases: case table; a ``split`` column, if there is one, can be filtered too.
-        **filters: value by field (``target``, ``sex``, ``site``, ``diagnosis``, ``acquisition``, ``split``), or ``"missing"``
-            for the cases where it is empty; ``age`` takes a pair of years, both ends included, None for an open end.
-
-    Returns:
-        Row positions for ``cases.iloc``, shape ``(n,)``, ascending; all rows without filters.
-
-    Raises:
-        ValueError: for a field the table lacks, a value it cannot hold, or an age range that is none.
-    """
-    fields = {name: column for name, column in FIELDS.items() if column in cases.columns}
-    fits = np.ones(len(cases), dtype=bool)
-    for name, wanted in filters.items():
-        if name not in fields:
-            raise ValueError(f"filter {name!r} is not known; this table offers {list(fields)}")
-        values = cases[fields[name]]
-        if isinstance(wanted, str) and wanted == MISSING:
-            fits &= values.isna().to_numpy()
-        elif name == "age":
-            fits &= values.between(*_age_range(wanted)).to_numpy()
-        else:
-            known = VOCABULARY.get(name) or sorted(values.dropna().unique())
-            if wanted not in known:
-                raise ValueError(f"{name} {wanted!r} is not known; expected one of {[*known, MISSING]}")
-            fits &= values.isin([wanted]).to_numpy()
-    return np.flatnonzero(fits)
-
-
-def _age_range(wanted: Any) -> tuple[float, float]:
-    try:
-        low, high = wanted
-        low, high = -math.inf if low is None else float(low), math.inf if high is None else float(high)
-    except (TypeError, ValueError):
-        low = high = math.nan
-    if not low <= high:
-        raise ValueError(f"age {wanted!r} is no range; expected (from, to) in years, from <= to, or {MISSING!r}")
-    return low, high
-
-
-def summary_of(cases: pd.DataFrame, rows: NDArray[np.intp], by_label: bool = False) -> dict[str, Any]:
-    """How many cases match, how many of them are melanoma, and from how many people and lesions they come.
-
-    Args:
-        cases: case table.
-        rows: positions from `filter_cases`.
-        by_label: whether label or diagnosis was chosen, so that the share of melanoma tells nothing; ``text`` leaves it out.
-
-    Returns:
-        ``matches``, ``melanomas``, ``patients`` and ``lesions`` (None where the table has no such ids), ``share`` of melanoma
-        as an `Interval` (Wilson, each patient or lesion one observation, since their images resemble each other), and
-        ``text``, all of it in words.
-    """
-    matching = cases.iloc[rows]
-    counts = {
-        unit: matching[f"{unit}_id"].nunique() if cases[f"{unit}_id"].notna().any() else None for unit in ("patient", "lesion")
-    }
-    melanomas, groups = int(matching["target"].sum()), matching["group_id"].nunique()
-    share = wilson_interval(melanomas / len(rows) * groups if groups else 0, groups)
-    said = [f"{len(rows):,} of {len(cases):,} cases match"]
-    if len(rows):
-        rate = f" = {share.value:.1%} (95% interval {share.low:.1%} to {share.high:.1%})"
-        said.append(f"{melanomas:,} melanoma" + ("" if by_label else rate))
-    for unit, count in counts.items():
-        said.append(f"{unit}s not recorded" if count is None else f"{count:,} {unit}{'' if count == 1 else 's'}")
-    return {
-        "matches": len(rows),
-        "melanomas": melanomas,
-        "patients": counts["patient"],
-        "lesions": counts["lesion"],
-        "share": share,
-        "text": " · ".join(said),
-    }
-
-
-def page_of(cases: pd.DataFrame, rows: NDArray[np.intp], page: int = 1, page_size: int = 24) -> dict[str, Any]:
-    """One page of the matching cases, in words.
-
-    Args:
-        cases: case table.
-        rows: positions from `filter_cases`.
-        page: from 1; a number out of range gives the nearest page.
-        page_size: cases on a page, at least 1.
-
-    Returns:
-        ``page``, ``pages`` (at least 1), ``rows`` on the page, and ``tiles``: for each of them its ``image_id``, whether it is
-        ``melanoma``, and ``person``, ``site`` and ``diagnosis`` as text.
-    """
-    pages = max(1, math.ceil(len(rows) / page_size))
-    page = min(max(page, 1), pages)
-    shown = rows[(page - 1) * page_size : page * page_size]
-    tiles = [
-        {
-            "image_id": case.image_id,
-            "melanoma": bool(case.target),
-            "person": _person(case.age_approx, case.sex),
-            "site": _word(case.anatom_site_general_challenge, "site"),
-            "diagnosis": case.diagnosis,
-        }
-        for case in cases.iloc[shown][list(CASE_COLUMNS)].itertuples()
-    ]
-    return {"page": page, "pages": pages, "rows": shown.tolist(), "tiles": tiles}
-
-
-def _person(age: float, sex: Any) -> str:
-    if pd.isna(age) and pd.isna(sex):
-        return f"age and sex {MISSING}"
-    return f"{_word(age, 'age', ' y')}, {_word(sex, 'sex')}"
-
-
-def _word(value: Any, name: str, unit: str = "") -> str:
-    return f"{name} {MISSING}" if pd.isna(value) else f"{value:g}{unit}" if isinstance(value, float) else str(value)
-
-
-def facts_of(cases: pd.DataFrame, row: int) -> dict[str, str]:
-    """Everything the table holds about one case, as text by column; files by name only."""
-    case = cases.iloc[row]
-    values = {name: Path(value).name if name in PATHS and pd.notna(value) else value for name, value in case.items()}
-    return {str(name): _word(value, "").strip() for name, value in values.items()}
-
-
-def choices_of(cases: pd.DataFrame) -> list[dict[str, Any]]:
-    """What the page offers: each field in which cases differ, with its values and how many cases have each.
-
-    Returns:
-        For each field ``field`` and ``options``, a list of ``value`` and ``text``; for the age ``low``, ``high`` (years)
-        and ``missing`` (cases) instead.
-    """
-    choices = []
-    for name, column in FIELDS.items():
-        values = cases.get(column, pd.Series(dtype=object))
-        counts, missing = values.value_counts(), int(values.isna().sum())
-        if len(counts) + bool(missing) < 2:
-            continue  # nothing to choose
-        if name == "age":
-            choices.append({"field": name, "low": float(values.min()), "high": float(values.max()), "missing": missing})
-            continue
-        known = [value for value in VOCABULARY.get(name, counts.index) if value in counts.index]
-        options = [(value, LABELS[value] if name == "target" else str(value), int(counts[value])) for value in known]
-        options += [(MISSING, MISSING, missing)] if missing else []
-        choices.append({"field": name, "options": [{"value": v, "text": f"{text} ({n:,})"} for v, text, n in options]})
-    return choices
-
-
-# --- pictures ----------------------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1024)  # a few kB each

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from melanoma_lib.data.schema import validate_cases
-from melanoma_lib.widgets.cases import filter_cases, page_of, summary_of
+from melanoma_lib.widgets.case_selection import filter_cases, page_of, summary_of
 from tests.browser.lab import ask_kernel
 from tests.data.builders import case_table
 

@@ -13,17 +13,8 @@ import melanoma_lib.widgets
 from melanoma_lib.data.schema import SEXES, SITES, validate_cases
 from melanoma_lib.errors import DataError
 from melanoma_lib.widgets import cases as module
-from melanoma_lib.widgets.cases import (
-    CaseExplorer,
-    choices_of,
-    contact_sheet,
-    facts_of,
-    filter_cases,
-    note_files,
-    page_of,
-    summary_of,
-    thumbnail,
-)
+from melanoma_lib.widgets.case_selection import choices_of, facts_of, filter_cases, page_of, summary_of
+from melanoma_lib.widgets.cases import CaseExplorer, contact_sheet, note_files, thumbnail
 from tests.data.builders import case_table
 
 DIAGNOSES = ("nevus", "unknown", "atypical melanocytic proliferation")
