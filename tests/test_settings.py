@@ -330,3 +330,19 @@ def test_a_wrong_setting_prints_no_traceback_in_a_real_process():
     assert done.stderr.startswith("error: ")
     assert "gamma" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_notebook_reads_env_file_and_folders_of_the_project_it_lies_in(tmp_path, monkeypatch):
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    (notebooks / "00_start_here.ipynb").touch()
+    (tmp_path / ".env").write_text("MELANOMA_BATCH_SIZE=24\n")
+    monkeypatch.chdir(notebooks)
+    settings = Settings.for_notebook(profile="fast", backbone="")
+    assert settings.batch_size == 24
+    assert settings.backbone == "tf_efficientnet_lite0"
+    assert settings.runs_dir.resolve() == tmp_path / "runs"
+
+
+def test_elsewhere_a_notebook_stays_where_it_is(tmp_path):
+    assert Settings.for_notebook(seed=1).runs_dir.resolve() == tmp_path / "runs"
