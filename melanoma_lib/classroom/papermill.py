@@ -85,6 +85,7 @@ def run_lesson(lesson: Lesson, out: Path, values: Mapping[str, Scalar], show_pro
             kernel_name=KERNEL["name"],
             language=KERNEL["language"],
             progress_bar={"desc": lesson.name} if show_progress else False,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns of TCP on the loopback, each time
         )
     except papermill.PapermillExecutionError as error:
         status = f"cell {error.cell_index}: {error.ename}: {error.evalue}".splitlines()[0]
