@@ -20,7 +20,7 @@ def lesson_file(request, tmp_path, lesson_folders):
     """A copy of a lesson that keeps its data and its run where the other tests of lessons keep theirs."""
     (lesson,) = find_lessons([request.param], NOTEBOOKS)
     notebook = lesson.notebook
-    run = Settings(profile="fast", **lesson_folders).run_path
+    run = Settings(profile="fast", seed=lesson.parameters.get("seed", 0), **lesson_folders).run_path
     shared = {"data_dir": str(lesson_folders["data_dir"]), "run_dir": str(run)}
     (parameters,) = lesson.cells("parameters")
     parameters.source += "".join(f"\n{name} = {value!r}" for name, value in shared.items() if name in lesson.parameters)
