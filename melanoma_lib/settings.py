@@ -221,6 +221,15 @@ class Settings(BaseSettings):
             SettingsError: if a parameter is unknown or ill-typed.
         """
         os.chdir(project_dir())
+        return cls.from_parameters(**parameters)
+
+    @classmethod
+    def from_parameters(cls, **parameters: Any) -> Self:
+        """What :meth:`for_notebook` gives, without moving the process: for whoever only checks a notebook's parameters.
+
+        Raises:
+            SettingsError: if a parameter is unknown or ill-typed.
+        """
         _reject_unknown(parameters, cls.model_fields, "notebook parameter")
         return cls(**{name: value for name, value in parameters.items() if value != ""})
 

@@ -87,7 +87,7 @@ class Lesson:
         values = known | {name: self._read(name, value) for name, value in given.items()}
         settings = {name: value for name, value in values.items() if name in Settings.model_fields}
         try:
-            Settings.for_notebook(**settings)
+            Settings.from_parameters(**settings)
         except SettingsError as error:
             raise LessonError(f"{self.name}: {error}") from error
         return values

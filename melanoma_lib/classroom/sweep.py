@@ -35,11 +35,6 @@ class Point:
     varied: dict[str, Scalar]
     values: dict[str, Scalar]
 
-    @property
-    def label(self) -> str:
-        """The swept values, in words."""
-        return ", ".join(f"{name}={value}" for name, value in self.varied.items())
-
 
 def grid(lesson: Lesson, over: Mapping[str, Sequence[Any]], fixed: Mapping[str, Any], out: Path) -> list[Point]:
     """Every combination, checked before the first one runs; each trains in a run directory of its own.

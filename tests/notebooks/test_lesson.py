@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,6 +60,15 @@ def test_any_value_is_either_read_as_its_type_or_refused(fresh, values):
     except LessonError:
         return
     assert {name: type(value) for name, value in read.items()} == {name: type(value) for name, value in DEFAULTS.items()}
+
+
+def test_checking_parameters_leaves_the_process_where_it_is(tmp_path, monkeypatch):
+    notebooks = tmp_path / "notebooks"
+    lesson = Lesson(mini_lesson(notebooks))
+    (notebooks / "00_start_here.ipynb").touch()
+    monkeypatch.chdir(notebooks)
+    lesson.with_defaults({"seed": "3"})
+    assert Path.cwd() == notebooks
 
 
 @pytest.mark.parametrize(
