@@ -26,7 +26,7 @@ TEST_ENV_PREFIX = "MELANOMA_TEST_"  # belongs to the test suite, never to a sett
 Source = Literal["synthetic", "ham10000", "isic2019", "isic2020", "isic_archive"]
 Modalities = Literal["image+metadata", "image", "metadata"]
 
-# Short trainings on few synthetic cases learn more from melanomas drawn often and an average that follows quickly.
+# The recipe of short trainings on few synthetic cases, where the field defaults, tuned on thousands of photographs, do not fit.
 _SHORT: dict[str, Any] = {
     "backbone": "tf_efficientnet_lite0",
     "sampler": "weighted",

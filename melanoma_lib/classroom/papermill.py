@@ -1,7 +1,9 @@
 """Running lessons without a reader: executed notebook, HTML page and summary of each, and the committed outputs renewed."""
 
+import base64
 import copy
 import html
+import io
 import logging
 import tempfile
 import time
@@ -18,6 +20,7 @@ from melanoma_lib.errors import LessonError
 from melanoma_lib.files import write_text
 
 COMPARED = "nbval-check-output"  # nbval's own tag: it compares the outputs of these cells
+LARGE_PICTURE = 100_000  # bytes; charts are below it, sheets of photographs above
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
@@ -191,4 +194,26 @@ def normalised(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             for output in cell.outputs:
                 if "execution_count" in output:
                     output.execution_count = cell.execution_count
+                if "image/png" in output.get("data", {}):
+                    output.data["image/png"] = smaller(output.data["image/png"])
     return notebook
+
+
+def smaller(png: str) -> str:
+    """A picture of 256 colours where that saves space, as of photographs: each refresh stays in the repository for good.
+
+    Args:
+        png: base64 of a PNG file.
+
+    Returns:
+        The same picture, base64 of a PNG file; a picture made smaller before comes back as it is.
+    """
+    from PIL import Image
+
+    data = base64.b64decode(png)
+    with Image.open(io.BytesIO(data)) as picture:
+        if picture.mode == "P" or len(data) < LARGE_PICTURE:
+            return png
+        buffer = io.BytesIO()
+        picture.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode() if buffer.tell() < len(data) else png

@@ -1,14 +1,18 @@
+import base64
+import io
 import re
 import subprocess
 import sys
 
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
 from melanoma_lib.__main__ import main
 from melanoma_lib.classroom.contract import breaches
 from melanoma_lib.classroom.lesson import Lesson, tags_of
-from melanoma_lib.classroom.papermill import refresh, run_lessons, summary, widget_failures
+from melanoma_lib.classroom.papermill import refresh, run_lessons, smaller, summary, widget_failures
 from melanoma_lib.errors import LessonError
 from tests.notebooks.mini import IMPORTS, mini_lesson
 
@@ -128,3 +132,23 @@ def test_the_command_line_runs_checks_and_refuses(lesson, tmp_path, monkeypatch,
     assert main(["notebooks", "run", "07", "-p", "seed", "2", "-p", "seed", "3"]) == 1
     assert main(["notebooks", "check"]) == 1  # 00 carries the title of 07
     assert "given more than once" in capsys.readouterr().err
+
+
+def test_a_photograph_is_kept_in_fewer_bytes_and_looks_the_same():
+    y, x = np.mgrid[:400, :400]
+    waves = np.stack([120 + 60 * np.sin(x / 90), 90 + 50 * np.cos(y / 70), 100 + 40 * np.sin((x + y) / 80)], axis=2)
+    pixels = (waves + np.random.default_rng(0).normal(0, 6, waves.shape)).clip(0, 255).astype(np.uint8)
+    before = as_png(pixels)
+    after = smaller(before)
+    assert len(after) < 0.6 * len(before)
+    assert smaller(after) == after
+    seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(after))).convert("RGB"))
+    assert np.abs(seen.astype(int) - pixels).mean() < 8
+    small = as_png(pixels[:50, :50])
+    assert smaller(small) == small
+
+
+def as_png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
