@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from melanoma_lib.data.datamodule import Batch, CaseDataset, DermoscopyDataModule, EpochSampler
+from melanoma_lib.data.datamodule import CaseDataset, DermoscopyDataModule
 from melanoma_lib.errors import DataError, SettingsError
 from melanoma_lib.evaluation import OperatingCurve
 from melanoma_lib.files import replacing
@@ -73,18 +72,18 @@ def cached_features(model: MelanomaNet, data: DermoscopyDataModule) -> FeatureTa
     dataset = data.dataset(training=False)
     file = data.settings.cache_dir / f"features-{_digest(model, dataset, data.settings)}.npy"
     if not file.exists():
-        features = _features(model, dataset, data.settings)
+        features = _features(model, data)
         with replacing(file) as temporary, temporary.open("wb") as opened:
             np.save(opened, features)
     n_image = model.image_branch.head_hidden_size if model.image_branch is not None else 0
     return FeatureTable(data.cases[["image_id", "group_id", "split", "target"]], np.load(file), n_image)
 
 
-def _features(model: MelanomaNet, dataset: CaseDataset, settings: Settings) -> np.ndarray:
+def _features(model: MelanomaNet, data: DermoscopyDataModule) -> np.ndarray:
     """What reaches the head while the one prediction loop runs, shape ``(N, F)``."""
-    in_order = EpochSampler(dataset.targets, np.arange(len(dataset)), "ordered", settings.batch_size, seed=0)
+    loader = data.all_dataloader()
     kept: list[Tensor] = []
-    with progress_bar("computing features, once", len(in_order), settings.progress) as advance:
+    with progress_bar("computing features, once", len(loader), data.settings.progress) as advance:
 
         def keep(_: nn.Module, inputs: tuple[Tensor]) -> None:
             kept.append(inputs[0].float().cpu())  # (B, F)
@@ -92,7 +91,7 @@ def _features(model: MelanomaNet, dataset: CaseDataset, settings: Settings) -> n
 
         hook = model.head.register_forward_pre_hook(keep)
         try:
-            predict_logits(model, DataLoader(dataset, batch_sampler=in_order, collate_fn=_as_is))
+            predict_logits(model, loader)
         finally:
             hook.remove()
     return torch.cat(kept).numpy()
@@ -244,7 +243,3 @@ def _scores(loss: FocalLoss, logits: Tensor, targets: Tensor, rows: dict[str, np
     losses = {f"{split}/loss": float(loss(logits[part], targets[part])) for split, part in rows.items()}
     curves = {split: OperatingCurve(targets[part].numpy(), logits[part].numpy()) for split, part in rows.items()}
     return losses | {f"{split}/auroc": curve.auroc for split, curve in curves.items()}
-
-
-def _as_is(batch: Batch) -> Batch:
-    return batch

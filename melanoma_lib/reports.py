@@ -88,15 +88,11 @@ def bayes_ceiling(test: pd.DataFrame) -> str:
 
 def predict_with_views(run: Run) -> dict[str, pd.DataFrame]:
     """Validation and test predictions of a run from the mean logit of eight views, calibrated on validation alone."""
-    from melanoma_lib.data.datamodule import DermoscopyDataModule, cases_for
+    from melanoma_lib.data.datamodule import DermoscopyDataModule
     from melanoma_lib.evaluation import Calibrator
     from melanoma_lib.inference import predict_logits, prediction_device
 
-    cases = cases_for(run.settings)
-    known = run.splits.set_index("image_id")["split"]
-    if set(known.index) != set(cases["image_id"]):
-        raise RunError(f"{run.path} was trained on other cases than {run.settings.data_root} now holds; put those back")
-    data = DermoscopyDataModule(run.settings, cases.assign(split=cases["image_id"].map(known)))
+    data = DermoscopyDataModule(run.settings, run.cases())
     model = run.model().to(prediction_device())
     loaders = {"val": data.val_dataloader(), "test": data.test_dataloader()}
     logits = {split: predict_logits(model, loader, tta=True) for split, loader in loaders.items()}

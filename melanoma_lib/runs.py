@@ -102,6 +102,24 @@ class Run:
         """image_id, group_id, split, target of every case."""
         return pd.read_csv(self.path / SPLITS, dtype=IDENTITY)
 
+    def cases(self, settings: Settings | None = None) -> pd.DataFrame:
+        """The case table it was trained on, in the order of its predictions, with ``split``.
+
+        Args:
+            settings: where the cases lie now, if elsewhere than at training.
+
+        Raises:
+            RunError: if the source now holds other cases.
+            DataError: if the source cannot be read.
+        """
+        from melanoma_lib.data import datamodule
+
+        settings = settings or self.settings
+        cases = datamodule.cases_for(settings).set_index("image_id", drop=False)
+        if set(cases.index) != set(self.splits["image_id"]):
+            raise RunError(f"{self.path} was trained on other cases than {settings.data_root} now holds; put those back")
+        return cases.loc[self.splits["image_id"]].reset_index(drop=True).assign(split=self.splits["split"])
+
     @cached_property
     def encoder(self) -> MetadataEncoder:
         """The metadata encoder, fitted on the training split."""

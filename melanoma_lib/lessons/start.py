@@ -59,15 +59,11 @@ def tested_cases(run: Run) -> pd.DataFrame:
         The case table of the test split, in the run's order, with ``probability`` and ``risk``.
 
     Raises:
-        DataError: if the source no longer holds those cases.
+        RunError: if the source now holds other cases.
     """
-    from melanoma_lib.data.datamodule import cases_for
-
-    predictions = run.predictions("test")[["image_id", "probability", "risk"]]
-    cases = predictions.merge(cases_for(run.settings), on="image_id", how="left", validate="one_to_one")
-    if lost := int(cases["image_path"].isna().sum()):
-        raise DataError(f"{lost} of the {len(cases)} cases that {run.path} was tested on are no longer in its source")
-    return cases
+    cases = run.cases()
+    answers = run.predictions("test")[["image_id", "probability", "risk"]]
+    return cases[cases["split"] == "test"].merge(answers, on="image_id", validate="one_to_one")
 
 
 def choose_case(cases: pd.DataFrame, wanted: str = "") -> pd.Series:

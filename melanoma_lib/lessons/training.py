@@ -6,7 +6,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from melanoma_lib.data.datamodule import Batch, DermoscopyDataModule, Draw, cases_for
+from melanoma_lib.data.datamodule import Batch, DermoscopyDataModule, Draw
 from melanoma_lib.data.images import backbone_normalisation
 from melanoma_lib.errors import RunError
 from melanoma_lib.evaluation.canvas import BLUE, GREEN, GREY, ORANGE, DescribedFigure, describe, kit_figure
@@ -45,11 +45,7 @@ def lesson_data(settings: Settings) -> DermoscopyDataModule:
         )
     places = settings.model_dump(include=PLACE_FIELDS) | {"run_dir": run.path}
     settings = trained.with_changes(**places | {"data_dir": settings.data_dir or trained.data_dir})
-    cases = cases_for(settings).set_index("image_id", drop=False)
-    if set(cases.index) != set(run.splits["image_id"]):
-        raise RunError(f"{run.path} was trained on other cases than {settings.data_root} now holds; put those back")
-    cases = cases.loc[run.splits["image_id"]].reset_index(drop=True)  # in the order of the run's predictions
-    return DermoscopyDataModule(settings, cases.assign(split=run.splits["split"]))
+    return DermoscopyDataModule(settings, run.cases(settings))
 
 
 # --- what goes in -----------------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def test_a_finished_run_decides_what_shaped_it_and_the_notebook_where_things_lie
 
 def test_cases_come_in_the_order_of_the_runs_predictions(tiny_run, monkeypatch):
     shuffled = DermoscopyDataModule(tiny_run.settings).cases.drop(columns="split").sample(frac=1, random_state=0)
-    monkeypatch.setattr(training, "cases_for", lambda _: shuffled)
+    monkeypatch.setattr("melanoma_lib.data.datamodule.cases_for", lambda _: shuffled)
     cases = training.lesson_data(tiny_run.settings).cases
     test = cases[cases["split"] == "test"]
     columns = ["image_id", "group_id", "target"]
@@ -63,7 +63,7 @@ def test_a_run_of_another_source_or_of_one_branch_is_refused(tiny_run, tiny_sett
 
 def test_a_run_on_other_cases_is_refused(tiny_run, monkeypatch):
     cases = DermoscopyDataModule(tiny_run.settings).cases.drop(columns="split").iloc[1:]
-    monkeypatch.setattr(training, "cases_for", lambda _: cases)
+    monkeypatch.setattr("melanoma_lib.data.datamodule.cases_for", lambda _: cases)
     with pytest.raises(RunError, match="other cases"):
         training.lesson_data(tiny_run.settings)
 
