@@ -13,7 +13,8 @@ import pandas as pd
 from melanoma_lib.errors import RunError
 from melanoma_lib.evaluation import OperatingCurve, bootstrap_mean_auroc, evaluate_predictions, summary_table
 from melanoma_lib.files import write_text
-from melanoma_lib.runs import Run, choose_operating_point, prediction_table
+from melanoma_lib.run_writer import choose_operating_point, prediction_table
+from melanoma_lib.runs import Run
 
 BRANCHES = {"metadata": "metadata only", "image": "image only", "image+metadata": "image + metadata"}
 

@@ -23,7 +23,8 @@ from melanoma_lib.errors import RunError, SettingsError
 from melanoma_lib.inference import predict_logits, prediction_device
 from melanoma_lib.losses import FocalLoss
 from melanoma_lib.model import MelanomaNet
-from melanoma_lib.runs import HISTORY, Run, RunWriter
+from melanoma_lib.run_writer import RunWriter
+from melanoma_lib.runs import HISTORY, Run
 from melanoma_lib.settings import Settings
 from melanoma_lib.weights import require_backbone
 

@@ -117,7 +117,7 @@ def test_a_full_disk_at_the_end_leaves_no_run_and_resume_finishes_it(tiny_run, t
         def full(*_):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        patch.setattr("melanoma_lib.runs._environment", full)
+        patch.setattr("melanoma_lib.run_writer._environment", full)
         with pytest.raises(OSError, match="No space"):
             train(settings)
     assert not settings.run_path.exists()
@@ -126,7 +126,7 @@ def test_a_full_disk_at_the_end_leaves_no_run_and_resume_finishes_it(tiny_run, t
 
 
 def test_a_second_training_of_the_same_run_is_turned_away(tiny_settings, tmp_path):
-    from melanoma_lib.runs import RunWriter
+    from melanoma_lib.run_writer import RunWriter
 
     settings = tiny_settings.with_changes(runs_dir=tmp_path)
     with (

@@ -8,7 +8,8 @@ from melanoma_lib.lazy import lazy_names
 __all__, __getattr__ = lazy_names(
     __name__,
     {
-        "operating": ("OperatingCurve", "OperatingPoint"),
+        "operating": ("OperatingCurve",),
+        "point": ("OperatingPoint",),
         "intervals": (
             "Interval",
             "bootstrap_intervals",

@@ -23,7 +23,8 @@ from melanoma_lib.evaluation.canvas import (
 )
 from melanoma_lib.evaluation.inputs import check_fraction, check_scores, check_targets
 from melanoma_lib.evaluation.intervals import Interval
-from melanoma_lib.evaluation.operating import OperatingCurve, OperatingPoint
+from melanoma_lib.evaluation.operating import OperatingCurve
+from melanoma_lib.evaluation.point import OperatingPoint
 
 
 def _square(axes: Axes, xlabel: str, ylabel: str) -> None:

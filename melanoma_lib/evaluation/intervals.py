@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
 from melanoma_lib.evaluation.inputs import check_fraction, check_scores, check_targets
-from melanoma_lib.evaluation.operating import OperatingPoint
+from melanoma_lib.evaluation.point import OperatingPoint
 
 RATES = ("sensitivity", "specificity", "ppv", "npv", "f1", "mcc", "accuracy")
 PROPORTIONS = ("sensitivity", "specificity", "ppv", "npv", "accuracy")

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from melanoma_lib.callbacks import History
 from melanoma_lib.evaluation.canvas import BLUE, GREY, ORANGE, DescribedFigure, describe, kit_figure
 from melanoma_lib.lessons.eda import WIDTH
-from melanoma_lib.runs import Run, RunWriter
+from melanoma_lib.run_writer import RunWriter
+from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
 from melanoma_lib.training import train
 

@@ -13,7 +13,8 @@ from melanoma_lib.evaluation.canvas import BLUE, GREEN, GREY, ORANGE, DescribedF
 from melanoma_lib.inference import predict_logits
 from melanoma_lib.lessons.eda import CLASSES, WIDTH
 from melanoma_lib.model import MelanomaNet
-from melanoma_lib.runs import Run, RunWriter
+from melanoma_lib.run_writer import RunWriter
+from melanoma_lib.runs import Run
 from melanoma_lib.settings import PLACE_FIELDS, Settings
 
 

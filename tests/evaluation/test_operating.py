@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from melanoma_lib.evaluation import OperatingCurve, OperatingPoint
-from melanoma_lib.evaluation.operating import METRICS
+from melanoma_lib.evaluation.point import METRICS
 from tests.evaluation.cases import ANY, GRID, UNIT, predictions
 
 FRACTION = st.floats(0.001, 1.0)

@@ -1,0 +1,175 @@
+"""Writing a run directory: built beside its place, locked, resumable, and published whole."""
+
+import json
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from melanoma_lib.data.metadata import MetadataEncoder
+from melanoma_lib.errors import RunError
+from melanoma_lib.evaluation import Calibrator, OperatingCurve, evaluate_predictions
+from melanoma_lib.files import replacing, write_text
+from melanoma_lib.runs import (
+    CALIBRATION,
+    CHECKPOINT,
+    ENCODER,
+    ENVIRONMENT,
+    METRICS,
+    OPERATING_POINT,
+    PREDICTIONS,
+    SETTINGS,
+    SPLITS,
+    Run,
+    StoredOperatingPoint,
+    partial_path,
+    sha256,
+)
+from melanoma_lib.settings import Settings
+
+DESCRIPTION = ["age_approx", "sex", "anatom_site_general_challenge"]
+TRUE_RISKS = ["true_risk", "truth_risk_image", "truth_risk_metadata"]  # known of synthetic cases only
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "numpy", "pandas", "scikit-learn", "pillow")
+
+
+class RunWriter:
+    """Builds a run in ``<run>.partial`` and renames it when all its files are there.
+
+    Args:
+        settings: of the run; they name its directory.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.path, self.partial = settings, settings.run_path, partial_path(settings.run_path)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run directory is there, complete."""
+        return (self.path / ENVIRONMENT).is_file()
+
+    @contextmanager
+    def working(self) -> Iterator[Path]:
+        """The folder to work in, locked against a second training; left behind, resumable, when the body raises.
+
+        Raises:
+            RunError: if another process trains this run, or an interrupted one is there and ``resume`` is off or its settings
+                differ.
+        """
+        from filelock import FileLock, Timeout
+
+        self.partial.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            held = FileLock(self.path.with_name(f".{self.path.name}.lock")).acquire(timeout=0)
+        except Timeout as error:
+            raise RunError(f"another process is training {self.path}; wait for it or choose another --run-dir") from error
+        with held:
+            if self.path.exists():
+                raise RunError(f"{self.path} exists already; choose another --run-dir or --seed, or --resume to use it as it is")
+            if self.partial.exists() and not self.settings.resume:
+                raise RunError(f"{self.partial} is an interrupted run; add --resume to go on with it or delete it to start again")
+            self._claim()
+            yield self.partial
+
+    def _claim(self) -> None:
+        stored = self.partial / SETTINGS
+        if not stored.exists():
+            write_text(stored, self.settings.to_json())
+        elif (found := Settings.from_json(stored.read_text())).fingerprint() != self.settings.fingerprint():
+            mine, theirs = self.settings.shaping(), found.shaping()
+            changed = sorted(name for name in mine if mine[name] != theirs[name])
+            raise RunError(f"{self.partial} was begun with other settings ({', '.join(changed)}); resume needs the same ones")
+
+    def claim_cases(self, cases: pd.DataFrame) -> None:
+        """Note which cases the run is trained on, or hold a resumed run to those it was begun with.
+
+        Raises:
+            RunError: if a resumed run was begun with other cases or another split.
+        """
+        stored, mine = self.partial / SPLITS, cases[["image_id", "group_id", "split", "target"]]
+        if not stored.exists():
+            _write_csv(stored, mine)
+        elif not np.array_equal((found := pd.read_csv(stored, dtype=str)).to_numpy(str), mine.to_numpy(str)):
+            raise RunError(f"{self.partial} was begun with other cases ({len(found)}, now {len(mine)}); resume needs the same")
+
+    def finish(self, cases: pd.DataFrame, encoder: MetadataEncoder, logits: dict[str, np.ndarray]) -> Run:
+        """Calibrate, choose the operating point, evaluate and publish the run.
+
+        Args:
+            cases: case table with ``split``.
+            encoder: fitted on the training split.
+            logits: of the ``val`` and ``test`` cases in table order, shape ``(n_val,)`` and ``(n_test,)``.
+
+        Returns:
+            The finished run.
+
+        Raises:
+            RunError: if a logit is not finite.
+            OSError: if something cannot be written; the run stays partial and resumable.
+        """
+        if not all(np.isfinite(values).all() for values in logits.values()):
+            raise RunError(f"{self.partial}: the model predicts NaN or infinity; lower --learning-rate and train again")
+        targets = cases["target"].to_numpy()
+        calibrator = Calibrator.fit(logits["val"], targets[cases["split"] == "val"])
+        tables = {split: prediction_table(cases[cases["split"] == split], logits[split], calibrator) for split in ("val", "test")}
+        for split, table in tables.items():
+            _write_csv(self.partial / PREDICTIONS.format(split), table)
+        write_text(self.partial / ENCODER, encoder.to_json())
+        _write_json(self.partial / CALIBRATION, calibrator.to_dict())
+        point = choose_operating_point(tables["val"], self.settings.min_sensitivity)
+        digests = {
+            "checkpoint_sha256": sha256(self.partial / CHECKPOINT),
+            "predictions_sha256": sha256(self.partial / PREDICTIONS.format("val")),
+        }
+        _write_json(self.partial / OPERATING_POINT, asdict(StoredOperatingPoint(**point, **digests)))
+        metrics = evaluate_predictions(tables["test"], point["threshold"], self.settings.n_resamples)
+        _write_json(self.partial / METRICS, metrics)
+        _write_json(self.partial / ENVIRONMENT, _environment())
+        self.partial.rename(self.path)
+        return Run(self.path)
+
+
+def choose_operating_point(validation: pd.DataFrame, min_sensitivity: float) -> dict:
+    """The highest threshold whose sensitivity on validation reaches the target: threshold, rule, sensitivity, specificity."""
+    point = OperatingCurve(validation["target"], validation["probability"]).for_sensitivity(min_sensitivity)
+    return {
+        "threshold": float(point.threshold),
+        "rule": f"highest threshold with sensitivity >= {min_sensitivity:g} on validation",
+        "sensitivity": point.sensitivity,
+        "specificity": point.specificity,
+    }
+
+
+def prediction_table(cases: pd.DataFrame, logits: np.ndarray, calibrator: Calibrator) -> pd.DataFrame:
+    """Predictions as a run keeps them: who the case is, target, logit, probability (sigmoid), calibrated risk."""
+    from scipy.special import expit
+
+    known = [name for name in TRUE_RISKS if name in cases]
+    described = cases[["image_id", "group_id", *DESCRIPTION, *known, "target"]]
+    return described.assign(logit=logits, probability=expit(logits), risk=calibrator.risk(logits)).reset_index(drop=True)
+
+
+def _environment() -> dict:
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def _write_csv(path: Path, table: pd.DataFrame) -> None:
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def _write_json(path: Path, value: dict) -> None:
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
