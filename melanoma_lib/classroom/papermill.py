@@ -5,6 +5,7 @@ import copy
 import html
 import io
 import logging
+import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -147,12 +148,19 @@ def still(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            live = [output for output in cell.outputs if WIDGET_VIEW in output.get("data", {})]
-            for output in live:
-                del output.data[WIDGET_VIEW]
-            # Without a picture only a repr is left, as of a progress bar.
-            cell.outputs = [output for output in cell.outputs if output not in live or "image/png" in output.data]
+            cell.outputs = [output for output in cell.outputs if not _is_remains(output)]
+            for output in cell.outputs:
+                output.get("data", {}).pop(WIDGET_VIEW, None)
     return notebook
+
+
+def _is_remains(output: nbformat.NotebookNode) -> bool:
+    """Whether an output is what a finished progress bar leaves: a widget without a picture, or an empty frame."""
+    data = output.get("data")
+    if data is None or "image/png" in data:
+        return False
+    words = re.sub(r"<[^>]*>", "", data.get("text/html", "")) + data.get("text/plain", "")
+    return WIDGET_VIEW in data or not (words.strip() or set(data) - {"text/html", "text/plain"})
 
 
 def refresh(lesson: Lesson) -> bool:

@@ -98,12 +98,6 @@ def precision_recall_figure(curve: OperatingCurve, point: OperatingPoint | None 
     return describe(figure, text)
 
 
-def _per_thousand(point: OperatingPoint, prevalence: float) -> OperatingPoint:
-    melanomas = round(1000 * prevalence)
-    tp, fp = round(melanomas * point.sensitivity), round((1000 - melanomas) * (1 - point.specificity))
-    return OperatingPoint(point.threshold, tp, fp, tn=1000 - melanomas - fp, fn=melanomas - tp)
-
-
 def confusion_figure(point: OperatingPoint, prevalence: float | None = None) -> DescribedFigure:
     """The four cells as counts, and as 1,000 people drawn one by one.
 
@@ -114,12 +108,9 @@ def confusion_figure(point: OperatingPoint, prevalence: float | None = None) -> 
     Raises:
         ValueError: if a class is empty or the prevalence lies outside (0, 1).
     """
-    if point.tp + point.fn == 0 or point.tn + point.fp == 0:
-        raise ValueError(f"expected both classes, got tp={point.tp} fp={point.fp} tn={point.tn} fn={point.fn}")
+    people = point.per_thousand(prevalence)
     n = point.tp + point.fp + point.tn + point.fn
-    own = (point.tp + point.fn) / n
-    prevalence = own if prevalence is None else check_fraction(prevalence, "prevalence")
-    people = _per_thousand(point, prevalence)
+    prevalence = (point.tp + point.fn) / n if prevalence is None else prevalence
     with kit_figure(12.5, 5.6) as figure:
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
         counts = np.array([[point.tp, point.fn], [point.fp, point.tn]])

@@ -146,6 +146,23 @@ class OperatingPoint:
         cleared = self.specificity * (1 - prevalence)
         return ratio(cleared, cleared + (1 - self.sensitivity) * prevalence)
 
+    def per_thousand(self, prevalence: float | None = None) -> "OperatingPoint":
+        """The same rates among 1,000 people, in whole people.
+
+        Args:
+            prevalence: share with melanoma among them; that of these counts if None.
+
+        Raises:
+            ValueError: if a class is empty or ``prevalence`` lies outside (0, 1).
+        """
+        if self.tp + self.fn == 0 or self.tn + self.fp == 0:
+            raise ValueError(f"expected both classes, got tp={self.tp} fp={self.fp} tn={self.tn} fn={self.fn}")
+        own = (self.tp + self.fn) / (self.tp + self.fp + self.tn + self.fn)
+        prevalence = own if prevalence is None else check_fraction(prevalence, "prevalence")
+        melanomas = round(1000 * prevalence)
+        tp, fp = round(melanomas * self.sensitivity), round((1000 - melanomas) * (1 - self.specificity))
+        return OperatingPoint(self.threshold, tp, fp, tn=1000 - melanomas - fp, fn=melanomas - tp)
+
     def to_dict(self) -> dict[str, float | int | None]:
         """Threshold, counts and rates, fit for JSON: what is NaN or infinite becomes None."""
         numbers = {"threshold": self.threshold} | {name: getattr(self, name) for name in METRICS}

@@ -1,23 +1,28 @@
-"""What all explorers share: the page's frame, errors that are seen, and a labelled picture where nothing can move."""
+"""What all explorers share: a frame, errors that are seen, a labelled picture where nothing can move, a page of their own."""
 
+import base64
 import functools
+import html
+import json
 from collections.abc import Callable
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import anywidget
 import traitlets
 
 from melanoma_lib.evaluation.canvas import DescribedFigure
+from melanoma_lib.files import write_text
 
 HERE = Path(__file__).parent
 SHARED_SCRIPT = HERE / "common.js"
 SHARED_STYLE = HERE / "common.css"
 
 
-def script(name: str) -> str:
-    """The shared helpers followed by one explorer's own script, as the single module that a page loads."""
-    return f"{SHARED_SCRIPT.read_text(encoding='utf-8')}\n{(HERE / name).read_text(encoding='utf-8')}"
+def script(*names: str) -> str:
+    """The shared helpers followed by an explorer's own scripts, as the single module that a page loads."""
+    return "\n".join(path.read_text(encoding="utf-8") for path in (SHARED_SCRIPT, *(HERE / name for name in names)))
 
 
 class Explorer(anywidget.AnyWidget):
@@ -28,20 +33,54 @@ class Explorer(anywidget.AnyWidget):
 
     Attributes:
         problem: what the last answer failed with, shown in the page; empty after one that went well.
+        needs_kernel: whether its answers are computed in Python; if not, :meth:`save_page` keeps it alive in a file.
     """
 
     _css = SHARED_STYLE.read_text(encoding="utf-8")
+    needs_kernel = True
     problem = traitlets.Unicode("").tag(sync=True)
 
     def presets_figure(self) -> DescribedFigure:
         """A labelled picture of a few settings, for pages without a kernel: PDF, HTML report, repository view."""
         raise NotImplementedError
 
+    def page_values(self) -> dict[str, Any]:
+        """Value by name of everything the page's script reads."""
+        own = set(anywidget.AnyWidget.class_trait_names(sync=True))  # Jupyter's: layout, comm, tooltip, …
+        names = [name for name in self.trait_names(sync=True) if name not in own and not name.startswith("_")]
+        return {name: getattr(self, name) for name in names}
+
+    def save_page(self, path: str | Path, title: str) -> Path:
+        """Write the explorer, as it stands, to one HTML file that moves without a kernel and without a network.
+
+        Args:
+            path: of the file; replaced if it is there.
+            title: of the page.
+
+        Raises:
+            ValueError: if the explorer's answers are computed in Python.
+        """
+        if self.needs_kernel:
+            raise ValueError(f"{type(self).__name__} computes its answers in Python and cannot move in a page without a kernel")
+        path = Path(path)
+        # Within a script element "<" could end it; in JSON it stands in strings only, where it may be escaped.
+        values = json.dumps(self.page_values(), default=_bytes, allow_nan=False).replace("<", "\\u003c")
+        code = f"{self._esm}\n{(HERE / 'page.js').read_text(encoding='utf-8')}"
+        page = Template((HERE / "page.html").read_text(encoding="utf-8"))
+        write_text(path, page.substitute(title=html.escape(title), style=self._css, values=values, script=code))
+        return path
+
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The live view for a notebook; picture and description for everything else."""
         data, metadata = super()._repr_mimebundle_(**options)
         picture, description = self.presets_figure()._repr_mimebundle_()
         return data | picture, metadata | description
+
+
+def _bytes(value: Any) -> dict[str, str]:
+    if isinstance(value, bytes | memoryview):
+        return {"bytes": base64.b64encode(value).decode("ascii")}
+    raise TypeError(f"expected a value that a page can hold, got {type(value).__name__}")
 
 
 def answering(method: Callable) -> Callable:

@@ -1,0 +1,278 @@
+"""Move a threshold and see what it decides: counts, rates, people, predictive values and net benefit, exact at any size."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import traitlets
+from numpy.typing import ArrayLike
+
+from melanoma_lib.evaluation import Calibrator, OperatingCurve, OperatingPoint
+from melanoma_lib.evaluation.canvas import BLUE, GREEN, GREY, ORANGE, VERMILLION, DescribedFigure, describe, kit_figure
+from melanoma_lib.evaluation.inputs import check_fraction
+from melanoma_lib.evaluation.point import ratio
+from melanoma_lib.widgets.base import HERE, Explorer, script
+
+ISIC_2020_PREVALENCE = 584 / 33_126  # melanomas among the training images of the challenge
+BINS = 60  # of the score histograms
+CURVE_POINTS = 150  # of ROC and precision-recall, along each axis
+NUMBERS = (
+    "sensitivity", "specificity", "balanced_accuracy", "youden", "lr_positive", "lr_negative",
+    "ppv", "npv", "biopsies_per_melanoma", "risk", "net_benefit", "f1", "accuracy", "mcc",
+)  # fmt: skip
+
+
+def threshold_state(
+    curve: OperatingCurve, threshold: float, prevalence: float | None = None, calibrator: Calibrator | None = None
+) -> dict[str, float]:
+    """Everything the page says of one threshold.
+
+    Args:
+        curve: of scores in [0, 1].
+        threshold: a score equal to it is positive.
+        prevalence: where the model would be used, in (0, 1); that of the cases if None. Sensitivity and specificity are taken to
+            carry over, and the odds of a risk to shift with the odds of the prevalence (Saerens et al. 2002).
+        calibrator: from logit to risk, on cases with the curve's prevalence; without one the scores are taken for risks.
+
+    Returns:
+        ``tp``, ``fp``, ``tn``, ``fn``; ``found``, ``alarms``, ``let_go``, ``missed`` among 1,000 people at the prevalence; of any
+        prevalence ``sensitivity``, ``specificity``, ``balanced_accuracy``, ``youden``, ``lr_positive``, ``lr_negative``; at the
+        prevalence given ``ppv``, ``npv``, ``biopsies_per_melanoma`` (lesions flagged for each melanoma among them), ``risk``
+        (what a score equal to the threshold stands for) and ``net_benefit`` of acting from this risk on; of these very cases
+        ``f1``, ``accuracy``, ``mcc``. NaN or infinite where undefined.
+
+    Raises:
+        ValueError: if the prevalence lies outside (0, 1) or the threshold is NaN.
+    """
+    prevalence = curve.prevalence if prevalence is None else check_fraction(prevalence, "prevalence")
+    point = curve.at(threshold)
+    people = point.per_thousand(prevalence)
+    risk = risk_at(threshold, curve.prevalence, prevalence, calibrator)
+    state = {name: getattr(point, name) for name in ("tp", "fp", "tn", "fn")}
+    state |= {"found": people.tp, "alarms": people.fp, "let_go": people.tn, "missed": people.fn}
+    state |= {name: getattr(point, name) for name in NUMBERS if hasattr(point, name)}
+    state |= {"ppv": point.ppv_at(prevalence), "npv": point.npv_at(prevalence), "risk": risk}
+    state["biopsies_per_melanoma"] = ratio(1.0, state["ppv"])
+    # Treated as by Vickers and Elkin (2006): what a false alarm weighs is the odds of the risk from which one acts.
+    false_alarms = (1 - prevalence) * (1 - point.specificity)
+    state["net_benefit"] = prevalence * point.sensitivity - (false_alarms * ratio(risk, 1 - risk) if point.fp else 0.0)
+    return state
+
+
+def risk_at(threshold: float, own: float, prevalence: float, calibrator: Calibrator | None) -> float:
+    """Risk that a score stands for where melanoma has another prevalence.
+
+    Args:
+        threshold: the score, in [0, 1].
+        own: prevalence of the cases that the score or the calibrator was fitted to.
+        prevalence: where the model would be used.
+        calibrator: from logit to risk; None if the score is the risk.
+    """
+    if threshold <= 0 or threshold >= 1:
+        return float(threshold > 0)
+    odds = threshold / (1 - threshold)
+    if calibrator is not None:
+        odds = math.exp(min(700.0, calibrator.slope * math.log(odds) + calibrator.intercept))
+    odds *= prevalence / (1 - prevalence) / (own / (1 - own))
+    return odds / (1 + odds)
+
+
+def preset_thresholds(curve: OperatingCurve) -> dict[str, float]:
+    """The usual rules and the threshold that each chooses on these cases; none of them looks at a prevalence or a cost."""
+    return {
+        "0.5": 0.5,
+        "sensitivity ≥ 90%": curve.for_sensitivity(0.90).threshold,
+        "sensitivity ≥ 95%": curve.for_sensitivity(0.95).threshold,
+        "Youden": curve.max_youden().threshold,
+        "best F1": curve.max_f1().threshold,
+    }
+
+
+class ThresholdExplorer(Explorer):
+    """A threshold slider over score histograms, ROC, precision-recall, counts, people, predictive values and net benefit.
+
+    The page holds every distinct score with its cumulative counts and does all arithmetic itself, so that it answers within a
+    frame for hundreds of thousands of predictions, and also in a file without a kernel (:meth:`save_page`).
+
+    Args:
+        targets: 1 melanoma, 0 not; shape ``(N,)``, both classes present.
+        scores: the higher, the more likely melanoma; shape ``(N,)``, in [0, 1].
+        calibrator: from logit to risk, as ``run.calibrator``; without one the scores are taken for risks.
+        threshold: where to start.
+        prevalence: where the model would be used, in (0, 1); by default that of the cases.
+        fn_cost: cost of a missed melanoma, above 0.
+        fp_cost: cost of a false alarm, above 0, in the same unit.
+
+    Attributes:
+        threshold: of the page, in [0, 1]; may be set.
+        prevalence: of the page, in [0.0001, 0.9999]; may be set.
+        fn_cost: of the page; may be set.
+        fp_cost: of the page; may be set.
+        curve: operating points of the cases.
+        point: the operating point at ``threshold``.
+
+    Raises:
+        ValueError: as `OperatingCurve`, or if scores lie outside [0, 1].
+        traitlets.TraitError: if threshold, prevalence or a cost is out of range.
+    """
+
+    _esm = script("plot.js", "threshold_numbers.js", "threshold_plots.js", "threshold.js")
+    _css = Explorer._css + (HERE / "threshold.css").read_text(encoding="utf-8")
+    needs_kernel = False
+    threshold = traitlets.Float(0.5, min=0.0, max=1.0).tag(sync=True)
+    prevalence = traitlets.Float(0.5, min=1e-4, max=0.9999).tag(sync=True)
+    fn_cost = traitlets.Float(20.0, min=1e-6, max=1e9).tag(sync=True)
+    fp_cost = traitlets.Float(1.0, min=1e-6, max=1e9).tag(sync=True)
+    facts = traitlets.Dict().tag(sync=True)
+    counts = traitlets.Bytes().tag(sync=True)
+
+    def __init__(
+        self,
+        targets: ArrayLike,
+        scores: ArrayLike,
+        calibrator: Calibrator | None = None,
+        threshold: float = 0.5,
+        prevalence: float | None = None,
+        fn_cost: float = 20.0,
+        fp_cost: float = 1.0,
+    ) -> None:
+        curve = OperatingCurve(targets, scores)
+        if curve.thresholds[0] < 0 or curve.thresholds[-1] > 1:
+            raise ValueError(
+                f"scores: expected probabilities or risks in [0, 1], got {curve.thresholds[0]:.4g} to "
+                f"{curve.thresholds[-1]:.4g}; pass the sigmoid of a logit"
+            )
+        super().__init__(
+            threshold=threshold,
+            prevalence=curve.prevalence if prevalence is None else prevalence,
+            fn_cost=fn_cost,
+            fp_cost=fp_cost,
+        )
+        self.curve, self.calibrator = curve, calibrator
+        self.facts = page_facts(curve, np.asarray(targets) == 1, np.asarray(scores, dtype=np.float64), calibrator)
+        self.counts = packed_counts(curve)
+
+    @property
+    def point(self) -> OperatingPoint:
+        """The operating point at the page's threshold."""
+        return self.curve.at(self.threshold)
+
+    @property
+    def state(self) -> dict[str, float]:
+        """What the page says, as `threshold_state` has it."""
+        return threshold_state(self.curve, self.threshold, self.prevalence, self.calibrator)
+
+    def presets_figure(self) -> DescribedFigure:
+        """The usual thresholds on histogram and ROC curve, and what each decides."""
+        presets = preset_thresholds(self.curve)
+        if self.threshold not in presets.values():
+            presets = {"chosen": self.threshold} | presets
+        return presets_figure(self.curve, self.facts["shares"], presets, self.prevalence, self.calibrator)
+
+
+def packed_counts(curve: OperatingCurve) -> bytes:
+    """The curve as bytes, little-endian: K thresholds as float64, then K + 1 true and K + 1 false positives as uint32."""
+    parts = (curve.thresholds.astype("<f8"), curve.tp.astype("<u4"), curve.fp.astype("<u4"))
+    return b"".join(part.tobytes() for part in parts)
+
+
+def page_facts(curve: OperatingCurve, melanoma: np.ndarray, scores: np.ndarray, calibrator: Calibrator | None) -> dict[str, Any]:
+    """What the page needs besides the counts: histograms, drawn curves, presets; all of it small."""
+    shares = [np.histogram(scores[part], BINS, (0, 1))[0] / part.sum() for part in (melanoma, ~melanoma)]
+    fpr, tpr, _ = curve.roc()
+    precision, recall, _ = curve.precision_recall()
+    roc, pr = _few(fpr, tpr), _few(recall[::-1], precision[::-1])
+    return {
+        "shares": [part.round(5).tolist() for part in shares],
+        "roc": [fpr[roc].round(5).tolist(), tpr[roc].round(5).tolist()],
+        "pr": [recall[::-1][pr].round(5).tolist(), precision[::-1][pr].round(5).tolist()],
+        "auroc": curve.auroc,
+        "average_precision": curve.average_precision,
+        "presets": preset_thresholds(curve),
+        "prevalences": {"these cases": curve.prevalence, "ISIC 2020": ISIC_2020_PREVALENCE},
+        "calibration": None if calibrator is None else calibrator.to_dict(),
+    }
+
+
+def _few(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Positions of points that draw a curve as all of them would: spread over its length in both directions."""
+    if len(x) <= 2 * CURVE_POINTS:
+        return np.arange(len(x))
+    length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
+    places = np.searchsorted(length, np.linspace(0, length[-1], 2 * CURVE_POINTS))
+    return np.unique(np.concatenate([[0], places.clip(max=len(x) - 1), [len(x) - 1]]))
+
+
+def presets_figure(
+    curve: OperatingCurve,
+    shares: Iterable[Iterable[float]],
+    presets: dict[str, float],
+    prevalence: float,
+    calibrator: Calibrator | None,
+) -> DescribedFigure:
+    """Histogram and ROC curve with the presets marked, and a table of what each decides.
+
+    Args:
+        curve: of scores in [0, 1].
+        shares: of melanomas and of others, how many per bin of equal width from 0 to 1.
+        presets: threshold by name.
+        prevalence: for PPV, biopsies and risk.
+        calibrator: as for `threshold_state`.
+    """
+    rows = {name: threshold_state(curve, value, prevalence, calibrator) for name, value in presets.items()}
+    markers = dict(zip(presets, "osD^vP*", strict=False))
+    with kit_figure(12.8, 7.6) as figure:
+        panels = figure.subplot_mosaic([["scores", "roc"], ["table", "table"]], width_ratios=(1.7, 1), height_ratios=(2, 1))
+        scores, roc, table = panels["scores"], panels["roc"], panels["table"]
+        for share, sign, colour in zip(shares, (1, -1), (VERMILLION, BLUE), strict=True):
+            scores.bar((np.arange(BINS) + 0.5) / BINS, sign * np.array(share), 1 / BINS, color=colour)
+        scores.axhline(0, color="black", linewidth=0.8)
+        top = 1.25 * scores.get_ylim()[1]
+        fpr, tpr, _ = curve.roc()
+        roc.plot(fpr, tpr, color=ORANGE)
+        roc.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (2, 3)))
+        for name, state in rows.items():
+            scores.axvline(presets[name], color=GREEN, linewidth=1.4, linestyle="--")
+            scores.plot(presets[name], 0.94 * top, markers[name], color=GREEN, markersize=10)
+            roc.plot(1 - state["specificity"], state["sensitivity"], markers[name], color=GREEN, markersize=10, label=name)
+        scores.set(xlim=(0, 1), xlabel="output", ylabel="others  |  melanomas", title="Scores, share of each class")
+        scores.set_ylim(top=top)
+        scores.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.0%}")
+        roc.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="false-positive rate", aspect="equal")
+        roc.set_title(f"ROC: sensitivity, AUROC {curve.auroc:.3f}")
+        roc.legend(loc="lower right", fontsize=11)
+        _draw_table(table, presets, rows, prevalence)
+    said = "; ".join(
+        f"{name}: threshold {presets[name]:.3f}, sensitivity {state['sensitivity']:.1%}, specificity {state['specificity']:.1%}, "
+        f"PPV {state['ppv']:.1%}"
+        for name, state in rows.items()
+    )
+    return describe(figure, f"Score histograms and ROC curve (AUROC {curve.auroc:.3f}) with the usual thresholds. {said}.")
+
+
+def _draw_table(axes: Any, presets: dict[str, float], rows: dict[str, dict[str, float]], prevalence: float) -> None:
+    heads = [
+        "rule",
+        "threshold",
+        "stands for\na risk of",
+        "sensitivity",
+        "specificity",
+        f"PPV at\n{prevalence:.1%}",
+        "flagged per\nmelanoma",
+    ]
+    cells = [
+        [name, f"{presets[name]:.3f}", f"{state['risk']:.1%}", f"{state['sensitivity']:.1%}", f"{state['specificity']:.1%}",
+         f"{state['ppv']:.1%}", f"{state['biopsies_per_melanoma']:.1f}"]
+        for name, state in rows.items()
+    ]  # fmt: skip
+    axes.axis("off")
+    box = axes.table(cells, colLabels=heads, loc="center", edges="horizontal", cellLoc="right", bbox=(0, 0, 1, 1))
+    box.auto_set_font_size(False)
+    box.set_fontsize(12)
+    for (row, column), cell in box.get_celld().items():
+        cell.set_edgecolor("#CFCFCF")
+        if column == 0:
+            cell.get_text().set_ha("left")
+        if row == 0:
+            cell.set_height(1.6 * cell.get_height())
