@@ -17,7 +17,7 @@ const GROUPS = [
 const STEP = 0.001, BIG = 0.05, HINT = "Arrow keys move by 0.001, with shift by 0.01, page up and down by 0.05.";
 
 /** Where a key takes the threshold, or undefined if it takes it nowhere. */
-function threshold_after(key, shift, t) {
+function thresholdAfter(key, shift, t) {
   const by = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[key] * (shift ? 10 : 1)
     || { PageUp: BIG / STEP, PageDown: -BIG / STEP }[key];
   if (key === "Home") return 0;
@@ -88,7 +88,7 @@ function render({ model, el }) {
   const range = h("input", { type: "range", min: 0, max: 1, step: "any", "aria-label": "threshold", title: HINT });
   range.addEventListener("input", () => put("threshold", Math.round(range.valueAsNumber / STEP) / (1 / STEP)));
   range.addEventListener("keydown", (event) => {
-    const next = threshold_after(event.key, event.shiftKey, model.get("threshold"));
+    const next = thresholdAfter(event.key, event.shiftKey, model.get("threshold"));
     if (next === undefined) return;
     event.preventDefault();
     put("threshold", next);
