@@ -22,6 +22,15 @@ from melanoma_lib.files import write_text
 
 COMPARED = "nbval-check-output"  # nbval's own tag: it compares the outputs of these cells
 LARGE_PICTURE = 100_000  # bytes; charts are below it, sheets of photographs above
+# On paper nothing scrolls: what is wider than the page would be cut off.
+PRINT_STYLE = """<style>
+@media print {
+  .highlight pre, .jp-OutputArea-output pre { white-space: pre-wrap !important; overflow-wrap: anywhere; word-break: normal; }
+  img, table, blockquote, .jp-CodeCell .jp-InputArea, .jp-RenderedMarkdown div { break-inside: avoid; }
+  h1, h2, h3, .jp-CodeCell .jp-InputArea { break-after: avoid; }
+}
+</style>
+"""
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
@@ -139,7 +148,7 @@ def as_html(notebook: nbformat.NotebookNode, title: str) -> str:
             alt = html.escape(output.metadata.get("image/png", {}).get("alt", ""), quote=True)
             output.data["text/html"] = f'<img alt="{alt}" src="data:image/png;base64,{output.data["image/png"].strip()}">'
     body, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
-    return body
+    return body.replace("</head>", f"{PRINT_STYLE}</head>", 1)
 
 
 def still(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
