@@ -18,7 +18,7 @@ class MovingAverage(WeightAveraging):
 
     def __init__(self, decay: float) -> None:
         def average(averaged: list[Tensor], current: list[Tensor], n_averaged: Tensor) -> None:
-            now = min(decay, (1 + int(n_averaged)) / (10 + int(n_averaged)))
+            now = min(decay, (1 + int(n_averaged)) / (5 + int(n_averaged)))  # about the last quarter of all steps
             if averaged[0].is_floating_point():
                 torch._foreach_lerp_(averaged, current, 1 - now)
             else:  # counters of batches seen

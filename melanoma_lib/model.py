@@ -117,3 +117,32 @@ def accepts_drop_path(backbone: str) -> bool:
     import timm
 
     return not timm.model_entrypoint(backbone).__module__.endswith((".densenet", ".vgg"))
+
+
+def hold_early(branch: nn.Module, stride: int) -> None:
+    """Keep the early stages of an image branch as they are: no gradients, batch statistics as pretrained.
+
+    Edges and colours, learnt from a million photographs, serve skin as well; not learning them again saves time, and thousands of
+    images cannot spoil them.
+
+    Args:
+        branch: a timm model.
+        stride: the last stage held works at this reduction of the image's side, or finer; 0 holds nothing.
+    """
+    held = [info["module"] for info in getattr(branch, "feature_info", []) if info["reduction"] <= stride]
+    if not held:
+        return
+
+    def up_to_last(names: list[str]) -> int:
+        return max(i for i, name in enumerate(names) if name == held[-1] or name.startswith(f"{held[-1]}.")) + 1
+
+    parameters, modules = dict(branch.named_parameters()), dict(branch.named_modules())
+    for parameter in list(parameters.values())[: up_to_last(list(parameters))]:
+        parameter.requires_grad_(False)
+    for module in list(modules.values())[1 : up_to_last(list(modules))]:  # the first is the branch itself
+        module.training = False  # of each alone: a container may hold later stages too
+
+
+def takes_any_size(branch: nn.Module) -> bool:
+    """Whether an image branch takes images of another size than it was made for, as convolutional ones do."""
+    return not getattr(getattr(branch, "patch_embed", None), "strict_img_size", False)

@@ -35,6 +35,8 @@ _SHORT: dict[str, Any] = {
     "weight_decay": 0.01,
     "drop_path": 0.0,
     "diagnosis_weight": 0.0,
+    "frozen_stride": 0,
+    "small_epochs": 0.0,
     "monitor": "val/auroc",  # F1 of so few validation cases is a lottery
 }
 # Only what differs from the field defaults; one code path serves all three.
@@ -96,6 +98,7 @@ class Settings(BaseSettings):
     metadata_hidden: int = Field(64, ge=1, description="width of the metadata branch")
     metadata_dropout: float = Field(0.1, ge=0, lt=1, description="chance that a training case hides all its metadata")
     dropout: float = Field(0.2, ge=0, lt=1, description="dropout before the logit and in the metadata branch")
+    frozen_stride: int = Field(4, ge=0, description="pretrained stages down to this stride keep ImageNet's weights; 0: all learn")
     drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the image branch, where it has any")
 
     loss: Literal["focal", "bce", "weighted_bce"] = Field("focal", description="training loss, on the logit")
@@ -106,6 +109,8 @@ class Settings(BaseSettings):
         "plain", description="draw evenly, melanomas more often, or repeat melanomas until the classes balance"
     )
     sampled_prevalence: float = Field(0.3, gt=0, lt=1, description="share of melanomas that the weighted sampler draws")
+
+    small_epochs: float = Field(0.6, ge=0, lt=1, description="first share of the epochs at three quarters of the image size")
 
     batch_size: int = Field(32, ge=2, description="cases a training step")
     max_epochs: int = Field(8, ge=1, description="passes over the training cases")

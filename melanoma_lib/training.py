@@ -22,7 +22,7 @@ from melanoma_lib.data.datamodule import UNKNOWN, Batch, DermoscopyDataModule
 from melanoma_lib.errors import RunError, SettingsError
 from melanoma_lib.inference import predict_logits, prediction_device
 from melanoma_lib.losses import FocalLoss
-from melanoma_lib.model import MelanomaNet
+from melanoma_lib.model import MelanomaNet, hold_early, takes_any_size
 from melanoma_lib.run_writer import RunWriter
 from melanoma_lib.runs import HISTORY, Run
 from melanoma_lib.settings import Settings
@@ -73,7 +73,7 @@ class MelanomaModule(pl.LightningModule):
         """Loss of one batch."""
         # One seed a step, from nothing but seed and step: dropout then does not depend on where a run was resumed.
         torch.manual_seed(self.settings.seed * 1_000_003 + self.global_step)
-        features = self.model.features(batch.get("image"), batch["metadata"])  # (B, n_features)
+        features = self.model.features(self._sized(batch.get("image")), batch["metadata"])  # (B, n_features)
         dropped = self.model.head[0](features)
         loss = self._score(self.model.head[1](dropped).squeeze(1), batch, self.train_metrics, "train/loss")
         if self.diagnosis_head is None or (batch["diagnosis"] == UNKNOWN).all():
@@ -81,6 +81,15 @@ class MelanomaModule(pl.LightningModule):
         return loss + self.settings.diagnosis_weight * F.cross_entropy(
             self.diagnosis_head(dropped), batch["diagnosis"], ignore_index=UNKNOWN
         )
+
+    def _sized(self, image: Tensor | None) -> Tensor | None:
+        """The images, smaller in early epochs: what lesions look like from afar is learnt first, and faster."""
+        settings = self.settings
+        early = self.current_epoch < settings.small_epochs * settings.max_epochs
+        if image is None or not early or not takes_any_size(self.model.image_branch):
+            return image
+        side = max(32, round(0.75 * settings.image_size / 32) * 32)  # what strides of 32 divide
+        return F.interpolate(image, size=side, mode="bilinear", antialias=True)  # (B, 3, S, S) -> (B, 3, side, side)
 
     def validation_step(self, batch: Batch, step: int) -> None:
         """Metrics of one batch."""
@@ -93,11 +102,14 @@ class MelanomaModule(pl.LightningModule):
         return loss
 
     def on_train_epoch_start(self) -> None:
-        """Order of the new epoch; the image branch waits frozen while only the head learns."""
+        """Order of the new epoch; which parts of the image branch learn in it."""
         self.trainer.train_dataloader.batch_sampler.set_epoch(self.current_epoch)
-        if self.settings.head_epochs and self.model.image_branch is not None:
-            learning = self.current_epoch >= self.settings.head_epochs
-            self.model.image_branch.requires_grad_(learning).train(learning)
+        branch, settings = self.model.image_branch, self.settings
+        if branch is not None:
+            learning = self.current_epoch >= settings.head_epochs  # before, it waits frozen while only the head learns
+            branch.requires_grad_(learning).train(learning)
+            if settings.pretrained:
+                hold_early(branch, settings.frozen_stride)
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch's metrics; validation ends an epoch, so the training batches are all in."""

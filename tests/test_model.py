@@ -10,7 +10,7 @@ import torch
 from melanoma_lib import weights
 from melanoma_lib.errors import SettingsError, WeightsUnavailableError
 from melanoma_lib.losses import FocalLoss
-from melanoma_lib.model import MelanomaNet, accepts_drop_path, image_branch
+from melanoma_lib.model import MelanomaNet, accepts_drop_path, hold_early, image_branch, takes_any_size
 
 BACKBONES = ["efficientnet_b0", "densenet121", "resnet50", "convnext_tiny", "tf_efficientnetv2_s", "tf_efficientnet_lite0"]
 TINY = "test_resnet"  # timm's own model for tests
@@ -233,3 +233,40 @@ def test_a_weights_file_in_the_hub_cache_is_used_without_a_network(monkeypatch, 
 def test_a_file_the_hub_is_known_not_to_have_is_no_weights(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: huggingface_hub._CACHED_NO_EXIST)
     assert weights.hub_cached_file("resnet18") is None
+
+
+@pytest.mark.parametrize(
+    ("backbone", "first_learning"),
+    [
+        ("tf_efficientnet_lite0", "blocks.2."),
+        ("resnet50", "layer2."),
+        ("convnext_tiny", "stages.1."),
+        ("densenet121", "features.transition1"),
+    ],
+)
+def test_holding_early_stages_leaves_exactly_the_coarser_ones_learning(backbone, first_learning):
+    branch = timm.create_model(backbone, num_classes=0).train()
+    hold_early(branch, 4)
+    learning = [name for name, parameter in branch.named_parameters() if parameter.requires_grad]
+    assert learning[0].startswith(first_learning)
+    names = [name for name, _ in branch.named_parameters()]
+    assert learning == names[names.index(learning[0]) :]
+    branch(torch.randn(2, 3, 64, 64)).sum().backward()
+    before = {name: value.clone() for name, value in branch.named_buffers()}
+    branch(torch.randn(2, 3, 64, 64))
+    moved = [name for name, value in branch.named_buffers() if not torch.equal(value, before[name])]
+    assert all(
+        not name.startswith(("conv_stem", "bn1", "layer1.", "blocks.0.", "blocks.1.", "features.denseblock1")) for name in moved
+    )
+
+
+def test_holding_nothing_and_a_backbone_without_fine_stages_leave_all_learning():
+    for branch, stride in ((timm.create_model("test_efficientnet"), 0), (timm.create_model("vit_tiny_patch16_224"), 4)):
+        hold_early(branch.train(), stride)
+        assert all(parameter.requires_grad for parameter in branch.parameters())
+        assert all(module.training for module in branch.modules())
+
+
+def test_only_backbones_of_one_size_refuse_another():
+    assert takes_any_size(timm.create_model("test_efficientnet"))
+    assert not takes_any_size(timm.create_model("vit_tiny_patch16_224"))

@@ -16,6 +16,7 @@ from sklearn.metrics import average_precision_score, f1_score, log_loss, roc_auc
 from melanoma_lib.callbacks import MovingAverage
 from melanoma_lib.data.datamodule import UNKNOWN, DermoscopyDataModule
 from melanoma_lib.errors import RunError, SettingsError, WeightsUnavailableError
+from melanoma_lib.model import MelanomaNet, image_branch
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
 from melanoma_lib.training import MelanomaModule, loss_and_prior, train, warn_of_double_correction
@@ -149,7 +150,7 @@ def test_moving_average_is_the_weighted_sum_of_the_past():
     averaged, values = [torch.zeros(2)], torch.arange(1.0, 60.0)
     oracle = 0.0
     for n, value in enumerate(values):
-        decay = min(0.9, (1 + n) / (10 + n))
+        decay = min(0.9, (1 + n) / (5 + n))
         oracle = decay * oracle + (1 - decay) * float(value)
         update(averaged, [torch.full((2,), float(value))], torch.tensor(n))
     assert torch.allclose(averaged[0], torch.full((2,), oracle), rtol=1e-5)
@@ -266,3 +267,31 @@ def test_naming_the_diagnosis_adds_its_cross_entropy_and_leaves_the_model_as_it_
 def test_a_run_trained_with_the_second_task_loads(tiny_settings, tmp_path):
     run = train(tiny_settings.with_changes(runs_dir=tmp_path, diagnosis_weight=1.0, max_epochs=1))
     assert run.model().n_features == run.model().head[1].in_features
+
+
+def test_early_epochs_are_trained_small_and_all_are_evaluated_at_full_size(tiny_settings, tmp_path, monkeypatch):
+    sizes = {True: [], False: []}
+    features = MelanomaNet.features
+
+    def spy(model, image, metadata):
+        sizes[model.training].append(image.shape[2])
+        return features(model, image, metadata)
+
+    monkeypatch.setattr(MelanomaNet, "features", spy)
+    train(tiny_settings.with_changes(run_dir=tmp_path / "run", image_size=128, small_epochs=0.5, max_epochs=2, n_patients=40))
+    half = len(sizes[True]) // 2
+    assert set(sizes[True][:half]) == {96}
+    assert set(sizes[True][half:]) == {128}
+    assert set(sizes[False]) == {128}
+
+
+def test_held_stages_of_a_trained_run_are_those_of_imagenet(tiny_settings, tmp_path):
+    settings = tiny_settings.with_changes(
+        run_dir=tmp_path / "run", backbone="tf_efficientnet_lite0", pretrained=True, max_epochs=1, frozen_stride=4, n_patients=40
+    )
+    trained = train(settings).model().image_branch.state_dict()
+    before = image_branch(settings.backbone, pretrained=True).state_dict()
+    same = {name for name, value in before.items() if torch.equal(value, trained[name])}
+    early = ("conv_stem", "bn1.", "blocks.0.", "blocks.1.")
+    assert same >= {name for name in before if name.startswith(early)}
+    assert not any(name.startswith("blocks.6.") and name.endswith("weight") for name in same)
