@@ -180,7 +180,7 @@ def build_parser() -> argparse.ArgumentParser:
     _command(commands, "doctor", doctor, "check packages, weights, data, disk; each finding with its cure")
 
     benchmark = _command(commands, "bench", bench, "measure speed against named peers, in one process", settings=True)
-    benchmark.add_argument("what", choices=["training", "loading"])
+    benchmark.add_argument("what", choices=["training", "loading", "thresholds"])
     return parser
 
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from melanoma_lib.data.images import evaluation_pixels, normalise, open_cache, stored_side, training_transform
+from melanoma_lib.data.cache import open_cache, open_evaluation_cache
+from melanoma_lib.data.images import normalise, stored_side, training_transform
 from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.data.sources import load_cases
 from melanoma_lib.data.splits import assert_no_straddling, split_cases
@@ -43,7 +45,7 @@ class CaseDataset(Dataset):
         metadata: float32, shape ``(N, M)``.
         targets: float32, shape ``(N,)``.
         diagnoses: int64, shape ``(N,)``: position of the case's diagnosis among those known in training, or ``UNKNOWN``.
-        transform: from a PIL image to a uint8 tensor, shape ``(3, S, S)``.
+        transform: from a PIL image to a uint8 tensor, shape ``(3, S, S)``; None where the pixels are already those of evaluation.
         backbone: whose normalisation scales the batches.
         metadata_dropout: chance that a case hides all its metadata.
         no_metadata: encoding of a case that tells nothing, shape ``(M,)``.
@@ -86,10 +88,15 @@ class CaseDataset(Dataset):
             "row": torch.from_numpy(rows),
         }
         if self.pixels is not None:
-            with _seeded(draw.seed):
-                images = [self.transform(Image.fromarray(self.pixels[row])) for row in rows]  # (S, S, 3) -> (3, S, S) each
-            batch["image"] = normalise(torch.stack(images), self.backbone)  # (B, 3, S, S)
+            stack = torch.from_numpy(self.pixels[rows]) if self.transform is None else self._augmented(rows, draw.seed)
+            batch["image"] = normalise(stack.permute(0, 3, 1, 2), self.backbone)  # (B, S, S, 3) -> (B, 3, S, S)
         return batch
+
+    def _augmented(self, rows: np.ndarray, seed: int) -> torch.Tensor:
+        """Transformed images, uint8 ``(B, S, S, 3)``: colours last, as they lie in memory, which stacks fastest."""
+        with _seeded(seed), _one_thread():
+            images = [self.transform(Image.fromarray(self.pixels[row])) for row in rows]  # (C, C, 3) -> (3, S, S) each
+        return torch.stack([image.permute(1, 2, 0) for image in images])
 
 
 class EpochSampler:
@@ -195,14 +202,16 @@ class DermoscopyDataModule(pl.LightningDataModule):
 
     def dataset(self, training: bool) -> CaseDataset:
         """All cases, augmented for training or prepared by the one evaluation transform."""
-        settings = self.settings
-        prepare = training_transform if training else evaluation_pixels
+        settings, pixels = self.settings, self.pixels()
+        augment = training and pixels is not None
+        if pixels is not None and not training:
+            pixels = open_evaluation_cache(pixels, settings.backbone, settings.image_size)
         return CaseDataset(
-            pixels=self.pixels(),
+            pixels=pixels,
             metadata=self.encoder.transform(self.cases),
             targets=self.cases["target"].to_numpy(np.float32),
             diagnoses=_codes(self.cases["diagnosis"], self.diagnoses),
-            transform=prepare(settings.backbone, settings.image_size) if "image" in settings.modalities else None,
+            transform=training_transform(settings.backbone, settings.image_size) if augment else None,
             backbone=settings.backbone,
             metadata_dropout=settings.metadata_dropout if training and settings.modalities == "image+metadata" else 0.0,
             no_metadata=self.encoder.missing,
@@ -297,3 +306,14 @@ class _seeded:
     def __exit__(self, *_: object) -> None:
         random.setstate(self.states[0])
         torch.set_rng_state(self.states[1])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep PyTorch to one thread: on single images, two wait for each other longer than they work on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

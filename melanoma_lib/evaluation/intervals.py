@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
 from scipy.special import ndtri
 
 from melanoma_lib.evaluation.inputs import check_fraction, check_scores, check_targets
@@ -123,39 +124,42 @@ def resample_groups(n_groups: int, n: int, seed: int, block: int) -> Iterator[ND
 
 
 class _Ranking:
-    """What resampling leaves alone: the order of the scores, their ties, and who belongs to which group."""
+    """What resampling leaves alone: between which melanomas each other case scores, and who belongs to which group.
+
+    Melanomas are few, so the others are counted between their scores and no longer looked at one by one. Counts are float64,
+    exact to 2**53, because that is what matrices multiply fast.
+    """
 
     def __init__(self, answers: NDArray[np.bool_], scores: NDArray[np.float64], codes: NDArray[np.intp]) -> None:
-        order = np.argsort(scores)
-        scores, answers, codes = scores[order], answers[order], codes[order]
-        melanomas, others = scores[answers], scores[~answers]
-        self.melanoma_codes, self.other_codes = codes[answers], codes[~answers]  # (P,), (Q,) by ascending score
-        self.below = others.searchsorted(melanomas, side="left")  # (P,) others that score less than each melanoma
-        self.through = others.searchsorted(melanomas, side="right")  # (P,) others that score no more
-        self.first = melanomas.searchsorted(melanomas, side="left")  # (P,) start of each melanoma's own tie
+        levels, melanomas = np.unique(scores[answers], return_inverse=True)  # (K,), (P,)
+        others = scores[~answers]
+        # Even: below level k and above the one before; odd: equal to it.
+        places = levels.searchsorted(others, side="left") + levels.searchsorted(others, side="right")  # (Q,) 0 to 2K
+        self.n_groups = int(codes.max()) + 1
+        self.melanomas = _counts(melanomas, codes[answers], (levels.size, self.n_groups))
+        self.others = _counts(places, codes[~answers], (2 * levels.size + 1, self.n_groups))
 
     def metrics(self, weights: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
         """AUROC and average precision with group g counted ``weights[b, g]`` times: ``(B, G)`` to ``(B,)`` each."""
-        drawn = weights[:, self.melanoma_codes]  # (B, P)
-        melanomas = _running_sum(drawn)  # (B, P+1)
-        others = _running_sum(weights[:, self.other_codes])  # (B, Q+1)
-        n_melanomas, n_others = melanomas[:, -1:], others[:, -1:]
-        below = others[:, self.below]
-        wins = (drawn * (below + others[:, self.through])).sum(axis=1) / 2
-        found = n_melanomas - melanomas[:, self.first]
+        drawn = np.ascontiguousarray(weights[:, : self.n_groups].T, dtype=np.float64)  # (G, B)
+        melanomas = self.melanomas @ drawn  # (K, B)
+        others = np.cumsum(self.others @ drawn, axis=0)  # (2K+1, B)
+        below, through, n_others = others[:-1:2], others[1::2], others[-1]
+        wins = (melanomas * (below + through)).sum(axis=0) / 2
+        found = np.cumsum(melanomas[::-1], axis=0)[::-1]  # (K, B) at this score or above
+        n_melanomas = found[0]
         # A melanoma that was not drawn may stand where nobody is flagged: its precision is 0/0 but its weight 0.
         precision = found / np.maximum(found + n_others - below, 1)
         with np.errstate(invalid="ignore"):
             return {
-                "auroc": wins / (n_melanomas[:, 0] * n_others[:, 0]),
-                "average_precision": np.where(n_others[:, 0] > 0, (drawn * precision).sum(axis=1) / n_melanomas[:, 0], np.nan),
+                "auroc": wins / (n_melanomas * n_others),
+                "average_precision": np.where(n_others > 0, (melanomas * precision).sum(axis=0) / n_melanomas, np.nan),
             }
 
 
-def _running_sum(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    sums = np.zeros((counts.shape[0], counts.shape[1] + 1), dtype=np.int64)
-    np.cumsum(counts, axis=1, out=sums[:, 1:])
-    return sums
+def _counts(rows: NDArray[np.intp], groups: NDArray[np.intp], shape: tuple[int, int]) -> csr_array:
+    """How many cases each place and group share, as a sparse matrix."""
+    return csr_array((np.ones(rows.size), (rows, groups)), shape=shape)
 
 
 class _Sums:

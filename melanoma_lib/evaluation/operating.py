@@ -35,13 +35,13 @@ class OperatingCurve:
     def __init__(self, targets: ArrayLike, scores: ArrayLike) -> None:
         answers = check_targets(targets)
         values = check_scores(scores, answers.size)
-        order = np.argsort(values)
-        values, answers = values[order], answers[order]
-        starts = np.concatenate([[0], np.flatnonzero(values[1:] != values[:-1]) + 1])  # (K,) first row of each tie
-        missed = np.concatenate([[0], np.cumsum(answers)])[np.append(starts, values.size)]  # (K+1,) melanomas below
+        melanomas = np.sort(values[answers])
+        values = np.sort(values)  # without the answers: an argsort that moves them along takes twice as long
+        starts = np.append(0, np.flatnonzero(values[1:] != values[:-1]) + 1)  # (K,) first row of each tie
         self.thresholds: NDArray[np.float64] = values[starts]
-        self.n_positive, self.n_negative = int(missed[-1]), int(values.size - missed[-1])
-        self.tp: NDArray[np.int64] = self.n_positive - missed
+        at_each = np.bincount(self.thresholds.searchsorted(melanomas), minlength=starts.size)  # (K,)
+        self.n_positive, self.n_negative = melanomas.size, values.size - melanomas.size
+        self.tp: NDArray[np.int64] = self.n_positive - np.append(0, np.cumsum(at_each))
         self.fp: NDArray[np.int64] = values.size - np.append(starts, values.size) - self.tp
 
     @property

@@ -1,4 +1,4 @@
-"""The cache of decoded images in ``melanoma_lib.data.images``."""
+"""The cache of decoded images."""
 
 import errno
 import json
@@ -10,10 +10,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from melanoma_lib.data import images
-from melanoma_lib.data.images import open_cache, read_square
+from melanoma_lib.data import cache as cache_module
+from melanoma_lib.data.cache import open_cache, open_evaluation_cache
+from melanoma_lib.data.images import normalise, prepare_image, read_square, stored_side
 from melanoma_lib.errors import CorruptImageError, DataError
 from tests.data.builders import pixels
 
@@ -118,7 +120,7 @@ def test_an_interrupted_build_leaves_nothing(error, photographs, tmp_path):
 
 BUILD = """
 import json, os, pathlib, signal, sys, time
-from melanoma_lib.data.images import open_cache
+from melanoma_lib.data.cache import open_cache
 paths, cache, after = [pathlib.Path(path) for path in json.loads(sys.argv[1])], pathlib.Path(sys.argv[2]), int(sys.argv[3])
 decoded = 0
 def count():
@@ -172,7 +174,7 @@ def test_a_disk_that_fills_up_meanwhile_is_a_clear_error(code, victim, photograp
     def full(*_):
         raise OSError(code, "no room")
 
-    monkeypatch.setattr(*((images.os, "fsync") if victim == "fsync" else (images, "write_text")), full)
+    monkeypatch.setattr(*((cache_module.os, "fsync") if victim == "fsync" else (cache_module, "write_text")), full)
     with pytest.raises(DataError, match=r"needs 0\.0 MB in .*cache.*make room"):
         open_cache(photographs, 16, tmp_path / "cache")
     assert caches(tmp_path / "cache") == []
@@ -180,7 +182,7 @@ def test_a_disk_that_fills_up_meanwhile_is_a_clear_error(code, victim, photograp
 
 FULL_DISK = """
 import json, pathlib, shutil, sys, types
-from melanoma_lib.data.images import open_cache
+from melanoma_lib.data.cache import open_cache
 from melanoma_lib.errors import DataError
 paths, disk = [pathlib.Path(path) for path in json.loads(sys.argv[1])], pathlib.Path(sys.argv[2])
 cache, told = disk / "cache", []
@@ -224,3 +226,31 @@ def test_a_really_full_disk_is_a_clear_error_and_leaves_nothing(photographs, tmp
     for message, left in zip(told[::2], told[1::2], strict=True):
         assert f"needs 2.4 MB in {disk}" in message
         assert left == []
+
+
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "vgg11"])  # bicubic, bilinear
+def test_the_evaluation_cache_holds_what_the_one_transform_makes_of_each_file(backbone, photographs, tmp_path):
+    decoded = open_cache(photographs, stored_side(32), tmp_path / "cache")
+    kept = open_evaluation_cache(decoded, backbone, 32)
+    assert (kept.shape, kept.dtype) == ((12, 32, 32, 3), np.uint8)
+    assert isinstance(kept, np.memmap)
+    expected = torch.stack([prepare_image(path, backbone, 32) for path in photographs])
+    assert normalise(torch.from_numpy(np.array(kept)).permute(0, 3, 1, 2), backbone).equal(expected)
+
+
+def test_each_interpolation_size_and_content_has_an_evaluation_cache_of_its_own(photographs, tmp_path, monkeypatch):
+    decoded = open_cache(photographs, 48, tmp_path / "cache")
+    some = open_cache(photographs[:5], 48, tmp_path / "cache")
+    asked = [(decoded, "vgg11", 32), (decoded, "resnet50", 32), (decoded, "vgg11", 40), (some, "vgg11", 32)]
+    names = {open_evaluation_cache(*words).filename for words in asked}
+    assert len(names) == 4
+    monkeypatch.setattr(cache_module, "_build", lambda *_: pytest.fail("prepared twice"))
+    assert {open_evaluation_cache(*words).filename for words in asked} == names
+
+
+def test_too_small_a_disk_for_the_evaluation_cache_is_told(photographs, tmp_path, monkeypatch):
+    decoded = open_cache(photographs, 48, tmp_path / "cache")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(DataError, match=r"0\.0 MB are free.*--cache-dir"):
+        open_evaluation_cache(decoded, "vgg11", 32)
+    assert len(caches(tmp_path / "cache")) == 1

@@ -1,50 +1,18 @@
-"""Speed against named peers, alternated in one process: on shared machines only ratios within a run mean something."""
+"""Training: the kit's epoch against a bare loop of the same work, and against its limit."""
 
 import copy
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
-import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from melanoma_lib.bench.rates import ROUNDS, Rates, timed
 from melanoma_lib.settings import Settings
 
-ROUNDS = 7
 STEPS = 8  # training steps of each contender a round
-N_LOADED = 96  # images each loader passes through a round
-PUBLISHED_SIZES = {"HAM10000": (600, 450), "ISIC 2019": (1024, 1024), "ISIC 2020, a small one": (1920, 1080)}
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Images a second of each contender, one number a round.
-
-    Attributes:
-        title: what was measured.
-        rates: contender to its rounds; the first is the kit.
-    """
-
-    title: str
-    rates: dict[str, list[float]]
-
-    def ratio(self, peer: str) -> float:
-        """Median over rounds of the kit's rate over the peer's in the same round."""
-        kit = next(iter(self.rates.values()))
-        return median(mine / theirs for mine, theirs in zip(kit, self.rates[peer], strict=True))
-
-    def __str__(self) -> str:
-        """A table."""
-        lines = [self.title, f"{'':44}{'images/s':>10}{'range':>16}{'kit / this':>12}"]
-        for name, rounds in self.rates.items():
-            spread = f"{min(rounds):.0f}-{max(rounds):.0f}"
-            lines.append(f"{name:44}{median(rounds):10.1f}{spread:>16}{self.ratio(name):12.2f}")
-        return "\n".join(lines)
 
 
 def bench_training(settings: Settings) -> str:
@@ -171,78 +139,3 @@ class FixedBatch:
         for _ in range(STEPS):
             self.module.zero_grad()
             self.module.loss(self.module.model(self.batch["image"], self.batch["metadata"]), self.batch["target"]).backward()
-
-
-def bench_loading(settings: Settings) -> str:
-    """The kit's cached loader against decoding each file with Pillow and the same timm transform, epoch after epoch.
-
-    Both go through a DataLoader in this process. The files are JPEGs of the sizes in which the archives publish their images,
-    enlarged from synthetic cases.
-
-    Args:
-        settings: backbone, size, batch.
-
-    Returns:
-        A table for each published size and transform.
-    """
-    from timm.data import create_transform
-
-    from melanoma_lib.data.images import backbone_normalisation, evaluation_pixels, open_cache, stored_side, training_transform
-    from melanoma_lib.data.synthetic import SyntheticDermoscopy
-
-    size, tables = settings.image_size, []
-    cases = SyntheticDermoscopy(n_patients=20, seed=settings.data_seed, image_size=512)
-    pictures = [Image.fromarray(cases.render(i).image) for i in range(8)]
-    whole_frame = {"crop_pct": 1.0, "crop_mode": "squash", **backbone_normalisation(settings.backbone)}
-    augment = training_transform(settings.backbone, size)
-    transforms = {  # the kit's, which leaves scaling to the batch, and the peer's
-        "evaluation": (evaluation_pixels(settings.backbone, size), create_transform(size, **whole_frame)),
-        "training": (augment, augment),
-    }
-    for label, shape in PUBLISHED_SIZES.items():
-        with tempfile.TemporaryDirectory() as folder:
-            paths = [Path(folder) / f"{i}.jpg" for i in range(N_LOADED)]
-            for i, path in enumerate(paths):
-                enlarged = pictures[i % len(pictures)].resize(shape, Image.Resampling.BICUBIC)
-                enlarged.save(path, quality=95, comment=str(i).encode())
-            pixels = open_cache(paths, stored_side(size), Path(folder) / "cache")
-            for name, (mine, theirs) in transforms.items():
-                kit, peer = _cached_loader(pixels, mine, settings), _decoding_loader(paths, theirs, settings)
-                rates: dict[str, list[float]] = {"kit, cached loader": [], "Pillow decode + same timm transform": []}
-                for _ in range(ROUNDS):
-                    for contender, loader in zip(rates, (kit, peer), strict=True):
-                        rates[contender].append(N_LOADED / timed(lambda loader=loader: list(loader)))
-                title = (
-                    f"{label}: {shape[0]}x{shape[1]} JPEG, {name} transform to {size} px, {ROUNDS} alternating rounds (medians)"
-                )
-                tables.append(str(Rates(title, rates)))
-    return "\n\n".join(tables)
-
-
-def _cached_loader(pixels: np.ndarray, transform: Callable, settings: Settings) -> DataLoader:
-    from melanoma_lib.data.datamodule import CaseDataset, EpochSampler
-
-    n = len(pixels)
-    metadata, targets = np.zeros((n, 1), np.float32), np.zeros(n, np.float32)
-    dataset = CaseDataset(pixels, metadata, targets, np.zeros(n, np.int64), transform, settings.backbone, 0.0, metadata[0])
-    sampler = EpochSampler(targets, np.arange(n), "plain", settings.batch_size, settings.seed)
-    return DataLoader(dataset, batch_sampler=sampler, collate_fn=lambda batch: batch)
-
-
-def _decoding_loader(paths: list[Path], transform: Callable, settings: Settings) -> DataLoader:
-    class Files(Dataset):
-        def __len__(self) -> int:
-            return len(paths)
-
-        def __getitem__(self, i: int) -> torch.Tensor:
-            with Image.open(paths[i]) as image:
-                return transform(image.convert("RGB"))
-
-    return DataLoader(Files(), settings.batch_size, shuffle=True)
-
-
-def timed(action: Callable[[], object]) -> float:
-    """Seconds that an action takes."""
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
