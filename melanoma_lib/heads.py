@@ -110,7 +110,7 @@ def _digest(model: MelanomaNet, dataset: CaseDataset, settings: Settings) -> str
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """How a head is retrained: evenly drawn cases, AdamW, a learning rate that falls linearly to zero.
+    """How a head is retrained: evenly drawn cases or more melanomas, AdamW, a learning rate that falls linearly to zero.
 
     Attributes:
         alpha: focal weight of the positives, in (0, 1), or None.
@@ -119,7 +119,9 @@ class HeadSettings:
         learning_rate: at the start, above 0.
         epochs: passes over the training cases, at least 1.
         modalities: which branches the head sees.
-        seed: of initial weights, order and dropout.
+        seed: of initial weights, order, dropout and draws.
+        sampled_prevalence: share of melanomas among the cases drawn with replacement for each epoch, in (0, 1); None takes every
+            training case once.
 
     Raises:
         SettingsError: if a value is out of range.
@@ -132,6 +134,7 @@ class HeadSettings:
     epochs: int = 12
     modalities: Modalities = "image+metadata"
     seed: int = 0
+    sampled_prevalence: float | None = None
 
     def __post_init__(self) -> None:
         allowed = {
@@ -141,11 +144,13 @@ class HeadSettings:
             "learning_rate": 0 < self.learning_rate <= 1,
             "epochs": self.epochs >= 1,
             "modalities": self.modalities in ("image+metadata", "image", "metadata"),
+            "sampled_prevalence": self.sampled_prevalence is None or 0 < self.sampled_prevalence < 1,
         }
         if wrong := [f"{name}={getattr(self, name)!r}" for name, fine in allowed.items() if not fine]:
             raise SettingsError(
                 f"head settings out of range: {', '.join(wrong)}; expected alpha none or in (0, 1), gamma in [0, 10], dropout in "
-                "[0, 0.99], learning_rate in (0, 1], epochs from 1, modalities image+metadata, image or metadata"
+                "[0, 0.99], learning_rate in (0, 1], epochs from 1, modalities image+metadata, image or metadata, "
+                "sampled_prevalence none or in (0, 1)"
             )
 
     @classmethod
@@ -191,7 +196,7 @@ def train_head(table: FeatureTable, settings: HeadSettings | None = None) -> Hea
 
     Args:
         table: features of every case.
-        settings: loss, dropout, learning rate, epochs, branches, seed.
+        settings: loss, dropout, learning rate, epochs, branches, seed, sampling.
 
     Raises:
         DataError: if the table lacks a branch that the head needs.
@@ -201,13 +206,16 @@ def train_head(table: FeatureTable, settings: HeadSettings | None = None) -> Hea
     targets = torch.from_numpy(table.cases["target"].to_numpy(np.float32))  # (N,)
     rows = {split: np.flatnonzero(table.cases["split"] == split) for split in ("train", "val")}
     loss, rng = FocalLoss(settings.alpha, settings.gamma), np.random.default_rng(settings.seed)
-    head = _new_head(features.shape[1], loss.optimal_output(float(targets[rows["train"]].mean())), settings.seed)
+    prevalence = settings.sampled_prevalence or float(targets[rows["train"]].mean())  # that the loss meets
+    head = _new_head(features.shape[1], loss.optimal_output(prevalence), settings.seed)
     optimiser = torch.optim.AdamW(head.parameters(), lr=settings.learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
-    shuffled = np.array_split(rng.permutation(rows["train"]), -(-len(rows["train"]) // BATCH))
-    batches = [(features[part], targets[part]) for part in shuffled]  # copied once; only their order changes
+    batches = _batches(features, targets, rng.permutation(rows["train"]))  # copied once; only their order changes
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, settings.epochs * len(batches))
     history = []
     for epoch in range(settings.epochs):
+        if settings.sampled_prevalence is not None:
+            drawn = _drawn(targets[rows["train"]].numpy(), settings.sampled_prevalence, rng)
+            batches = _batches(features, targets, rows["train"][drawn])
         for number in rng.permutation(len(batches)):
             x, y = batches[number]
             value = loss(head(_dropped(x, settings.dropout, rng)).squeeze(1), y)  # (B, F') -> (B,) -> ()
@@ -219,6 +227,17 @@ def train_head(table: FeatureTable, settings: HeadSettings | None = None) -> Hea
             logits = head(features).squeeze(1)  # (N,)
             history.append({"epoch": epoch + 1} | _scores(loss, logits, targets, rows))
     return HeadResult(settings, pd.DataFrame(history), table.cases.assign(probability=torch.sigmoid(logits.double()).numpy()))
+
+
+def _batches(features: Tensor, targets: Tensor, rows: np.ndarray) -> list[tuple[Tensor, Tensor]]:
+    return [(features[part], targets[part]) for part in np.array_split(rows, -(-len(rows) // BATCH))]
+
+
+def _drawn(targets: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """As many positions as there are targets, drawn with replacement so that a melanoma comes up with chance ``share``."""
+    melanoma = targets == 1
+    weights = np.where(melanoma, share / melanoma.sum(), (1 - share) / (~melanoma).sum())
+    return rng.choice(len(targets), len(targets), p=weights / weights.sum())
 
 
 def _new_head(width: int, prior: float, seed: int) -> nn.Linear:

@@ -48,7 +48,7 @@ def focal_loss(
     log_p_t, log_miss = functional.logsigmoid(signed), functional.logsigmoid(-signed)
     loss = -log_p_t if gamma == 0 else -log_p_t * torch.exp(gamma * log_miss)
     if alpha is not None:
-        loss = loss * torch.where(positive, alpha, 1 - alpha).to(loss.dtype)
+        loss = torch.where(positive, alpha * loss, (1 - alpha) * loss)
     return {"mean": loss.mean, "sum": loss.sum, "none": lambda: loss}[reduction]()
 
 

@@ -168,6 +168,30 @@ def test_it_starts_where_the_base_rate_is_the_best_answer(alpha, gamma):
     assert start == pytest.approx(float(answers[int(np.argmin(losses))]), abs=1e-3)
 
 
+def test_drawing_more_melanomas_shifts_the_log_odds_by_the_known_amount():
+    """Prior shift: the odds it learns are the true ones times the ratio of the odds of the two prevalences."""
+    table = random_table(20_000)
+    common = {"gamma": 0.0, "dropout": 0, "learning_rate": 0.05, "epochs": 30}
+    plain, balanced = (
+        train_head(table, HeadSettings(**common, sampled_prevalence=share)).of("test")["probability"] for share in (None, 0.5)
+    )
+    train = table.cases["split"] == "train"
+    prevalence = table.cases.loc[train, "target"].mean()
+    shift = np.log(balanced / (1 - balanced)) - np.log(plain / (1 - plain))
+    assert shift.mean() == pytest.approx(np.log((1 - prevalence) / prevalence), abs=0.1)
+    assert np.corrcoef(plain, balanced)[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.5, 0.9])
+def test_melanomas_are_drawn_with_the_share_asked_for_and_evenly_among_themselves(share):
+    targets = (np.arange(4000) % 10 == 0).astype(int)
+    drawn = heads._drawn(targets, share, np.random.default_rng(0))
+    assert len(drawn) == len(targets)
+    assert targets[drawn].mean() == pytest.approx(share, abs=0.025)
+    counts = np.bincount(drawn, minlength=len(targets))[targets == 0]
+    assert counts.var() == pytest.approx(counts.mean(), rel=0.15)  # Poisson, as drawing with replacement is
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.1, 0.5, 0.9])
 def test_dropout_keeps_mean_and_has_the_spread_of_torchs_own(dropout):
     x = torch.full((400, 500), 2.0)
@@ -183,6 +207,7 @@ def test_dropout_keeps_mean_and_has_the_spread_of_torchs_own(dropout):
     [
         {"alpha": 0.0}, {"alpha": 1.0}, {"gamma": -0.1}, {"gamma": float("nan")}, {"dropout": 1.0}, {"dropout": -0.1},
         {"learning_rate": 0.0}, {"learning_rate": 2.0}, {"epochs": 0}, {"modalities": "sound"},
+        {"sampled_prevalence": 0.0}, {"sampled_prevalence": 1.0},
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_named(wrong):

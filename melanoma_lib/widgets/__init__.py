@@ -4,5 +4,5 @@ from melanoma_lib.lazy import lazy_names
 
 __all__, __getattr__ = lazy_names(
     __name__,
-    {"cases": ["CaseExplorer"], "head": ["HeadExplorer"]},
+    {"cases": ["CaseExplorer"], "focal": ["FocalLossExplorer"], "head": ["HeadExplorer"], "threshold": ["ThresholdExplorer"]},
 )

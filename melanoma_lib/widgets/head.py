@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import traitlets
+from matplotlib.axes import Axes
 
 from melanoma_lib.errors import SettingsError
 from melanoma_lib.evaluation.canvas import BLUE, GREY, ORANGE, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.heads import FeatureTable, HeadSettings, train_head
 from melanoma_lib.losses import FocalLoss
-from melanoma_lib.widgets.base import Explorer, answering, script
+from melanoma_lib.widgets.base import HERE, Explorer, answering, script
 
 CHOICES = {  # of each slider; where it starts is added
     "alpha": (None, *(n / 20 for n in range(1, 20))),
@@ -26,19 +27,6 @@ PRESETS = {
     "focal, γ 2, α 0.25": {"alpha": 0.25, "gamma": 2.0},
     "focal, γ 2, α 0.9": {"alpha": 0.9, "gamma": 2.0},
 }
-STYLE = """
-.mk-head-sliders { display: grid; grid-template-columns: repeat(2, max-content); gap: 6px 28px; }
-.mk-head-sliders .mk-field > span { width: 6.3em; }
-.mk-head-sliders .mk-field input[type="range"] { width: 200px; }
-.mk-head-status { justify-content: space-between; min-height: 2em; margin: 8px 0; }
-.mk-head-status p { margin: 0; }
-.mk-head-numbers { display: grid; grid-template-columns: repeat(5, minmax(0, 1fr)); gap: 4px 14px; }
-.mk-head-number span { display: block; font-size: 13px; line-height: 1.25; color: #444; }
-.mk-head-number strong { font-size: 21px; font-variant-numeric: tabular-nums; }
-.mk-head-plots { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 6px 14px; margin-top: 10px; }
-.mk-head-plots svg { width: 100%; height: auto; font: 13px system-ui, sans-serif; }
-.mk-head-busy { opacity: .45; }
-"""
 
 
 def head_state(table: FeatureTable, settings: HeadSettings) -> dict[str, Any]:
@@ -52,7 +40,8 @@ def head_state(table: FeatureTable, settings: HeadSettings) -> dict[str, Any]:
         JSON-ready: the four movable settings; ``auroc``; ``f1``, ``sensitivity``, ``specificity`` at an output of 0.5;
         ``true_risk``, the risk that an output of 0.5 means under this loss; ``roc``: false-positive rates and sensitivities, each
         at most 200 numbers; ``shares``: of melanomas and of other lesions, how many per bin of equal width from 0 to 1;
-        ``losses``: of training and validation cases after each epoch; ``n``: validation melanomas and others.
+        ``losses``: of training and validation cases after each epoch; ``n``: validation melanomas and others; ``mean`` output and
+        ``prevalence``.
     """
     result = train_head(table, settings)
     curve, scores = result.curve("val"), result.of("val")
@@ -71,6 +60,8 @@ def head_state(table: FeatureTable, settings: HeadSettings) -> dict[str, Any]:
         "shares": [part.round(4).tolist() for part in shares],
         "losses": [result.history[f"{split}/loss"].round(8).tolist() for split in ("train", "val")],
         "n": [curve.n_positive, curve.n_negative],
+        "mean": float(scores["probability"].mean()),
+        "prevalence": curve.prevalence,
     }
 
 
@@ -80,34 +71,33 @@ def choices_from(settings: HeadSettings) -> dict[str, list[float | None]]:
     return {name: sorted(values, key=lambda value: -1 if value is None else value) for name, values in offered.items()}
 
 
-class HeadExplorer(Explorer):
-    """Sliders for focal alpha and gamma, dropout and learning rate; each change retrains the head in the kernel.
+class RetrainingExplorer(Explorer):
+    """An explorer whose page asks for one head at a time, with the values of that moment, in ``retrain.js``.
 
-    The page asks for one head at a time, with the values of that moment: while one is trained, further moves only change what is
-    asked next.
+    While a head is trained, further moves only change what is asked next.
 
     Args:
-        table: from ``cached_features``.
+        table: from ``cached_features``; None where there is no head to retrain.
         settings: what the sliders start from; also fixes epochs, branches and seed.
+
+    Attributes:
+        movable: names of the settings that a request holds.
+        state: of `head_state`, what the page draws; empty without a table.
 
     Raises:
         DataError: if the table lacks a branch that the head needs.
     """
 
-    _esm = script("head.js")
-    _css = Explorer._css + STYLE
-    choices = traitlets.Dict().tag(sync=True)
+    _css = Explorer._css + (HERE / "retrain.css").read_text(encoding="utf-8")
+    movable: tuple[str, ...]
     request = traitlets.Dict().tag(sync=True)
-    start = traitlets.Dict().tag(sync=True)
     state = traitlets.Dict().tag(sync=True)
     answered = traitlets.Int(0).tag(sync=True)
 
-    def __init__(self, table: FeatureTable, settings: HeadSettings | None = None) -> None:
+    def __init__(self, table: FeatureTable | None, settings: HeadSettings) -> None:
         super().__init__()
-        self.table, self.settings = table, settings or HeadSettings()
-        self.choices = choices_from(self.settings)
-        self.start = self.state = head_state(table, self.settings)
-        self._figure: DescribedFigure | None = None
+        self.table, self.settings = table, settings
+        self.state = head_state(table, settings) if table is not None else {}
 
     @traitlets.observe("request")
     def _ask(self, change: dict[str, Any]) -> None:
@@ -120,9 +110,32 @@ class HeadExplorer(Explorer):
     @answering
     def _answer(self, request: dict[str, Any]) -> None:
         wanted = {name: value for name, value in request.items() if name != "number"}
-        if set(wanted) != set(CHOICES):
-            raise SettingsError(f"a request holds {', '.join(CHOICES)}; got {', '.join(sorted(wanted))}")
+        if set(wanted) != set(self.movable):
+            raise SettingsError(f"a request holds {', '.join(self.movable)}; got {', '.join(sorted(wanted))}")
         self.state = head_state(self.table, replace(self.settings, **wanted))
+
+
+class HeadExplorer(RetrainingExplorer):
+    """Sliders for focal alpha and gamma, dropout and learning rate; each change retrains the head in the kernel.
+
+    Args:
+        table: from ``cached_features``.
+        settings: what the sliders start from; also fixes epochs, branches and seed.
+
+    Raises:
+        DataError: if the table lacks a branch that the head needs.
+    """
+
+    _esm = script("plot.js", "retrain.js", "head.js")
+    movable = tuple(CHOICES)
+    choices = traitlets.Dict().tag(sync=True)
+    start = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, table: FeatureTable, settings: HeadSettings | None = None) -> None:
+        super().__init__(table, settings or HeadSettings())
+        self.choices = choices_from(self.settings)
+        self.start = self.state
+        self._figure: DescribedFigure | None = None
 
     def presets_figure(self) -> DescribedFigure:
         """Score histograms and ROC curves of four losses, everything else as the sliders start."""
@@ -143,12 +156,8 @@ def presets_figure(states: dict[str, dict[str, Any]]) -> DescribedFigure:
         panels = figure.subplots(2, len(states), squeeze=False, sharey="row", height_ratios=(1, 1.25))
         for column, (name, state) in enumerate(states.items()):
             scores, roc = panels[:, column]
-            for share, sign, colour in zip(state["shares"], (1, -1), (VERMILLION, BLUE), strict=True):
-                scores.bar((np.arange(BINS) + 0.5) / BINS, sign * np.array(share), 1 / BINS, color=colour)
-            scores.axvline(0.5, color=GREY, linestyle="--", linewidth=1.5)
-            scores.axhline(0, color="black", linewidth=0.8)
-            scores.set(title=name, xlim=(0, 1), xlabel=f"output; 0.5 means risk {state['true_risk']:.0%}")
-            scores.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.0%}")
+            draw_scores(scores, state)
+            scores.set(title=name, xlabel=f"output; 0.5 means risk {state['true_risk']:.0%}")
             roc.plot(*state["roc"], color=ORANGE)
             roc.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (2, 3)))
             roc.set(title=f"AUROC {state['auroc']:.3f}\nF1 at 0.5: {state['f1']:.2f}", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
@@ -160,3 +169,13 @@ def presets_figure(states: dict[str, dict[str, Any]]) -> DescribedFigure:
         panels[0, 0].set_ylabel("others  |  melanomas")
         panels[1, 0].set_ylabel("sensitivity")
     return describe(figure, f"Heads retrained with four losses, scores of validation cases by class and ROC. {'; '.join(said)}.")
+
+
+def draw_scores(axes: Axes, state: dict[str, Any]) -> None:
+    """Share of each class by output, melanomas above and others below, with the cut at 0.5."""
+    for share, sign, colour in zip(state["shares"], (1, -1), (VERMILLION, BLUE), strict=True):
+        axes.bar((np.arange(BINS) + 0.5) / BINS, sign * np.array(share), 1 / BINS, color=colour)
+    axes.axvline(0.5, color=GREY, linestyle="--", linewidth=1.5)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_xlim(0, 1)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.0%}")

@@ -1,7 +1,5 @@
 /* The page of ThresholdExplorer: sliders, presets, numbers and six plots; nothing is asked of a kernel. */
 
-const rate = (value) => (Number.isNaN(value) ? "–" : `${(100 * value).toFixed(1)}%`);
-const plain = (digits) => (value) => (Number.isNaN(value) ? "–" : value === Infinity ? "∞" : value.toFixed(digits));
 const GROUPS = [
   ["At any prevalence", [
     ["sensitivity", "sensitivity", rate], ["specificity", "specificity", rate], ["balanced_accuracy", "balanced accuracy", rate],
@@ -9,7 +7,7 @@ const GROUPS = [
   ]],
   ["At the prevalence chosen", [
     ["ppv", "PPV", rate], ["npv", "NPV", (value) => (Number.isNaN(value) ? "–" : `${(100 * value).toFixed(2)}%`)],
-    ["biopsies_per_melanoma", "flagged per melanoma", plain(1)], ["risk", "threshold = risk of", rate],
+    ["biopsies_per_melanoma", "flagged per melanoma", plain(1)], ["risk", "threshold stands for a risk of", rate],
     ["net_benefit", "net benefit a case", plain(4)],
   ]],
   ["On these cases", [["f1", "F1", plain(3)], ["accuracy", "accuracy", rate], ["mcc", "MCC", plain(3)]]],
@@ -28,7 +26,7 @@ function thresholdAfter(key, shift, t) {
 function confusionTable() {
   const cells = Object.fromEntries(["tp", "fn", "fp", "tn"].map((name) => [name, h("td", { dataset: { number: name } })]));
   const row = (title, ...names) => h("tr", {}, h("th", { scope: "row" }, title), ...names.map((name) => cells[name]));
-  const table = h("table", { className: "mk-t-counts" },
+  const table = h("table", { className: "mk-t-counts", "aria-label": "what becomes of these images" },
     h("thead", {}, h("tr", {}, h("td", {}, "images"), h("th", { scope: "col" }, "flagged"), h("th", { scope: "col" }, "let go"))),
     h("tbody", {}, row("melanoma", "tp", "fn"), row("other", "fp", "tn")));
   return { table, cells };
@@ -49,7 +47,10 @@ function numberGroups() {
 function numberField(label, { min, max, step }, onNumber) {
   const input = h("input", { type: "number", min, max, step: "any", "aria-label": label });
   let shown = "";
-  const show = (value, digits) => { shown = input.value = Number(value.toPrecision(digits)); };
+  const show = (value, digits) => {
+    shown = input.value = Number(value.toPrecision(digits));
+    input.setCustomValidity("");
+  };
   input.addEventListener("change", () => {
     const value = input.valueAsNumber;
     if (value === shown) return; // left as it was: it stands for a number with more digits
@@ -79,13 +80,13 @@ function render({ model, el }) {
     saving = setTimeout(() => model.save_changes(), 30); // the kernel hears of where a moving slider rests
   };
   const panels = [
-    scorePanel(facts, `${id}clip`), rocPanel(facts), precisionPanel(facts), peoplePanel(id), valuesPanel(), benefitPanel(counts, facts),
+    scorePanel(facts, `${id}clip`), rocPanel(facts), precisionPanel(facts), lesionPanel(id), valuesPanel(), benefitPanel(counts, facts),
   ];
   const { table, cells } = confusionTable();
   const { element: numbers, fields } = numberGroups();
   const status = h("p", { className: "mk-t-status", role: "status" }), spoken = h("p", { className: "mk-t-spoken", "aria-live": "polite" });
 
-  const range = h("input", { type: "range", min: 0, max: 1, step: "any", "aria-label": "threshold", title: HINT });
+  const range = h("input", { type: "range", id: `${id}threshold`, min: 0, max: 1, step: "any", "aria-label": "threshold", title: HINT });
   range.addEventListener("input", () => put("threshold", Math.round(range.valueAsNumber / STEP) / (1 / STEP)));
   range.addEventListener("keydown", (event) => {
     const next = thresholdAfter(event.key, event.shiftKey, model.get("threshold"));
@@ -96,21 +97,22 @@ function render({ model, el }) {
   const exact = numberField("threshold, exact", { min: 0, max: 1, step: STEP }, (value) => put("threshold", value));
 
   const toShare = (place) => { const odds = Math.exp(LOW + place * (HIGH - LOW)); return Number((odds / (1 + odds)).toPrecision(3)); };
-  const common = h("input", { type: "range", className: "mk-t-prevalence", min: 0, max: 1, step: 0.005, "aria-label": "prevalence" });
+  const common = h("input", { type: "range", id: `${id}prevalence`, className: "mk-t-prevalence", min: 0, max: 1, step: 0.005, "aria-label": "prevalence" });
   common.addEventListener("input", () => put("prevalence", toShare(common.valueAsNumber)));
   const percentage = numberField("prevalence, percent", { min: 0.01, max: 99.99, step: 0.1 }, (value) => put("prevalence", value / 100));
 
-  const choose = (name, value) => h("button", { type: "button", onClick: () => { status.textContent = ""; put("threshold", value); } }, name);
+  const choose = (name, value) => h("button", { type: "button", onClick: () => put("threshold", value) }, name);
   const presets = Object.entries(facts.presets).map(([name, value]) => ({ value, button: choose(name, value) }));
   const costs = ["fn_cost", "fp_cost"].map((name) => numberField(name === "fn_cost" ? "cost of a missed melanoma" : "cost of a false alarm",
     { min: 1e-6, max: 1e9, step: 1 }, (value) => put(name, value)));
   const byCost = h("button", { type: "button", onClick: () => {
     const best = cheapest(counts, model.get("fn_cost"), model.get("fp_cost"), model.get("prevalence"));
-    status.textContent = best === null ? "Flagging nobody costs less than any threshold: raise the cost of a miss or the prevalence." : "";
     if (best !== null) put("threshold", best);
+    else status.textContent = "Flagging nobody costs less than any threshold: raise the cost of a miss or the prevalence.";
   } }, "lowest cost");
-  const places = Object.entries(facts.prevalences).map(([name, value]) =>
-    h("button", { type: "button", onClick: () => put("prevalence", value) }, `${name}: ${(100 * value).toPrecision(3)}%`));
+  const places = Object.entries(facts.prevalences).map(([name, value]) => ({
+    value, button: h("button", { type: "button", onClick: () => put("prevalence", value) }, `${name}: ${(100 * value).toPrecision(3)}%`),
+  }));
 
   const draw = () => {
     const t = model.get("threshold"), prevalence = model.get("prevalence");
@@ -122,6 +124,8 @@ function render({ model, el }) {
     for (const [name, cell] of Object.entries(cells)) cell.textContent = state[name].toLocaleString("en");
     for (const panel of panels) panel.show(state, t, prevalence);
     for (const { value, button } of presets) button.setAttribute("aria-pressed", value === t);
+    for (const { value, button } of places) button.setAttribute("aria-pressed", value === prevalence);
+    status.textContent = "";
     range.value = t;
     exact.show(t, 6);
     common.value = prevalencePlace(prevalence);
@@ -130,19 +134,23 @@ function render({ model, el }) {
     range.setAttribute("aria-valuetext", `${t.toFixed(3)}: ${words}`);
     common.setAttribute("aria-valuetext", `${(100 * prevalence).toPrecision(3)} percent`);
     clearTimeout(telling);
-    telling = setTimeout(() => { spoken.textContent = `Threshold ${t.toFixed(3)}: ${words}. Of 1,000 people ${state.missed} melanomas are missed.`; }, 600);
+    telling = setTimeout(() => { spoken.textContent = `Threshold ${t.toFixed(3)}: ${words}. Of 1,000 lesions ${state.missed} melanomas are missed.`; }, 600);
   };
-  const showCosts = () => costs.forEach((field, i) => field.show(model.get(["fn_cost", "fp_cost"][i]), 6));
+  const showCosts = () => {
+    status.textContent = "";
+    costs.forEach((field, i) => field.show(model.get(["fn_cost", "fp_cost"][i]), 6));
+  };
 
   const stop = frame(
     model, el, "What a threshold decides",
-    h("div", { className: "mk-t-controls" }, h("label", {}, "threshold"), range, exact.input, h("label", {}, "prevalence"), common,
+    h("div", { className: "mk-t-controls" }, h("label", { htmlFor: range.id }, "threshold"), range, exact.input, h("label", { htmlFor: common.id }, "prevalence"), common,
       h("span", { className: "mk-field" }, percentage.input, "%")),
     h("div", { className: "mk-row mk-t-presets", role: "group", "aria-label": "presets" }, ...presets.map(({ button }) => button), byCost,
       h("span", { className: "mk-field mk-t-costs" }, "a miss costs", costs[0].input, "a false alarm", costs[1].input)),
-    h("div", { className: "mk-row mk-t-presets", role: "group", "aria-label": "prevalences" }, "prevalence of", ...places, status),
+    h("div", { className: "mk-row mk-t-presets", role: "group", "aria-label": "prevalences" }, "prevalence of", ...places.map(({ button }) => button), status),
     h("div", { className: "mk-t-head" }, table, numbers),
     h("div", { className: "mk-t-plots" }, ...panels.map(({ svg }) => svg)), spoken,
+    ...(facts.calibration ? [] : [h("p", { className: "mk-note" }, "No calibration was given: risk and net benefit hold only if the output itself is a risk.")]),
   );
   const forget = watch(model, { threshold: draw, prevalence: draw, fn_cost: showCosts, fp_cost: showCosts });
   return () => [() => clearTimeout(saving), () => clearTimeout(telling), stop, forget].forEach((end) => end());

@@ -1,4 +1,4 @@
-"""Move a threshold and see what it decides: counts, rates, people, predictive values and net benefit, exact at any size."""
+"""Move a threshold and see what it decides: counts, rates, lesions, predictive values and net benefit, exact at any size."""
 
 import math
 from collections.abc import Iterable
@@ -36,7 +36,7 @@ def threshold_state(
         calibrator: from logit to risk, on cases with the curve's prevalence; without one the scores are taken for risks.
 
     Returns:
-        ``tp``, ``fp``, ``tn``, ``fn``; ``found``, ``alarms``, ``let_go``, ``missed`` among 1,000 people at the prevalence; of any
+        ``tp``, ``fp``, ``tn``, ``fn``; ``found``, ``alarms``, ``let_go``, ``missed`` among 1,000 lesions there; of any
         prevalence ``sensitivity``, ``specificity``, ``balanced_accuracy``, ``youden``, ``lr_positive``, ``lr_negative``; at the
         prevalence given ``ppv``, ``npv``, ``biopsies_per_melanoma`` (lesions flagged for each melanoma among them), ``risk``
         (what a score equal to the threshold stands for) and ``net_benefit`` of acting from this risk on; of these very cases
@@ -47,10 +47,10 @@ def threshold_state(
     """
     prevalence = curve.prevalence if prevalence is None else check_fraction(prevalence, "prevalence")
     point = curve.at(threshold)
-    people = point.per_thousand(prevalence)
+    thousand = point.per_thousand(prevalence)
     risk = risk_at(threshold, curve.prevalence, prevalence, calibrator)
     state = {name: getattr(point, name) for name in ("tp", "fp", "tn", "fn")}
-    state |= {"found": people.tp, "alarms": people.fp, "let_go": people.tn, "missed": people.fn}
+    state |= {"found": thousand.tp, "alarms": thousand.fp, "let_go": thousand.tn, "missed": thousand.fn}
     state |= {name: getattr(point, name) for name in NUMBERS if hasattr(point, name)}
     state |= {"ppv": point.ppv_at(prevalence), "npv": point.npv_at(prevalence), "risk": risk}
     state["biopsies_per_melanoma"] = ratio(1.0, state["ppv"])
@@ -79,7 +79,7 @@ def risk_at(threshold: float, own: float, prevalence: float, calibrator: Calibra
 
 
 def preset_thresholds(curve: OperatingCurve) -> dict[str, float]:
-    """The usual rules and the threshold that each chooses on these cases; none of them looks at a prevalence or a cost."""
+    """The usual rules and the threshold that each chooses on these cases, whatever prevalence and costs the page is set to."""
     return {
         "0.5": 0.5,
         "sensitivity ≥ 90%": curve.for_sensitivity(0.90).threshold,
@@ -90,7 +90,7 @@ def preset_thresholds(curve: OperatingCurve) -> dict[str, float]:
 
 
 class ThresholdExplorer(Explorer):
-    """A threshold slider over score histograms, ROC, precision-recall, counts, people, predictive values and net benefit.
+    """A threshold slider over score histograms, ROC, precision-recall, counts, lesions, predictive values and net benefit.
 
     The page holds every distinct score with its cumulative counts and does all arithmetic itself, so that it answers within a
     frame for hundreds of thousands of predictions, and also in a file without a kernel (:meth:`save_page`).
@@ -113,7 +113,7 @@ class ThresholdExplorer(Explorer):
         point: the operating point at ``threshold``.
 
     Raises:
-        ValueError: as `OperatingCurve`, or if scores lie outside [0, 1].
+        ValueError: as `OperatingCurve`, if scores lie outside [0, 1], or if the calibrator's slope is not positive.
         traitlets.TraitError: if threshold, prevalence or a cost is out of range.
     """
 
@@ -143,9 +143,14 @@ class ThresholdExplorer(Explorer):
                 f"scores: expected probabilities or risks in [0, 1], got {curve.thresholds[0]:.4g} to "
                 f"{curve.thresholds[-1]:.4g}; pass the sigmoid of a logit"
             )
+        if calibrator is not None and calibrator.slope <= 0:
+            raise ValueError(
+                f"calibrator: expected a positive slope, got {calibrator.slope:.4g}: its risk falls as the output rises, so no "
+                "threshold on the output stands for a risk. Check labels and training."
+            )
         super().__init__(
             threshold=threshold,
-            prevalence=curve.prevalence if prevalence is None else prevalence,
+            prevalence=min(max(curve.prevalence, 1e-4), 0.9999) if prevalence is None else prevalence,
             fn_cost=fn_cost,
             fp_cost=fp_cost,
         )

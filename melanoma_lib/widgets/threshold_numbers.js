@@ -20,7 +20,7 @@ function rankOf(thresholds, t) {
   return low;
 }
 
-/** Half to even, as Python rounds people. */
+/** Half to even, as Python rounds lesions. */
 function roundEven(x) {
   const below = Math.floor(x), rest = x - below;
   if (rest !== 0.5) return Math.round(x);
@@ -61,7 +61,7 @@ function predictiveValues({ sensitivity, specificity }, prevalence) {
   };
 }
 
-function peopleOf({ sensitivity, specificity }, prevalence) {
+function lesionsOf({ sensitivity, specificity }, prevalence) {
   const melanomas = roundEven(1000 * prevalence);
   const found = roundEven(melanomas * sensitivity), alarms = roundEven((1000 - melanomas) * (1 - specificity));
   return { found, missed: melanomas - found, alarms, let_go: 1000 - melanomas - alarms };
@@ -77,7 +77,7 @@ function stateAt(counts, t, prevalence, calibration) {
   const { ppv, npv } = predictiveValues(rates, prevalence);
   const spread = Math.sqrt((tp + fp) * (tp + fn)) * Math.sqrt((tn + fn) * (tn + fp));
   return {
-    ...cells, ...peopleOf(rates, prevalence), sensitivity, specificity,
+    ...cells, ...lesionsOf(rates, prevalence), sensitivity, specificity,
     balanced_accuracy: (sensitivity + specificity) / 2, youden: sensitivity + specificity - 1,
     lr_positive: sensitivity / (fp / (tn + fp)), lr_negative: fn / (tp + fn) / specificity,
     ppv, npv, biopsies_per_melanoma: 1 / ppv, risk, net_benefit: netBenefit(rates, prevalence, risk),
@@ -97,3 +97,8 @@ function cheapest({ thresholds, tp, fp }, fnCost, fpCost, prevalence) {
   }
   return cost(last) < lowest ? null : thresholds[best];
 }
+
+/** Numbers in words; a dash where one is undefined. */
+const rate = (value, digits = 1) => (Number.isNaN(value) ? "–" : `${(100 * value).toFixed(digits)}%`);
+const plain = (digits) => (value) =>
+  (Number.isNaN(value) ? "–" : Number.isFinite(value) ? value.toFixed(digits) : value > 0 ? "∞" : "−∞");

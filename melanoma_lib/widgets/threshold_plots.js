@@ -57,12 +57,17 @@ function rocPanel({ roc, auroc }) {
   return { svg, show };
 }
 
+/** Steps, as average precision counts the area; a straight line between points would promise too much. */
+function stairs([recall, precision]) {
+  const steps = recall.map((r, i) => [[i ? recall[i - 1] : r, precision[i]], [r, precision[i]]]).flat();
+  return [steps.map(([r]) => r), steps.map(([, p]) => p)];
+}
+
 function precisionPanel({ pr, average_precision: area, prevalences }) {
   const point = dot(), own = prevalences["these cases"];
   const svg = plot(
-    { title: `precision-recall, AP ${area.toFixed(3)}`, label: "", xlabel: "sensitivity (recall)", xs: QUARTERS, ys: QUARTERS },
-    curve([0, 1], [own, own], EDGE, { "stroke-width": 1, "stroke-dasharray": "2 4" }), curve(...pr, OTHER), point.element,
-    text(LEFT + 6, BOTTOM - 40, "PPV on these cases ↑", "start", { fill: SOFT }),
+    { title: `PPV by sensitivity, AP ${area.toFixed(3)}`, label: "", xlabel: "sensitivity (recall), on these cases", xs: QUARTERS, ys: QUARTERS },
+    curve([0, 1], [own, own], EDGE, { "stroke-width": 1, "stroke-dasharray": "2 4" }), curve(...stairs(pr), OTHER), point.element,
   );
   const show = ({ sensitivity, case_ppv: ppv }) => {
     point.move(Number.isNaN(ppv) ? { visibility: "hidden" } : { visibility: "visible", ...place(sensitivity, ppv) });
@@ -72,11 +77,11 @@ function precisionPanel({ pr, average_precision: area, prevalences }) {
   return { svg, show };
 }
 
-const PEOPLE = [
+const LESIONS = [
   ["found", "melanomas found", MELANOMA], ["missed", "missed", "currentColor"],
   ["alarms", "false alarms", OTHER], ["let_go", "let go", "var(--mk-line)"],
 ];
-const CELL = 5.4, DEEP = 25; // people stand in columns of 25, each kind in one block
+const CELL = 5.4, DEEP = 25; // lesions stand in columns of 25, each kind in one block
 
 /** Outline of the places from the first on to the last, column by column. */
 function blockOutline(first, last) {
@@ -87,14 +92,14 @@ function blockOutline(first, last) {
   return `M${x(c1)},${y(r1)}H${x(c1 + 1)}V${y(0)}H${x(c2)}${r2 ? `H${x(c2 + 1)}V${y(r2)}H${x(c2)}` : ""}V${y(DEEP)}H${x(c1)}Z`;
 }
 
-function peoplePanel(id) {
-  const kinds = PEOPLE.map(([name, words, colour], i) => {
+function lesionPanel(id) {
+  const kinds = LESIONS.map(([name, words, colour], i) => {
     const mark = name === "missed"
       ? s("path", { d: "M.8,.8l3.8,3.8M4.6,.8l-3.8,3.8", stroke: colour, "stroke-width": 1.3 })
       : s("circle", { cx: CELL / 2, cy: CELL / 2, r: 2.25, fill: colour });
     const pattern = s("pattern", { id: `${id}${name}`, x: LEFT - 20, y: TOP, width: CELL, height: CELL, patternUnits: "userSpaceOnUse" }, mark);
     const block = moving("path", { fill: `url(#${id}${name})` });
-    const [x, y] = [LEFT - 20 + (i % 2) * 150, BOTTOM + (i < 2 ? -16 : 8)];
+    const [x, y] = [LEFT - 20 + (i % 2) * 168, BOTTOM + (i < 2 ? -16 : 8)];
     const legend = text(x + 12, y, "", "start");
     const sign = name === "missed" ? text(x, y, "×", "start", { "font-weight": 700 }) : s("circle", { cx: x + 4, cy: y - 4, r: 4, fill: colour });
     return { name, words, pattern, block, legend, sign };
@@ -104,13 +109,13 @@ function peoplePanel(id) {
   const svg = s("svg", { viewBox: "0 0 280 252", role: "img", "aria-label": "" }, title, ...parts);
   const show = (state, _, prevalence) => {
     let first = 0;
-    title.textContent = `1,000 people, ${(100 * prevalence).toPrecision(3)}% melanomas`;
+    title.textContent = `1,000 lesions, ${(100 * prevalence).toPrecision(3)}% melanomas`;
     for (const { name, words, block, legend } of kinds) {
       block.move({ d: blockOutline(first, first + state[name]) });
       legend.textContent = `${state[name]} ${words}`;
       first += state[name];
     }
-    tell(svg, `Of 1,000 people: ${PEOPLE.map(([name, words]) => `${state[name]} ${words}`).join(", ")}.`);
+    tell(svg, `Of 1,000 lesions: ${LESIONS.map(([name, words]) => `${state[name]} ${words}`).join(", ")}.`);
   };
   return { svg, show };
 }
@@ -146,7 +151,7 @@ function valuesPanel() {
     for (const [mark, value] of [[ppvDot, state.ppv], [npvDot, state.npv]]) {
       mark.move(Number.isNaN(value) ? { visibility: "hidden" } : { visibility: "visible", ...place(x, value) });
     }
-    tell(svg, `At a prevalence of ${(100 * prevalence).toFixed(2)}% the PPV is ${(100 * state.ppv).toFixed(1)}% and the NPV ${(100 * state.npv).toFixed(1)}%.`);
+    tell(svg, `At a prevalence of ${(100 * prevalence).toFixed(2)}% the PPV is ${rate(state.ppv)} and the NPV ${rate(state.npv)}.`);
   };
   return { svg, show };
 }
@@ -184,7 +189,7 @@ function benefitPanel(counts, { prevalences, calibration }) {
     if (drawn !== prevalence) redraw(prevalence);
     const inside = state.risk <= HIGHEST_RISK && Number.isFinite(state.net_benefit);
     mark.move(inside ? { visibility: "visible", ...place(state.risk / HIGHEST_RISK, y(state.net_benefit, prevalence)) } : { visibility: "hidden" });
-    tell(svg, `Decision curve; acting from a risk of ${(100 * state.risk).toFixed(1)}% on has a net benefit of ${state.net_benefit.toFixed(4)} a case.`);
+    tell(svg, `Decision curve; acting from a risk of ${(100 * state.risk).toFixed(1)}% on has a net benefit of ${plain(4)(state.net_benefit)} a case.`);
   };
   return { svg, show };
 }

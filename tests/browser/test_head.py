@@ -48,7 +48,7 @@ def page(notebook_page: Page) -> Page:
 
 
 def settle(page: Page) -> None:
-    expect(page.locator(".mk-head-status p")).to_have_text("The head has learned with these values.")
+    expect(page.locator(".mk-status p")).to_have_text("The head has learned with these values.")
 
 
 def press(page: Page, label: str, key: str, times: int = 1) -> None:

@@ -25,7 +25,7 @@ targets = (rng.random({N}) < 0.08).astype(int)
 scores = 1 / (1 + np.exp(-rng.normal(size={N}) - 1.8 * targets + 0.7))
 scores[::7] = scores[::7].round(2)  # ties
 """
-PEOPLE = {"found": "melanomas found", "missed": "missed", "alarms": "false alarms", "let_go": "let go"}
+LESIONS = {"found": "melanomas found", "missed": "missed", "alarms": "false alarms", "let_go": "let go"}
 
 
 def random_world():
@@ -79,7 +79,7 @@ def expect_numbers(page: Page, state: dict[str, float]) -> None:
         assert values[name] == pytest.approx(state[name], rel=1e-9, abs=1e-12, nan_ok=True), name
     for name in ("tp", "fp", "tn", "fn"):
         expect(page.locator(f"td[data-number={name}]")).to_have_text(f"{state[name]:,}")
-    for name, words in PEOPLE.items():
+    for name, words in LESIONS.items():
         expect(page.locator(".mk-t-plots")).to_contain_text(f"{state[name]} {words}")
     text = page.locator("strong[data-number=sensitivity]").inner_text()
     assert float(text.rstrip("%")) == pytest.approx(100 * state["sensitivity"], abs=0.0501)
@@ -143,6 +143,8 @@ def test_where_flagging_nobody_is_cheapest_the_page_says_so(saved, tmp_path):
         page.get_by_role("button", name="lowest cost").click()
         expect(page.get_by_role("status")).to_contain_text("Flagging nobody costs less")
         expect_numbers(page, threshold_state(explorer.curve, 0.3))
+        enter(page, "cost of a missed melanoma", 1e6)  # the message is about costs that are gone
+        expect(page.get_by_role("status")).to_be_empty()
 
 
 def test_a_number_out_of_range_is_refused_where_it_is_typed(saved):
@@ -161,6 +163,22 @@ def test_a_screen_reader_hears_where_it_rests_and_what_the_plots_show(saved, cur
     names = [saved.get_by_role("img").nth(i).get_attribute("aria-label") for i in range(6)]
     assert all(names)
     assert any(f"AUROC {curve.auroc:.3f}" in name for name in names)
+
+
+def test_what_is_undefined_is_said_in_words_and_signs(saved, tmp_path):
+    explorer = ThresholdExplorer([0, 1, 0, 1, 0], [0.1, 0.3, 0.3, 1.0, 1.0], threshold=1.0)
+    with saved.context.new_page() as page:
+        page.goto(explorer.save_page(tmp_path / "page.html", "Threshold").as_uri())
+        expect(page.locator("strong[data-number=net_benefit]")).to_have_text("−∞")
+        enter(page, "threshold, exact", 0.999)
+        spoken = page.locator(".mk").evaluate("box => box.textContent + [...box.querySelectorAll('svg')].map((s) => s.ariaLabel)")
+        assert not re.search("NaN|Infinity|undefined|null", spoken)
+        explorer = ThresholdExplorer([0, 1, 0, 1], [0.1, 0.3, 0.3, 0.4], threshold=0.5)  # nobody is flagged
+        page.goto(explorer.save_page(tmp_path / "nobody.html", "Threshold").as_uri())
+        expect(page.locator("strong[data-number=ppv]")).to_have_text("–")
+        spoken = page.locator(".mk").evaluate("box => box.textContent + [...box.querySelectorAll('svg')].map((s) => s.ariaLabel)")
+        assert not re.search("NaN|Infinity|undefined|null", spoken)
+        expect(page.locator(".mk")).to_contain_text("No calibration was given")
 
 
 def test_both_themes_are_legible(saved):

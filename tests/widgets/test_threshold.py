@@ -44,10 +44,10 @@ def test_numbers_equal_counting_and_scikit_learn(case, threshold, prevalence):
     assert state["sensitivity"] == pytest.approx(metrics.recall_score(targets, called))
     assert state["f1"] == pytest.approx(metrics.f1_score(targets, called, zero_division=0))
     assert state["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(targets, called))
-    # 1,000 people: whole, complete, and within half a person of the rates
-    people = [state[name] for name in ("found", "missed", "alarms", "let_go")]
-    assert sum(people) == 1000
-    assert min(people) >= 0
+    # 1,000 lesions: whole, complete, and within half a lesion of the rates
+    lesions = [state[name] for name in ("found", "missed", "alarms", "let_go")]
+    assert sum(lesions) == 1000
+    assert min(lesions) >= 0
     assert state["found"] + state["missed"] == round(1000 * prevalence)
     assert abs(state["found"] - state["sensitivity"] * round(1000 * prevalence)) <= 0.5
 
@@ -149,6 +149,17 @@ def test_values_can_be_set_and_are_held_to_their_range():
 def test_what_cannot_be_explored_is_refused(targets, scores, message):
     with pytest.raises(ValueError, match=message):
         ThresholdExplorer(targets, scores)
+
+
+def test_a_calibrator_that_turns_the_ranking_over_is_refused():
+    with pytest.raises(ValueError, match="positive slope, got -2"):
+        ThresholdExplorer(*cases(), calibrator=Calibrator(-2.0, 0.1))
+
+
+def test_cases_rarer_than_the_slider_reaches_start_at_its_end():
+    targets = np.zeros(20_001, int)
+    targets[0] = 1
+    assert ThresholdExplorer(targets, np.linspace(1, 0, targets.size)).prevalence == 1e-4
 
 
 def test_a_page_without_a_kernel_gets_the_presets_with_their_numbers():

@@ -1,0 +1,151 @@
+"""Move alpha and gamma and see what focal loss pays, how it pulls, and what its output means; beside a head that learns it."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import traitlets
+from numpy.typing import ArrayLike, NDArray
+
+from melanoma_lib.errors import SettingsError
+from melanoma_lib.evaluation.canvas import BLUE, GREY, ORANGE, VERMILLION, DescribedFigure, describe, kit_figure
+from melanoma_lib.heads import FeatureTable, HeadSettings
+from melanoma_lib.widgets.base import HERE, script
+from melanoma_lib.widgets.head import PRESETS, RetrainingExplorer, draw_scores, head_state
+
+START = HeadSettings(alpha=0.25)  # the published values, where nobody asks for others
+OUTPUTS = np.linspace(0.005, 0.995, 199)  # at which the picture of presets draws its curves
+
+
+def focal_numbers(alpha: float | None, gamma: float, logits: ArrayLike) -> dict[str, NDArray[np.float64]]:
+    """What the page computes at an output, by the library's own loss.
+
+    Args:
+        alpha: weight of the positives, in (0, 1), or None.
+        gamma: exponent, at least 0.
+        logits: shape ``(N,)``, finite.
+
+    Returns:
+        Shape ``(N,)`` each: ``melanoma_loss`` and ``other_loss``; their derivatives in the logit, ``melanoma_slope`` and
+        ``other_slope``; ``risk``, the true risk that the output stands for.
+
+    Raises:
+        ValueError: if alpha or gamma is out of range.
+    """
+    import torch
+
+    from melanoma_lib.losses import FocalLoss
+
+    loss, numbers = FocalLoss(alpha, gamma, "none"), {}
+    for name, target in (("melanoma", 1.0), ("other", 0.0)):
+        z = torch.tensor(np.asarray(logits, dtype=np.float64), requires_grad=True)
+        values = loss(z, torch.full_like(z, target))
+        values.sum().backward()
+        numbers |= {f"{name}_loss": values.detach().numpy(), f"{name}_slope": z.grad.numpy()}
+    outputs = torch.sigmoid(torch.tensor(np.asarray(logits, dtype=np.float64))).numpy()
+    return numbers | {"risk": loss.true_risk(outputs)}
+
+
+class FocalLossExplorer(RetrainingExplorer):
+    """Sliders for alpha, gamma and one output; loss, gradient and decoder are computed and drawn in the page, without a kernel.
+
+    With a table a fourth panel shows the validation scores of a head that the kernel retrains with this alpha and gamma. All
+    three values are traits that follow the page and that the page follows.
+
+    Args:
+        table: from ``cached_features``; None for the loss alone, which then also moves in a page of its own.
+        settings: what alpha and gamma start from; also fixes dropout, learning rate, epochs, branches and seed of the head.
+
+    Attributes:
+        alpha: focal weight of the positives, in (0, 1), or None.
+        gamma: focal exponent, from 0 to 10.
+        output: the output p looked at, in (0, 1).
+
+    Raises:
+        DataError: if the table lacks a branch that the head needs.
+
+    Example:
+        >>> explorer = FocalLossExplorer()
+        >>> explorer.alpha, explorer.gamma, explorer.output
+        (0.25, 2.0, 0.5)
+    """
+
+    _esm = script("plot.js", "retrain.js", "focal_numbers.js", "focal.js")
+    _css = RetrainingExplorer._css + (HERE / "focal.css").read_text(encoding="utf-8")
+    movable = ("alpha", "gamma")
+    alpha = traitlets.Float(None, allow_none=True).tag(sync=True)
+    gamma = traitlets.Float(2.0).tag(sync=True)
+    output = traitlets.Float(0.5).tag(sync=True)
+
+    def __init__(self, table: FeatureTable | None = None, settings: HeadSettings | None = None) -> None:
+        settings = settings or START
+        super().__init__(table, settings)
+        self.needs_kernel = table is not None
+        self.alpha, self.gamma = settings.alpha, settings.gamma
+        self._figure: DescribedFigure | None = None
+
+    @traitlets.validate("alpha", "gamma", "output")
+    def _in_range(self, proposal: dict[str, Any]) -> float | None:
+        name, value = proposal["trait"].name, proposal["value"]
+        fine = {
+            "alpha": value is None or 0 < value < 1,
+            "gamma": value is not None and 0 <= value <= 10,
+            "output": value is not None and 0 < value < 1,
+        }
+        if not fine[name]:
+            raise SettingsError(
+                f"{name}={value!r} is out of range; expected alpha none or in (0, 1), gamma in [0, 10], output in (0, 1)"
+            )
+        return value
+
+    def presets_figure(self) -> DescribedFigure:
+        """Loss, gradient and decoder of four losses; with a table also the scores of heads trained with them."""
+        if self._figure is None:
+            presets = {name: replace(self.settings, **values) for name, values in PRESETS.items()} if self.needs_kernel else {}
+            self._figure = presets_figure({name: head_state(self.table, settings) for name, settings in presets.items()})
+        return self._figure
+
+
+def presets_figure(states: dict[str, dict[str, Any]] | None = None) -> DescribedFigure:
+    """Four losses side by side: loss, gradient in the logit and true risk against the output, and scores where there are any.
+
+    Args:
+        states: of `head_state`, by the names of ``PRESETS``; none for the losses alone.
+    """
+    rows, logits = 4 if states else 3, np.log(OUTPUTS / (1 - OUTPUTS))
+    plain, said = focal_numbers(None, 0.0, logits), []
+    with kit_figure(12, 2.35 * rows + 0.4) as figure:
+        panels = figure.subplots(rows, len(PRESETS), squeeze=False, sharey="row", sharex=True)
+        for column, (name, values) in enumerate(PRESETS.items()):
+            loss, slope, decoder = panels[:3, column]
+            numbers = focal_numbers(values["alpha"], values["gamma"], logits)
+            for kind, colour in (("melanoma", VERMILLION), ("other", BLUE)):
+                for axes, what in ((loss, "loss"), (slope, "slope")):
+                    axes.plot(OUTPUTS, plain[f"{kind}_{what}"], "--", color=colour, linewidth=1, alpha=0.7)
+                    axes.plot(OUTPUTS, numbers[f"{kind}_{what}"], color=colour)
+            decoder.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1)
+            decoder.plot(OUTPUTS, numbers["risk"], color=ORANGE)
+            half = {key: float(array[len(OUTPUTS) // 2]) for key, array in numbers.items()}
+            decoder.plot(0.5, half["risk"], "o", color="black", fillstyle="none", markersize=9)
+            loss.set(title=name, ylim=(0, 3), xlim=(0, 1))
+            slope.set(ylim=(-1.5, 1.5))
+            decoder.set(ylim=(0, 1), title=f"0.5 means {half['risk']:.0%}")
+            said.append(
+                f"{name}: at an output of 0.5 a melanoma has a loss of {half['melanoma_loss']:.3f} and another lesion of "
+                f"{half['other_loss']:.3f}, and 0.5 means a risk of {half['risk']:.2f}"
+            )
+            if states:
+                draw_scores(panels[3, column], states[name])
+                cut = {rate: states[name][rate] for rate in ("sensitivity", "specificity", "auroc")}
+                said[-1] += "; a head trained with it has " + ", ".join(f"{rate} {value:.2f}" for rate, value in cut.items())
+            panels[-1, column].set_xlabel("output p")
+        for axes, words in zip(panels[:, 0], ("loss", "gradient", "true risk", "others | melanomas"), strict=False):
+            axes.set_ylabel(words)
+        panels[0, 0].plot([], [], color=VERMILLION, label="melanoma")
+        panels[0, 0].plot([], [], color=BLUE, label="other lesion")
+        panels[0, 0].plot([], [], "--", color=GREY, linewidth=1, label="cross-entropy")
+        panels[0, 0].legend(loc="upper center", fontsize=10.5, handlelength=1.3, borderaxespad=0.1)
+    return describe(
+        figure,
+        f"Four losses: loss, gradient in the logit and true risk against the output, cross-entropy dashed. {'; '.join(said)}.",
+    )

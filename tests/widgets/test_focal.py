@@ -1,0 +1,134 @@
+"""FocalLossExplorer: its numbers against high precision, its values, its answers without a page."""
+
+import json
+import math
+from dataclasses import replace
+
+import mpmath
+import numpy as np
+import pytest
+
+from melanoma_lib.errors import DataError, SettingsError
+from melanoma_lib.heads import HeadSettings
+from melanoma_lib.losses import FocalLoss
+from melanoma_lib.widgets import FocalLossExplorer
+from melanoma_lib.widgets.focal import focal_numbers, presets_figure
+from melanoma_lib.widgets.head import PRESETS, head_state
+from tests.widgets.test_head import random_table
+
+QUICK = HeadSettings(alpha=0.3, epochs=3)
+NUMBERS = ("melanoma_loss", "other_loss", "melanoma_slope", "other_slope", "risk")
+
+
+@pytest.fixture(scope="module")
+def table():
+    return random_table()
+
+
+def exact(alpha, gamma, logit):
+    """Definitions to sixty digits; the risk from the ratio of the two derivatives, not from the closed form."""
+    with mpmath.workdps(60):
+        positive, negative = (1, 1) if alpha is None else (mpmath.mpf(alpha), 1 - mpmath.mpf(alpha))
+
+        def loss(weight, sign):
+            return lambda z: (
+                weight * (1 / (1 + mpmath.exp(sign * z))) ** mpmath.mpf(gamma) * mpmath.log(1 + mpmath.exp(-sign * z))
+            )
+
+        pair = loss(positive, 1), loss(negative, -1)
+        slopes = [mpmath.diff(one, mpmath.mpf(logit)) for one in pair]
+        values = [one(mpmath.mpf(logit)) for one in pair]
+        risk = slopes[1] / (slopes[1] - slopes[0])  # where risk * slope of a melanoma + (1 - risk) * slope of another = 0
+        return [float(value) for value in (*values, *slopes, risk)]
+
+
+@pytest.mark.parametrize(("alpha", "gamma"), [(None, 0.0), (None, 2.0), (0.25, 2.0), (0.9, 0.5), (0.05, 5.0)])
+def test_numbers_are_those_of_the_definition_at_any_logit(alpha, gamma):
+    logits = [-40.0, -12.0, -3.3, -0.2, 0.0, 1.7, 9.0, 30.0]
+    given = focal_numbers(alpha, gamma, logits)
+    wanted = np.array([exact(alpha, gamma, logit) for logit in logits]).T
+    for name, expected in zip(NUMBERS, wanted, strict=True):
+        # An output is a float64: near 1 its complement, and so a risk's last digits, are lost.
+        np.testing.assert_allclose(given[name], expected, rtol=1e-9, atol=1e-14 if name == "risk" else 1e-300)
+
+
+def test_it_starts_where_its_settings_say_and_needs_a_kernel_only_for_a_head(table, tmp_path):
+    alone, beside = FocalLossExplorer(), FocalLossExplorer(table, QUICK)
+    assert (alone.alpha, alone.gamma, alone.output, alone.state, alone.needs_kernel) == (0.25, 2.0, 0.5, {}, False)
+    assert (beside.alpha, beside.gamma, beside.needs_kernel) == (0.3, 2.0, True)
+    assert beside.state == head_state(table, QUICK)
+    alone.alpha, alone.gamma = None, 0.0
+    values = json.loads(
+        alone.save_page(tmp_path / "page.html", "Focal loss").read_text().split('type="application/json">')[1].split("<")[0]
+    )
+    assert (values["alpha"], values["gamma"], values["state"]) == (None, 0.0, {})
+    with pytest.raises(ValueError, match="FocalLossExplorer computes its answers in Python"):
+        beside.save_page(tmp_path / "other.html", "Focal loss")
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("alpha", 0.0),
+        ("alpha", 1.0),
+        ("alpha", math.nan),
+        ("gamma", -0.1),
+        ("gamma", 11.0),
+        ("gamma", math.nan),
+        ("output", 0.0),
+        ("output", 1.0),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name_and_change_nothing(name, wrong):
+    explorer = FocalLossExplorer()
+    before = getattr(explorer, name)
+    with pytest.raises(SettingsError, match=f"{name}={wrong!r} is out of range; expected alpha"):
+        setattr(explorer, name, wrong)
+    assert getattr(explorer, name) == before
+
+
+def test_a_request_retrains_the_head_with_its_alpha_and_gamma(table):
+    explorer = FocalLossExplorer(table, QUICK)
+    explorer.request = {"alpha": None, "gamma": 0.0, "number": 1}
+    assert explorer.state == head_state(table, replace(QUICK, alpha=None, gamma=0.0))
+    assert (explorer.answered, explorer.problem) == (1, "")
+    with pytest.raises(SettingsError, match="a request holds alpha, gamma"):
+        explorer.request = {"alpha": None, "number": 2}
+    assert (explorer.answered, explorer.state["alpha"]) == (2, None)
+    assert "a request holds" in explorer.problem
+
+
+def test_the_state_holds_mean_output_and_prevalence(table):
+    from melanoma_lib.heads import train_head
+
+    state, scores = head_state(table, QUICK), train_head(table, QUICK).of("val")
+    assert state["mean"] == pytest.approx(scores["probability"].mean())
+    assert state["prevalence"] == pytest.approx(scores["target"].mean())
+
+
+@pytest.mark.parametrize("with_head", [False, True])
+def test_a_page_without_a_kernel_gets_the_presets_with_their_numbers(table, with_head):
+    explorer = FocalLossExplorer(table, QUICK) if with_head else FocalLossExplorer()
+    data, metadata = explorer._repr_mimebundle_()
+    assert data["image/png"].startswith(b"\x89PNG")
+    alt = metadata["image/png"]["alt"]
+    for name, values in PRESETS.items():
+        loss = FocalLoss(values["alpha"], values["gamma"])
+        assert f"{name}: at an output of 0.5 a melanoma has a loss of" in alt
+        assert f"0.5 means a risk of {loss.true_risk(0.5):.2f}" in alt
+        assert (f"sensitivity {head_state(table, replace(QUICK, **values))['sensitivity']:.2f}" in alt) or not with_head
+    assert explorer.presets_figure() is explorer.presets_figure()
+
+
+def test_the_picture_of_presets_draws_the_loss_itself():
+    figure = presets_figure()
+    loss_axes = figure.axes[2]  # focal, γ 2, α 0.25
+    outputs, drawn = loss_axes.lines[1].get_data()
+    expected = focal_numbers(0.25, 2.0, np.log(outputs / (1 - outputs)))["melanoma_loss"]
+    np.testing.assert_allclose(drawn, expected)
+    assert loss_axes.get_title(loc="left") == "focal, γ 2, α 0.25"
+
+
+def test_features_of_one_branch_say_what_is_missing(table):
+    with pytest.raises(DataError, match="image\\+metadata"):
+        FocalLossExplorer(replace(table, n_image=table.features.shape[1]), QUICK)
