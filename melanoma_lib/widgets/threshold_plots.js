@@ -13,21 +13,21 @@ const place = (x, y) => ({ cx: across(x), cy: up(y) });
 const tell = (svg, words) => svg.setAttribute("aria-label", words);
 
 function scorePanel({ shares: [melanomas, others] }, id) {
-  const top = 1.05 * Math.max(...melanomas, ...others), width = (RIGHT - LEFT) / melanomas.length;
-  const middle = (TOP + BOTTOM) / 2, scale = (BOTTOM - TOP) / 2 / top;
+  const width = (RIGHT - LEFT) / melanomas.length, middle = (TOP + BOTTOM) / 2, half = (BOTTOM - TOP) / 2 / 1.05;
+  // Each class to its own scale: outputs of easy lesions pile up near 0 and would flatten the melanomas.
   const bars = (values, sign) => values.map((share, i) => {
-    const x = LEFT + i * width, y = middle - sign * share * scale;
+    const x = LEFT + i * width, y = middle - (sign * share * half) / Math.max(...values);
     return share ? `M${x},${middle}V${y}h${width}V${middle}Z` : "";
   }).join("");
   const area = (values, sign, fill, more) => s("path", { d: bars(values, sign), fill, ...more });
   const clip = moving("rect", { x: LEFT, y: TOP, width: RIGHT - LEFT, height: BOTTOM - TOP });
   const line = moving("line", { y1: TOP - 4, y2: BOTTOM, stroke: "currentColor", "stroke-width": 2 });
   const flagged = { "clip-path": `url(#${id})` }, faint = { opacity: 0.35 };
-  const label = percent(top / 1.05);
+  const most = (values) => percent(Math.max(...values));
   const svg = plot(
     {
       title: "scores, share of each class", label: "", xlabel: "output: flagged from the line on", xs: QUARTERS,
-      ys: [[0.5 - 0.5 / 1.05, label], [0.5, "0%"], [0.5 + 0.5 / 1.05, label]],
+      ys: [[0.5 - 0.5 / 1.05, most(others)], [0.5, "0%"], [0.5 + 0.5 / 1.05, most(melanomas)]],
     },
     s("clipPath", { id }, clip.element),
     area(melanomas, 1, MELANOMA, faint), area(others, -1, OTHER, faint), area(melanomas, 1, MELANOMA, flagged), area(others, -1, OTHER, flagged),
