@@ -24,31 +24,36 @@ def counting(count: Callable[[np.ndarray, np.ndarray, float], Counts]) -> None:
     Raises:
         NotYet: with the mistake that gives the numbers seen.
     """
-    # All four counts differ, and a melanoma and two others score exactly 0.35.
+    # All four counts differ, at 0.5 too, and a melanoma and two others score exactly 0.35.
     targets = np.array([1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
-    scores = np.array([0.9, 0.8, 0.6, 0.35, 0.2, 0.1, 0.7, 0.35, 0.35, 0.3, 0.3, 0.25, 0.2, 0.1, 0.05, 0.0])
+    scores = np.array([0.9, 0.8, 0.6, 0.55, 0.35, 0.1, 0.7, 0.35, 0.35, 0.3, 0.3, 0.25, 0.2, 0.1, 0.05, 0.0])
     probes = [(targets, scores, threshold) for threshold in (0.35, 0.65, 0.2)]
     given = [_four_counts(count(t.copy(), s.copy(), cut)) for t, s, cut in probes]
     right = [_counted(*probe) for probe in probes]
-    mistakes: dict[str, Callable[[np.ndarray, np.ndarray, float], Counts]] = {
-        "a case whose score equals the threshold is called melanoma: use >=, not >. A threshold is often the score of a "
-        "melanoma, and > loses that very melanoma": lambda t, s, cut: _counted(t, s, np.nextafter(cut, 2)),
-        "the threshold makes no difference: it always cuts at 0.5. Use the third argument": lambda t, s, cut: _counted(t, s, 0.5),
-        "low scores are called melanoma: the comparison is the wrong way round": lambda t, s, cut: _counted(t, -s, -cut),
-    }
+    wrong_way = "low scores are called melanoma: the comparison is the wrong way round"
+    mistakes: tuple[tuple[str, Callable[[np.ndarray, np.ndarray, float], Counts]], ...] = (
+        ("", _counted),
+        (
+            "a case whose score equals the threshold is called melanoma: use >=, not >. A threshold is often the score of a "
+            "melanoma, and > loses that very melanoma",
+            lambda t, s, cut: _counted(t, s, np.nextafter(cut, 2)),
+        ),
+        ("the threshold makes no difference: it always cuts at 0.5. Use the third argument", lambda t, s, _: _counted(t, s, 0.5)),
+        (wrong_way, lambda t, s, cut: _counted(t, -s, -cut)),  # <=
+        (wrong_way, lambda t, s, cut: _counted(t, -s, np.nextafter(-cut, 2))),  # <
+    )
     orders = {
+        "": (0, 1, 2, 3),
         "fp and fn are swapped: fp is a lesion called melanoma that is none, fn a melanoma that is let go": (0, 3, 2, 1),
         "the counts are right, their order is not: tp, fp, tn, fn was asked for, and this is tn, fp, fn, tp, as scikit-learn's "
         "confusion_matrix(...).ravel() has it": (2, 1, 3, 0),
         "tp and tn are swapped: tp are the melanomas called melanoma": (2, 1, 0, 3),
     }
     if given != right:
-        for diagnosis, mistake in mistakes.items():
-            if given == [mistake(*probe) for probe in probes]:
-                not_yet(diagnosis)
-        for diagnosis, order in orders.items():
-            if given == [tuple(counts[i] for i in order) for counts in right]:
-                not_yet(diagnosis)
+        for swap, order in orders.items():
+            for diagnosis, mistake in mistakes:
+                if given == [tuple(mistake(*probe)[i] for i in order) for probe in probes]:
+                    not_yet("; and ".join(text for text in (diagnosis, swap) if text))
         _name_the_wrong_count(given[0], right[0])
         not_yet(
             f"right at threshold {probes[0][2]}, but not at {probes[1][2]} or {probes[2][2]}: does it use its third argument?"
@@ -78,7 +83,7 @@ def _four_counts(answer: Any) -> Counts:
         not_yet(f"expected four counts, tp, fp, tn, fn, got {answer!r}")
     if len(counts) != 4:
         not_yet(f"expected four counts, tp, fp, tn, fn, got {len(counts)} numbers")
-    if any(number != int(number) for number in counts):
+    if not all(number.is_integer() for number in counts):  # NaN and infinity are none either
         not_yet(f"expected counts of cases, whole numbers, got {counts}: do not divide yet")
     return tuple(int(number) for number in counts)
 
@@ -101,14 +106,12 @@ def cost_threshold(compute: Callable[[float, float], float]) -> None:
         "that is 0.5 whatever the costs; it is right only where both errors cost the same": lambda fn, fp: 0.5,
         "it takes a false alarm to cost 1: use fp_cost too": lambda fn, fp: 1 / (1 + fn),
         "an alarm on a melanoma saves fn_cost, an alarm on another lesion costs fp_cost; nothing is subtracted here": (
-            lambda fn, fp: fp / fn if fn == fp else fp / (fn - fp)
+            lambda fn, fp: fp / (fn - fp)
         ),
     }
     right = [fp / (fp + fn) for fn, fp in COSTS]
     if not _same(given, right):
-        for diagnosis, mistake in mistakes.items():
-            if _same(given, [mistake(*costs) for costs in COSTS]):
-                not_yet(diagnosis)
+        _diagnose(given, mistakes, COSTS)
         fn, fp = COSTS[0]
         not_yet(
             f"at a missed melanoma of {fn:g} and a false alarm of {fp:g} it answers {given[0]:.4g}. At that risk an all-clear "
@@ -147,19 +150,34 @@ def carried_ppv(carry: Callable[[float, float, float], float]) -> None:
     }
     right = [(o := odds(ppv) * odds(b) / odds(a)) / (1 + o) for ppv, a, b in MOVES]
     if not _same(given, right):
-        for diagnosis, mistake in mistakes.items():
-            if _same(given, [mistake(*move) for move in MOVES]):
-                not_yet(diagnosis)
+        _diagnose(given, mistakes, MOVES)
         ppv, a, b = MOVES[0]
         not_yet(f"a PPV of {ppv} at a prevalence of {a} becomes {given[0]:.4g} at {b}; Bayes' rule says {right[0]:.4f}")
     passed("an alarm multiplies the odds by one factor; what it starts from is the place")
 
 
 def _numbers(compute: Callable[..., float], points: tuple[tuple[float, ...], ...]) -> list[float]:
-    try:
-        return [float(compute(*point)) for point in points]
-    except TypeError as error:
-        not_yet(f"expected one number for each set of arguments ({error}); does your function return its result?")
+    """The answer at each point; NaN where it divides by zero or is not finite."""
+    answers = []
+    for point in points:
+        try:
+            answer = float(compute(*point))
+        except ZeroDivisionError:
+            answer = np.nan
+        except TypeError as error:
+            not_yet(f"expected one number for each set of arguments ({error}); does your function return its result?")
+        answers.append(answer if np.isfinite(answer) else np.nan)
+    return answers
+
+
+def _diagnose(given: list[float], mistakes: dict[str, Callable[..., float]], points: tuple[tuple[float, ...], ...]) -> None:
+    for diagnosis, mistake in mistakes.items():
+        if _same(given, _numbers(mistake, points)):
+            not_yet(diagnosis)
+    for answer, point in zip(given, points, strict=True):
+        if np.isnan(answer):
+            arguments = ", ".join(f"{number:g}" for number in point)
+            not_yet(f"with the arguments ({arguments}) it divides by zero or gives no number, though there is an answer")
 
 
 # --- exercise 4: the bug hunt -------------------------------------------------------------------------------------------------
@@ -182,6 +200,8 @@ def honest_report(report: Callable[[pd.DataFrame, pd.DataFrame, float], tuple[fl
             threshold, sensitivity, specificity = (float(number) for number in answer)
         except (TypeError, ValueError):
             not_yet(f"expected threshold, sensitivity and specificity, got {answer!r}")
+        if np.isnan(threshold):
+            not_yet("the threshold is NaN, not a number: something was divided by zero, or nothing was chosen")
         faults = _faults_of_choice(threshold, validation, test, target)
         faults += _faults_of_rate("sensitivity", sensitivity, threshold, validation, test)
         faults += _faults_of_rate("specificity", specificity, threshold, validation, test)
@@ -195,16 +215,17 @@ def honest_report(report: Callable[[pd.DataFrame, pd.DataFrame, float], tuple[fl
 
 
 def _two_samples() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Validation and test scores of three digits, with cases that score exactly what a rule or a rounded rule may choose."""
+    """Validation and test scores, with cases that score exactly what a rule or a rule rounded to two digits may choose."""
     rng, samples = np.random.default_rng(6), []
-    for n, n_melanoma, shift in ((240, 40, 0.0), (250, 50, -0.06)):
+    for n, n_melanoma, shift in ((241, 41, 0.0), (251, 51, -0.06)):
         targets = np.arange(n) < n_melanoma
-        scores = np.clip(rng.normal(0.3 + 0.3 * targets + shift, 0.13), 0.01, 0.99).round(3)
+        scores = np.clip(rng.normal(0.3 + 0.3 * targets + shift, 0.13), 0.01, 0.99).round(7)
         samples.append(pd.DataFrame({"target": targets.astype(int), "probability": scores}))
     validation, test = samples
-    # Others only on the grid of two digits: the rule's own choice on test stays the score of a melanoma, of three digits.
+    # Others only on the grid of two digits: the rule's own choice on test stays the score of a melanoma, of seven digits.
     chosen, grid = [_choice(validation, target) for target in TARGETS], np.arange(20, 61) / 100
-    ties = pd.DataFrame({"target": [1] * len(chosen) + [0] * (len(chosen) + len(grid)), "probability": [*chosen, *chosen, *grid]})
+    melanomas, others = chosen, [*chosen, *chosen, *grid]  # two others to a melanoma, so that > changes the accuracy too
+    ties = pd.DataFrame({"target": [1] * len(melanomas) + [0] * len(others), "probability": [*melanomas, *others]})
     return validation, pd.concat([test, ties], ignore_index=True)
 
 
@@ -214,7 +235,7 @@ def _choice(sample: pd.DataFrame, target: float) -> float:
 
 def _faults_of_choice(threshold: float, validation: pd.DataFrame, test: pd.DataFrame, target: float) -> list[str]:
     right, cheat, pooled = (_choice(sample, target) for sample in (validation, test, pd.concat([validation, test])))
-    if np.isclose(threshold, right, atol=1e-9):
+    if _same(threshold, right):
         return []
     on_test = (
         "the threshold is chosen on the test cases, so the sensitivity it reports there is what was asked for, whatever the "
@@ -223,55 +244,51 @@ def _faults_of_choice(threshold: float, validation: pd.DataFrame, test: pd.DataF
     rounding = (
         "the threshold is rounded: that moves it past cases, and past the sensitivity it was chosen for. Round what you print"
     )
-    if np.isclose(threshold, cheat, atol=1e-9):
+    if _same(threshold, cheat):
         return [on_test]
-    if np.isclose(threshold, pooled, atol=1e-9):
-        return [
-            "the threshold is chosen on validation and test together: the test has then had its say. Choose on validation alone"
-        ]
-    for digits in (1, 2):
-        if np.isclose(threshold, round(cheat, digits), atol=1e-9):
-            return [on_test, rounding]
-        if np.isclose(threshold, round(right, digits), atol=1e-9):
-            return [rounding]
+    on_both = "the threshold is chosen on validation and test together: the test has then had its say. Choose on validation alone"
+    if _same(threshold, pooled):
+        return [on_both]
+    # Few digits may be those of several choices: the honest one gets the benefit of the doubt.
+    for choice, also in ((right, []), (cheat, [on_test]), (pooled, [on_both])):
+        if any(_same(threshold, round(choice, digits)) for digits in range(1, 7)):
+            return [*also, rounding]
     reached = (validation["probability"][validation["target"] == 1] >= threshold).mean()
     if reached < target:
-        return [f"at its threshold {threshold:.4g} only {reached:.1%} of the validation melanomas are found, not {target:.0%}"]
+        return [f"at its threshold {threshold:.7g} only {reached:.1%} of the validation melanomas are found, not {target:.0%}"]
     return [
-        f"its threshold {threshold:.4g} is lower than it need be: {right:.4g} still finds {target:.0%} with fewer false alarms"
+        f"its threshold {threshold:.7g} is lower than it need be: {right:.7g} still finds {target:.0%} with fewer false alarms"
     ]
 
 
 def _faults_of_rate(name: str, given: float, threshold: float, validation: pd.DataFrame, test: pd.DataFrame) -> list[str]:
     """What is wrong with a rate, at the threshold that was returned: choosing badly is told elsewhere."""
-    rates = {
-        sample_name: {sign: _rates(sample, threshold, sign) for sign in (">=", ">")}
-        for sample_name, sample in (("test", test), ("validation", validation))
-    }
-    if np.isclose(given, rates["test"][">="][name], atol=1e-9):
-        return []
-    equal = "a case whose score equals the threshold counts as let go: use >=, as the rule that chose the threshold does"
-    others = {
+    quantities = {
         "sensitivity": {
+            "sensitivity": "",
             "ppv": "its sensitivity is the PPV: divide by the melanomas, not by the alarms",
             "specificity": "sensitivity and specificity are swapped",
         },
         "specificity": {
+            "specificity": "",
             "npv": "its specificity is the NPV: divide by the other lesions, not by the all-clears",
             "fpr": "its specificity is the false-positive rate, 1 - specificity",
             "accuracy": "its specificity is the accuracy: count the other lesions only",
             "sensitivity": "sensitivity and specificity are swapped",
         },
     }[name]
-    for sign, also in ((">=", []), (">", [equal])):
-        if np.isclose(given, rates["test"][sign][name], atol=1e-9):
-            return also
-        if np.isclose(given, rates["validation"][sign][name], atol=1e-9):
-            return [f"its {name} is that of validation, where the threshold was chosen: report on test", *also]
-        for other, diagnosis in others.items():
-            if np.isclose(given, rates["test"][sign][other], atol=1e-9):
-                return [diagnosis, *also]
-    return [f"its {name}, {given:.4g}, is not that of its own threshold {threshold:.4g} on test, {rates['test']['>='][name]:.4g}"]
+    samples = ((test, ""), (validation, f"its {name} is that of validation, where the threshold was chosen: report on test"))
+    equal = "a case whose score equals the threshold counts as let go: use >=, as the rule that chose the threshold does"
+    suspects = [
+        ([fault for fault in (quantity_fault, sample_fault, sign_fault) if fault], _rates(sample, threshold, sign)[quantity])
+        for sign, sign_fault in ((">=", ""), (">", equal))
+        for sample, sample_fault in samples
+        for quantity, quantity_fault in quantities.items()
+    ]
+    for faults, rate in sorted(suspects, key=lambda suspect: len(suspect[0])):  # the fewest faults that explain it
+        if _same(given, rate):
+            return faults
+    return [f"its {name}, {given:.4g}, is not that of its own threshold {threshold:.4g} on test, {suspects[0][1]:.4g}"]
 
 
 def _rates(sample: pd.DataFrame, threshold: float, sign: str) -> dict[str, float]:
@@ -281,5 +298,5 @@ def _rates(sample: pd.DataFrame, threshold: float, sign: str) -> dict[str, float
     return {name: getattr(point, name) for name in names} | {"fpr": 1 - point.specificity}
 
 
-def _same(one: list[float], other: list[float]) -> bool:
-    return np.allclose(one, other, rtol=1e-9, atol=1e-9)
+def _same(one: float | list[float], other: float | list[float]) -> bool:
+    return np.allclose(one, other, rtol=0, atol=1e-9, equal_nan=True)

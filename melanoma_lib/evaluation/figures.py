@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from melanoma_lib.evaluation.calibration import reliability_bins
 from melanoma_lib.evaluation.canvas import (
@@ -99,27 +99,27 @@ def precision_recall_figure(curve: OperatingCurve, point: OperatingPoint | None 
 
 
 def confusion_figure(point: OperatingPoint, prevalence: float | None = None) -> DescribedFigure:
-    """The four cells as counts, and as 1,000 people drawn one by one.
+    """The four cells as counts, and as 1,000 lesions drawn one by one.
 
     Args:
         point: with both classes present.
-        prevalence: among the 1,000 people; that of the counts if None.
+        prevalence: share of melanomas among the 1,000; that of the counts if None.
 
     Raises:
         ValueError: if a class is empty or the prevalence lies outside (0, 1).
     """
-    people = point.per_thousand(prevalence)
+    lesions = point.per_thousand(prevalence)
     n = point.tp + point.fp + point.tn + point.fn
-    prevalence = (point.tp + point.fn) / n if prevalence is None else prevalence
+    share = f"{100 * ((point.tp + point.fn) / n if prevalence is None else prevalence):.3g}%"
     with kit_figure(12.5, 5.6) as figure:
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
         counts = np.array([[point.tp, point.fn], [point.fp, point.tn]])
-        share = counts / counts.sum(axis=1, keepdims=True)
-        left.imshow(share, cmap="cividis", vmin=0, vmax=1)
+        of_row = counts / counts.sum(axis=1, keepdims=True)
+        left.imshow(of_row, cmap="cividis", vmin=0, vmax=1)
         names = (("found", "missed"), ("false alarm", "let go"))
         for row, column in np.ndindex(2, 2):
-            cell = f"{counts[row, column]:,}\n{names[row][column]}\n{share[row, column]:.1%}"
-            dark = share[row, column] < 0.55
+            cell = f"{counts[row, column]:,}\n{names[row][column]}\n{of_row[row, column]:.1%}"
+            dark = of_row[row, column] < 0.55
             left.text(column, row, cell, ha="center", va="center", fontsize=16, color="white" if dark else "black")
         left.set_xticks([0, 1], ["called melanoma", "called benign"])
         left.set_yticks([0, 1], ["melanoma", "benign"], rotation=90, va="center")
@@ -127,27 +127,31 @@ def confusion_figure(point: OperatingPoint, prevalence: float | None = None) -> 
         left.grid(visible=False)
         left.spines[:].set_visible(False)
         left.tick_params(length=0)
-        _draw_people(right, people, f"the same for 1,000 people, {prevalence:.1%} with melanoma")
+        _draw_lesions(right, lesions, f"the same for 1,000 lesions, {share} of them melanomas")
     return describe(
         figure,
-        f"""Confusion matrix at threshold {point.threshold:.3g}: {point.tp} melanomas found, {point.fn} missed,
-        {point.fp} false alarms, {point.tn} benign let go. Of 1,000 people at a prevalence of {prevalence:.1%}:
-        {people.tp} found, {people.fn} missed, {people.fp} false alarms, {people.tn} let go.""",
+        f"""Confusion matrix at threshold {point.threshold:.3g}: {_counted(point.tp, "melanoma")} found, {point.fn:,} missed,
+        {_counted(point.fp, "false alarm")}, {point.tn:,} benign let go. Of 1,000 lesions, {share} of them melanomas:
+        {lesions.tp} found, {lesions.fn} missed, {_counted(lesions.fp, "false alarm")}, {lesions.tn} let go.""",
     )
 
 
-def _draw_people(axes: Axes, people: OperatingPoint, title: str) -> None:
+def _counted(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def _draw_lesions(axes: Axes, lesions: OperatingPoint, title: str) -> None:
     kinds = (
-        ("melanomas found", people.tp, BLUE, "o"),
-        ("melanomas missed", people.fn, BLACK, "X"),
-        ("false alarms", people.fp, ORANGE, "o"),
-        ("benign, let go", people.tn, "#BDBDBD", "o"),
+        (f"{_counted(lesions.tp, 'melanoma')} found", lesions.tp, BLUE, "o"),
+        (f"{_counted(lesions.fn, 'melanoma')} missed", lesions.fn, BLACK, "X"),
+        (_counted(lesions.fp, "false alarm"), lesions.fp, ORANGE, "o"),
+        (f"{lesions.tn:,} benign, let go", lesions.tn, "#BDBDBD", "o"),
     )
     start = 0
-    for name, count, color, marker in kinds:
+    for label, count, color, marker in kinds:
         place = np.arange(start, start + count)
         # Columns of 25 from the left, so that each kind is one block.
-        axes.plot(place // 25, -(place % 25), marker, color=color, markersize=6.5, markeredgewidth=0, label=f"{count:,} {name}")
+        axes.plot(place // 25, -(place % 25), marker, color=color, markersize=6.5, markeredgewidth=0, label=label)
         start += count
     axes.set(title=title, xticks=[], yticks=[], aspect="equal")
     axes.grid(visible=False)
@@ -218,9 +222,7 @@ def decision_curve_figure(
         for (name, curve), color, style in zip(curves.items(), (BLUE, ORANGE, GREEN), ("-", "-.", ":"), strict=False):
             benefit = curve.net_benefit(thresholds)
             axes.plot(thresholds, benefit, style, color=color, label=name)
-            best = np.flatnonzero(benefit > np.maximum(everyone, 0) + 1e-12)
-            useful = f"from {thresholds[best[0]]:.3f} to {thresholds[best[-1]]:.3f}" if best.size else "at no threshold"
-            said.append(f"{name} beats both {useful}")
+            said.append(f"{name} beats both {_ranges(thresholds, benefit > np.maximum(everyone, 0) + 1e-12)}")
         if point is not None:
             _mark(axes, point, float(next(iter(curves.values())).net_benefit([point])[0]), point)
         axes.set(
@@ -236,6 +238,17 @@ def decision_curve_figure(
         f"""Decision curve, net benefit for risk thresholds from 0 to {highest:.2f}, at most the prevalence
         {prevalence:.3f}, against removing every lesion and none. {"; ".join(said)}.""",
     )
+
+
+def _ranges(thresholds: NDArray[np.float64], inside: NDArray[np.bool_], most: int = 3) -> str:
+    """Each run of neighbouring thresholds that are inside, in words: the first ``most``, then how many more there are."""
+    ends = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]]))).reshape(-1, 2)
+    runs = [
+        f"at {thresholds[first]:.3f}" if after == first + 1 else f"from {thresholds[first]:.3f} to {thresholds[after - 1]:.3f}"
+        for first, after in ends
+    ]
+    runs[most:] = [f"{len(runs) - most} more"] if len(runs) > most else []
+    return " and ".join([", ".join(runs[:-1]), runs[-1]] if len(runs) > 1 else runs) or "at no threshold"
 
 
 def comparison_figure(rows: Mapping[str, Interval], quantity: str = "AUROC", reference: float | None = None) -> DescribedFigure:

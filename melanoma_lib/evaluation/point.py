@@ -147,10 +147,10 @@ class OperatingPoint:
         return ratio(cleared, cleared + (1 - self.sensitivity) * prevalence)
 
     def per_thousand(self, prevalence: float | None = None) -> "OperatingPoint":
-        """The same rates among 1,000 people, in whole people.
+        """The same rates among 1,000 lesions, in whole lesions (or images, or people: whatever was counted).
 
         Args:
-            prevalence: share with melanoma among them; that of these counts if None.
+            prevalence: share of melanomas among them; that of these counts if None.
 
         Raises:
             ValueError: if a class is empty or ``prevalence`` lies outside (0, 1).

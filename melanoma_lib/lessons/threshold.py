@@ -58,8 +58,9 @@ def decision_table(
     Args:
         curve: of outputs (sigmoid of the logit).
         thresholds: on the output, by name.
-        calibrator: adds the risk that an output equal to the threshold means, and the price it implies: how many false alarms a
-            missed melanoma must be worth for this cut to be the right one.
+        calibrator: adds the risk that an output equal to the threshold means, and the price it implies, (1 - risk) / risk: how
+            many false alarms a missed melanoma is worth to whoever acts from this calibrated risk on. It is not the price for
+            which the cut is the cheapest on these predictions: there the calibrator and the few cases near the cut may disagree.
         costs: of a missed melanoma and of a false alarm; adds what 1,000 such lesions cost.
 
     Returns:
@@ -133,7 +134,10 @@ def output_for_risk(calibrator: Calibrator, risk: float) -> float:
     """
     check_fraction(risk, "risk")
     if calibrator.slope <= 0:
-        raise ValueError(f"calibrator: expected a positive slope, got {calibrator.slope:.4g}: its risk falls as the output rises")
+        raise ValueError(
+            f"calibrator: expected a positive slope, got {calibrator.slope:.4g}: its risk does not rise with the output, so no "
+            "cut on the output stands for a risk. Check the labels and the training of this run before choosing a threshold"
+        )
     return float(expit((logit(risk) - calibrator.intercept) / calibrator.slope))
 
 

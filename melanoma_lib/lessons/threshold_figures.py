@@ -222,7 +222,7 @@ def subgroup_figure(table: pd.DataFrame, threshold: float) -> DescribedFigure:
             interval = Interval(row[name], row[f"{name}_low"], row[f"{name}_high"])
             n = row["n_melanoma"] if name == "sensitivity" else row["n"] - row["n_melanoma"]
             rows.append(Row(row["subgroup"], ((interval, GREY if small else BLUE, "D" if small else "o"),), f"{n:,}"))
-        rates = ", ".join(f"{name} {rows[-1].marks[0][0]:.2f}" for name, rows in panels.items())
+        rates = ", ".join(f"{name} {rows[-1].marks[0][0]:.2f}".replace("nan", "undefined") for name, rows in panels.items())
         said.append(f"{row['variable']} {row['subgroup']}{' (few cases)' if small else ''}: {rates}")
     with kit_figure(WIDTH, 0.6 + height_of(panels["sensitivity"])) as figure:
         for axes, (name, rows), counted in zip(

@@ -38,6 +38,12 @@ def test_the_cost_figure_marks_the_costs_it_names(curve, fn_cost, fp_cost):
         assert f"{name}: {cost:,.0f}{', above the frame' if cost > top else ''}" in labels
 
 
+@pytest.mark.parametrize("slope", [0.0, -1.3])
+def test_a_calibrator_that_does_not_rise_is_refused_with_what_to_do(curve, slope):
+    with pytest.raises(ValueError, match=r"expected a positive slope, got .*Check the labels and the training"):
+        threshold_figures.cost_figure(curve, Calibrator(slope, 0.2), 20, 1)
+
+
 def test_the_prevalence_figure_carries_the_point_to_each_place(curve):
     point = curve.at(0.4)
     figure = threshold_figures.prevalence_figure(point, {"rare": 0.0176, "nearly as rare": 0.018, "common": 0.45})
@@ -57,6 +63,9 @@ def test_subgroups_with_few_cases_are_grey_and_counted(tiny_run):
     for axes, counts in ((left, table["n_melanoma"]), (right, table["n"] - table["n_melanoma"])):
         assert [text.get_text() for text in axes.texts if text.get_text().isdigit()] == [str(n) for n in counts]
     assert figure.alt_text.count("(few cases)") == (table["note"] != "").sum()
+    assert "nan" not in figure.alt_text
+    undefined = table[["sensitivity", "specificity"]].isna().to_numpy().sum()
+    assert figure.alt_text.count("undefined") == undefined > 0
 
 
 def test_figures_of_intervals_and_worlds_tell_their_numbers(tiny_run):
