@@ -192,6 +192,7 @@ def test_both_themes_are_legible(saved):
     style = "(name) => getComputedStyle(document.querySelector(name))"
     for scheme in ("light", "dark"):
         saved.emulate_media(color_scheme=scheme)
+        expect(saved.locator("html.mk-dark")).to_have_count(int(scheme == "dark"))  # the page hears of it a frame later
         paper = luminance(saved.evaluate(f"({style})('.mk').backgroundColor"))
         for name in (".mk", ".mk-note", ".mk-t-group > p", ".mk-t-plots svg text"):
             ink = luminance(saved.evaluate(f"({style})('{name}').{'fill' if 'text' in name else 'color'}"))
