@@ -23,6 +23,7 @@ __all__, __getattr__ = lazy_names(
             "bootstrap_calibration",
             "brier_score",
             "calibration_slope_intercept",
+            "carry_risk",
             "expected_calibration_error",
             "reliability_bins",
         ),

@@ -159,6 +159,21 @@ class Calibrator:
         return cls(float(numbers["slope"]), float(numbers["intercept"]))
 
 
+def carry_risk(risk: ArrayLike, here: float, there: float) -> NDArray[np.float64]:
+    """A risk among cases of one prevalence, carried to cases of another: the prior changes, the evidence does not.
+
+    ``odds there = odds here * [there / (1 - there)] / [here / (1 - here)]`` (Saerens et al. 2002).
+
+    Args:
+        risk: in [0, 1], any shape.
+        here: share of melanomas among the cases for which the risk holds, in (0, 1).
+        there: share of melanomas among the others, in (0, 1).
+    """
+    risk = np.asarray(risk, dtype=np.float64)
+    melanoma, other = risk * there / here, (1 - risk) * (1 - there) / (1 - here)
+    return melanoma / (melanoma + other)
+
+
 def _risk_and_answers(risk: ArrayLike, targets: ArrayLike, both: bool) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     answers = check_targets(targets, both_classes=both)
     return check_scores(risk, answers.size, "risk", unit_interval=True), answers

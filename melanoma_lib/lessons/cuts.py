@@ -6,11 +6,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.evaluation import Calibrator, Interval, OperatingCurve, bootstrap_intervals
+from melanoma_lib.evaluation import Calibrator, Interval, OperatingCurve, bootstrap_intervals, carry_risk
 from melanoma_lib.evaluation.canvas import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.heads import FeatureTable, HeadSettings, train_head
 from melanoma_lib.lessons.eda import WIDTH
-from melanoma_lib.lessons.focal import undo_sampling
 from melanoma_lib.losses import FocalLoss
 
 MARKS = ((BLACK, "o", "-"), (BLUE, "s", "--"), (GREEN, "D", "-."), (VERMILLION, "^", ":"), (ORANGE, "v", (0, (4, 1, 1, 1, 1, 1))))
@@ -70,7 +69,7 @@ def meaning(settings: HeadSettings, prevalence: float, output: float = 0.5) -> f
         output: sigmoid of the logit, in [0, 1].
     """
     risk = FocalLoss(settings.alpha, settings.gamma).true_risk(output)
-    return float(undo_sampling(risk, settings.sampled_prevalence or prevalence, prevalence))
+    return float(carry_risk(risk, settings.sampled_prevalence or prevalence, prevalence))
 
 
 def cut_heads(table: FeatureTable, settings: HeadSettings, names: Sequence[str] = (), n: int = 2000) -> list[Cut]:

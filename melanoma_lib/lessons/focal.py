@@ -9,7 +9,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from melanoma_lib.evaluation import Calibrator, brier_score, calibration_slope_intercept, expected_calibration_error
+from melanoma_lib.evaluation import (
+    Calibrator,
+    brier_score,
+    calibration_slope_intercept,
+    carry_risk,
+    expected_calibration_error,
+)
 from melanoma_lib.evaluation.canvas import BLUE, SKY, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.lessons.eda import WIDTH
 from melanoma_lib.losses import FocalLoss, focal_loss
@@ -127,22 +133,6 @@ def best_output(risk: float, alpha: float | None, gamma: float) -> float:
     return float(1 / (1 + np.exp(-found.x)))
 
 
-def undo_sampling(risk: ArrayLike, drawn: float, prevalence: float) -> NDArray[np.float64]:
-    """Risk among cases as they are, of a risk among cases of which melanomas were drawn more often.
-
-    ``odds = odds' * [prevalence / (1 - prevalence)] / [drawn / (1 - drawn)]``: drawing changes the prior, not the evidence
-    (Saerens et al. 2002).
-
-    Args:
-        risk: in [0, 1], any shape.
-        drawn: share of melanomas among the drawn cases, in (0, 1).
-        prevalence: share of melanomas among the cases as they are, in (0, 1).
-    """
-    risk = np.asarray(risk, dtype=np.float64)
-    melanoma, other = risk * prevalence / drawn, (1 - risk) * (1 - prevalence) / (1 - drawn)
-    return melanoma / (melanoma + other)
-
-
 def correction_of(settings: Settings, prevalence: float) -> tuple[FocalLoss, float]:
     """The focal loss that a run's training loss amounts to, and the share of melanomas among the cases it drew.
 
@@ -189,7 +179,7 @@ def three_readings(
     from sklearn.model_selection import StratifiedGroupKFold
 
     outputs, targets = scores["probability"].to_numpy(), scores["target"].to_numpy()
-    decoded = undo_sampling(loss.true_risk(outputs), drawn, prevalence)
+    decoded = carry_risk(loss.true_risk(outputs), drawn, prevalence)
     logits, calibrated = _logit(decoded), np.empty_like(decoded)
     for known, judged in StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(logits, targets, scores["group_id"]):
         calibrated[judged] = Calibrator.fit(logits[known], targets[known]).risk(logits[judged])

@@ -8,19 +8,15 @@ import numpy as np
 import traitlets
 from numpy.typing import ArrayLike
 
-from melanoma_lib.evaluation import Calibrator, OperatingCurve, OperatingPoint
+from melanoma_lib.evaluation import Calibrator, OperatingCurve, OperatingPoint, carry_risk
 from melanoma_lib.evaluation.canvas import BLUE, GREEN, GREY, ORANGE, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.evaluation.inputs import check_fraction
-from melanoma_lib.evaluation.point import ratio
+from melanoma_lib.evaluation.point import METRICS, ratio
 from melanoma_lib.widgets.base import HERE, Explorer, script
 
 ISIC_2020_PREVALENCE = 584 / 33_126  # melanomas among the training images of the challenge
 BINS = 60  # of the score histograms
 CURVE_POINTS = 150  # of ROC and precision-recall, along each axis
-NUMBERS = (
-    "sensitivity", "specificity", "balanced_accuracy", "youden", "lr_positive", "lr_negative",
-    "ppv", "npv", "biopsies_per_melanoma", "risk", "net_benefit", "f1", "accuracy", "mcc",
-)  # fmt: skip
 
 
 def threshold_state(
@@ -51,7 +47,7 @@ def threshold_state(
     risk = risk_at(threshold, curve.prevalence, prevalence, calibrator)
     state = {name: getattr(point, name) for name in ("tp", "fp", "tn", "fn")}
     state |= {"found": thousand.tp, "alarms": thousand.fp, "let_go": thousand.tn, "missed": thousand.fn}
-    state |= {name: getattr(point, name) for name in NUMBERS if hasattr(point, name)}
+    state |= {name: getattr(point, name) for name in METRICS}
     state |= {"ppv": point.ppv_at(prevalence), "npv": point.npv_at(prevalence), "risk": risk}
     state["biopsies_per_melanoma"] = ratio(1.0, state["ppv"])
     # Treated as by Vickers and Elkin (2006): what a false alarm weighs is the odds of the risk from which one acts.
@@ -71,11 +67,8 @@ def risk_at(threshold: float, own: float, prevalence: float, calibrator: Calibra
     """
     if threshold <= 0 or threshold >= 1:
         return float(threshold > 0)
-    odds = threshold / (1 - threshold)
-    if calibrator is not None:
-        odds = math.exp(min(700.0, calibrator.slope * math.log(odds) + calibrator.intercept))
-    odds *= prevalence / (1 - prevalence) / (own / (1 - own))
-    return odds / (1 + odds)
+    risk = threshold if calibrator is None else calibrator.risk(math.log(threshold / (1 - threshold)))
+    return float(carry_risk(risk, own, prevalence))
 
 
 def preset_thresholds(curve: OperatingCurve) -> dict[str, float]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from melanoma_lib.evaluation import Calibrator, OperatingCurve
-from melanoma_lib.widgets.threshold import ISIC_2020_PREVALENCE, NUMBERS, ThresholdExplorer, preset_thresholds, threshold_state
+from melanoma_lib.widgets.threshold import ISIC_2020_PREVALENCE, ThresholdExplorer, preset_thresholds, threshold_state
 from tests.browser.lab import watch_faults
 
 pytest_plugins = ["tests.browser.lab"]
@@ -25,6 +25,10 @@ targets = (rng.random({N}) < 0.08).astype(int)
 scores = 1 / (1 + np.exp(-rng.normal(size={N}) - 1.8 * targets + 0.7))
 scores[::7] = scores[::7].round(2)  # ties
 """
+NUMBERS = (
+    "sensitivity", "specificity", "balanced_accuracy", "youden", "lr_positive", "lr_negative",
+    "ppv", "npv", "biopsies_per_melanoma", "risk", "net_benefit", "f1", "accuracy", "mcc",
+)  # fmt: skip
 LESIONS = {"found": "melanomas found", "missed": "missed", "alarms": "false alarms", "let_go": "let go"}
 
 

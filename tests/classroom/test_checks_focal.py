@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from melanoma_lib import losses
 from melanoma_lib.classroom import checks_focal as checks
 from melanoma_lib.classroom.checks import NotYet
-from melanoma_lib.lessons.focal import colleagues, undo_sampling
+from melanoma_lib.evaluation import carry_risk
+from melanoma_lib.lessons.focal import colleagues
 from melanoma_lib.losses import FocalLoss
 
 
@@ -190,7 +191,7 @@ def test_wrong_decoders_are_diagnosed(wrong, diagnosis):
 
 
 def test_undone_sampling_passes(capsys):
-    checks.undone_sampling(undo_sampling)
+    checks.undone_sampling(carry_risk)
     assert capsys.readouterr().out.startswith("✓")
 
 
@@ -198,11 +199,11 @@ def test_undone_sampling_passes(capsys):
     ("wrong", "diagnosis"),
     [
         (lambda r, d, p: r, "nothing was undone"),
-        (lambda r, d, p: undo_sampling(r, p, d), "upside down"),
+        (lambda r, d, p: carry_risk(r, p, d), "upside down"),
         (lambda r, d, p: r * p / d, "scaling the risk"),
         (lambda r, d, p: 1 / (1 + (1 - r) / r * d / p), "not the prevalences themselves"),
-        (lambda r, d, p: undo_sampling(r, d, p) / (1 - undo_sampling(r, d, p)), "these are the odds"),
-        (lambda r, d, p: undo_sampling(r, 0.5, p), "half and half"),
+        (lambda r, d, p: carry_risk(r, d, p) / (1 - carry_risk(r, d, p)), "these are the odds"),
+        (lambda r, d, p: carry_risk(r, 0.5, p), "half and half"),
         (lambda r, d, p: 0.2, "becomes 0.2000 where 10% are; it is 0.1000"),
     ],
 )

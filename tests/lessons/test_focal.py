@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, confusion_matrix, roc_auc_score
 
+from melanoma_lib.evaluation import carry_risk
 from melanoma_lib.heads import HeadSettings, train_head
 from melanoma_lib.lessons import cuts, focal
 from melanoma_lib.losses import FocalLoss
@@ -61,15 +62,15 @@ def test_undoing_the_sampling_is_bayes_rule_by_counting():
     """Of 1000 cases that look alike among drawn ones, put back as many of each class as there would have been."""
     risk, drawn, prevalence = 0.4, 0.5, 0.1
     melanomas, others = 1000 * risk * (prevalence / drawn), 1000 * (1 - risk) * ((1 - prevalence) / (1 - drawn))
-    assert focal.undo_sampling(risk, drawn, prevalence) == pytest.approx(melanomas / (melanomas + others))
+    assert carry_risk(risk, drawn, prevalence) == pytest.approx(melanomas / (melanomas + others))
 
 
 @given(FRACTION, FRACTION, FRACTION)
 def test_undoing_twice_the_other_way_round_gives_the_risk_back(risk, drawn, prevalence):
-    undone = focal.undo_sampling(risk, drawn, prevalence)
-    assert focal.undo_sampling(undone, prevalence, drawn) == pytest.approx(risk)
-    assert focal.undo_sampling(risk, drawn, drawn) == pytest.approx(risk)
-    assert focal.undo_sampling([0.0, 1.0], drawn, prevalence) == pytest.approx([0, 1])
+    undone = carry_risk(risk, drawn, prevalence)
+    assert carry_risk(undone, prevalence, drawn) == pytest.approx(risk)
+    assert carry_risk(risk, drawn, drawn) == pytest.approx(risk)
+    assert carry_risk([0.0, 1.0], drawn, prevalence) == pytest.approx([0, 1])
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_a_runs_untrained_output_means_the_prevalence(tiny_settings, changes):
     settings, prevalence = tiny_settings.with_changes(**changes), 0.17
     _, start = loss_and_prior(settings, prevalence)
     loss, drawn = focal.correction_of(settings, prevalence)
-    assert focal.undo_sampling(loss.true_risk(start), drawn, prevalence) == pytest.approx(prevalence, abs=1e-6)
+    assert carry_risk(loss.true_risk(start), drawn, prevalence) == pytest.approx(prevalence, abs=1e-6)
 
 
 # --- three readings ---
@@ -95,7 +96,7 @@ def scores_of(loss: FocalLoss, drawn: float, prevalence: float, n: int = 6000, s
     """Outputs of a perfectly trained model: true risks, as they look among drawn cases, through the loss."""
     rng = np.random.default_rng(seed)
     risk = rng.beta(0.6, 0.6 * (1 - prevalence) / prevalence, n)
-    outputs = loss.optimal_output(focal.undo_sampling(risk, prevalence, drawn))
+    outputs = loss.optimal_output(carry_risk(risk, prevalence, drawn))
     groups = [f"g{i // 2}" for i in range(n)]
     return pd.DataFrame(
         {"group_id": groups, "target": (rng.random(n) < risk).astype(int), "probability": outputs, "true_risk": risk}
