@@ -39,7 +39,7 @@ def bench_loading(settings: Settings) -> str:
         training_transform,
     )
     from melanoma_lib.data.synthetic import SyntheticDermoscopy
-    from melanoma_lib.training import keep_freed_memory
+    from melanoma_lib.machine import keep_freed_memory
 
     keep_freed_memory()  # as in training, for both
     size, backbone, tables = settings.image_size, settings.backbone, []
@@ -77,7 +77,8 @@ def _alternate(title: str, kit: DataLoader, peer: DataLoader) -> str:
 
 
 def _cached_loader(pixels: np.ndarray, transform: Callable | None, settings: Settings) -> DataLoader:
-    from melanoma_lib.data.datamodule import CaseDataset, EpochSampler
+    from melanoma_lib.data.datamodule import CaseDataset
+    from melanoma_lib.data.sampling import EpochSampler
 
     n = len(pixels)
     metadata, targets = np.zeros((n, 1), np.float32), np.zeros(n, np.float32)

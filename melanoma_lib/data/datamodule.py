@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from melanoma_lib.data.cache import open_cache, open_evaluation_cache
 from melanoma_lib.data.images import normalise, stored_side, training_transform
 from melanoma_lib.data.metadata import MetadataEncoder
+from melanoma_lib.data.sampling import Draw, EpochSampler
 from melanoma_lib.data.sources import load_cases
 from melanoma_lib.data.splits import assert_no_straddling, split_cases
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
@@ -27,13 +27,6 @@ from melanoma_lib.settings import Settings
 # image (B, 3, S, S), metadata (B, M), target (B,), diagnosis (B,): code or UNKNOWN, row (B,): position in the case table
 Batch = dict[str, torch.Tensor]
 UNKNOWN = -100  # the target that PyTorch's cross-entropy passes over
-
-
-class Draw(NamedTuple):
-    """What a sampler hands to the data set: which rows, and the seed of their augmentation."""
-
-    rows: list[int]
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -97,62 +90,6 @@ class CaseDataset(Dataset):
         with _seeded(seed), _one_thread():
             images = [self.transform(Image.fromarray(self.pixels[row])) for row in rows]  # (C, C, 3) -> (3, S, S) each
         return torch.stack([image.permute(1, 2, 0) for image in images])
-
-
-class EpochSampler:
-    """Batches of row numbers that depend on seed and epoch alone, so that a resumed run draws what an unbroken one would.
-
-    Args:
-        targets: 0 or 1 of every case, shape ``(N,)``.
-        rows: the rows to draw from.
-        mode: ``plain`` draws each row once, ``weighted`` draws with replacement, melanomas with chance ``prevalence``,
-            ``oversample`` repeats the rarer class until the classes balance; ``ordered`` keeps the order and every row.
-        batch_size: rows a batch; an incomplete last batch is dropped unless it is the only one or the mode is ``ordered``.
-        seed: of the order.
-        prevalence: share of melanomas that ``weighted`` aims at.
-    """
-
-    def __init__(
-        self, targets: np.ndarray, rows: np.ndarray, mode: str, batch_size: int, seed: int, prevalence: float = 0.5
-    ) -> None:
-        self.rows, self.mode, self.batch_size, self.seed, self.epoch = np.asarray(rows), mode, batch_size, seed, 0
-        self.prevalence = prevalence
-        self.positive = np.asarray(targets)[self.rows] == 1
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration draws."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        """Batches an epoch."""
-        if self.mode == "ordered":
-            return -(-len(self.rows) // self.batch_size)
-        return max(1, self._drawn() // self.batch_size)
-
-    def __iter__(self) -> Iterator[Draw]:
-        """Draws of the current epoch."""
-        rng = np.random.default_rng((self.seed, self.epoch))
-        rows = self._order(rng)
-        for step in range(len(self)):
-            chosen = rows[step * self.batch_size : (step + 1) * self.batch_size]
-            yield Draw(chosen.tolist(), int(rng.integers(2**31)))
-
-    def _drawn(self) -> int:
-        if self.mode == "oversample":
-            return 2 * int(max(self.positive.sum(), (~self.positive).sum()))
-        return len(self.rows)
-
-    def _order(self, rng: np.random.Generator) -> np.ndarray:
-        if self.mode == "ordered":
-            return self.rows
-        if self.mode == "plain":
-            return rng.permutation(self.rows)
-        melanomas, others = self.rows[self.positive], self.rows[~self.positive]
-        if self.mode == "weighted":
-            from_melanomas = rng.random(len(self.rows)) < self.prevalence
-            return np.where(from_melanomas, rng.choice(melanomas, len(self.rows)), rng.choice(others, len(self.rows)))
-        larger = max(len(melanomas), len(others))
-        return rng.permutation(np.concatenate([np.resize(rng.permutation(part), larger) for part in (melanomas, others)]))
 
 
 class DermoscopyDataModule(pl.LightningDataModule):

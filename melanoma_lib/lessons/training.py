@@ -6,8 +6,9 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from melanoma_lib.data.datamodule import Batch, DermoscopyDataModule, Draw
+from melanoma_lib.data.datamodule import Batch, DermoscopyDataModule
 from melanoma_lib.data.images import backbone_normalisation
+from melanoma_lib.data.sampling import Draw
 from melanoma_lib.errors import RunError
 from melanoma_lib.evaluation.canvas import BLUE, GREEN, GREY, ORANGE, DescribedFigure, describe, kit_figure
 from melanoma_lib.inference import predict_logits

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from melanoma_lib.data.datamodule import DermoscopyDataModule, EpochSampler, cases_for, source_root
+from melanoma_lib.data.datamodule import DermoscopyDataModule, cases_for, source_root
 from melanoma_lib.data.images import prepare_image
 from melanoma_lib.data.metadata import MetadataEncoder
+from melanoma_lib.data.sampling import EpochSampler
 from melanoma_lib.errors import DataError, StraddlingGroupError
 
 
