@@ -7,5 +7,10 @@ from melanoma_lib.lazy import lazy_names
 
 __all__, __getattr__ = lazy_names(
     __name__,
-    {"layers": ["cam_layers"], "cam": ["CAM_METHODS", "heatmaps"], "figures": ["heatmap_figure"], "exam": ["score_heatmap"]},
+    {
+        "layers": ["cam_layers"],
+        "cam": ["CAM_METHODS", "heatmaps", "heatmaps_by_method"],
+        "figures": ["heatmap_figure"],
+        "exam": ["score_heatmap"],
+    },
 )

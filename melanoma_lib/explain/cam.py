@@ -62,8 +62,35 @@ def heatmaps(
         ValueError: if the model has no image branch; if a layer, method or direction is not among those that work; if a logit is
             not finite.
     """
-    if method not in CAM_METHODS:
-        raise ValueError(f"method: expected one of {list(CAM_METHODS)}, got {method!r}")
+    return heatmaps_by_method(model, image, metadata, [method], layers, direction, size)[method]
+
+
+def heatmaps_by_method(
+    model: MelanomaNet,
+    image: Tensor,
+    metadata: Tensor | None,
+    methods: Sequence[str],
+    layers: str | Sequence[str] | None = None,
+    direction: int = 1,
+    size: int | tuple[int, int] | None = None,
+) -> dict[str, Heatmaps]:
+    """What :func:`heatmaps` gives for each of several methods, all from the same forward and backward pass.
+
+    Args:
+        model: as for :func:`heatmaps`, which also tells the errors.
+        image: shape ``(B, 3, H, W)``.
+        metadata: shape ``(B, n_metadata)``; None for a model without metadata branch.
+        methods: some of ``CAM_METHODS``.
+        layers: names, all if None.
+        direction: 1 or -1.
+        size: of the maps; None leaves each at the resolution of its layer.
+
+    Returns:
+        Maps by method, in the order asked for.
+    """
+    for method in methods:
+        if method not in CAM_METHODS:
+            raise ValueError(f"method: expected one of {list(CAM_METHODS)}, got {method!r}")
     if direction not in (1, -1):
         raise ValueError(f"direction: expected 1 (melanoma) or -1 (benign), got {direction!r}")
     chosen = _chosen(model, layers)
@@ -71,16 +98,17 @@ def heatmaps(
     with undisturbed(model):
         image = image.to(device)
         metadata = None if metadata is None else metadata.to(device).clone()  # an inference tensor would stop the backward pass
-        needs_gradients = method in GRADIENT_METHODS or method == "eigengradcam"
+        needs_gradients = any(method in GRADIENT_METHODS or method == "eigengradcam" for method in methods)
         caught = activations_and_gradients(model, chosen, image, metadata, direction if needs_gradients else None)
         cases = [
             Case(model, image[i : i + 1], None if metadata is None else metadata[i : i + 1], direction) for i in range(len(image))
         ]
-        found = Heatmaps()
+        found = {method: Heatmaps() for method in methods}
         for layer, activations, gradients in zip(chosen, *caught, strict=True):
-            maps, alignment = _maps(method, layer, activations, gradients, cases)
-            found[layer.name] = _resized(maps.float(), size).cpu().numpy()
-            found.doubtful_sign[layer.name] = (alignment < DOUBTFUL).cpu().numpy()
+            for method, own in found.items():
+                maps, alignment = _maps(method, layer, activations, gradients, cases)
+                own[layer.name] = _resized(maps.float(), size).cpu().numpy()
+                own.doubtful_sign[layer.name] = (alignment < DOUBTFUL).cpu().numpy()
     return found
 
 
