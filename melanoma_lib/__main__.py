@@ -92,12 +92,22 @@ def notebooks_check(arguments: argparse.Namespace) -> int:
 
 
 def notebooks_refresh(arguments: argparse.Namespace) -> None:
-    """Execute lessons and commit their outputs to the files."""
+    """Execute lessons and commit their outputs to the files; the student copies follow."""
     from melanoma_lib.classroom.lesson import find_lessons
     from melanoma_lib.classroom.papermill import refresh
 
     for lesson in find_lessons(arguments.names):
         print(f"{lesson.name}: {'changed' if refresh(lesson) else 'as it was'}")
+    notebooks_exercises(arguments)
+
+
+def notebooks_exercises(arguments: argparse.Namespace) -> None:
+    """Write the student copies of lessons."""
+    from melanoma_lib.classroom.exercises import write_student_copy
+    from melanoma_lib.classroom.lesson import find_lessons
+
+    for lesson in find_lessons(arguments.names):
+        print(f"student copy: {write_student_copy(lesson)}")
 
 
 def notebooks_sweep(arguments: argparse.Namespace) -> int:
@@ -161,6 +171,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("run", notebooks_run, "execute lessons; leaves each as a notebook and an HTML page"),
         ("check", notebooks_check, "hold committed lessons to their contract"),
         ("refresh", notebooks_refresh, "execute lessons in a fresh kernel and renew their committed outputs"),
+        ("exercises", notebooks_exercises, "write the student copies of lessons, with stubs for solutions"),
         ("sweep", notebooks_sweep, "run one lesson over a grid of parameters and compare the runs; resumes where it stopped"),
     ):
         part = _command(parts, name, action, text)
