@@ -110,6 +110,17 @@ def notebooks_exercises(arguments: argparse.Namespace) -> None:
         print(f"student copy: {write_student_copy(lesson)}")
 
 
+def notebooks_handout(arguments: argparse.Namespace) -> None:
+    """Write lessons as handouts."""
+    from melanoma_lib.classroom.handout import write_handout
+    from melanoma_lib.classroom.lesson import find_lessons
+
+    for lesson in find_lessons(arguments.names):
+        made = write_handout(lesson, arguments.out, _pairs(arguments.parameters))
+        print(f"{made.page}: explorers that move without Python: {made.n_live}")
+        print(made.pdf or "no PDF: no Chromium or Chrome was found; print the page from any browser instead")
+
+
 def notebooks_sweep(arguments: argparse.Namespace) -> int:
     """Run a lesson over a grid of parameters."""
     from joblib import parallel_config
@@ -171,6 +182,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("run", notebooks_run, "execute lessons; leaves each as a notebook and an HTML page"),
         ("check", notebooks_check, "hold committed lessons to their contract"),
         ("refresh", notebooks_refresh, "execute lessons in a fresh kernel and renew their committed outputs"),
+        ("handout", notebooks_handout, "execute lessons and leave each as one offline page with live explorers, and as a PDF"),
         ("exercises", notebooks_exercises, "write the student copies of lessons, with stubs for solutions"),
         ("sweep", notebooks_sweep, "run one lesson over a grid of parameters and compare the runs; resumes where it stopped"),
     ):
@@ -182,16 +194,16 @@ def build_parser() -> argparse.ArgumentParser:
             part.add_argument("--backend", default="loky", help="joblib backend, such as dask or ray (default loky)")
         else:
             part.add_argument("names", nargs="*", metavar="NAME", help="lessons, such as 03_training or 03; default: all")
-        if name in ("run", "sweep"):
-            kept = Path("reports") / ("sweep" if name == "sweep" else "")
+        if name in ("run", "sweep", "handout"):
+            kept = Path("reports") / {"run": "", "sweep": "sweep", "handout": "handouts"}[name]
             part.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                               help="value of a notebook parameter; may be repeated")  # fmt: skip
             part.add_argument("--out", type=Path, default=kept, help=f"where results go (default {kept})")
 
     _command(commands, "doctor", doctor, "check packages, weights, data, disk; each finding with its cure")
 
-    benchmark = _command(commands, "bench", bench, "measure speed against named peers, in one process", settings=True)
-    benchmark.add_argument("what", choices=["training", "loading", "thresholds"])
+    benchmark = _command(commands, "bench", bench, "measure speed against named peers, taking turns", settings=True)
+    benchmark.add_argument("what", choices=["training", "loading", "thresholds", "heatmaps"])
     return parser
 
 

@@ -8,7 +8,7 @@ import logging
 import re
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,19 +136,40 @@ def widget_failures(notebook: nbformat.NotebookNode) -> list[str]:
     return found
 
 
-def as_html(notebook: nbformat.NotebookNode, title: str) -> str:
-    """One self-contained page: pictures inside, explorers as their labelled pictures, nothing fetched from anywhere."""
+def as_html(
+    notebook: nbformat.NotebookNode,
+    title: str,
+    live: Callable[[nbformat.NotebookNode], str] | None = None,
+    style: str = PRINT_STYLE,
+) -> str:
+    """One self-contained page: pictures inside, explorers as their labelled pictures, nothing fetched from anywhere.
+
+    Args:
+        notebook: executed.
+        title: of the page.
+        live: given an explorer's output, HTML to put beside its picture; empty for none.
+        style: for the end of the page's head.
+    """
     from nbconvert import HTMLExporter
 
     no_scripts = dict.fromkeys(("require_js_url", "mathjax_url", "jquery_url", "mermaid_js_url"), "")
     exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True, **no_scripts)
+    fragments = [live(output) if live else "" for output in pictures(notebook)]
     notebook = still(notebook)
-    for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
-        if "image/png" in output.get("data", {}):  # nbconvert leaves the alternative text out
-            alt = html.escape(output.metadata.get("image/png", {}).get("alt", ""), quote=True)
-            output.data["text/html"] = f'<img alt="{alt}" src="data:image/png;base64,{output.data["image/png"].strip()}">'
+    for output, fragment in zip(pictures(notebook), fragments, strict=True):  # nbconvert leaves the alternative text out
+        alt = html.escape(output.metadata.get("image/png", {}).get("alt", ""), quote=True)
+        picture = f'<img alt="{alt}" src="data:image/png;base64,{output.data["image/png"].strip()}">'
+        output.data["text/html"] = (
+            f'<div class="live">{fragment}</div><div class="still">{picture}</div>' if fragment else picture
+        )
     body, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
-    return body.replace("</head>", f"{PRINT_STYLE}</head>", 1)
+    return body.replace("</head>", f"{style}</head>", 1)
+
+
+def pictures(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """Outputs that hold a picture, explorers' among them."""
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
+    return [output for output in outputs if "image/png" in output.get("data", {})]
 
 
 def still(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

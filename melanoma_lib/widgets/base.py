@@ -33,12 +33,13 @@ class Explorer(anywidget.AnyWidget):
 
     Attributes:
         problem: what the last answer failed with, shown in the page; empty after one that went well.
-        needs_kernel: whether its answers are computed in Python; if not, :meth:`save_page` keeps it alive in a file.
+        alone: what to put in place of its values in a page without a kernel, where :meth:`save_page` and handouts keep it
+            moving; None if all of its answers are computed in Python.
     """
 
     _css = SHARED_STYLE.read_text(encoding="utf-8")
-    needs_kernel = True
     problem = traitlets.Unicode("").tag(sync=True)
+    alone = traitlets.Dict(default_value=None, allow_none=True).tag(sync=True)
 
     def presets_figure(self) -> DescribedFigure:
         """A labelled picture of a few settings, for pages without a kernel: PDF, HTML report, repository view."""
@@ -60,14 +61,12 @@ class Explorer(anywidget.AnyWidget):
         Raises:
             ValueError: if the explorer's answers are computed in Python.
         """
-        if self.needs_kernel:
+        if self.alone is None:
             raise ValueError(f"{type(self).__name__} computes its answers in Python and cannot move in a page without a kernel")
         path = Path(path)
-        # Within a script element "<" could end it; in JSON it stands in strings only, where it may be escaped.
-        values = json.dumps(self.page_values(), default=_bytes, allow_nan=False).replace("<", "\\u003c")
-        code = f"{self._esm}\n{(HERE / 'page.js').read_text(encoding='utf-8')}"
+        explorer = embedded(self._esm, self.page_values() | self.alone, "explorer", follow_theme=True)
         page = Template((HERE / "page.html").read_text(encoding="utf-8"))
-        write_text(path, page.substitute(title=html.escape(title), style=self._css, values=values, script=code))
+        write_text(path, page.substitute(title=html.escape(title), style=self._css, explorer=explorer))
         return path
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -75,6 +74,25 @@ class Explorer(anywidget.AnyWidget):
         data, metadata = super()._repr_mimebundle_(**options)
         picture, description = self.presets_figure()._repr_mimebundle_()
         return data | picture, metadata | description
+
+
+def embedded(esm: str, values: dict[str, Any], name: str, follow_theme: bool = False) -> str:
+    """HTML in which an explorer moves without a kernel; its style is left to the page.
+
+    Args:
+        esm: the explorer's script.
+        values: what the script reads, by name; bytes allowed, or as base64 in ``{"bytes": …}``.
+        name: id of its element, unique in the page.
+        follow_theme: turn the page dark where the browser is.
+    """
+    # Within a script element "<" could end it; in JSON it stands in strings only, where it may be escaped.
+    data = json.dumps(values, default=_bytes, allow_nan=False).replace("<", "\\u003c")
+    start = f'mount("{name}", "{name}-values");' + " followTheme();" * follow_theme
+    code = "\n".join([esm, (HERE / "page.js").read_text(encoding="utf-8"), start])
+    return (
+        f'<div id="{name}"></div>\n<script id="{name}-values" type="application/json">{data}</script>\n'
+        f'<script type="module">\n{code}\n</script>'
+    )
 
 
 def _bytes(value: Any) -> dict[str, str]:

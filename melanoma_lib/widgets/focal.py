@@ -80,7 +80,7 @@ class FocalLossExplorer(RetrainingExplorer):
     def __init__(self, table: FeatureTable | None = None, settings: HeadSettings | None = None) -> None:
         settings = settings or START
         super().__init__(table, settings)
-        self.needs_kernel = table is not None
+        self.alone = {"state": {}}  # the head's part is left out; losses and decoder are computed in the page
         self.alpha, self.gamma = settings.alpha, settings.gamma
         self._figure: DescribedFigure | None = None
 
@@ -101,7 +101,9 @@ class FocalLossExplorer(RetrainingExplorer):
     def presets_figure(self) -> DescribedFigure:
         """Loss, gradient and decoder of four losses; with a table also the scores of heads trained with them."""
         if self._figure is None:
-            presets = {name: replace(self.settings, **values) for name, values in PRESETS.items()} if self.needs_kernel else {}
+            presets = (
+                {name: replace(self.settings, **values) for name, values in PRESETS.items()} if self.table is not None else {}
+            )
             self._figure = presets_figure({name: head_state(self.table, settings) for name, settings in presets.items()})
         return self._figure
 

@@ -22,8 +22,16 @@ function pageModel(values) {
   };
 }
 
-const dark = matchMedia("(prefers-color-scheme: dark)");
-const followTheme = () => document.documentElement.classList.toggle("mk-dark", dark.matches);
-dark.addEventListener("change", followTheme);
-followTheme();
-render({ model: pageModel(readValues(document.getElementById("values").textContent)), el: document.getElementById("explorer") });
+/** Draw an explorer into an element of the page, with the values kept in another one. */
+function mount(element, values) {
+  const [el, source] = [element, values].map((id) => document.getElementById(id));
+  render({ model: pageModel(readValues(source.textContent)), el });
+}
+
+/** Light or dark as the browser is told to be. */
+function followTheme() {
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const follow = () => document.documentElement.classList.toggle("mk-dark", dark.matches);
+  dark.addEventListener("change", follow);
+  follow();
+}

@@ -1,0 +1,133 @@
+"""Handouts: an executed lesson as one HTML file whose explorers move without a kernel or network, and as a PDF to print."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from melanoma_lib.classroom.contract import WIDGET_VIEW
+from melanoma_lib.classroom.lesson import Lesson
+from melanoma_lib.classroom.papermill import PRINT_STYLE, as_html, run_lesson
+from melanoma_lib.errors import LessonError
+from melanoma_lib.files import replacing, write_text
+from melanoma_lib.widgets.base import embedded
+
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+PRINTING_SECONDS = 180
+# Nothing may be fetched, on paper an explorer is its picture, and the page keeps the lessons' width on a wide screen.
+HANDOUT_HEAD = """<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:; font-src data:">
+<style>
+.still { display: none; }
+@media print { .live { display: none; } .still { display: block; } @page { size: A4; margin: 14mm 12mm; } }
+</style>
+"""
+
+
+@dataclass(frozen=True)
+class Handout:
+    """The two files of a handout.
+
+    Attributes:
+        page: HTML, complete in itself.
+        pdf: the same, for paper; None where no browser was there to print it.
+        n_live: explorers that move in the page.
+    """
+
+    page: Path
+    pdf: Path | None
+    n_live: int
+
+
+def write_handout(lesson: Lesson, out: Path, parameters: Mapping[str, Any], show_progress: bool = True) -> Handout:
+    """Execute a lesson and write its handout.
+
+    Args:
+        lesson: to hand out.
+        out: folder of the handout.
+        parameters: values by name, as for ``notebooks run``.
+        show_progress: a bar over the cells.
+
+    Raises:
+        LessonError: if a parameter does not fit or the lesson does not run; an older handout is then left as it was.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = run_lesson(lesson, Path(folder), lesson.with_defaults(parameters), show_progress)
+        if not outcome.ok:
+            raise LessonError(f"{lesson.name} does not run, so there is nothing to hand out: {outcome.status}")
+        executed = nbformat.read(outcome.notebook, as_version=4)
+    page = out / f"{lesson.name}.html"
+    text, n_live = handout_page(executed, lesson.name)
+    write_text(page, text)
+    browser = find_browser()
+    pdf = print_page(page, page.with_suffix(".pdf"), browser) if browser else None
+    return Handout(page, pdf, n_live)
+
+
+def handout_page(executed: nbformat.NotebookNode, title: str) -> tuple[str, int]:
+    """The page of an executed lesson, and how many explorers move in it.
+
+    An explorer whose answers are computed in Python stays the labelled picture that it brings along.
+    """
+    states = executed.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+    styles: dict[str, None] = {}  # of the explorers, each once, in order
+
+    fragments: list[str] = []
+
+    def live(output: nbformat.NotebookNode) -> str:
+        model = states.get(output.data.get(WIDGET_VIEW, {}).get("model_id"), {"state": {}})
+        script, alone = model["state"].get("_esm"), model["state"].get("alone")
+        if script is None or alone is None:
+            return ""
+        styles[model["state"]["_css"]] = None
+        fragments.append(embedded(script, _values(model) | alone, f"explorer-{len(fragments) + 1}"))
+        return fragments[-1]
+
+    page = _page(executed, title, live)
+    return page.replace("</head>", f"<style>\n{''.join(styles)}\n</style>\n</head>", 1), len(fragments)
+
+
+def _page(executed: nbformat.NotebookNode, title: str, live: Callable[[nbformat.NotebookNode], str]) -> str:
+    return as_html(executed, title, live, HANDOUT_HEAD + PRINT_STYLE)
+
+
+def _values(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What the explorer's script reads, from its saved state; bytes are base64 already."""
+    values = {name: value for name, value in model["state"].items() if not name.startswith("_")}
+    for buffer in model.get("buffers", ()):
+        place = values
+        *parents, last = buffer["path"]
+        for step in parents:
+            place = place[step]
+        place[last] = {"bytes": buffer["data"]}
+    return values
+
+
+def find_browser() -> str | None:
+    """A Chromium or its kin on the path, to print with."""
+    return next((found for name in BROWSERS if (found := shutil.which(name))), None)
+
+
+def print_page(page: Path, pdf: Path, browser: str) -> Path:
+    """Print an HTML file to PDF.
+
+    Raises:
+        LessonError: if the browser fails, with its last words.
+    """
+    # Run as root, as in a container, a browser refuses its sandbox; the page is the kit's own and may fetch nothing.
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
+    with tempfile.TemporaryDirectory() as profile, replacing(pdf) as temporary:
+        command = [browser, *options, f"--user-data-dir={profile}", f"--print-to-pdf={temporary}", page.resolve().as_uri()]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PRINTING_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise LessonError(f"{browser} did not print {page} within {PRINTING_SECONDS} s") from error
+        if done.returncode or not temporary.is_file() or not temporary.stat().st_size:
+            raise LessonError(f"{browser} could not print {page}: {done.stderr.strip()[-400:]}")
+    return pdf

@@ -1,0 +1,92 @@
+import base64
+import json
+import re
+
+import nbformat
+import pytest
+
+from melanoma_lib.classroom import handout
+from melanoma_lib.classroom.handout import WIDGET_STATE, handout_page, print_page, write_handout
+from melanoma_lib.classroom.lesson import Lesson
+from melanoma_lib.errors import LessonError
+from tests.notebooks.mini import mini_lesson
+
+PNG = base64.b64encode(b"not looked at").decode()
+
+
+def shown(model_id):
+    data = {"image/png": PNG, "application/vnd.jupyter.widget-view+json": {"model_id": model_id}, "text/plain": "x"}
+    metadata = {"image/png": {"alt": "a <labelled> picture"}}
+    return nbformat.v4.new_code_cell("explorer", outputs=[nbformat.v4.new_output("display_data", data, metadata=metadata)])
+
+
+def saved(**values):
+    return {"model_name": "AnyModel", "state": {"_esm": "esm of it", "_css": ".mk { }", **values}}
+
+
+def notebook(models, *cells):
+    executed = nbformat.v4.new_notebook(cells=list(cells))
+    executed.metadata["widgets"] = {WIDGET_STATE: {"state": models}}
+    return executed
+
+
+def test_an_explorer_that_needs_no_kernel_moves_and_keeps_its_picture_for_paper():
+    model = saved(alpha=0.25, alone={"state": {}}, state={"auroc": 1}, request={"of": {}}, word="</script>")
+    model["buffers"] = [{"encoding": "base64", "path": ["request", "of", "deep"], "data": "AAAA"}]
+    page, n_live = handout_page(notebook({"a": model}, shown("a"), shown("a")), "title")
+    assert n_live == 2  # shown twice, they are two
+    ids = re.findall(r'<div id="(explorer-\d)"></div>', page)
+    assert ids == ["explorer-1", "explorer-2"]
+    (values, _) = re.findall(r'<script id="explorer-\d-values" type="application/json">(.*?)</script>', page)
+    values = json.loads(values)
+    assert values["alpha"] == 0.25 and values["state"] == {} and values["request"]["of"]["deep"] == {"bytes": "AAAA"}
+    assert values["word"] == "</script>"  # and did not end the element early
+    assert not any(name.startswith("_") for name in values)
+    assert page.count('alt="a &lt;labelled&gt; picture"') == 2
+    assert page.count(".mk { }") == 1
+
+
+@pytest.mark.parametrize(
+    "models", [{}, {"a": saved(alone=None), "b": saved(alone={})}, {"a": {"model_name": "LayoutModel", "state": {}}}]
+)
+def test_everything_else_stays_a_picture(models):
+    page, n_live = handout_page(notebook(models, shown("a")), "title")
+    assert n_live == 0
+    assert '<div class="still">' not in page and "data:image/png" in page
+    assert "widget-view" not in page
+
+
+def test_nothing_may_be_fetched():
+    page, _ = handout_page(notebook({"a": saved(alone={})}, shown("a")), "title")
+    assert "default-src 'none'" in page
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
+
+
+def test_a_lesson_that_fails_leaves_the_older_handout(tmp_path):
+    lesson = Lesson(mini_lesson(tmp_path / "notebooks", digest="raise RuntimeError('no luck')"))
+    (tmp_path / "07_mini.html").write_text("older")
+    with pytest.raises(LessonError, match=r"nothing to hand out: cell .* no luck"):
+        write_handout(lesson, tmp_path, {}, show_progress=False)
+    assert (tmp_path / "07_mini.html").read_text() == "older"
+
+
+def test_without_a_browser_the_page_is_written_and_no_pdf(tmp_path, monkeypatch):
+    monkeypatch.setattr(handout, "find_browser", lambda: None)
+    made = write_handout(Lesson(mini_lesson(tmp_path / "notebooks")), tmp_path, {"seed": 3}, show_progress=False)
+    assert made.pdf is None and "sum 48" in made.page.read_text(encoding="utf-8")
+
+
+def test_a_browser_that_fails_is_an_error_and_leaves_no_file(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("<p>hello")
+    with pytest.raises(LessonError, match="could not print"):
+        print_page(page, tmp_path / "page.pdf", "/bin/false")
+    assert list(tmp_path.iterdir()) == [page]
+
+
+@pytest.mark.skipif(handout.find_browser() is None, reason="no Chromium to print with")
+def test_the_pdf_is_one(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("<title>x</title><p>hello")
+    pdf = print_page(page, tmp_path / "page.pdf", handout.find_browser())
+    assert pdf.read_bytes().startswith(b"%PDF-") and b"%%EOF" in pdf.read_bytes()[-64:]
