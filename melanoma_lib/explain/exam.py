@@ -1,11 +1,37 @@
-"""How good is a heatmap? Scores against the outline of the lesion; a map on the lesion is not yet a faithful one."""
+"""How good is a heatmap? Scores against the outline of the lesion; a map on the lesion is not yet a faithful one.
+
+A score means little alone: large and central lesions are easy to hit. Compare it with those of the maps in ``controls.py``.
+"""
+
+from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
 
 
 def score_heatmap(heatmap: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     """Scores of one map against one mask, by name; arguments and errors as in :func:`energy_in_mask`."""
-    return {"energy_in_mask": energy_in_mask(heatmap, mask), "pointing_game": pointing_game(heatmap, mask)}
+    _check_shape(heatmap)
+    return {name: float(score) for name, score in score_heatmaps(heatmap, mask).items()}
+
+
+def score_heatmaps(maps: np.ndarray, mask: np.ndarray) -> dict[str, Floats]:
+    """What :func:`score_heatmap` gives, for many maps of one case at once.
+
+    Args:
+        maps: signed relevance, shape ``(..., H, W)``.
+        mask: lesion pixels, boolean, shape ``(H, W)``.
+
+    Returns:
+        Scores by name, each of shape ``(...)``.
+
+    Raises:
+        ValueError: as in :func:`energy_in_mask`.
+    """
+    values, inside = _pixels(maps, mask)
+    return {name: score(values, inside) for name, score in _SCORES.items()}
 
 
 def energy_in_mask(heatmap: np.ndarray, mask: np.ndarray) -> float:
@@ -23,8 +49,7 @@ def energy_in_mask(heatmap: np.ndarray, mask: np.ndarray) -> float:
 
     Source: Wang et al. 2020, "Score-CAM", energy-based pointing game.
     """
-    energy = _positive(heatmap, mask)
-    return float(energy[mask].sum() / energy.sum()) if energy.any() else float("nan")
+    return _one("energy_in_mask", heatmap, mask)
 
 
 def pointing_game(heatmap: np.ndarray, mask: np.ndarray) -> float:
@@ -42,19 +67,120 @@ def pointing_game(heatmap: np.ndarray, mask: np.ndarray) -> float:
 
     Source: Zhang et al. 2016, "Top-down neural attention by excitation backprop", without its tolerance in pixels.
     """
-    energy = _positive(heatmap, mask)
-    return float(mask[energy == energy.max()].mean()) if energy.any() else float("nan")
+    return _one("pointing_game", heatmap, mask)
 
 
-def _positive(heatmap: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Positive part of a map that fits its mask, in double precision."""
-    if heatmap.ndim != 2 or heatmap.shape != mask.shape:
+def rank_accuracy(heatmap: np.ndarray, mask: np.ndarray) -> float:
+    """Share of the lesion among the most relevant pixels, of which as many are taken as the lesion has.
+
+    Only the order of the pixels counts, so neither unit nor zero of the map matters and a map without positive part has a score
+    as well. Where the last place is shared by pixels of equal height, the score is its mean over all orders of these.
+
+    Args:
+        heatmap: signed relevance, shape ``(H, W)``.
+        mask: lesion pixels, boolean, shape ``(H, W)``.
+
+    Returns:
+        A fraction in [0, 1]; compare it with ``mask.mean()``, which a random order scores on average and a uniform map exactly.
+
+    Raises:
+        ValueError: as in :func:`energy_in_mask`.
+
+    Source: Arras et al. 2022, "CLEVR-XAI", relevance rank accuracy.
+    """
+    return _one("rank_accuracy", heatmap, mask)
+
+
+def overlap(heatmap: np.ndarray, mask: np.ndarray) -> float:
+    """Intersection over union of the lesion and the region where the map reaches half of its maximum.
+
+    Half of the maximum is where the eye draws the edge of a hot spot (its width at half height), and it needs neither tuning nor
+    a look at the mask. Any fixed level favours maps whose hot spot is about as large as the lesion; rank accuracy takes the
+    lesion's own size instead, and so asks only where the map is hottest.
+
+    Args:
+        heatmap: signed relevance, shape ``(H, W)``.
+        mask: lesion pixels, boolean, shape ``(H, W)``.
+
+    Returns:
+        A fraction in [0, 1]; a uniform map scores ``mask.mean()``. NaN where nothing is positive.
+
+    Raises:
+        ValueError: as in :func:`energy_in_mask`.
+
+    Source: Jaccard's index; Choe et al. 2020, "Evaluating weakly supervised object localization methods right", shows how much
+    the choice of a level decides.
+    """
+    return _one("overlap", heatmap, mask)
+
+
+def _one(score: str, heatmap: np.ndarray, mask: np.ndarray) -> float:
+    _check_shape(heatmap)
+    return float(_SCORES[score](*_pixels(heatmap, mask)))
+
+
+def _energy(values: Floats, inside: NDArray[np.bool_]) -> Floats:
+    energy = np.maximum(values, 0)  # (..., P)
+    energy = energy / _positive_peak(values)  # so that the sum of huge values stays finite
+    return energy[..., inside].sum(-1) / energy.sum(-1)
+
+
+def _pointing(values: Floats, inside: NDArray[np.bool_]) -> Floats:
+    at_peak = values == _positive_peak(values)
+    return _ratio(at_peak[..., inside].sum(-1), at_peak.sum(-1))
+
+
+def _rank_accuracy(values: Floats, inside: NDArray[np.bool_]) -> Floats:
+    size = int(inside.sum())
+    last = np.partition(values, values.shape[-1] - size, axis=-1)[..., -size, None]  # the lowest value that still has a place
+    above, tied = values > last, values == last
+    places = size - above.sum(-1)  # left for those that share the last value
+    return (above[..., inside].sum(-1) + places * tied[..., inside].sum(-1) / tied.sum(-1)) / size
+
+
+def _overlap(values: Floats, inside: NDArray[np.bool_]) -> Floats:
+    peak = _positive_peak(values)
+    hot = values >= peak / 2
+    union = np.where(np.isnan(peak[..., 0]), 0, (hot | inside).sum(-1))
+    return _ratio((hot & inside).sum(-1), union)
+
+
+def _positive_peak(values: Floats) -> Floats:
+    """Height of the highest pixel, shape ``(..., 1)``; NaN where it is not positive."""
+    peak = values.max(-1, keepdims=True)
+    return np.where(peak > 0, peak, np.nan)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> Floats:
+    """Their quotient, NaN where the whole is nothing."""
+    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
+
+
+def _check_shape(heatmap: np.ndarray) -> None:
+    if heatmap.ndim != 2:
         raise ValueError(
-            f"heatmap and mask: expected the same shape (H, W), got {heatmap.shape} and {mask.shape}; "
+            f"heatmap: expected the shape (H, W), got {heatmap.shape}; score_heatmaps takes several maps of one case"
+        )
+
+
+def _pixels(maps: np.ndarray, mask: np.ndarray) -> tuple[Floats, NDArray[np.bool_]]:
+    """Maps that fit their mask, in double precision, shape ``(..., P)``, and the mask, shape ``(P,)``."""
+    if mask.ndim != 2 or maps.shape[-2:] != mask.shape:
+        raise ValueError(
+            f"heatmap and mask: expected the same shape (H, W), got {maps.shape} and {mask.shape}; "
             "ask heatmaps for size=mask.shape"
         )
     if mask.dtype != bool or not mask.any():
         raise ValueError(f"mask: expected booleans, some of them True, got {mask.dtype} with {np.count_nonzero(mask)} not zero")
-    if not np.isfinite(heatmap).all():
-        raise ValueError(f"heatmap: expected finite values, got {np.count_nonzero(~np.isfinite(heatmap))} that are not")
-    return np.maximum(heatmap, 0, dtype=np.float64)
+    if not np.isfinite(maps).all():
+        raise ValueError(f"heatmap: expected finite values, got {np.count_nonzero(~np.isfinite(maps))} that are not")
+    return maps.reshape(*maps.shape[:-2], -1).astype(np.float64), mask.ravel()
+
+
+_SCORES: dict[str, Callable[[Floats, NDArray[np.bool_]], Floats]] = {
+    "energy_in_mask": _energy,
+    "pointing_game": _pointing,
+    "rank_accuracy": _rank_accuracy,
+    "overlap": _overlap,
+}
+SCORES = tuple(_SCORES)
