@@ -21,6 +21,7 @@ from melanoma_lib.data.sources import load_cases
 from melanoma_lib.data.splits import assert_no_straddling, split_cases
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
 from melanoma_lib.errors import DataError
+from melanoma_lib.processes import ALONE, Team
 from melanoma_lib.progress import progress_bar
 from melanoma_lib.settings import Settings
 
@@ -98,6 +99,7 @@ class DermoscopyDataModule(pl.LightningDataModule):
     Args:
         settings: what to load and how.
         cases: a validated case table to use in place of the settings' source; a ``split`` column, when present, is kept.
+        team: the processes that share every batch out among them; training and ordered loaders give this process's share.
 
     Attributes:
         cases: the case table with its ``split`` column (train, val, test).
@@ -105,9 +107,9 @@ class DermoscopyDataModule(pl.LightningDataModule):
         diagnoses: the words of the training split, in alphabetical order.
     """
 
-    def __init__(self, settings: Settings, cases: pd.DataFrame | None = None) -> None:
+    def __init__(self, settings: Settings, cases: pd.DataFrame | None = None, team: Team = ALONE) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings, self.team = settings, team
         cases = cases_for(settings) if cases is None else cases
         if "split" not in cases:
             split = split_cases(cases, settings.val_fraction, settings.test_fraction, settings.seed)
@@ -174,7 +176,10 @@ class DermoscopyDataModule(pl.LightningDataModule):
         settings = self.settings
         dataset = self.dataset(training)
         rows = np.arange(len(dataset)) if split is None else self.rows(split)
-        sampler = EpochSampler(dataset.targets, rows, mode, settings.batch_size, settings.seed, settings.sampled_prevalence)
+        sampler = EpochSampler(
+            dataset.targets, rows, mode, settings.batch_size, settings.seed, settings.sampled_prevalence,
+            self.team.rank, self.team.size,
+        )  # fmt: skip
         sampler.set_epoch(self.trainer.current_epoch if self.trainer else 0)  # a resumed run starts further on
         workers = settings.num_workers if dataset.pixels is not None else 0
         return DataLoader(
@@ -201,11 +206,27 @@ def cases_for(settings: Settings) -> pd.DataFrame:
 
 
 def source_root(settings: Settings) -> Path:
-    """Folder of the source's tables; synthetic cases get one for each set of knobs and are generated into it when absent."""
+    """Folder of the source's tables.
+
+    Synthetic cases get a folder for each set of knobs within ``data_root`` and are generated into it when absent. Where
+    ``data_root`` is itself what a generator wrote, such as cases whose artefacts are tied to the label, it is taken as it is.
+
+    Raises:
+        DataError: if such a folder's patients, seed or image size are not those of the settings, which name the run.
+    """
     if settings.source != "synthetic":
         return settings.data_root
     generator = SyntheticDermoscopy(settings.n_patients, settings.data_seed, stored_side(settings.image_size))
-    return generator.write(settings.data_root / generator.fingerprint)
+    written = SyntheticDermoscopy.of_folder(settings.data_root)
+    if written is None:
+        return generator.write(settings.data_root / generator.fingerprint)
+    for name in ("n_patients", "seed", "image_size"):
+        if (found := getattr(written, name)) != (expected := getattr(generator, name)):
+            raise DataError(
+                f"{settings.data_root} holds synthetic cases of {name} {found}, the settings need {expected}; name the folder "
+                "above it as data_dir to have others generated there, or change the settings"
+            )
+    return written.write(settings.data_root)
 
 
 def _codes(diagnoses: pd.Series, known: list[str]) -> np.ndarray:

@@ -28,6 +28,8 @@ from melanoma_lib.progress import progress_bar
 
 VERSION = 2  # raise it when the same knobs no longer give the same pixels
 JPEG_QUALITY = 94
+DESCRIPTION = "generator.json"
+KNOBS = ("n_patients", "seed", "image_size", "shortcut", "prevalence")
 _LESION, _PHOTO, _ARTEFACT, _NOISE = range(1, 5)  # independent random streams; 0 is the table's
 
 
@@ -90,11 +92,26 @@ class SyntheticDermoscopy:
         self.prevalence = float(prevalence)
         self.shortcut = _checked_shortcut(shortcut or {})
 
+    @classmethod
+    def of_folder(cls, root: Path) -> "SyntheticDermoscopy | None":
+        """The generator of the data set that :meth:`write` left in a folder; None if the folder holds none.
+
+        Raises:
+            DataError: if its ``generator.json`` cannot be understood.
+        """
+        description = Path(root) / DESCRIPTION
+        if not description.is_file():
+            return None
+        try:
+            stored = json.loads(description.read_text(encoding="utf-8"))
+            return cls(**{name: stored[name] for name in KNOBS})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{description}: expected the knobs {list(KNOBS)} as JSON, got {error!r}; write it again") from error
+
     @property
     def knobs(self) -> dict[str, object]:
         """Everything the data set depends on; JSON-ready and accepted by the constructor."""
-        names = ("n_patients", "seed", "image_size", "shortcut", "prevalence")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in KNOBS}
 
     @property
     def fingerprint(self) -> str:
@@ -221,7 +238,7 @@ class SyntheticDermoscopy:
                 for _ in batch:
                     advance()
         self.cases.to_csv(part / "cases.csv", index=False)
-        (part / "generator.json").write_text(self._description(), encoding="utf-8")
+        (part / DESCRIPTION).write_text(self._description(), encoding="utf-8")
 
     def _painted(self, part: Path, batches: list[range], workers: int) -> Iterator[range]:
         if workers == 1:
@@ -254,12 +271,12 @@ class SyntheticDermoscopy:
         """Whether ``root`` holds these data; False if there is nothing, an error if there is something else."""
         if not root.exists() or (root.is_dir() and not any(root.iterdir())):
             return False
-        description = root / "generator.json"
-        found = description.read_text(encoding="utf-8") if description.is_file() else "no generator.json"
+        description = root / DESCRIPTION
+        found = description.read_text(encoding="utf-8") if description.is_file() else f"no {DESCRIPTION}"
         if found == self._description():
             return True
         raise DataError(
-            f"{root} already exists and holds something else.\nexpected generator.json: {self._description()}\nfound: {found}\n"
+            f"{root} already exists and holds something else.\nexpected {DESCRIPTION}: {self._description()}\nfound: {found}\n"
             "Choose another folder, or delete this one if it may go."
         )
 

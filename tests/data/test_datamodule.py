@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from melanoma_lib.data.datamodule import DermoscopyDataModule, cases_for, source_root
-from melanoma_lib.data.images import prepare_image
+from melanoma_lib.data.images import prepare_image, stored_side
 from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.data.sampling import EpochSampler
+from melanoma_lib.data.synthetic import SyntheticDermoscopy
 from melanoma_lib.errors import DataError, StraddlingGroupError
+from melanoma_lib.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +134,27 @@ def test_one_class_is_refused(data, tmp_path):
     pd.read_csv(table).assign(target=0).to_csv(table, index=False)
     with pytest.raises(DataError, match="every case has target 0"):
         cases_for(settings)
+
+
+@pytest.fixture
+def tied(tmp_path):
+    """A data set with artefacts tied to the label in a folder of its own, and settings that fit it."""
+    data = SyntheticDermoscopy(20, 1, stored_side(32), {"ruler": -0.5}, 0.3)
+    folder = data.write(tmp_path / "tied")
+    return data, Settings(source="synthetic", data_dir=folder, image_size=32, n_patients=20, data_seed=1)
+
+
+def test_a_written_folder_is_a_source_as_it_is(tied):
+    data, settings = tied
+    assert source_root(settings) == settings.data_dir
+    assert cases_for(settings)["truth_artefact_ruler"].tolist() == data.cases["truth_artefact_ruler"].tolist()
+    assert not (settings.data_dir / SyntheticDermoscopy(20, 1, stored_side(32)).fingerprint).exists()
+
+
+@pytest.mark.parametrize("change", [{"n_patients": 21}, {"data_seed": 2}, {"image_size": 48}])
+def test_a_written_folder_of_other_cases_is_refused(tied, change):
+    with pytest.raises(DataError, match="name the folder above it"):
+        source_root(tied[1].with_changes(**change))
 
 
 targets_and_seeds = st.tuples(st.lists(st.integers(0, 1), min_size=2, max_size=200), st.integers(0, 5), st.integers(2, 40))

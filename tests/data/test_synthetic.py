@@ -382,3 +382,24 @@ def test_a_file_in_the_way_is_an_error(tmp_path):
         SyntheticDermoscopy(n_patients=1, image_size=32).write(tmp_path / "file")
     with pytest.raises(ValueError, match="workers must be at least 1"):
         SyntheticDermoscopy(n_patients=1, image_size=32).write(tmp_path / "cases", workers=0)
+
+
+def test_a_written_folder_gives_back_its_generator(tmp_path):
+    data = SyntheticDermoscopy(20, 1, 39, {"ruler": -0.5}, 0.3)
+    again = SyntheticDermoscopy.of_folder(data.write(tmp_path / "tied"))
+    assert again.knobs == data.knobs
+    pd.testing.assert_frame_equal(again.cases, data.cases)
+    assert SyntheticDermoscopy.of_folder(tmp_path) is None
+    assert SyntheticDermoscopy.of_folder(tmp_path / "nowhere") is None
+
+
+KNOBS = {"n_patients": 20, "seed": 0, "image_size": 64, "shortcut": {}, "prevalence": 0.2}
+
+
+@pytest.mark.parametrize(
+    "text", ["no json", "[]", "{}", *(json.dumps(KNOBS | wrong) for wrong in ({"n_patients": -1}, {"shortcut": ["ink"]}))]
+)
+def test_a_broken_description_is_named(tmp_path, text):
+    (tmp_path / "generator.json").write_text(text)
+    with pytest.raises(DataError, match=r"generator.json: expected the knobs"):
+        SyntheticDermoscopy.of_folder(tmp_path)

@@ -1,0 +1,73 @@
+"""Intervals of a league against numpy, resample by resample, and against their own promise."""
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from melanoma_lib.evaluation.intervals import resample_groups
+from melanoma_lib.explain.league_statistics import MIN_GROUPS, group_means, simultaneous_means
+
+RNG = np.random.default_rng(5)
+GROUPS = np.sort(RNG.integers(0, 30, 80))
+VALUES = RNG.normal(0.3, 1, (80, 6)) + RNG.normal(0, 1, 30)[GROUPS, None]
+VALUES[RNG.random(VALUES.shape) < 0.2] = np.nan
+
+
+def replicates(n: int, seed: int) -> np.ndarray:
+    """Means of resampled rows, one resample at a time."""
+    codes = np.unique(GROUPS, return_inverse=True)[1]
+    drawn = np.concatenate(list(resample_groups(codes.max() + 1, n, seed, 7)))
+    return np.stack([np.nanmean(np.repeat(VALUES, weights[codes], axis=0), axis=0) for weights in drawn])
+
+
+def test_means_and_percentiles_are_those_of_resampled_rows():
+    found, own = group_means(VALUES, GROUPS, 300, seed=2), replicates(300, 2)
+    np.testing.assert_allclose(found.value, np.nanmean(VALUES, axis=0))
+    np.testing.assert_allclose([found.low, found.high], np.quantile(own, [0.025, 0.975], axis=0))
+    assert found.cases.tolist() == np.isfinite(VALUES).sum(0).tolist()
+
+
+def test_simultaneous_intervals_are_max_t():
+    found, own = simultaneous_means(VALUES, GROUPS, 300, seed=2, level=0.9), replicates(300, 2)
+    error, mean = own.std(axis=0), np.nanmean(VALUES, axis=0)
+    q = np.quantile((np.abs(own - mean) / error).max(axis=1), 0.9)
+    np.testing.assert_allclose(found.low, mean - q * error)
+    np.testing.assert_allclose(found.high, mean + q * error)
+
+
+def test_they_hold_all_at_once_where_single_ones_do_not():
+    rng, single, together = np.random.default_rng(0), 0, 0
+    for trial in range(200):
+        values = rng.normal(0, 1, (60, 20))
+        one, all_at_once = (interval(values, np.arange(60), 400, seed=trial) for interval in (group_means, simultaneous_means))
+        single += bool(((one.low > 0) | (one.high < 0)).any())
+        together += bool(((all_at_once.low > 0) | (all_at_once.high < 0)).any())
+    assert together <= 200 * 0.13  # 5% promised; 60 cases are not many
+    assert single > 200 * 0.4  # 64% by 1 - 0.95 ** 20
+
+
+def test_one_map_alone_pays_nothing_for_company():
+    values = RNG.normal(0, 1, (400, 1))
+    found = simultaneous_means(values, np.arange(400), 4000)
+    assert (found.high - found.low)[0] == pytest.approx(2 * norm.ppf(0.975) * values.std() / 20, rel=0.06)
+
+
+def test_what_never_varies_has_no_width_and_few_groups_no_ends():
+    values = np.column_stack([np.zeros(40), np.full(40, 0.25), RNG.normal(size=40), np.full(40, np.nan)])
+    for interval in (group_means, simultaneous_means):
+        found = interval(values, np.arange(40), 100)
+        assert (found.low[0], found.value[0], found.high[0]) == (0, 0, 0)
+        np.testing.assert_allclose([found.low[1], found.high[1]], 0.25, rtol=0, atol=1e-15)
+        assert found.low[2] < found.value[2] < found.high[2]
+        assert np.isnan([found.value[3], found.low[3]]).all()
+        assert found.cases[3] == 0
+        few = interval(values, np.arange(40) % (MIN_GROUPS - 1), 100)
+        assert np.isnan([few.low, few.high]).all()
+        assert few.value[2] == found.value[2]
+
+
+def test_misfits_are_errors():
+    with pytest.raises(ValueError, match=r"expected shape \(N, K\)"):
+        group_means(np.zeros(3), np.arange(3))
+    with pytest.raises(ValueError, match="groups"):
+        simultaneous_means(np.zeros((3, 2)), np.arange(4))
