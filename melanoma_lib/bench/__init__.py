@@ -1,4 +1,4 @@
-"""Speed against named peers, alternated in one process: on shared machines only ratios within a run mean something.
+"""Speed against named peers, alternated in one run: on shared machines only ratios within a run mean something.
 
 Names are loaded on first use, so that measuring thresholds does not wait for PyTorch.
 """
@@ -11,5 +11,7 @@ __all__, __getattr__ = lazy_names(
         "training": ("bench_training",),
         "loading": ("bench_loading",),
         "thresholds": ("bench_thresholds",),
+        "inference": ("bench_inference",),
+        "heatmaps": ("bench_heatmaps",),
     },
 )

@@ -3,36 +3,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pytorch_grad_cam import (
-    AblationCAM,
-    AblationLayer,
-    EigenCAM,
-    EigenGradCAM,
-    GradCAM,
-    GradCAMPlusPlus,
-    HiResCAM,
-    LayerCAM,
-    ScoreCAM,
-    XGradCAM,
-)
+from pytorch_grad_cam import AblationCAM, AblationLayer, ScoreCAM
 from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection
 
+from melanoma_lib.bench.peers import NAMELESS_SIGN, PEERS, held, largest_difference, peer_maps, stretched
 from melanoma_lib.explain import CAM_METHODS, cam_layers, heatmaps
 from melanoma_lib.explain.cam import resize_heatmap
 from melanoma_lib.explain.methods import eigencam, eigengradcam, principal_map
-from tests.explain.nets import BACKBONES, cases, small_net
+from melanoma_lib.model import MelanomaNet
+from tests.explain.nets import BACKBONES, N_METADATA, cases, small_net
 
-ONE_PASS = {
-    "gradcam": GradCAM,
-    "gradcam++": GradCAMPlusPlus,
-    "layercam": LayerCAM,
-    "xgradcam": XGradCAM,
-    "hirescam": HiResCAM,
-    "eigencam": EigenCAM,
-    "eigengradcam": EigenGradCAM,
-}
-EIGEN = ("eigencam", "eigengradcam")
 # Layers from which every way on starts with a layer norm: gradient times activation sums to nothing.
 BEFORE_A_NORM = {
     "test_convnext": ("stages.0", "stages.1", "stages.2"),
@@ -41,61 +22,50 @@ BEFORE_A_NORM = {
 }
 
 
-class Held(torch.nn.Module):
-    """The model with its metadata held, as pytorch-grad-cam wants one input."""
-
-    def __init__(self, model, metadata):
-        super().__init__()
-        self.model, self.metadata = model, metadata
-
-    def forward(self, image):
-        metadata = self.metadata if len(image) == len(self.metadata) else self.metadata.expand(len(image), -1)
-        return self.model(image, metadata)
-
-
-def stretched(maps, size):
-    """What pytorch-grad-cam makes of a map: no negatives, stretched to [0, 1], enlarged, stretched again."""
-    return scale_cam_image(np.maximum(scale_cam_image(np.maximum(maps, 0), size), 0))
-
-
-def reference(method, model, image, metadata, layer, direction):
-    """pytorch-grad-cam's finished maps, one call a layer."""
-    engine = ONE_PASS[method](
-        Held(model, metadata), [layer.module], reshape_transform=lambda output: layer.as_maps(output, image.shape[2:])
-    )
-    with engine:
-        return engine(image, targets=[lambda logit: direction * logit] * len(image))
-
-
-def difference(ours, theirs, method):
-    """Largest difference of a case, up to the sign of the maps where a component has none."""
-    size = theirs.shape[:0:-1]
-    found = np.abs(stretched(ours, size) - theirs).max((1, 2))
-    return np.minimum(found, np.abs(stretched(-ours, size) - theirs).max((1, 2))) if method in EIGEN else found
-
-
 @pytest.mark.parametrize("direction", [1, -1])
-@pytest.mark.parametrize("method", ONE_PASS)
+@pytest.mark.parametrize("method", PEERS)
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_maps_agree_with_pytorch_grad_cam(backbone, method, direction):
     model, (image, metadata) = small_net(backbone), cases(backbone)
     ours = heatmaps(model, image, metadata, method=method, direction=direction)
-    for name, layer in cam_layers(model).items():
+    for name in cam_layers(model):
         if method == "hirescam" and name in BEFORE_A_NORM.get(backbone, ()):
             np.testing.assert_array_equal(ours[name], 0)  # theirs is rounding error, stretched to [0, 1]
             continue
-        theirs = reference(method, model, image, metadata, layer, direction)
-        np.testing.assert_array_less(difference(ours[name], theirs, method), 1e-4, err_msg=name)
+        theirs = peer_maps(method, model, image, metadata, name, direction)
+        np.testing.assert_array_less(largest_difference(ours[name], theirs, method), 1e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("method", ONE_PASS)
-def test_maps_of_a_trained_model_agree_with_pytorch_grad_cam(tiny_run, method):
-    model = tiny_run.model()
-    image, metadata = torch.randn(3, 3, 96, 96), torch.randn(3, model.n_metadata)
+@pytest.fixture(scope="module")
+def fine_tuned():
+    """ImageNet weights and a few steps towards telling bright images from dark ones."""
+    torch.manual_seed(0)
+    model = MelanomaNet("tf_efficientnet_lite0", N_METADATA).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    before, losses = model.image_branch.conv_stem.weight.detach().clone(), []
+    for _ in range(6):
+        target = torch.arange(8) % 2.0
+        image = 0.3 * torch.randn(8, 3, 64, 64) + (target - 0.5)[:, None, None, None]
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(model(image, torch.randn(8, N_METADATA)), target)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] and not torch.equal(model.image_branch.conv_stem.weight, before)
+    return model.eval()
+
+
+@pytest.mark.parametrize("method", PEERS)
+@pytest.mark.parametrize("trained", ["fine_tuned", "tiny_run"])
+def test_maps_of_a_trained_model_agree_with_pytorch_grad_cam(trained, method, request):
+    model = request.getfixturevalue(trained)
+    model = model.model() if trained == "tiny_run" else model
+    generator = torch.Generator().manual_seed(2)
+    image, metadata = torch.randn(3, 3, 96, 96, generator=generator), torch.randn(3, model.n_metadata, generator=generator)
     ours = heatmaps(model, image, metadata, method=method)
-    for name, layer in cam_layers(model).items():
-        theirs = reference(method, model, image, metadata, layer, 1)
-        np.testing.assert_array_less(difference(ours[name], theirs, method), 1e-4, err_msg=name)
+    for name in cam_layers(model):
+        theirs = peer_maps(method, model, image, metadata, name)
+        np.testing.assert_array_less(largest_difference(ours[name], theirs, method), 1e-4, err_msg=name)
 
 
 class Zeroed(AblationLayer):
@@ -114,32 +84,49 @@ class Zeroed(AblationLayer):
         return self.activations
 
 
+def assert_asking_again_agrees(method, model, image, metadata, direction):
+    """Raw maps of every layer, from pytorch-grad-cam's own weights and the layer's true activations."""
+    layers, caught = cam_layers(model), {}
+    handles = [
+        layer.module.register_forward_hook(lambda _module, _inputs, output, name=name: caught.update({name: output}))
+        for name, layer in layers.items()
+    ]
+    with torch.no_grad():
+        scores = direction * model(image, metadata).numpy()
+    for handle in handles:
+        handle.remove()
+    found = heatmaps(model, image, metadata, method=method, direction=direction)
+    for name, layer in layers.items():
+        activations = layer.as_maps(caught[name], image.shape[2:]).numpy()
+        for case, score in enumerate(scores):
+            one, alone = slice(case, case + 1), held(model, metadata[case : case + 1])
+            engine = ScoreCAM(alone, []) if method == "scorecam" else AblationCAM(alone, [], ablation_layer=Zeroed(layer))
+            targets = [lambda logit: direction * logit]
+            (theirs,) = engine.get_cam_image(image[one], layer.module, targets, activations[one], None)
+            sign = np.sign(score) if method == "ablationcam" else 1  # they divide by the score, we by its size
+            np.testing.assert_allclose(found[name][case], sign * theirs, atol=1e-4 * np.abs(theirs).max(), err_msg=name)
+
+
 @pytest.mark.parametrize("direction", [1, -1])  # of which one goes against the logit
 @pytest.mark.parametrize("method", ["scorecam", "ablationcam"])
-@pytest.mark.parametrize("backbone", ["test_efficientnet", "test_vit"])
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_maps_that_ask_again_agree_with_pytorch_grad_cam(backbone, method, direction):
-    model, (image, metadata) = small_net(backbone), cases(backbone)
-    layer = list(cam_layers(model).values())[-2]
-    ours = heatmaps(model, image, metadata, layers=layer.name, method=method, direction=direction)[layer.name]
-    caught = []
-    with torch.no_grad():
-        handle = layer.module.register_forward_hook(lambda _module, _inputs, output: caught.append(output))
-        scores = direction * model(image, metadata).numpy()
-        handle.remove()
-    activations = layer.as_maps(caught[0], image.shape[2:]).numpy()
-    for case, score in enumerate(scores):
-        one, held = slice(case, case + 1), Held(model, metadata[case : case + 1])
-        engine = ScoreCAM(held, []) if method == "scorecam" else AblationCAM(held, [], ablation_layer=Zeroed(layer))
-        (theirs,) = engine.get_cam_image(image[one], layer.module, [lambda logit: direction * logit], activations[one], None)
-        sign = np.sign(score) if method == "ablationcam" else 1  # they divide by the score, we by its size
-        np.testing.assert_allclose(ours[case], sign * theirs, atol=1e-4 * np.abs(theirs).max())
+    assert_asking_again_agrees(method, small_net(backbone), *cases(backbone), direction)
+
+
+@pytest.mark.parametrize("method", ["scorecam", "ablationcam"])
+def test_maps_of_a_trained_model_that_ask_again_agree_with_pytorch_grad_cam(tiny_run, method):
+    model = tiny_run.model()
+    generator = torch.Generator().manual_seed(3)
+    image, metadata = torch.randn(2, 3, 64, 64, generator=generator), torch.randn(2, model.n_metadata, generator=generator)
+    assert_asking_again_agrees(method, model, image, metadata, 1)
 
 
 def test_ablation_to_zero_is_the_default_of_pytorch_grad_cam_after_a_relu():
     model, (image, metadata) = small_net("test_resnet"), cases("test_resnet", n=1)
     layer = cam_layers(model)["layer2"]
     ours = heatmaps(model, image, metadata, layers="layer2", method="ablationcam")["layer2"]
-    with AblationCAM(Held(model, metadata), [layer.module]) as engine:
+    with AblationCAM(held(model, metadata), [layer.module]) as engine:
         theirs = engine(image, targets=[lambda logit: logit])
     sign = np.sign(model(image, metadata).item())
     np.testing.assert_allclose(stretched(sign * ours, (64, 64)), theirs, atol=1e-4)
@@ -306,7 +293,7 @@ def test_a_model_that_is_dead_or_an_image_that_is_flat_gives_finite_maps(method)
     found = heatmaps(model, image, metadata, ["layer1", "layer4"], method)
     for name, heatmap in found.items():
         np.testing.assert_array_equal(heatmap, 0, err_msg=name)
-        assert found.doubtful_sign[name].all() == (method in EIGEN)
+        assert found.doubtful_sign[name].all() == (method in NAMELESS_SIGN)
 
 
 def test_an_image_model_needs_no_metadata():

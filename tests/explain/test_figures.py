@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.contour import ContourSet
 from matplotlib.text import Text
 
 from melanoma_lib.explain import heatmap_figure
@@ -46,6 +47,36 @@ def test_sign_and_zero_survive_on_a_symmetric_scale():
     raw = [heatmap for heatmap, _ in overlays(heatmap_figure(IMAGE, MAPS, raw=True))]
     np.testing.assert_allclose(raw[0] * 100, raw[1], atol=1e-6)  # one scale for all: the largest of them is 7
     np.testing.assert_allclose(raw[1], 100 * fine / 7, atol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "panels"), [(1, 3), (3, 7), (6, 13), (11, 23)])
+def test_lines_are_drawn_over_the_image_in_its_colours_on_the_same_scale(count, panels):
+    blobs = PEAK.copy()
+    blobs[4, 6] = -0.012
+    maps = {f"layer {i}": blobs for i in range(count)}
+    figure = heatmap_figure(IMAGE, maps, MASK, contours=True)
+    drawn = [axes for axes in figure.axes if axes.images]
+    assert len(drawn) == panels and len(overlays(figure)) == count
+    lines = [axes for axes in drawn if axes.get_title(loc="left").endswith(", lines")]
+    assert len(lines) == count
+    for axes in lines:
+        np.testing.assert_array_equal(axes.images[0].get_array(), IMAGE)
+        levels = [level for drawn in axes.findobj(ContourSet) for level in drawn.levels]
+        assert sorted(levels) == [-0.5, -0.25, 0.25, 0.5, 0.5, 0.75]  # one 0.5 is the outline of the lesion
+    assert "25%, 50%, 75% of the scale" in figure.axes[-1].get_xlabel()
+    assert "drawn over it in colour and again as lines" in figure.alt_text
+    assert "lines alone" not in heatmap_figure(IMAGE, maps).axes[-1].get_xlabel()
+
+
+def test_lines_follow_means_so_that_speckles_of_a_fine_map_are_not_circled():
+    speckled = np.where(np.indices((128, 128)).sum(0) % 2, 1, -1).astype(np.float32)
+    speckled[32:96, 32:96] = 1
+    image = np.full((128, 128, 3), 200, np.uint8)
+    figure = heatmap_figure(image, {"early": speckled}, contours=True)
+    (axes,) = (axes for axes in figure.axes if axes.get_title(loc="left") == "early, lines")
+    drawn = axes.findobj(ContourSet)
+    assert {float(level) for each in drawn for level in each.levels} == {0.25, 0.5, 0.75}
+    assert [len(each.get_paths()[0].to_polygons()) for each in drawn] == [1, 1, 1]  # the one patch that is no speckle
 
 
 def test_the_words_say_where_the_peak_lies_and_how_much_falls_on_the_lesion():

@@ -1,0 +1,96 @@
+"""What training costs an image, read from finished runs, and what a larger archive would then take."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from melanoma_lib.data.images import stored_side
+from melanoma_lib.errors import RunError
+from melanoma_lib.runs import Run
+
+ISIC_2024 = 401_059  # images of the ISIC 2024 challenge's training part
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Time and space of a recipe.
+
+    Attributes:
+        per_image: seconds of training (with validation once an epoch) for one image in one epoch: lowest, median, highest of all
+            measured epochs.
+        epochs: of one run.
+        epochs_measured: behind ``per_image``.
+        image_size: side of the model's input in pixels.
+        has_images: whether the model looks at images, which are then cached.
+        heading: whose costs these are, in words.
+    """
+
+    per_image: tuple[float, float, float]
+    epochs: int
+    epochs_measured: int
+    image_size: int
+    has_images: bool
+    heading: str
+
+    def hours(self, images: int) -> tuple[float, float, float]:
+        """Hours that a run on so many images takes where nothing but the number of images changes: low, median, high."""
+        low, median, high = (seconds * self.epochs * images / 3600 for seconds in self.per_image)
+        return low, median, high
+
+    def cache_bytes(self, images: int) -> int:
+        """Bytes of the two caches: pixels for training, larger than the input by the tightest crop, and those of evaluation."""
+        sides = (stored_side(self.image_size), self.image_size) if self.has_images else ()
+        return sum(images * 3 * side**2 for side in sides)
+
+    def report(self, images: int = ISIC_2024) -> str:
+        """What was measured and the projection, in words."""
+        low, median, high = self.per_image
+        hours = self.hours(images)
+        return "\n".join(
+            [
+                self.heading,
+                f"measured: {1000 * median:.1f} ms an image and epoch, median of {self.epochs_measured} epochs "
+                f"(range {1000 * low:.1f} to {1000 * high:.1f})",
+                f"projected to {images:,} images, {self.epochs} epochs: {hours[1]:.0f} hours "
+                f"({hours[0]:.0f} to {hours[2]:.0f}) on the same machine",
+                f"image caches: {self.cache_bytes(images) / 1e9:.1f} GB",
+            ]
+        )
+
+
+def cost_of(runs: Sequence[Run]) -> Cost:
+    """What runs of one recipe, trained on one machine, cost.
+
+    Args:
+        runs: that differ in nothing but the seed.
+
+    Raises:
+        RunError: if there is none, or they differ in more, or were trained on other machines.
+    """
+    if not runs:
+        raise RunError("costs are read from finished runs, got none")
+    kinds = {(run.settings.with_changes(seed=0).fingerprint(), *_machine(run)) for run in runs}
+    if len(kinds) > 1:
+        raise RunError(f"{len(runs)} runs differ in more than the seed, or in their machine; name runs of one recipe and machine")
+    seconds = []
+    for run in runs:
+        seen = int(run.splits["split"].isin(["train", "val"]).sum())
+        seconds += (run.history["seconds"] / seen).tolist()
+    seconds.sort()
+    settings, environment = runs[0].settings, runs[0].environment
+    return Cost(
+        per_image=(seconds[0], seconds[len(seconds) // 2], seconds[-1]),
+        epochs=math.ceil(sum(len(run.history) for run in runs) / len(runs)),
+        epochs_measured=len(seconds),
+        image_size=settings.image_size,
+        has_images="image" in settings.modalities,
+        heading=(
+            f"{settings.backbone}, {settings.modalities}, {settings.image_size} px: {len(runs)} runs on {settings.source}, "
+            f"{environment['device']}, {environment['threads']} thread(s), torch {environment['packages']['torch']}"
+        ),
+    )
+
+
+def _machine(run: Run) -> tuple[str, ...]:
+    environment = run.environment
+    return str(environment["platform"]), str(environment["device"]), str(environment["threads"]), str(run.settings.devices)
