@@ -4,5 +4,11 @@ from melanoma_lib.lazy import lazy_names
 
 __all__, __getattr__ = lazy_names(
     __name__,
-    {"cases": ["CaseExplorer"], "focal": ["FocalLossExplorer"], "head": ["HeadExplorer"], "threshold": ["ThresholdExplorer"]},
+    {
+        "cases": ["CaseExplorer"],
+        "focal": ["FocalLossExplorer"],
+        "head": ["HeadExplorer"],
+        "layers": ["LayerExplorer"],
+        "threshold": ["ThresholdExplorer"],
+    },
 )
