@@ -45,5 +45,17 @@ class ForeignThresholdError(RunError):
     """An operating point was chosen for another model or other predictions."""
 
 
+class ExportError(KitError):
+    """A model cannot be exported, or a file is no export of this kit or not the one that was written."""
+
+
+class CardError(KitError):
+    """What a model card should be written from is missing, or belongs to another model."""
+
+
 class LessonError(KitError):
     """A notebook breaks the lessons' contract, or is given a parameter that it does not have."""
+
+
+class DeckError(KitError):
+    """A slide deck breaks the rules of decks, asks for what no run has, or cannot be rendered."""

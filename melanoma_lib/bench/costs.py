@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from melanoma_lib.data.images import stored_side
 from melanoma_lib.errors import RunError
@@ -18,6 +19,7 @@ class Cost:
     Attributes:
         per_image: seconds of training (with validation once an epoch) for one image in one epoch: lowest, median, highest of all
             measured epochs.
+        share: of a data set that training and validation see; the test split waits until the end.
         epochs: of one run.
         epochs_measured: behind ``per_image``.
         image_size: side of the model's input in pixels.
@@ -26,6 +28,7 @@ class Cost:
     """
 
     per_image: tuple[float, float, float]
+    share: float
     epochs: int
     epochs_measured: int
     image_size: int
@@ -34,8 +37,8 @@ class Cost:
 
     def hours(self, images: int) -> tuple[float, float, float]:
         """Hours that a run on so many images takes where nothing but the number of images changes: low, median, high."""
-        low, median, high = (seconds * self.epochs * images / 3600 for seconds in self.per_image)
-        return low, median, high
+        low, middle, high = (seconds * self.epochs * self.share * images / 3600 for seconds in self.per_image)
+        return low, middle, high
 
     def cache_bytes(self, images: int) -> int:
         """Bytes of the two caches: pixels for training, larger than the input by the tightest crop, and those of evaluation."""
@@ -44,16 +47,16 @@ class Cost:
 
     def report(self, images: int = ISIC_2024) -> str:
         """What was measured and the projection, in words."""
-        low, median, high = self.per_image
+        low, middle, high = self.per_image
         hours = self.hours(images)
         return "\n".join(
             [
                 self.heading,
-                f"measured: {1000 * median:.1f} ms an image and epoch, median of {self.epochs_measured} epochs "
-                f"(range {1000 * low:.1f} to {1000 * high:.1f})",
-                f"projected to {images:,} images, {self.epochs} epochs: {hours[1]:.0f} hours "
-                f"({hours[0]:.0f} to {hours[2]:.0f}) on the same machine",
-                f"image caches: {self.cache_bytes(images) / 1e9:.1f} GB",
+                f"measured: {1000 * middle:.2f} ms an image and epoch, median of {self.epochs_measured} epochs "
+                f"(range {1000 * low:.2f} to {1000 * high:.2f})",
+                f"projected to {images:,} images, {self.share:.0%} of them in training and validation, {self.epochs} epochs: "
+                f"{hours[1]:.1f} hours ({hours[0]:.1f} to {hours[2]:.1f}) on the same machine",
+                f"image caches of all of them: {self.cache_bytes(images) / 1e9:.1f} GB",
             ]
         )
 
@@ -74,12 +77,12 @@ def cost_of(runs: Sequence[Run]) -> Cost:
         raise RunError(f"{len(runs)} runs differ in more than the seed, or in their machine; name runs of one recipe and machine")
     seconds = []
     for run in runs:
-        seen = int(run.splits["split"].isin(["train", "val"]).sum())
+        seen = int(run.splits["split"].ne("test").sum())
         seconds += (run.history["seconds"] / seen).tolist()
-    seconds.sort()
     settings, environment = runs[0].settings, runs[0].environment
     return Cost(
-        per_image=(seconds[0], seconds[len(seconds) // 2], seconds[-1]),
+        per_image=(min(seconds), median(seconds), max(seconds)),
+        share=sum(run.splits["split"].ne("test").sum() for run in runs) / sum(len(run.splits) for run in runs),
         epochs=math.ceil(sum(len(run.history) for run in runs) / len(runs)),
         epochs_measured=len(seconds),
         image_size=settings.image_size,

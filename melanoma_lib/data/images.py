@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any
@@ -17,11 +18,11 @@ MIN_CROP_SCALE = 0.7  # area kept by the tightest training crop: a lesion in the
 GREY_OF_RGB = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow weighs colours
 
 
-def read_square(file: Path | IO[bytes], side: int) -> np.ndarray:
+def read_square(file: Path | IO[bytes] | Image.Image, side: int) -> np.ndarray:
     """Decode an image and squash its whole frame to a square; no border is cut, so no lesion is lost.
 
     Args:
-        file: path or open binary file of anything Pillow reads.
+        file: path or open binary file of anything Pillow reads, or an image that Pillow has open; it is left as it is.
         side: pixels of a side.
 
     Returns:
@@ -31,7 +32,7 @@ def read_square(file: Path | IO[bytes], side: int) -> np.ndarray:
         CorruptImageError: if the file is no image or is cut short.
     """
     try:
-        with Image.open(file) as image:
+        with nullcontext(file.copy()) if isinstance(file, Image.Image) else Image.open(file) as image:
             image.draft("RGB", (side, side))  # lets JPEG decode at 1/2, 1/4, 1/8 when that is still large enough
             upright = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
     except (

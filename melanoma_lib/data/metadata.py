@@ -1,14 +1,20 @@
 """Age, sex and site as numbers: fitted on the training split, missing values flagged, never imputed silently."""
 
+from __future__ import annotations
+
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
-from melanoma_lib.data.schema import MAX_AGE, SEXES, SITES
+from melanoma_lib.data.names import MAX_AGE, SEXES, SITES
 from melanoma_lib.errors import DataError
+
+if TYPE_CHECKING:  # an exported model encodes one patient without pandas
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class MetadataEncoder:
     sites: tuple[str, ...] = tuple(SITES)
 
     @classmethod
-    def fit(cls, cases: pd.DataFrame) -> "MetadataEncoder":
+    def fit(cls, cases: pd.DataFrame) -> MetadataEncoder:
         """Learn the age scale from the training cases alone.
 
         Raises:
@@ -58,7 +64,7 @@ class MetadataEncoder:
     @property
     def missing(self) -> np.ndarray:
         """The encoding of a case that tells nothing, shape ``(n_features,)``, float32."""
-        return self.encode()[0]
+        return self.encode_cases([None], [None], [None])[0]
 
     def encode(self, age: float | None = None, sex: str | None = None, site: str | None = None) -> np.ndarray:
         """Encode one case, shape ``(1, n_features)``; None or NaN means not known.
@@ -66,6 +72,8 @@ class MetadataEncoder:
         Raises:
             DataError: as :meth:`transform` does.
         """
+        import pandas as pd
+
         return self.transform(pd.DataFrame({"age_approx": [age], "sex": [sex], "anatom_site_general_challenge": [site]}))
 
     def transform(self, cases: pd.DataFrame) -> np.ndarray:
@@ -80,15 +88,23 @@ class MetadataEncoder:
         Raises:
             DataError: if an age is no number of years in [0, 120], or a sex or site is not among the known names.
         """
-        ages = pd.to_numeric(cases["age_approx"], errors="coerce").to_numpy(float)
-        unreadable = np.isnan(ages) & cases["age_approx"].notna().to_numpy()
-        if (wrong := unreadable | (ages < 0) | (ages > MAX_AGE)).any():
-            got = cases["age_approx"][wrong].iloc[0]
-            raise DataError(f"age_approx expects years in [0, {MAX_AGE:g}] or nothing, got {got!r}")
-        known = ~np.isnan(ages)
-        age = np.where(known, (ages - self.age_mean) / self.age_std, 0.0)
-        sex = _one_hot(cases["sex"], self.sexes)
-        site = _one_hot(cases["anatom_site_general_challenge"], self.sites)
+        columns = (cases[name] for name in ("age_approx", "sex", "anatom_site_general_challenge"))
+        return self.encode_cases(*(column.astype(object).where(column.notna(), None) for column in columns))
+
+    def encode_cases(self, ages: Iterable[float | None], sexes: Iterable[str | None], sites: Iterable[str | None]) -> np.ndarray:
+        """Encode cases given as plain values, as many of each; None or NaN means not known.
+
+        Returns:
+            float32 matrix, shape ``(N, n_features)``.
+
+        Raises:
+            DataError: as :meth:`transform` does.
+        """
+        years = np.array([_years(age) for age in ages], float)
+        known = ~np.isnan(years)
+        age = np.where(known, (years - self.age_mean) / self.age_std, 0.0)
+        sex = _one_hot(sexes, self.sexes, "sex")
+        site = _one_hot(sites, self.sites, "anatom_site_general_challenge")
         return np.column_stack([age, ~known, sex, site]).astype(np.float32)  # (N, 2 + S + 1 + L + 1)
 
     def to_json(self) -> str:
@@ -96,7 +112,7 @@ class MetadataEncoder:
         return json.dumps({"columns": self.columns, **asdict(self)}, indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> "MetadataEncoder":
+    def from_json(cls, text: str) -> MetadataEncoder:
         """Read what :meth:`to_json` wrote.
 
         Raises:
@@ -120,10 +136,25 @@ class MetadataEncoder:
         return encoder
 
 
-def _one_hot(values: pd.Series, names: tuple[str, ...]) -> np.ndarray:
+def _years(age: float | None) -> float:
+    """A number of years, NaN where it is not known."""
+    if age is None:
+        return math.nan
+    try:
+        years = float(age)
+    except (TypeError, ValueError):
+        years = -1.0  # refused below
+    if (math.isnan(years) and not isinstance(age, str)) or 0 <= years <= MAX_AGE:
+        return years
+    raise DataError(f"age_approx expects years in [0, {MAX_AGE:g}] or nothing, got {age!r}")
+
+
+def _one_hot(values: Iterable[str | None], names: tuple[str, ...], column: str) -> np.ndarray:
     """One column a name and one for missing, shape ``(N, len(names) + 1)``."""
-    codes = pd.Index(names, dtype=object).get_indexer(values.astype(object))  # -1 where missing or unknown
-    unknown = (codes == -1) & values.notna().to_numpy()
-    if unknown.any():
-        raise DataError(f"{values.name} expects one of {list(names)} or nothing, got {values[unknown].iloc[0]!r}")
-    return np.eye(len(names) + 1)[codes]  # -1 selects the last row: the missing flag
+    codes = []
+    for value in values:
+        missing = value is None or (isinstance(value, float) and math.isnan(value))
+        if not missing and value not in names:
+            raise DataError(f"{column} expects one of {list(names)} or nothing, got {value!r}")
+        codes.append(-1 if missing else names.index(value))  # -1 selects the last row below: the missing flag
+    return np.eye(len(names) + 1)[codes]

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+STRIDE = 1_000_003  # between the augmentation seeds of two processes; the first has those of a process alone
+
 
 class Draw(NamedTuple):
     """What a sampler hands to the data set: which rows, and the seed of their augmentation."""
@@ -24,13 +26,22 @@ class EpochSampler:
         batch_size: rows a batch; an incomplete last batch is dropped unless it is the only one or the mode is ``ordered``.
         seed: of the order.
         prevalence: share of melanomas that ``weighted`` aims at.
+        rank: which of ``size`` processes draws; each takes a contiguous share of every batch, and all shares make the batch that
+            one process alone would draw.
+        size: processes that train together.
+
+    Raises:
+        ValueError: if there are fewer rows than processes.
     """
 
     def __init__(
-        self, targets: np.ndarray, rows: np.ndarray, mode: str, batch_size: int, seed: int, prevalence: float = 0.5
-    ) -> None:
+        self, targets: np.ndarray, rows: np.ndarray, mode: str, batch_size: int, seed: int, prevalence: float = 0.5,
+        rank: int = 0, size: int = 1,
+    ) -> None:  # fmt: skip
+        if len(rows) < size:
+            raise ValueError(f"expected at least one row for each of {size} processes, got {len(rows)}")
         self.rows, self.mode, self.batch_size, self.seed, self.epoch = np.asarray(rows), mode, batch_size, seed, 0
-        self.prevalence = prevalence
+        self.prevalence, self.rank, self.size = prevalence, rank, size
         self.positive = np.asarray(targets)[self.rows] == 1
 
     def set_epoch(self, epoch: int) -> None:
@@ -40,16 +51,22 @@ class EpochSampler:
     def __len__(self) -> int:
         """Batches an epoch."""
         if self.mode == "ordered":
-            return -(-len(self.rows) // self.batch_size)
+            return min(-(-len(self.rows) // self.batch_size), len(self.rows) // self.size)  # a case for each process in each
         return max(1, self._drawn() // self.batch_size)
 
     def __iter__(self) -> Iterator[Draw]:
         """Draws of the current epoch."""
         rng = np.random.default_rng((self.seed, self.epoch))
-        rows = self._order(rng)
-        for step in range(len(self)):
-            chosen = rows[step * self.batch_size : (step + 1) * self.batch_size]
-            yield Draw(chosen.tolist(), int(rng.integers(2**31)))
+        rows, steps = self._order(rng), len(self)
+        for step in range(steps):
+            if self.mode == "ordered" and self.size > 1:
+                chosen = np.array_split(rows, steps)[
+                    step
+                ]  # of even length: a short last one could leave a process without a case
+            else:
+                chosen = rows[step * self.batch_size : (step + 1) * self.batch_size]
+            seed = (int(rng.integers(2**31)) + self.rank * STRIDE) % 2**31
+            yield Draw(np.array_split(chosen, self.size)[self.rank].tolist(), seed)
 
     def _drawn(self) -> int:
         if self.mode == "oversample":

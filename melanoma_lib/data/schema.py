@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from melanoma_lib.data.names import MAX_AGE, SEXES, SITES
 from melanoma_lib.errors import DataError
 
 if TYPE_CHECKING:
     import pandera.pandas as pa
-
-SITES = ("head/neck", "upper extremity", "lower extremity", "torso", "palms/soles", "oral/genital")
-SEXES = ("female", "male")
 
 TEXT_COLUMNS = (
     "image_id",
@@ -69,7 +67,6 @@ LEAKY_COLUMNS = frozenset(
 )
 
 TEXT = pd.StringDtype(na_value=np.nan)  # missing text is NaN, so comparisons give plain False, never NA
-MAX_AGE = 120.0
 
 
 def is_leaky(column: str) -> bool:

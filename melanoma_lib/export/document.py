@@ -1,0 +1,174 @@
+"""What an exported file says of itself, in every format the same: preprocessing, encoder, calibration, threshold, origin."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image
+
+from melanoma_lib.data.images import read_square
+from melanoma_lib.data.metadata import MetadataEncoder
+from melanoma_lib.errors import DataError, ExportError, ForeignThresholdError
+
+SCHEMA = 1  # raise when a reader of the old document would misread a new one
+NOTE = "Educational, not for diagnosis."
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From an image file to what the network takes; it gives what ``prepare_image`` gives, without PyTorch.
+
+    Attributes:
+        stored_side: side of the square that the decoded frame is first squashed to, pixels.
+        image_size: side of the network's input, pixels.
+        interpolation: Pillow's name of the second resize: bicubic, bilinear, ...; the first is always bicubic.
+        mean: of each colour, on the scale 0 to 1.
+        std: of each colour, on the scale 0 to 1.
+        rule: the steps in words.
+    """
+
+    stored_side: int
+    image_size: int
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    rule: str = (
+        "turn as EXIF says; 16-bit grey divided by 257; convert to RGB; squash the whole frame to stored_side by Pillow's "
+        "BICUBIC (a JPEG file is first decoded at 1/2, 1/4 or 1/8 where both sides stay at least stored_side: Image.draft); "
+        "squash to image_size by Pillow's filter named in interpolation; (pixel - 255 mean) / (255 std) in float32; colours first"
+    )
+
+    def __post_init__(self) -> None:
+        if not hasattr(Image.Resampling, self.interpolation.upper()):
+            raise ExportError(f"Pillow knows no interpolation {self.interpolation!r}; it has {Image.Resampling._member_names_}")
+
+    def prepare(self, file: Path | IO[bytes] | Image.Image) -> np.ndarray:
+        """Decode, squash and scale one image, float32, shape ``(3, image_size, image_size)``.
+
+        Raises:
+            CorruptImageError: if it cannot be decoded.
+        """
+        square = Image.fromarray(read_square(file, self.stored_side))
+        pixels = square.resize((self.image_size, self.image_size), Image.Resampling[self.interpolation.upper()])
+        mean, std = (np.array(colours, np.float32) * np.float32(255) for colours in (self.mean, self.std))
+        return ((np.asarray(pixels).astype(np.float32) - mean) / std).transpose(2, 0, 1)  # (S, S, 3) -> (3, S, S)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a logit is read: calibration and operating point of this model predicting in this way, and how it did on the test.
+
+    Attributes:
+        slope: risk = sigmoid(slope * logit + intercept), fitted on validation.
+        intercept: see slope.
+        threshold: ``sigmoid(logit) >= threshold`` is flagged; chosen on validation.
+        rule: how the threshold was chosen, in words.
+        sensitivity: at the threshold, on validation.
+        specificity: at the threshold, on validation.
+        prevalence: share of melanomas on validation, where the risk holds.
+        checkpoint_sha256: of the checkpoint whose predictions these numbers come from.
+        predictions_sha256: of the validation predictions.
+        test: test metrics with intervals, as ``evaluate_predictions`` gives them.
+    """
+
+    slope: float
+    intercept: float
+    threshold: float
+    rule: str
+    sensitivity: float
+    specificity: float
+    prevalence: float
+    checkpoint_sha256: str
+    predictions_sha256: str
+    test: dict[str, Any]
+
+    def risk(self, logits: np.ndarray) -> np.ndarray:
+        """Calibrated risk in [0, 1] of logits of any shape."""
+        return sigmoid(self.slope * np.asarray(logits, np.float64) + self.intercept)
+
+
+@dataclass(frozen=True)
+class Document:
+    """The record inside every exported file.
+
+    Attributes:
+        run: name of the run directory.
+        source: what it was trained on.
+        licence: what whoever passes the file on should know.
+        backbone: name of the timm model.
+        modalities: which branches the model has.
+        precision: float32 or int8.
+        checkpoint_sha256: of the checkpoint it was made from.
+        preprocessing: None without an image branch.
+        encoder: None without a metadata branch.
+        readings: number of averaged views ("1", "8") to the reading of their mean logit.
+        kit: version of the kit that wrote it.
+        schema: version of this record.
+        note: what it must not be used for.
+    """
+
+    run: str
+    source: str
+    licence: str
+    backbone: str
+    modalities: str
+    precision: str
+    checkpoint_sha256: str
+    preprocessing: Preprocessing | None
+    encoder: MetadataEncoder | None
+    readings: dict[str, Reading]
+    kit: str
+    schema: int = SCHEMA
+    note: str = NOTE
+
+    def __post_init__(self) -> None:
+        for views, reading in self.readings.items():
+            if reading.checkpoint_sha256 != self.checkpoint_sha256:
+                raise ForeignThresholdError(
+                    f"the operating point for {views} view(s) was chosen for checkpoint {reading.checkpoint_sha256[:12]}…, the "
+                    f"model comes from {self.checkpoint_sha256[:12]}…; a threshold means nothing for another model: export again"
+                )
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the network's inputs, in order."""
+        parts = {"image": self.preprocessing, "metadata": self.encoder}
+        return tuple(name for name, part in parts.items() if part is not None)
+
+    def to_json(self) -> str:
+        """Serialise; :meth:`from_json` gives an equal document back."""
+        values = asdict(self) | {"encoder": None if self.encoder is None else json.loads(self.encoder.to_json())}
+        return json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Document:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            ExportError: if the text is no such document, or one of a schema that this version does not know.
+            ForeignThresholdError: if an operating point belongs to another checkpoint.
+        """
+        try:
+            values = json.loads(text)
+            if (found := values["schema"]) != SCHEMA:
+                raise ExportError(f"the file's record has schema {found!r}, this version reads {SCHEMA}; export the run again")
+            shape, encoder = values["preprocessing"], values["encoder"]
+            colours = {} if shape is None else {name: tuple(shape[name]) for name in ("mean", "std")}
+            parts = {
+                "preprocessing": None if shape is None else Preprocessing(**shape | colours),
+                "encoder": None if encoder is None else MetadataEncoder.from_json(json.dumps(encoder)),
+                "readings": {views: Reading(**reading) for views, reading in values["readings"].items()},
+            }
+            return cls(**values | parts)
+        except (ValueError, KeyError, TypeError, AttributeError, DataError) as error:
+            raise ExportError(f"expected the record of an exported model, got {text[:80]!r} ({error})") from error
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probability of logits of any shape, float64, without overflow."""
+    falling = np.exp(-np.abs(np.asarray(logits, np.float64)))  # in (0, 1]
+    return np.where(np.asarray(logits) >= 0, 1, falling) / (1 + falling)
