@@ -2,25 +2,33 @@
 
 import argparse
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from melanoma_lib import __version__
-from melanoma_lib.errors import KitError, LessonError
+from melanoma_lib.errors import ExportError, KitError, LessonError
 from melanoma_lib.settings import Settings
 
 DATA_FIELDS = ("data_dir", "image_dirs", "n_patients", "data_seed", "image_size", "seed", "progress")
 
 
-def train(arguments: argparse.Namespace) -> None:
-    """Train one run."""
+def train(arguments: argparse.Namespace) -> int:
+    """Train one run, in the processes that torchrun started or that ``--devices`` asks for."""
     settings = _settings(arguments)  # first, so that a typo is told before the slow imports
+    from melanoma_lib.processes import ALONE, launch, started_team
+
+    team = started_team()
+    if settings.devices > 1 and settings.nodes <= 1 and team == ALONE:
+        return launch(settings.devices, arguments.words)
     from melanoma_lib.training import train as train_run
 
     run = train_run(settings)
-    print(f"finished {run.path}; next: python -m melanoma_lib evaluate {run.path}")
+    if team.leads:
+        print(f"finished {run.path}; next: python -m melanoma_lib evaluate {run.path}")
+    return 0
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -40,6 +48,31 @@ def compare(arguments: argparse.Namespace) -> None:
     from melanoma_lib.runs import Run
 
     print(ablation_table([Run(path) for path in arguments.runs], arguments.out))
+
+
+def explain(arguments: argparse.Namespace) -> None:
+    """Draw heatmaps of cases, or grade all heatmaps of a run."""
+    import pandas as pd
+
+    from melanoma_lib.explain.league import DEFAULT_METHODS
+    from melanoma_lib.explain.report import explain_cases, league_report
+    from melanoma_lib.lessons.start import choose_case, tested_cases
+    from melanoma_lib.runs import Run
+
+    settings = _settings(arguments)
+    run = Run(arguments.run) if arguments.run else Run.latest(settings.runs_dir)
+    out = arguments.out or Path("reports") / "explain" / run.path.name
+    try:
+        if arguments.league is not None:
+            methods = arguments.method or DEFAULT_METHODS
+            print(league_report(run, arguments.league, out, arguments.layers, methods, settings.progress))
+        else:
+            tested = tested_cases(run)
+            cases = pd.DataFrame([choose_case(tested, wanted) for wanted in arguments.image_id or [""]])
+            explain_cases(run, cases, out, arguments.layers, arguments.method or ["gradcam"])
+    except ValueError as error:  # a layer or method that does not exist: what there is, only the model knows
+        raise KitError(str(error)) from error
+    print(f"written to {out}")
 
 
 def data_audit(arguments: argparse.Namespace) -> None:
@@ -123,19 +156,59 @@ def notebooks_handout(arguments: argparse.Namespace) -> None:
 
 def notebooks_sweep(arguments: argparse.Namespace) -> int:
     """Run a lesson over a grid of parameters."""
-    from joblib import parallel_config
-
     from melanoma_lib.classroom.lesson import find_lessons
-    from melanoma_lib.classroom.sweep import as_markdown, grid, sweep
+    from melanoma_lib.classroom.sweep import as_markdown, grid, sweep, workers
 
     (lesson,) = find_lessons([arguments.name])
     over = {name: text.split(",") for name, text in _assignments(arguments.over)}
     points = grid(lesson, over, _pairs(arguments.parameters), arguments.out)
-    with parallel_config(arguments.backend):
+    with workers(arguments.backend, arguments.jobs, arguments.scheduler):
         table = sweep(lesson, points, arguments.out, arguments.jobs)
     print(as_markdown(table))
     print(f"written to {arguments.out}; the same command goes on where it stopped")
     return 0 if (table["status"] == "ok").all() else 1
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Write a run's model as one file that runs elsewhere."""
+    from melanoma_lib.export import export_int8, export_run
+    from melanoma_lib.runs import Run
+
+    if arguments.int8 and (arguments.format != "onnx" or arguments.tta):
+        raise ExportError("--int8 writes onnx and predicts as the run does; leave --format and --tta out")
+    run = Run(arguments.run) if arguments.run else Run.latest(_settings(arguments).runs_dir)
+    if arguments.int8:
+        path, cost = export_int8(run, arguments.out)
+        print(f"{cost}\nkept in {path.with_suffix('.json')}")
+    else:
+        path = export_run(run, arguments.format, arguments.out, arguments.tta)
+    print(f"written to {path}; educational, not for diagnosis")
+
+
+def app(arguments: argparse.Namespace) -> None:
+    """Serve a run as a page."""
+    settings = _settings(arguments)
+    from melanoma_lib.runs import Run
+
+    named = arguments.run or settings.run_dir
+    run = Run(named) if named else Run.latest(settings.runs_dir)
+    from melanoma_lib.app import Service, serve
+
+    serve(Service(run, arguments.backend), arguments.host, arguments.port)
+
+
+def card(arguments: argparse.Namespace) -> int:
+    """Write a run's model card, or hold the one there to the run."""
+    from melanoma_lib.card import differences, write_card
+    from melanoma_lib.runs import Run
+
+    run = Run(arguments.run) if arguments.run else Run.latest(_settings(arguments).runs_dir)
+    if not arguments.check:
+        print(f"written to {write_card(run, arguments.league)}")
+        return 0
+    found = differences(run, arguments.league)
+    print("\n".join(found) or f"the card of {run.path} says what the run says")
+    return 1 if found else 0
 
 
 def bench(arguments: argparse.Namespace) -> None:
@@ -143,6 +216,14 @@ def bench(arguments: argparse.Namespace) -> None:
     from melanoma_lib import bench as benchmarks
 
     print(getattr(benchmarks, f"bench_{arguments.what}")(_settings(arguments)))
+
+
+def costs(arguments: argparse.Namespace) -> None:
+    """Say what runs cost and what more images would."""
+    from melanoma_lib.bench.costs import cost_of
+    from melanoma_lib.runs import Run
+
+    print(cost_of([Run(path) for path in arguments.runs]).report(arguments.images))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -165,6 +246,17 @@ def build_parser() -> argparse.ArgumentParser:
     comparison.add_argument("runs", nargs="+", type=Path, help="run directories")
     comparison.add_argument("--out", type=Path, help="also write the table as JSON here")
 
+    looking = _command(commands, "explain", explain, "heatmaps of cases, or the league of all heatmaps against controls")
+    looking.add_argument("run", nargs="?", type=Path, help="run directory; default: the latest")
+    looking.add_argument("--image-id", nargs="+", metavar="ID", help="tested cases; default: the melanoma of median risk")
+    looking.add_argument("--layers", nargs="+", metavar="LAYER", help="default: all")
+    looking.add_argument("--method", nargs="+", metavar="METHOD", help="default: gradcam; of a league, all but the slow two")
+    looking.add_argument(
+        "--league", type=int, metavar="N", help="grade all maps on N tested cases with masks; resumes where it stopped"
+    )
+    looking.add_argument("--out", type=Path, help="folder of figures, table and JSON (default reports/explain/RUN)")
+    _add_settings(looking, ["runs_dir", "progress"])
+
     data = commands.add_parser("data", help="fetch or audit a data source").add_subparsers(dest="what", required=True)
     for name, action, text in (
         ("fetch", data_fetch, "download a source, licence and citation first"),
@@ -175,6 +267,27 @@ def build_parser() -> argparse.ArgumentParser:
         _add_settings(part, DATA_FIELDS)
         if name == "fetch":
             part.add_argument("--collection", help="isic_archive: name of the collection, such as BCN20000")
+
+    carding = _command(commands, "card", card, "write a run's model card, with the CLAIM 2024 and TRIPOD+AI checklists")
+    carding.add_argument("run", nargs="?", type=Path, help="run directory; default: the latest")
+    carding.add_argument("--league", type=Path, help="league.json of its heatmaps (default: the one in the run directory)")
+    carding.add_argument("--check", action="store_true", help="write nothing; tell how the card there differs from the run")
+    _add_settings(carding, ["runs_dir"])
+
+    exporting = _command(commands, "export", export, "write a run's model as one file that runs without the kit's trainer")
+    exporting.add_argument("run", nargs="?", type=Path, help="run directory; default: the latest")
+    exporting.add_argument("--format", choices=["onnx", "torchscript", "pt2"], default="onnx", help="default onnx")
+    exporting.add_argument("--int8", action="store_true", help="eight-bit onnx; prints what it costs on the test split")
+    exporting.add_argument("--tta", action="store_true", help="add calibration and threshold of eight averaged views")
+    exporting.add_argument("--out", type=Path, help="file to write (default model.onnx, ... in the run directory)")
+    _add_settings(exporting, ["runs_dir"])
+
+    serving = _command(commands, "app", app, "serve a run as a page on this machine: risk, decision, heatmap (not for diagnosis)")
+    serving.add_argument("run", nargs="?", type=Path, help="run directory; default: the latest")
+    serving.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)")
+    serving.add_argument("--port", type=int, default=7860, help="default 7860")
+    serving.add_argument("--backend", choices=["torch", "onnx"], default="torch", help="onnx: the exported file (default torch)")
+    _add_settings(serving, ["run_dir", "runs_dir"])
 
     lessons = commands.add_parser("notebooks", help="run, check, refresh or sweep the lessons")
     parts = lessons.add_subparsers(dest="what", required=True)
@@ -192,6 +305,7 @@ def build_parser() -> argparse.ArgumentParser:
             part.add_argument("--over", nargs="+", required=True, metavar="NAME=V,V", help="values to sweep, such as seed=0,1,2")
             part.add_argument("--jobs", type=int, default=1, help="points at a time (default 1)")
             part.add_argument("--backend", default="loky", help="joblib backend, such as dask or ray (default loky)")
+            part.add_argument("--scheduler", help="dask: address of a running scheduler; default: a cluster on this machine")
         else:
             part.add_argument("names", nargs="*", metavar="NAME", help="lessons, such as 03_training or 03; default: all")
         if name in ("run", "sweep", "handout"):
@@ -202,8 +316,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     _command(commands, "doctor", doctor, "check packages, weights, data, disk; each finding with its cure")
 
+    cost = _command(commands, "costs", costs, "time an image that finished runs took, and what a larger archive would take")
+    cost.add_argument("runs", nargs="+", type=Path, help="run directories of one recipe and machine")
+    cost.add_argument("--images", type=int, default=401_059, help="images of the larger archive (default 401059: ISIC 2024)")
+
     benchmark = _command(commands, "bench", bench, "measure speed against named peers, taking turns", settings=True)
-    benchmark.add_argument("what", choices=["training", "loading", "thresholds", "heatmaps"])
+    benchmark.add_argument("what", choices=["training", "loading", "thresholds", "heatmaps", "inference"])
     return parser
 
 
@@ -216,8 +334,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 done, 1 an error explained on standard error, 2 wrong usage.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    parsed = build_parser().parse_args(arguments)
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING  # of torchrun's processes one reports
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    parsed = build_parser().parse_args(words, argparse.Namespace(words=words))
     try:
         return parsed.action(parsed) or 0
     except (KitError, OSError) as error:  # an OSError names its file: no space, no permission, no such folder

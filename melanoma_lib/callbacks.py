@@ -74,6 +74,8 @@ class History(pl.Callback):
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         row = {"epoch": trainer.current_epoch + 1, "learning_rate": rate, "seconds": time.perf_counter() - self.started}
         self.rows.append(row | scores)
+        if not trainer.is_global_zero:
+            return
         with replacing(self.path) as temporary:
             pd.DataFrame(self.rows).to_csv(temporary, index=False)
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from melanoma_lib.errors import RunError
 from melanoma_lib.evaluation import OperatingCurve, bootstrap_mean_auroc, evaluate_predictions, summary_table
+from melanoma_lib.evaluation.canvas import DescribedFigure
 from melanoma_lib.files import write_text
 from melanoma_lib.run_writer import choose_operating_point, prediction_table
 from melanoma_lib.runs import Run
@@ -66,7 +67,7 @@ def evaluate_run(run: Run, tta: bool = False) -> Report:
     working = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=run.path))
     write_text(working / "metrics.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
     write_text(working / "report.txt", text)
-    for label, figure in _figures(test, summary, threshold).items():
+    for label, figure in test_figures(test, summary, threshold).items():
         figure.savefig(working / f"{label}.png", dpi=110)
         write_text(working / f"{label}.txt", figure.alt_text + "\n")
     shutil.rmtree(folder, ignore_errors=True)
@@ -102,7 +103,14 @@ def predict_with_views(run: Run) -> dict[str, pd.DataFrame]:
     return {split: prediction_table(parts[split], logits[split], calibrator) for split in loaders}
 
 
-def _figures(test: pd.DataFrame, summary: dict, threshold: float) -> dict:
+def test_figures(test: pd.DataFrame, summary: dict, threshold: float) -> dict[str, DescribedFigure]:
+    """The figures of a report, by file name: ROC, precision and recall, confusion, reliability.
+
+    Args:
+        test: predictions of the test split.
+        summary: of the same, as ``evaluate_predictions`` returns it.
+        threshold: on ``probability``.
+    """
     from melanoma_lib.evaluation import Interval, figures
 
     targets, name = test["target"].to_numpy(), "model"

@@ -96,16 +96,13 @@ class RunWriter:
         elif not np.array_equal((found := pd.read_csv(stored, dtype=str)).to_numpy(str), mine.to_numpy(str)):
             raise RunError(f"{self.partial} was begun with other cases ({len(found)}, now {len(mine)}); resume needs the same")
 
-    def finish(self, cases: pd.DataFrame, encoder: MetadataEncoder, logits: dict[str, np.ndarray]) -> Run:
-        """Calibrate, choose the operating point, evaluate and publish the run.
+    def finish(self, cases: pd.DataFrame, encoder: MetadataEncoder, logits: dict[str, np.ndarray]) -> None:
+        """Calibrate, choose the operating point and evaluate; :meth:`publish` then gives the run its name.
 
         Args:
             cases: case table with ``split``.
             encoder: fitted on the training split.
             logits: of the ``val`` and ``test`` cases in table order, shape ``(n_val,)`` and ``(n_test,)``.
-
-        Returns:
-            The finished run.
 
         Raises:
             RunError: if a logit is not finite.
@@ -129,6 +126,9 @@ class RunWriter:
         metrics = evaluate_predictions(tables["test"], point["threshold"], self.settings.n_resamples)
         _write_json(self.partial / METRICS, metrics)
         _write_json(self.partial / ENVIRONMENT, _environment())
+
+    def publish(self) -> Run:
+        """Rename the complete run to its final place."""
         self.partial.rename(self.path)
         return Run(self.path)
 

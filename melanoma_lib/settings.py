@@ -112,7 +112,7 @@ class Settings(BaseSettings):
 
     small_epochs: float = Field(0.6, ge=0, lt=1, description="first share of the epochs at three quarters of the image size")
 
-    batch_size: int = Field(32, ge=2, description="cases a training step")
+    batch_size: int = Field(32, ge=2, description="cases a training step, of all processes together")
     max_epochs: int = Field(8, ge=1, description="passes over the training cases")
     learning_rate: float = Field(2e-3, gt=0, lt=1, description="peak learning rate of the new layers")
     backbone_lr_scale: float = Field(0.5, gt=0, le=1, description="learning rate of the image branch over that")
@@ -128,6 +128,8 @@ class Settings(BaseSettings):
     seed: int = Field(0, ge=0, description="seeds the split, the initial weights, the order and the augmentation")
     deterministic: bool = Field(True, description="same seed, same machine: same predictions")
     precision: Literal["auto", "32", "bf16"] = Field("auto", description="auto takes what was faster for the backbone")
+    devices: int = Field(0, ge=0, description="training processes a machine, one device each; 0: as many as torchrun started")
+    nodes: int = Field(0, ge=0, description="machines that train together; 0: as many as torchrun was started on")
     num_workers: int = Field(0, ge=0, description="loader processes; 0 loads in the training process")
     threads: int = Field(0, ge=0, description="CPU threads of torch; 0 leaves torch's choice")
     progress: bool = Field(True, description="progress bar with the time left")
@@ -249,6 +251,8 @@ class Settings(BaseSettings):
             values = json.loads(text)
         except json.JSONDecodeError as error:
             raise SettingsError(f"settings are no valid JSON: {error}") from error
+        if isinstance(values, dict):  # where an older run lay or ran does not matter
+            values = {name: cls.model_fields[name].default for name in LATER_FIELDS} | values
         if not isinstance(values, dict) or set(values) != set(cls.model_fields):
             raise SettingsError(
                 "stored settings do not have the fields of this version of the kit; differing: "
@@ -265,8 +269,9 @@ class Settings(BaseSettings):
 # Settings that say where or how comfortably to run, not what comes out.
 PLACE_FIELDS = {
     "profile", "data_dir", "image_dirs", "runs_dir", "run_dir", "cache_dir", "resume", "progress", "num_workers", "threads",
-    "wandb", "wandb_project",
+    "devices", "nodes", "wandb", "wandb_project",
 }  # fmt: skip
+LATER_FIELDS = ("devices", "nodes")  # of PLACE_FIELDS; runs stored before they existed are read with their defaults
 
 
 def project_dir() -> Path:

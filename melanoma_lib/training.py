@@ -2,18 +2,22 @@
 
 import logging
 import math
-import os
 import signal
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryAveragePrecision, BinaryF1Score, BinaryRecall
 
@@ -24,9 +28,11 @@ from melanoma_lib.inference import predict_logits, prediction_device
 from melanoma_lib.losses import FocalLoss
 from melanoma_lib.machine import keep_freed_memory, trainer_precision
 from melanoma_lib.model import MelanomaNet, hold_early, takes_any_size
+from melanoma_lib.processes import ALONE, Team, team_of
 from melanoma_lib.run_writer import RunWriter
 from melanoma_lib.runs import HISTORY, Run
 from melanoma_lib.settings import Settings
+from melanoma_lib.tracking import log_run, wandb_logger
 from melanoma_lib.weights import require_backbone
 
 log = logging.getLogger(__name__)
@@ -73,12 +79,15 @@ class MelanomaModule(pl.LightningModule):
     def training_step(self, batch: Batch, step: int) -> Tensor:
         """Loss of one batch."""
         # One seed a step, from nothing but seed and step: dropout then does not depend on where a run was resumed.
-        torch.manual_seed(self.settings.seed * 1_000_003 + self.global_step)
+        # Processes of a team drop different units, the first one those it would drop alone.
+        torch.manual_seed(self.settings.seed * 1_000_003 + self.global_step + self.global_rank * 1_000_000_007)
         features = self.model.features(self._sized(batch.get("image")), batch["metadata"])  # (B, n_features)
         dropped = self.model.head[0](features)
         loss = self._score(self.model.head[1](dropped).squeeze(1), batch, self.train_metrics, "train/loss")
-        if self.diagnosis_head is None or (batch["diagnosis"] == UNKNOWN).all():
+        if self.diagnosis_head is None:
             return loss
+        if (batch["diagnosis"] == UNKNOWN).all():
+            return loss + 0 * self.diagnosis_head(dropped).sum()  # the other processes wait for a gradient of every weight
         return loss + self.settings.diagnosis_weight * F.cross_entropy(
             self.diagnosis_head(dropped), batch["diagnosis"], ignore_index=UNKNOWN
         )
@@ -99,7 +108,8 @@ class MelanomaModule(pl.LightningModule):
     def _score(self, logits: Tensor, batch: Batch, metrics: MetricCollection, loss_name: str) -> Tensor:
         loss = self.loss(logits, batch["target"])
         metrics.update(torch.sigmoid(logits.detach().float()), batch["target"].int())
-        self.log(loss_name, loss.detach(), on_epoch=True, on_step=False, batch_size=len(logits))
+        # Lightning averages the processes' numbers of cases: as integers it would cut halves off.
+        self.log(loss_name, loss.detach(), on_epoch=True, on_step=False, batch_size=float(len(logits)), sync_dist=True)
         return loss
 
     def on_train_epoch_start(self) -> None:
@@ -175,7 +185,9 @@ def warn_of_double_correction(settings: Settings) -> str | None:
     return message
 
 
-def trainer_for(settings: Settings, work: Path, watchers: Sequence[pl.Callback] = ()) -> pl.Trainer:
+def trainer_for(
+    settings: Settings, work: Path, watchers: Sequence[pl.Callback] = (), team: Team = ALONE, logger: Logger | None = None
+) -> pl.Trainer:
     """The Lightning trainer of these settings, keeping its files in ``work``; watchers are called after its own callbacks."""
     kept = {"dirpath": work / "checkpoints", "enable_version_counter": False, "save_on_train_epoch_end": True}
     best = BestCheckpoint(filename="best", monitor=settings.monitor, mode=_mode(settings), **kept)
@@ -184,13 +196,17 @@ def trainer_for(settings: Settings, work: Path, watchers: Sequence[pl.Callback] 
     callbacks = [History(work / HISTORY), stopping, best, last]
     callbacks += [MovingAverage(settings.ema_decay)] if settings.ema_decay else []
     callbacks += [TimeLeft()] if settings.progress else []
+    held = "image" in settings.modalities and (settings.pretrained or settings.head_epochs > 0)  # weights without a gradient
     return pl.Trainer(
         max_epochs=settings.max_epochs,
         accelerator="auto",
-        devices=1,
+        strategy=DDPStrategy(find_unused_parameters=held) if team.size > 1 else "auto",
+        devices=team.devices,
+        num_nodes=team.nodes,
+        use_distributed_sampler=False,  # the kit's own sampler shares the cases out
         precision=trainer_precision(settings),
         callbacks=[*callbacks, *watchers],
-        logger=_wandb_logger(settings, work) if settings.wandb else False,
+        logger=logger or False,
         deterministic=settings.deterministic,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -203,6 +219,8 @@ def trainer_for(settings: Settings, work: Path, watchers: Sequence[pl.Callback] 
 def train(settings: Settings, cases: pd.DataFrame | None = None, watchers: Sequence[pl.Callback] = ()) -> Run:
     """Train, calibrate and choose the operating point on validation, predict the test split, and keep it all as a run.
 
+    Under torchrun every process calls this; they train one model and each gets the run that the first one writes.
+
     Args:
         settings: everything the run depends on; with ``resume`` an interrupted run of the same settings goes on at its last
             finished epoch and ends where an unbroken one would have ended.
@@ -213,42 +231,86 @@ def train(settings: Settings, cases: pd.DataFrame | None = None, watchers: Seque
         The finished run.
 
     Raises:
+        SettingsError: if ``devices``, ``nodes`` or ``batch_size`` do not fit the processes that torchrun started.
         RunError: if the run directory exists already, the interrupted run does not fit, or somebody interrupts.
         DataError: if the cases are not usable.
         WeightsUnavailableError: if pretrained weights are not to be had.
     """
     if cases is not None and settings.run_dir is None:
         raise SettingsError("a run on cases of your own needs a --run-dir of its own: its name cannot be derived from settings")
-    writer = RunWriter(settings)
-    if writer.is_finished and settings.resume:
-        return Run(settings.run_path)
-    with writer.working() as work:
-        if "image" in settings.modalities:
-            require_backbone(settings.backbone, settings.pretrained)  # now, not after minutes of preparing data
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
-        keep_freed_memory()
+    with team_of(settings) as team:
+        if not team.leads:
+            settings = settings.with_changes(progress=False, wandb=False)
+        writer = RunWriter(settings)
+        if writer.is_finished and settings.resume:
+            return Run(settings.run_path)
+        with writer.working() if team.leads else nullcontext(writer.partial) as work:
+            module, data = prepare(settings, cases, team, writer)
+            with wandb_logger(settings, work) if settings.wandb else nullcontext() as logger:
+                fit(module, data, work, watchers, logger)
+                model = load_best(module, work / "checkpoints" / "best.ckpt").to(prediction_device())
+                logits = {
+                    "val": predict_together(model, data.val_dataloader(), team, settings.tta),
+                    "test": predict_together(model, data.test_dataloader(), team, settings.tta),
+                }
+                with team.leader_first():
+                    if team.leads:
+                        writer.finish(data.cases, data.encoder, logits)
+                        if logger:
+                            log_run(logger, Run(work))
+            with team.leader_first():
+                return writer.publish() if team.leads else Run(settings.run_path)
+
+
+def prepare(
+    settings: Settings, cases: pd.DataFrame | None, team: Team, writer: RunWriter
+) -> tuple["MelanomaModule", DermoscopyDataModule]:
+    """The untrained module and its data, the same in every process of the team; the leader prepares first, the others find it.
+
+    Raises:
+        RunError: if a process holds other cases than the run was begun with.
+    """
+    if "image" in settings.modalities:
+        require_backbone(settings.backbone, settings.pretrained)  # now, not after minutes of preparing data
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    keep_freed_memory()
+    if team.leads:
         warn_of_double_correction(settings)
-        data = DermoscopyDataModule(settings, cases)
+    with team.leader_first():
+        data = DermoscopyDataModule(settings, cases, team)
         writer.claim_cases(data.cases)
-        pl.seed_everything(settings.seed, workers=True, verbose=False)
-        module = MelanomaModule(settings, data.encoder.n_features, data.train_prevalence, len(data.diagnoses))
-        fit(module, data, work, watchers)
-        model = load_best(module, work / "checkpoints" / "best.ckpt").to(prediction_device())
-        logits = {
-            "val": predict_logits(model, data.val_dataloader(), settings.tta),
-            "test": predict_logits(model, data.test_dataloader(), settings.tta),
-        }
-        return writer.finish(data.cases, data.encoder, logits)
+        data.pixels()
+    pl.seed_everything(settings.seed, workers=True, verbose=False)
+    module = MelanomaModule(settings, data.encoder.n_features, data.train_prevalence, len(data.diagnoses))
+    if team.size > 1 and torch.cuda.is_available():
+        module.model = synchronise_statistics(module.model)
+    return module, data
 
 
-def fit(module: MelanomaModule, data: DermoscopyDataModule, work: Path, watchers: Sequence[pl.Callback] = ()) -> None:
+def synchronise_statistics(model: MelanomaNet) -> MelanomaNet:
+    """Let batch normalisation see the whole batch of all processes; PyTorch can do so on CUDA devices only.
+
+    Lightning's own ``sync_batchnorm`` would replace timm's fused layers by plain ones, and their activations would be gone.
+    """
+    from timm.layers import convert_sync_batchnorm
+
+    return convert_sync_batchnorm(model)
+
+
+def fit(
+    module: MelanomaModule,
+    data: DermoscopyDataModule,
+    work: Path,
+    watchers: Sequence[pl.Callback] = (),
+    logger: Logger | None = None,
+) -> None:
     """Train the module, from the last finished epoch in ``work`` if there is one.
 
     Raises:
         RunError: if somebody interrupts (Ctrl-C); the finished epochs stay.
     """
-    trainer = trainer_for(module.settings, work, watchers)
+    trainer = trainer_for(module.settings, work, watchers, data.team, logger)
     last, on_interrupt = work / "checkpoints" / "last.ckpt", signal.getsignal(signal.SIGINT)
     try:
         with warnings.catch_warnings():
@@ -257,9 +319,14 @@ def fit(module: MelanomaModule, data: DermoscopyDataModule, work: Path, watchers
     except SystemExit as stop:  # Lightning's answer to Ctrl-C; it would end a notebook's kernel
         signal.signal(signal.SIGINT, on_interrupt)  # which Lightning has told to ignore every further one
         raise RunError(f"interrupted; {work} keeps the finished epochs, and the same command with --resume goes on") from stop
-    finally:
-        if trainer.logger is not None:
-            trainer.logger.experiment.finish()  # or the next training in this process would go on in the same W&B run
+
+
+def predict_together(model: MelanomaNet, loader: DataLoader, team: Team, tta: bool) -> np.ndarray:
+    """Logits of all cases of an ordered loader, in table order, shape ``(N,)``; each process of the team predicts its share."""
+    mine = np.array([row for draw in loader.batch_sampler for row in draw.rows])
+    shares = team.gather((mine, predict_logits(model, loader, tta)))
+    rows, logits = (np.concatenate(parts) for parts in zip(*shares, strict=True))
+    return logits[np.argsort(rows)]
 
 
 def load_best(module: MelanomaModule, checkpoint: Path) -> MelanomaNet:
@@ -270,12 +337,3 @@ def load_best(module: MelanomaModule, checkpoint: Path) -> MelanomaNet:
 
 def _mode(settings: Settings) -> str:
     return "min" if settings.monitor == "val/loss" else "max"
-
-
-def _wandb_logger(settings: Settings, work: Path):
-    from pytorch_lightning.loggers import WandbLogger
-
-    offline = not os.environ.get("WANDB_API_KEY")
-    logger = WandbLogger(project=settings.wandb_project, name=settings.run_path.name, save_dir=work, offline=offline)
-    logger.log_hyperparams(settings.model_dump(mode="json"))
-    return logger

@@ -28,6 +28,7 @@ OTHER = {
     "weight_decay": 0.2, "head_epochs": 1,
     "warmup_epochs": 1.5, "ema_decay": 0.5, "monitor": "val/auroc", "patience": 2, "seed": 7, "deterministic": False,
     "precision": "bf16", "num_workers": 2, "threads": 1, "progress": False, "wandb": True, "wandb_project": "mine",
+    "devices": 2, "nodes": 2,
     "min_sensitivity": 0.9, "n_resamples": 100, "tta": True, "runs_dir": "/runs", "run_dir": "/runs/mine",
     "cache_dir": "/cache", "resume": True,
 }  # fmt: skip
@@ -166,7 +167,7 @@ def test_frozen(name):
 
 def test_fingerprint_changes_with_every_setting_that_shapes_the_result_and_no_other():
     places = {"profile", "data_dir", "image_dirs", "runs_dir", "run_dir", "cache_dir"}
-    comforts = {"resume", "progress", "num_workers", "threads", "wandb", "wandb_project"}
+    comforts = {"resume", "progress", "num_workers", "threads", "devices", "nodes", "wandb", "wandb_project"}
     base = Settings().fingerprint()
     changing = {name for name in FIELDS if Settings().with_changes(**{name: OTHER[name]}).fingerprint() != base}
     assert changing == set(FIELDS) - places - comforts

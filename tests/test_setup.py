@@ -23,7 +23,7 @@ from melanoma_lib.settings import Settings
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Names that conda-forge gives otherwise.
-CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
+CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib", "dask-core": "dask"}
 
 
 def named_ranges(lines: list[str]) -> dict[str, str]:
@@ -121,6 +121,37 @@ def test_the_python_of_the_readme_runs(monkeypatch, capsys, tiny_run, tmp_path):
     rule, specificity = capsys.readouterr().out.rsplit(maxsplit=1)
     assert rule == tiny_run.operating_point.rule
     assert 0 <= float(specificity) <= 1
+
+
+# --- docs/launch.md --------------------------------------------------------------------------------------------------------
+
+LAUNCH = (ROOT / "docs/launch.md").read_text()
+
+
+def launched() -> list[str]:
+    """The words after ``melanoma_lib`` in each command of the page, continued lines joined, as YAML lists too."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", LAUNCH, flags=re.M | re.S)
+    shell = re.sub(r"\\\n\s*", "", "".join(text for language, text in blocks if language in ("", "bash")))
+    found = re.findall(r"melanoma_lib (.+)$", shell, flags=re.M)
+    for text in (text for language, text in blocks if language == "yaml"):
+        for document in yaml.safe_load_all(text):
+            if document["kind"] == "Job":
+                args = document["spec"]["template"]["spec"]["containers"][0]["args"]
+                found.append(shlex.join(args[args.index("melanoma_lib") + 1 :]))
+    return found
+
+
+@pytest.mark.parametrize("command", launched())
+def test_a_command_of_the_launch_page_is_one_the_kit_takes(command):
+    command = command.replace("$SLURM_ARRAY_TASK_ID", "3")
+    assert isinstance(_settings(build_parser().parse_args(shlex.split(command))), Settings)
+
+
+def test_the_launch_page_has_each_way_to_launch():
+    assert len(launched()) >= 8
+    assert "--backend dask" in "".join(launched())
+    for torchrun in re.findall(r"torchrun --nnodes.*?melanoma_lib", LAUNCH, flags=re.S):
+        assert "-m -- melanoma_lib" in torchrun  # or torchrun reads the kit's flags
 
 
 # --- citation --------------------------------------------------------------------------------------------------------------

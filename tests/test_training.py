@@ -243,7 +243,7 @@ def test_naming_the_diagnosis_adds_its_cross_entropy_and_leaves_the_model_as_it_
     torch.manual_seed(0)
     module = MelanomaModule(settings, data.encoder.n_features, data.train_prevalence, len(data.diagnoses))
     module.log = lambda *_, **__: None  # a trainer's
-    module.__dict__["_trainer"] = type("Trainer", (), {"global_step": 0, "current_epoch": 0})()
+    module.__dict__["_trainer"] = type("Trainer", (), {"global_step": 0, "current_epoch": 0, "global_rank": 0})()
     module.model.eval()  # batch statistics aside
     batch = next(iter(data.train_dataloader()))
     names = np.array(data.diagnoses)[batch["diagnosis"].numpy()]

@@ -1,5 +1,8 @@
 import json
 import math
+import os
+import re
+import sys
 
 import pandas as pd
 import pytest
@@ -8,7 +11,7 @@ from joblib import parallel_config
 from melanoma_lib.__main__ import main
 from melanoma_lib.classroom import sweep as module
 from melanoma_lib.classroom.lesson import Lesson
-from melanoma_lib.classroom.sweep import grid, row_of, sweep
+from melanoma_lib.classroom.sweep import grid, row_of, sweep, workers
 from melanoma_lib.errors import LessonError
 from melanoma_lib.runs import Run
 from tests.notebooks.mini import IMPORTS, mini_lesson
@@ -58,6 +61,43 @@ def test_a_sweep_goes_on_where_it_stopped_and_repeats_a_changed_lesson(tmp_path,
         mini_lesson(tmp_path, digest="print('other')")
         sweep(Lesson(lesson.path), points, tmp_path / "out")
         assert ran == [0, 1, 2, 2, 0, 1, 2]
+
+
+def printed_parents(points):
+    """Process that ran each point: the parent of its kernel, as the lesson printed it."""
+    texts = [(point.folder / "07_mini.ipynb").read_text() for point in points]
+    return [int(re.search(r"parent (\d+)", text).group(1)) for text in texts]
+
+
+def test_the_dask_backend_runs_points_on_the_workers_of_a_cluster(tmp_path, monkeypatch):
+    from dask.distributed import Client, LocalCluster
+
+    lesson = Lesson(mini_lesson(tmp_path, digest="import os\nprint('parent', os.getppid())"))
+    monkeypatch.setattr(module, "row_of", lambda point: {"seed": point.varied["seed"], "status": "ok", "auroc": None})
+    monkeypatch.setattr(module, "as_markdown", lambda table: "")
+    points = grid(lesson, {"seed": [0, 1]}, {}, tmp_path / "out")
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        with workers("dask", scheduler=cluster.scheduler_address):
+            sweep(lesson, points, tmp_path / "out")
+        with Client(cluster) as client:
+            pids = set(client.run(os.getpid).values())
+    assert set(printed_parents(points)) <= pids
+    assert os.getpid() not in pids
+
+
+def test_dask_starts_a_cluster_of_its_own_where_none_is_named(tmp_path):
+    from joblib import Parallel, delayed
+
+    with workers("dask", jobs=2):
+        pids = Parallel()(delayed(os.getpid)() for _ in range(8))
+    assert os.getpid() not in pids
+    assert 1 <= len(set(pids)) <= 2
+
+
+def test_dask_that_is_not_installed_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask.distributed", None)
+    with pytest.raises(LessonError, match=r"\[dask\]"), workers("dask"):
+        pass
 
 
 class _Outcome:
