@@ -31,7 +31,7 @@ def league_heat_figure(league: League, score: str = "energy_in_mask") -> Describ
     values, differences = (rows[name].unstack("method").reindex(index=layers, columns=methods) for name in ("value", "vs_centre"))
     limit = float(np.nanmax(np.abs(differences.to_numpy()))) or 1.0
     beats = "better" if COMPARED.get(score, 0) else "more"
-    with kit_figure(max(9.0, 1.35 * len(methods) + 4.2), 0.62 * len(layers) + 2.9) as figure:
+    with kit_figure(max(11.0, 1.35 * len(methods) + 4.2), 0.62 * len(layers) + 2.9) as figure:
         axes = figure.subplots()
         shown = axes.pcolormesh(differences.to_numpy(), cmap=AGAINST_CENTRE, vmin=-limit, vmax=limit, edgecolors="white")
         for (i, layer), (j, method) in _cells(layers, methods):
