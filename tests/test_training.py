@@ -17,9 +17,10 @@ from melanoma_lib.callbacks import MovingAverage
 from melanoma_lib.data.datamodule import UNKNOWN, DermoscopyDataModule
 from melanoma_lib.errors import RunError, SettingsError, WeightsUnavailableError
 from melanoma_lib.model import MelanomaNet, image_branch
+from melanoma_lib.module import MelanomaModule, loss_and_prior, warn_of_double_correction
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
-from melanoma_lib.training import MelanomaModule, loss_and_prior, train, warn_of_double_correction
+from melanoma_lib.training import train
 
 
 def predictions(run: Run) -> np.ndarray:

@@ -13,7 +13,7 @@ from melanoma_lib.evaluation import carry_risk
 from melanoma_lib.heads import HeadSettings, train_head
 from melanoma_lib.lessons import cuts, focal
 from melanoma_lib.losses import FocalLoss
-from melanoma_lib.training import loss_and_prior
+from melanoma_lib.module import loss_and_prior
 from tests.test_heads import random_table
 
 FRACTION = st.floats(0.01, 0.99)

@@ -1,0 +1,164 @@
+"""What is trained: MelanomaNet with its loss, its metrics and its optimiser, as a Lightning module."""
+
+import logging
+import math
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MetricCollection
+from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryAveragePrecision, BinaryF1Score, BinaryRecall
+
+from melanoma_lib.data.datamodule import UNKNOWN, Batch
+from melanoma_lib.losses import FocalLoss
+from melanoma_lib.model import MelanomaNet, hold_early, takes_any_size
+from melanoma_lib.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class MelanomaModule(pl.LightningModule):
+    """MelanomaNet with its loss, metrics and optimiser.
+
+    Args:
+        settings: architecture, loss, learning rates.
+        n_metadata: width of the encoded metadata.
+        prevalence: share of melanomas among the training cases, for the class weights and the initial bias.
+        n_diagnoses: diagnoses in the training cases, for the second task that ``diagnosis_weight`` adds.
+    """
+
+    def __init__(self, settings: Settings, n_metadata: int, prevalence: float, n_diagnoses: int = 0) -> None:
+        super().__init__()
+        self.settings = settings
+        self.loss, prior = loss_and_prior(settings, prevalence)
+        self.model = MelanomaNet(
+            settings.backbone,
+            n_metadata,
+            settings.pretrained,
+            settings.modalities,
+            settings.metadata_hidden,
+            settings.dropout,
+            settings.drop_path,
+            prior,
+        ).to(memory_format=torch.channels_last)
+        # Only training knows this head: telling a nevus from a keratosis shapes the features, the model keeps its one logit.
+        self.diagnosis_head = nn.Linear(self.model.n_features, n_diagnoses) if settings.diagnosis_weight and n_diagnoses else None
+        metrics = MetricCollection(
+            {
+                "accuracy": BinaryAccuracy(),
+                "recall": BinaryRecall(),
+                "f1": BinaryF1Score(),
+                "auroc": BinaryAUROC(),
+                "average_precision": BinaryAveragePrecision(),
+            }
+        )
+        self.train_metrics, self.val_metrics = metrics.clone(prefix="train/"), metrics.clone(prefix="val/")
+
+    def training_step(self, batch: Batch, step: int) -> Tensor:
+        """Loss of one batch."""
+        # One seed a step, from nothing but seed and step: dropout then does not depend on where a run was resumed.
+        # Processes of a team drop different units, the first one those it would drop alone.
+        torch.manual_seed(self.settings.seed * 1_000_003 + self.global_step + self.global_rank * 1_000_000_007)
+        features = self.model.features(self._sized(batch.get("image")), batch["metadata"])  # (B, n_features)
+        dropped = self.model.head[0](features)
+        loss = self._score(self.model.head[1](dropped).squeeze(1), batch, self.train_metrics, "train/loss")
+        if self.diagnosis_head is None:
+            return loss
+        if (batch["diagnosis"] == UNKNOWN).all():
+            return loss + 0 * self.diagnosis_head(dropped).sum()  # the other processes wait for a gradient of every weight
+        return loss + self.settings.diagnosis_weight * F.cross_entropy(
+            self.diagnosis_head(dropped), batch["diagnosis"], ignore_index=UNKNOWN
+        )
+
+    def _sized(self, image: Tensor | None) -> Tensor | None:
+        """The images, smaller in early epochs: what lesions look like from afar is learnt first, and faster."""
+        settings = self.settings
+        early = self.current_epoch < settings.small_epochs * settings.max_epochs
+        if image is None or not early or not takes_any_size(self.model.image_branch):
+            return image
+        side = max(32, round(0.75 * settings.image_size / 32) * 32)  # what strides of 32 divide
+        return F.interpolate(image, size=side, mode="bilinear", antialias=True)  # (B, 3, S, S) -> (B, 3, side, side)
+
+    def validation_step(self, batch: Batch, step: int) -> None:
+        """Metrics of one batch."""
+        self._score(self.model(batch.get("image"), batch["metadata"]), batch, self.val_metrics, "val/loss")
+
+    def _score(self, logits: Tensor, batch: Batch, metrics: MetricCollection, loss_name: str) -> Tensor:
+        loss = self.loss(logits, batch["target"])
+        metrics.update(torch.sigmoid(logits.detach().float()), batch["target"].int())
+        # Lightning averages the processes' numbers of cases: as integers it would cut halves off.
+        self.log(loss_name, loss.detach(), on_epoch=True, on_step=False, batch_size=float(len(logits)), sync_dist=True)
+        return loss
+
+    def on_train_epoch_start(self) -> None:
+        """Order of the new epoch; which parts of the image branch learn in it."""
+        self.trainer.train_dataloader.batch_sampler.set_epoch(self.current_epoch)
+        branch, settings = self.model.image_branch, self.settings
+        if branch is not None:
+            learning = self.current_epoch >= settings.head_epochs  # before, it waits frozen while only the head learns
+            branch.requires_grad_(learning).train(learning)
+            if settings.pretrained:
+                hold_early(branch, settings.frozen_stride)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the epoch's metrics; validation ends an epoch, so the training batches are all in."""
+        for metrics in (self.train_metrics, self.val_metrics):
+            self.log_dict(metrics.compute())
+            metrics.reset()
+
+    def configure_optimizers(self) -> dict:
+        """Adam (decoupled decay) with a lower rate for the image branch; linear warm-up, then cosine decay to zero, per step."""
+        settings = self.settings
+        branch = list(self.model.image_branch.parameters()) if self.model.image_branch is not None else []
+        in_branch = {id(parameter) for parameter in branch}
+        rest = [parameter for parameter in self.parameters() if id(parameter) not in in_branch]
+        groups = [{"params": rest, "lr": settings.learning_rate}]
+        if branch:
+            groups.append({"params": branch, "lr": settings.learning_rate * settings.backbone_lr_scale})
+        optimiser = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
+        total = self.trainer.estimated_stepping_batches
+        warm_up = settings.warmup_epochs * total / settings.max_epochs
+
+        def rate(step: int) -> float:
+            if step < warm_up:
+                return (step + 1) / (warm_up + 1)
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1.0, total - warm_up))))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def loss_and_prior(settings: Settings, prevalence: float) -> tuple[nn.Module, float]:
+    """The training loss and the output an untrained model should start from.
+
+    Args:
+        settings: ``loss``, ``alpha``, ``gamma`` and ``sampler``.
+        prevalence: share of melanomas among the training cases, in (0, 1).
+
+    Returns:
+        The loss module, and the output that minimises it when nothing but the base rate is known.
+    """
+    # Drawing melanomas more often changes the base rate that the loss meets.
+    seen = {"plain": prevalence, "weighted": settings.sampled_prevalence, "oversample": 0.5}[settings.sampler]
+    if settings.loss == "focal":
+        loss = FocalLoss(settings.alpha, settings.gamma)
+        return loss, loss.optimal_output(seen)
+    if settings.loss == "bce":
+        return nn.BCEWithLogitsLoss(), seen
+    weight = (1 - prevalence) / prevalence
+    return nn.BCEWithLogitsLoss(pos_weight=torch.tensor(weight)), weight * seen / (weight * seen + 1 - seen)
+
+
+def warn_of_double_correction(settings: Settings) -> str | None:
+    """Log and return a warning where both sampler and loss correct for the imbalance; None where at most one does."""
+    weights_loss = settings.loss == "weighted_bce" or (settings.loss == "focal" and (settings.alpha or 0.5) > 0.5)
+    if settings.sampler == "plain" or not weights_loss:
+        return None
+    named = "weighted_bce" if settings.loss == "weighted_bce" else f"focal alpha={settings.alpha}"
+    message = (
+        f"sampler={settings.sampler!r} already balances the classes and {named} weights melanomas again: the imbalance is "
+        "corrected twice and outputs run far above the risk. Use sampler='plain', or bce, or alpha=none."
+    )
+    log.warning(message)
+    return message
