@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from melanoma_lib.classroom.checks_start import Parts
 from melanoma_lib.errors import DataError
 from melanoma_lib.evaluation.canvas import BLUE, GREY, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.runs import Run
@@ -109,6 +110,37 @@ def answer(run: Run, case: pd.Series, model=None) -> Answer:
         float(run.calibrator.risk(logit)[0]),
         run.operating_point.threshold,
     )
+
+
+def taken_apart(run: Run, case: pd.Series, model=None) -> tuple[np.ndarray, Parts]:
+    """A case as pixels, and the parts from which :func:`answer` makes its answer, to be put together by hand.
+
+    Args:
+        run: a finished run.
+        case: a row of the case table.
+        model: ``run.model()``, where it is already at hand.
+
+    Returns:
+        uint8 pixels, shape ``(S, S, 3)``, and the parts.
+
+    Raises:
+        CorruptImageError: if the image cannot be read.
+        ForeignThresholdError: if the stored threshold belongs to another model.
+    """
+    from PIL import Image
+
+    from melanoma_lib.data.images import evaluation_transform, read_square, stored_side
+    from melanoma_lib.inference import predict_logits
+
+    model, settings, metadata = model or run.model(), run.settings, case_tensors(run, case)[1]
+    transform = evaluation_transform(settings.backbone, settings.image_size)
+    parts = Parts(
+        prepare=lambda pixels: transform(Image.fromarray(pixels))[None],  # (S, S, 3) -> (1, 3, S', S')
+        logit=lambda image: float(predict_logits(model, [{"image": image, "metadata": metadata}], settings.tta)[0]),
+        calibrate=lambda logit: float(run.calibrator.risk([logit])[0]),
+        threshold=run.operating_point.threshold,
+    )
+    return read_square(case["image_path"], stored_side(settings.image_size)), parts
 
 
 def case_tensors(run: Run, case: pd.Series) -> tuple:

@@ -1,10 +1,14 @@
+import ast
 import copy
+import importlib
+import re
 from pathlib import Path
 
 import nbformat
 import pytest
 
 from melanoma_lib.__main__ import main
+from melanoma_lib.classroom.checks import NotYet
 from melanoma_lib.classroom.exercises import BEGIN, END, FOLDER, student_copy, write_student_copy
 from melanoma_lib.classroom.lesson import Lesson, find_lessons, tags_of
 from melanoma_lib.errors import LessonError
@@ -17,6 +21,40 @@ SOLVED = f'''def double(n):
     result = n + n
     return result
     {END}'''
+
+
+HEADING = re.compile(r"^### Exercise (\d+) · (.+)$", re.MULTILINE)
+
+
+def exercises_of(lesson):
+    """Heading, texts and code cells of each exercise, in order, up to the next exercise."""
+    found = []
+    for cell in lesson.notebook.cells:
+        if cell.cell_type == "code":
+            if found:
+                found[-1][2].append(cell)
+            continue
+        parts = re.split(r"(?m)^(?=#)", cell.source)  # a cell may end one exercise and begin the next
+        for part in parts:
+            if heading := HEADING.match(part):
+                found.append((heading, [part], []))
+            elif found:
+                found[-1][1].append(part)
+    return found
+
+
+def check_of(lesson, cells):
+    """The function that an exercise's check cell calls, and how many arguments it gets beside the answer."""
+    modules = {}
+    for statement in ast.parse(lesson.notebook.cells[1].source).body:
+        if isinstance(statement, ast.ImportFrom) and statement.module == "melanoma_lib.classroom":
+            modules |= {alias.asname or alias.name: f"{statement.module}.{alias.name}" for alias in statement.names}
+    for cell in cells:
+        for node in ast.walk(ast.parse(cell.source)):
+            called = node.func if isinstance(node, ast.Call) else None
+            if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name) and called.value.id in modules:
+                return getattr(importlib.import_module(modules[called.value.id]), called.attr), len(node.args) - 1
+    raise AssertionError("no check follows the exercise")
 
 
 def write_lesson(folder, *cells):
@@ -54,6 +92,30 @@ def test_every_stub_raises_and_says_what_to_write(lesson):
         (name,) = set(space) - {"__builtins__"}
         with pytest.raises(NotImplementedError, match=f"write {name} here"):
             space[name](*[None] * space[name].__code__.co_argcount)
+
+
+@each_lesson
+def test_a_lesson_has_four_exercises_in_order_each_with_a_hint_and_one_is_a_bug_hunt(lesson):
+    exercises = exercises_of(lesson)
+    assert [int(heading[1]) for heading, *_ in exercises] == list(range(1, len(exercises) + 1))
+    assert len(exercises) == len(lesson.cells("exercise")) >= 4
+    for heading, texts, cells in exercises:
+        assert sum("exercise" in tags_of(cell) for cell in cells) == 1, heading[0]
+        assert any("<details><summary>Hint" in text for text in texts), heading[0]
+    assert any("bug hunt" in heading[2].lower() for heading, *_ in exercises)
+
+
+@each_lesson
+def test_every_stub_fails_its_check(lesson):
+    stubs = {cell.id: cell.source for cell in student_copy(lesson).cells if "exercise" in tags_of(cell)}
+    for heading, _, cells in exercises_of(lesson):
+        (stub,) = (cell for cell in cells if "exercise" in tags_of(cell))
+        space = {}
+        exec(stubs[stub.id], space)
+        check, n_others = check_of(lesson, cells)
+        with pytest.raises((NotImplementedError, NotYet)):
+            check(space[ast.parse(stub.source).body[0].name], *[None] * n_others)
+            pytest.fail(f"{heading[0]}: an empty answer passes")
 
 
 @each_lesson

@@ -27,6 +27,19 @@ def test_a_case_predicted_from_its_file_gets_the_stored_answer(tiny_run, cases):
         assert "not for diagnosis" in str(reply)
 
 
+def test_an_answer_put_together_from_its_parts_is_the_runs_answer(tiny_run, cases):
+    model = tiny_run.model()
+    for _, case in cases.sample(3, random_state=1).iterrows():
+        pixels, parts = start.taken_apart(tiny_run, case, model)
+        assert pixels.dtype == np.uint8
+        assert pixels.shape[2] == 3
+        logit = parts.logit(parts.prepare(pixels))
+        reply = start.answer(tiny_run, case, model)
+        assert 1 / (1 + np.exp(-logit)) == pytest.approx(reply.probability, abs=1e-6)
+        assert parts.calibrate(logit) == pytest.approx(reply.risk, abs=1e-6)
+        assert parts.threshold == reply.threshold
+
+
 def test_an_output_equal_to_the_threshold_is_flagged():
     assert start.Answer("a", 1, 0.25, 0.1, 0.25).flagged
     assert not start.Answer("a", 1, np.nextafter(0.25, 0), 0.1, 0.25).flagged
