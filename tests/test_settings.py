@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from melanoma_lib.__main__ import _settings, build_parser, main
+from melanoma_lib.__main__ import build_parser, main
+from melanoma_lib.commands import settings_of
 from melanoma_lib.errors import SettingsError
 from melanoma_lib.settings import PROFILES, Settings
 
@@ -75,7 +76,7 @@ def test_text_from_command_line_variable_and_file_means_the_same(name, monkeypat
     expected = getattr(Settings(**{name: OTHER[name]}), name)
     text = as_text(OTHER[name])
     flag = ["train", f"--{name.replace('_', '-')}", text]
-    assert getattr(_settings(build_parser().parse_args(flag)), name) == expected
+    assert getattr(settings_of(build_parser().parse_args(flag)), name) == expected
     (tmp_path / ".env").write_text(f"MELANOMA_{name.upper()}={text}\n")
     assert getattr(Settings(), name) == expected
     (tmp_path / ".env").unlink()
@@ -286,7 +287,7 @@ def test_every_setting_is_a_flag_of_train_with_its_description():
 @pytest.mark.parametrize("name", [name for name in FIELDS if FIELDS[name].annotation is bool])
 def test_a_switch_works_with_and_without_a_value(name):
     def read(*words):
-        return getattr(_settings(build_parser().parse_args(["train", *words])), name)
+        return getattr(settings_of(build_parser().parse_args(["train", *words])), name)
 
     flag = f"--{name.replace('_', '-')}"
     assert [read(flag), read(flag, "yes"), read(flag, "true")] == [True] * 3

@@ -16,7 +16,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import melanoma_lib
-from melanoma_lib.__main__ import _settings, build_parser
+from melanoma_lib.__main__ import build_parser
+from melanoma_lib.classroom.lesson import find_lessons
+from melanoma_lib.commands import settings_of
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
 
@@ -94,7 +96,7 @@ COMMANDS = re.findall(r"^python -m melanoma_lib (.+)$", "".join(text for languag
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_readme_is_one_the_kit_takes(command):
     parsed = build_parser().parse_args(shlex.split(command, comments=True))
-    assert isinstance(_settings(parsed), Settings)
+    assert isinstance(settings_of(parsed), Settings)
 
 
 def test_the_readme_names_each_command_and_only_targets_that_exist():
@@ -109,8 +111,24 @@ def test_the_readme_links_to_files_that_exist_and_describes_its_pictures():
     links = re.findall(r"(!?)\[([^\]]*)\]\(([^)]+)\)", README)
     assert [target for _, _, target in links if not target.startswith("http") and not (ROOT / target).is_file()] == []
     pictures = [text for mark, text, _ in links if mark]
-    assert len(pictures) == 3
+    assert len(pictures) == 4
     assert min(map(len, pictures)) > 30
+
+
+def test_the_readme_lists_every_lesson_with_its_minutes():
+    listed = re.findall(r"^\| \[[^\]]+\]\(notebooks/(\w+)\.ipynb\) \| (\d[\d +]*) \|", README, flags=re.M)
+    promised = {}
+    for one in find_lessons(folder=ROOT / "notebooks"):
+        promised[one.name] = re.findall(r"(\d+) (?:minutes|more for the exercises)", one.notebook.cells[0].source)
+    assert [(name, minutes.split(" + ")) for name, minutes in listed] == list(promised.items())
+
+
+def test_the_readme_cites_as_the_citation_file_does():
+    said = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    cited = dict(re.findall(r"^  (\w+) = \{+(.+?)\}+,?$", README, flags=re.M))
+    assert cited["title"] == said["title"] and cited["license"] == said["license"]
+    assert cited["author"] == said["authors"][0]["name"] and cited["version"] == said["version"]
+    assert cited["year"] == str(said["date-released"].year)
 
 
 def test_the_python_of_the_readme_runs(monkeypatch, capsys, tiny_run, tmp_path):
@@ -144,7 +162,7 @@ def launched() -> list[str]:
 @pytest.mark.parametrize("command", launched())
 def test_a_command_of_the_launch_page_is_one_the_kit_takes(command):
     command = command.replace("$SLURM_ARRAY_TASK_ID", "3")
-    assert isinstance(_settings(build_parser().parse_args(shlex.split(command))), Settings)
+    assert isinstance(settings_of(build_parser().parse_args(shlex.split(command))), Settings)
 
 
 def test_the_launch_page_has_each_way_to_launch():
