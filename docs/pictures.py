@@ -1,15 +1,27 @@
 """Draw the pictures of the README: python docs/pictures.py RUN, after `make notebooks` has left a run and its evaluation."""
 
+import base64
+import io
 import shutil
 import sys
 from pathlib import Path
 
 import pandas as pd
+from PIL import Image, ImageOps
 
+from melanoma_lib.classroom.lesson import Lesson, find_lessons
 from melanoma_lib.data import SyntheticDermoscopy
 from melanoma_lib.evaluation import DescribedFigure, describe, kit_figure
 
 HERE = Path(__file__).parent
+SHOWN = {  # of each lesson the picture of the cell that holds these words
+    "00": "CaseExplorer(",
+    "01": "ladder.ladder_figure(",
+    "02": "FocalLossExplorer(",
+    "03": "curves.live_training(",
+    "04": "ThresholdExplorer(",
+    "05": "LayerExplorer(",
+}
 
 
 def contact_sheet(generator: SyntheticDermoscopy, rows_a_class: int = 2, columns: int = 6) -> DescribedFigure:
@@ -47,8 +59,41 @@ def caption(case: pd.Series) -> str:
     return f"{age}, {sex}\n{site}, risk {case['true_risk']:.0%}"
 
 
+def lesson_map(lessons: list[Lesson], columns: int = 3) -> DescribedFigure:
+    """One committed picture of each lesson, in their order.
+
+    Args:
+        lessons: with their outputs, each named in ``SHOWN``.
+        columns: pictures a row.
+    """
+    rows = -(-len(lessons) // columns)
+    with kit_figure(5.2 * columns, 3.8 * rows) as figure:
+        for number, lesson in enumerate(lessons):
+            axes = figure.add_subplot(rows, columns, number + 1)
+            axes.imshow(ImageOps.pad(committed_picture(lesson), (900, 600), color="white", centering=(0, 0)))
+            axes.set_axis_off()
+            axes.set_title(title_of(lesson), fontsize=13, loc="left")
+    return describe(figure, f"A picture of each lesson: {'; '.join(map(title_of, lessons))}.")
+
+
+def title_of(lesson: Lesson) -> str:
+    """The heading of a lesson."""
+    return lesson.notebook.cells[0].source.splitlines()[0].removeprefix("# ")
+
+
+def committed_picture(lesson: Lesson) -> Image.Image:
+    """The picture that the lesson's map shows."""
+    wanted = SHOWN[lesson.name[:2]]
+    (cell,) = [cell for cell in lesson.notebook.cells if cell.cell_type == "code" and wanted in cell.source]
+    data = next(output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {}))
+    return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
+
+
 def main(run: Path) -> None:
-    """Draw the contact sheet; copy two figures of a run's evaluation."""
+    """Draw the contact sheet and the map of lessons; copy two figures of a run's evaluation."""
+    figure = lesson_map(find_lessons())
+    figure.savefig(HERE / "lessons.png", dpi=80)
+    print(figure.alt_text)
     figure = contact_sheet(SyntheticDermoscopy(n_patients=150, seed=0, image_size=192))
     figure.savefig(HERE / "cases.png", dpi=80)
     print(figure.alt_text)
