@@ -1,6 +1,7 @@
 """Heatmaps drawn so that their sign survives, with the lesion's outline, and described in words."""
 
 import math
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -18,6 +19,7 @@ from melanoma_lib.explain.exam import energy_in_mask
 
 MOST_MAPS = 11
 PANEL = 3.1  # inches wide
+LETTERS_PER_INCH = 9.5  # of the colour bar's label, on average
 LEVELS = (0.25, 0.5, 0.75)  # of the scale, above and below zero, at which lines run
 # Transparent where a map is zero, blue below, vermillion above: told apart under every colour blindness.
 SIGNED = LinearSegmentedColormap.from_list(
@@ -144,8 +146,10 @@ def _legend(figure: DescribedFigure, limit: float | None, outlined: bool, contou
     unit = "value" if limit else "value, as a share of the ± above each map"
     lesion = "; white: outline of the lesion" if outlined else ""
     levels = ", ".join(f"{level:.0%}" for level in LEVELS)
-    also = f"\nlines alone: {levels} of the scale, blue and dashed below zero" if contours else ""
-    bar.set_label(f"{unit}\nblack lines: half of the scale, dashed below zero{lesion}{also}")
+    also = [f"lines alone: {levels} of the scale, blue and dashed below zero"] if contours else []
+    said = [unit, f"black lines: half of the scale, dashed below zero{lesion}", *also]
+    room = int(figure.get_figwidth() * LETTERS_PER_INCH)  # a narrow figure would cut a long line off at both ends
+    bar.set_label("\n".join(line for each in said for line in textwrap.wrap(each, room)))
 
 
 def _words(title: str, maps: Mapping[str, np.ndarray], mask: np.ndarray | None, contours: bool) -> str:

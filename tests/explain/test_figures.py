@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.contour import ContourSet
 from matplotlib.text import Text
 
@@ -108,3 +109,15 @@ def test_the_words_say_where_the_peak_lies_and_how_much_falls_on_the_lesion():
 def test_what_cannot_be_drawn_is_an_error(image, maps, mask, message):
     with pytest.raises(ValueError, match=message):
         heatmap_figure(image, maps, mask)
+
+
+@pytest.mark.parametrize("n_maps", [1, 2, 3])
+def test_the_colour_bar_says_all_of_its_words_within_the_figure(n_maps):
+    rng = np.random.default_rng(0)
+    maps = {f"map {i}": rng.normal(size=(8, 8)).astype(np.float32) for i in range(n_maps)}
+    mask = np.zeros((64, 64), bool)
+    mask[20:40, 20:40] = True
+    figure = heatmap_figure(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8), maps, mask)
+    FigureCanvasAgg(figure).draw()
+    label = figure.axes[-1].xaxis.label.get_window_extent()
+    assert label.x0 >= 0 and label.x1 <= figure.bbox.width and label.y0 >= 0
