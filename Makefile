@@ -8,6 +8,8 @@ STAMP := $(VENV)/.installed
 PYTHON_CANDIDATES := python3 python3.11 python3.12 python3.13 python3.14 python
 AT_LEAST_3_11 := import sys; sys.exit(sys.version_info < (3, 11))
 WORKERS := 2
+MARP_VERSION := 4.5.1
+MARP := build/marp/.installed-$(MARP_VERSION)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -19,6 +21,9 @@ notebooks: $(STAMP) ## run every lesson on synthetic cases; leaves each as an HT
 
 lab: $(STAMP) ## open JupyterLab on the first lesson
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+slides: $(STAMP) $(MARP) ## fill the slide decks from a run and render them; choose with ARGS='03 --run-dir runs/mine'
+	$(BIN)/python -m melanoma_lib slides build $(ARGS)
 
 test: $(STAMP) ## run every test; choose some with ARGS='-k focal'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
@@ -53,4 +58,9 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install -e '.[dev,download]'
 	@touch $@
 
-.PHONY: help install notebooks lab test lint doctor clean
+$(MARP):
+	@command -v npm >/dev/null || { echo "error: slides need npm (Node.js 20 or newer); without it: $(BIN)/python -m melanoma_lib slides build --markdown" >&2; exit 1; }
+	npm install --prefix build/marp --no-save --no-package-lock --no-audit --no-fund --ignore-scripts @marp-team/marp-cli@$(MARP_VERSION)
+	@touch $@
+
+.PHONY: help install notebooks lab slides test lint doctor clean
