@@ -4,7 +4,7 @@ import ast
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import packages_distributions
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
 
 import pytest
@@ -49,6 +49,11 @@ def test_importing_loads_nothing_heavy(what):
     assert loaded & HEAVY == set()
 
 
+# Used as their declared owners use them: JupyterLab's clients, Gradio's server, scikit-learn's threads.
+BROUGHT = {"jupyter-client", "jupyter-core", "fastapi", "starlette", "uvicorn", "httpx", "threadpoolctl"}
+OPTIONAL = {"dask", "grad-cam"}  # imported where they are needed, with an error that names the cure
+
+
 def imported_distributions(folder: Path) -> set[frozenset[str]]:
     """Of each third-party module imported under a folder: the distributions that provide it."""
     homes = packages_distributions()
@@ -71,10 +76,28 @@ def names(requirements: list[str]) -> set[str]:
 
 def test_whatever_is_imported_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    use = names(project["dependencies"]) | {"jupyter-client", "jupyter-core"}  # the doctor asks them; JupyterLab brings them
-    develop = use.union(*map(names, project["optional-dependencies"].values()))
-    assert [set(homes) for homes in imported_distributions(PACKAGE) if not homes & use] == []
-    assert [set(homes) for homes in imported_distributions(ROOT / "tests") if not homes & develop] == []
+    declared = names(project["dependencies"]) | BROUGHT
+    extras = set().union(*map(names, project["optional-dependencies"].values()))
+    assert OPTIONAL <= extras
+    assert [set(homes) for homes in imported_distributions(PACKAGE) if not homes & (declared | OPTIONAL)] == []
+    assert [set(homes) for homes in imported_distributions(ROOT / "tests") if not homes & (declared | extras)] == []
+
+
+@pytest.mark.parametrize("brought", sorted(BROUGHT))
+def test_what_is_used_undeclared_is_brought_by_what_is_declared(brought):
+    declared = names(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
+    reached, waiting = set(), set(declared)
+    while waiting:
+        name = waiting.pop()
+        reached.add(name)
+        try:
+            wanted = [Requirement(line) for line in distribution(name).requires or []]
+        except PackageNotFoundError:  # of another platform
+            continue
+        waiting |= {
+            canonicalize_name(one.name) for one in wanted if not one.marker or one.marker.evaluate({"extra": ""})
+        } - reached
+    assert brought in reached
 
 
 @pytest.mark.parametrize("words", [["check"], ["format", "--check"]], ids=["lint", "format"])

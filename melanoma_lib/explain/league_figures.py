@@ -112,13 +112,13 @@ def league_sanity_figure(league: League) -> DescribedFigure:
             own = cascade[cascade["method"] == method].pivot(index="stage", columns="layer", values="value").reindex(stages)
             for layer, colour in zip(layers, colours, strict=True):
                 axes.plot(range(len(stages) + 1), [1.0, *own[layer]], color=colour, marker="o", markersize=4)
-            alike = float(strangers.xs(method, level="method").mean())
-            axes.axhline(alike, color=GREY, linestyle=":", linewidth=1.6)
+                alike = strangers.get((layer, method), np.nan)
+                axes.plot(len(stages) + 0.7, alike, color=colour, marker="<", markersize=7, linestyle="", clip_on=False)
             axes.set_title(method)
         for axes in panels[len(graded) :]:
             axes.axis("off")
-        lines = [*panels[0].lines[: len(layers)], panels[0].lines[len(layers)]]
-        names = [*layers, "another case's map"]
+        lines = [*panels[0].lines[: 2 * len(layers) : 2], panels[0].lines[1]]
+        names = [*layers, "another case's map, by layer"]
         panels[len(graded)].legend(lines, names, loc="center", title="map of layer", alignment="left")
         for axes in panels[: len(graded)]:
             axes.set_xticks(range(len(stages) + 1), ["none", *stages], rotation=90)

@@ -26,6 +26,10 @@ LABELS = {
 }
 
 
+PLACES = ("energy_in_mask", "pointing_game", "rank_accuracy", "overlap")  # scores of where a map lies
+ENTRY = ("energy_in_mask", "deletion_insertion")  # what a map has to win to pass
+
+
 def label(score: str) -> str:
     """A score's name for people."""
     if score.startswith("energy_on_"):
@@ -97,7 +101,7 @@ def conclusion(facts: dict, scores: pd.DataFrame) -> str:
         f"{facts['groups']} groups), {len(facts['layers'])} layers, {len(facts['methods'])} methods."
     ]
     for name, rows in maps.groupby("score", sort=False):
-        if name in ("energy_in_mask", "pointing_game", "deletion_insertion", "road"):
+        if name in (*PLACES, "deletion_insertion", "road"):
             said.append(_against_centre(name, rows, controls))
         elif name.startswith("energy_on_"):
             said.append(_artefact(name, rows, controls))
@@ -125,8 +129,17 @@ def _against_centre(name: str, rows: pd.DataFrame, controls: pd.DataFrame) -> st
         f"{known}{better} of {len(rows)} maps beat the centre prior, {worse} are worse, {len(rows) - better - worse} cannot be "
         f"told from it; highest {name_of(best['layer'], best['method'])} with {best['value']:.2f}, difference "
         f"{best['vs_centre']:+.2f} "
-        f"[{best['vs_centre_low']:+.2f}, {best['vs_centre_high']:+.2f}]."
+        f"[{best['vs_centre_low']:+.2f}, {best['vs_centre_high']:+.2f}].{_edges(name, rows, controls)}"
     )
+
+
+def _edges(name: str, rows: pd.DataFrame, controls: pd.DataFrame) -> str:
+    """A warning where a map that has seen no model would win as well; empty where it does not."""
+    edges = controls.loc[("edges", name)] if ("edges", name) in controls.index else None
+    if edges is None or edges["verdict"] != "better":
+        return ""
+    above = (rows["low"] > edges["high"]).sum()
+    return f" So do plain edges, which have seen no model; {above} maps lie above these, intervals apart."
 
 
 def _artefact(name: str, rows: pd.DataFrame, controls: pd.DataFrame) -> str:
@@ -152,12 +165,7 @@ def _listed(verdict: str, maps: pd.DataFrame, score: str | None, what: str) -> s
 
 def _survivors(maps: pd.DataFrame, stage: str | None) -> str:
     """Which maps pass all that was asked of them; empty where not all was asked."""
-    wanted = {
-        "energy_in_mask": "better",
-        "deletion_insertion": "better",
-        "class_swap": "knows the class",
-        stage: "changes with it",
-    }
+    wanted = dict.fromkeys(ENTRY, "better") | {"class_swap": "knows the class", stage: "changes with it"}
     if not set(wanted) <= set(maps["score"]):
         return ""
     passed = None
@@ -167,11 +175,18 @@ def _survivors(maps: pd.DataFrame, stage: str | None) -> str:
         passed = own if passed is None else passed & own
     kept = maps[(maps["score"] == "energy_in_mask")]
     kept = kept[[pair in passed for pair in zip(kept["layer"], kept["method"], strict=True)]]
-    names = f": {_by_method(kept)}" if len(kept) else ""
-    return (
-        f"{len(kept) or 'None'} of {(maps['score'] == 'energy_in_mask').sum()} maps beat the centre prior both on the lesion and "
-        f"by deletion/insertion, know the class and change with the model{names}."
+    said = (
+        f"{len(kept) or 'None'} of {(maps['score'] == 'energy_in_mask').sum()} maps beat the centre prior both on the lesion, by "
+        "energy, and by deletion/insertion, know the class and change with the model"
     )
+    if kept.empty:
+        return f"{said}."
+    also = []
+    for score in (*PLACES, "road"):
+        rows = maps[(maps["score"] == score) & (maps["verdict"] == "better")]
+        if score not in ENTRY and (maps["score"] == score).any():
+            also.append(f"{label(score)} {sum(pair in passed for pair in zip(rows['layer'], rows['method'], strict=True))}")
+    return f"{said}: {_by_method(kept)}. Of these beat it by the other scores: {_and(also)}."
 
 
 def _by_method(rows: pd.DataFrame) -> str:

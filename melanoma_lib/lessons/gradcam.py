@@ -152,7 +152,7 @@ def faintest(run: Run, model: MelanomaNet, cases: pd.DataFrame) -> pd.Series:
     Args:
         run: a finished run.
         model: of the run.
-        cases: from ``start.tested_cases``; a hundred are enough.
+        cases: from ``start.tested_cases``; a few hundred are enough.
 
     Returns:
         The case; where nothing is positive anywhere, the one that comes nearest to it.

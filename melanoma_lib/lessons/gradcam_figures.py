@@ -145,7 +145,9 @@ def stretched_figure(subjects: Sequence[Subject], layer: str) -> DescribedFigure
             said.append(f"risk {one.risk:.0%}: from {heatmap.min():+.2g} to {heatmap.max():+.2g}")
         grid[-1, 0].axis("off")
         published, signed = ScalarMappable(Normalize(0, 1), "cividis"), ScalarMappable(Normalize(-top, top), SIGNED)
-        figure.colorbar(published, cax=grid[-1, 1], orientation="horizontal").set_ticks([0, 1], labels=["0", "1 in every map"])
+        figure.colorbar(published, cax=grid[-1, 1], orientation="horizontal").set_ticks(
+            [0, 1], labels=["0", "1 in each that has any"]
+        )
         bar = figure.colorbar(signed, cax=grid[-1, 2], orientation="horizontal")
         bar.set_ticks([-top, 0, top], labels=[f"{-top:.2g}", "0", f"{top:.2g}"])
     return describe(

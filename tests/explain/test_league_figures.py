@@ -63,7 +63,7 @@ def test_the_cascade_starts_at_one_and_leaves_out_what_was_not_shuffled(made_up)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles[:2] == ["gradcam", "eigencam"]
     assert "scorecam" not in titles
-    drawn = figure.axes[0].lines[1].get_ydata()
+    drawn = figure.axes[0].lines[2].get_ydata()  # each line is followed by its mark
     stages = [made_up.score(f"cascade:{stage}").loc[("late", "gradcam"), "value"] for stage in ("head", "stem")]
     np.testing.assert_allclose(drawn, [1, *stages])
 

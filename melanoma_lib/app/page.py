@@ -1,0 +1,216 @@
+"""The page itself: Gradio's controls on the left, what they lead to on the right."""
+
+import json
+import math
+from html import escape
+from pathlib import Path
+
+import gradio as gr
+
+from melanoma_lib.app import words
+from melanoma_lib.app.answers import Patient
+from melanoma_lib.app.examples import Example
+from melanoma_lib.app.service import METHODS, Service
+from melanoma_lib.app.store import Store
+from melanoma_lib.app.uploads import MAX_BYTES, READS
+from melanoma_lib.errors import KitError
+
+FOLDER = Path(__file__).parent
+UNKNOWN = "unknown"
+START_PREVALENCE = 10.0  # percent
+NO_PICTURES = '<p class="ml-small">Appears with the image.</p>'
+TITLE = "melanoma_lib: one lesion"
+
+
+class Page:
+    """What the controls do; each handler takes their values and returns HTML.
+
+    Args:
+        service: the run.
+        store: where uploads are between two requests.
+        examples: painted lesions and the names under which the store would know them.
+    """
+
+    def __init__(self, service: Service, store: Store, examples: list[Example]) -> None:
+        self.service, self.store, self.examples = service, store, examples
+        self._cases = {f"example-{i}": service.admit(one.data) for i, one in enumerate(examples)} if service.reads_images else {}
+
+    def case(self, token: str):
+        """The case of a name; None where there is none yet.
+
+        Raises:
+            DataError: if it is no longer kept.
+        """
+        if not token:
+            return None
+        return self._cases.get(token) or self.store.get(token)
+
+    def patient_of(self, token: str) -> tuple:
+        """Age, sex and site that go with an example; of an upload those in the form stay."""
+        if token not in self._cases:
+            return gr.skip(), gr.skip(), gr.skip()
+        patient = self.examples[int(token.removeprefix("example-"))].patient
+        return "" if patient.age is None else f"{patient.age:g}", patient.sex or UNKNOWN, patient.site or UNKNOWN
+
+    def answer(self, token: str, age: str, sex: str, site: str, tta: bool, prevalence: float) -> tuple[str, str]:
+        """The answer and what its operating point means, as HTML."""
+        try:
+            case = self.case(token)
+            if case is None and self.service.reads_images:
+                return words.EMPTY, ""
+            said = self.service.ask(case, _patient(age, sex, site), tta)
+        except KitError as error:
+            return _of(token, words.problem_html(str(error))), ""
+        return _of(token, words.verdict_html(said, _share(prevalence))), words.meaning_html(said, _share(prevalence))
+
+    def pictures(self, token: str, age: str, sex: str, site: str, layer: str, method: str) -> str:
+        """Image and heatmap as HTML; empty where there is nothing to show, whose reason the answer tells."""
+        try:
+            case = self.case(token)
+            if case is None:
+                return NO_PICTURES
+            heatmap = self.service.heatmap(case, _patient(age, sex, site), layer, method)
+            return _of(token, words.pictures_html(case, heatmap))
+        except KitError:
+            return NO_PICTURES  # the answer above says what is wrong with the very same values
+
+
+def _patient(age: str, sex: str, site: str) -> Patient:
+    """What the form says; an age that is no number is refused by the encoder, in words."""
+    return Patient(age.strip() or None, *(None if value in (UNKNOWN, None, "") else value for value in (sex, site)))
+
+
+def _of(token: str, html: str) -> str:
+    """HTML that tells which image it is about, so that it always differs from another image's."""
+    return f'<div data-case="{escape(token)}">{html}</div>'
+
+
+def _share(percent: float | None) -> float:
+    """A share of melanomas from percents; the slider keeps within bounds, a typed number may not."""
+    share = (START_PREVALENCE if percent is None else float(percent)) / 100
+    return min(max(share, 0.001), 0.999)
+
+
+def build_page(page: Page) -> gr.Blocks:
+    """All controls and what they trigger."""
+    service = page.service
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=False) as blocks:
+        gr.HTML(words.BANNER, elem_id="ml-banner")
+        gr.HTML(_header(service))
+        with gr.Row(elem_id="ml-main", equal_height=False):
+            with gr.Column(scale=5, min_width=320, elem_id="ml-left"):
+                picker = _picker(page)
+                form = _form(service)
+            with gr.Column(scale=8, min_width=340, elem_id="ml-right"):
+                answer = gr.HTML(words.EMPTY if service.reads_images else "", elem_id="ml-answer")
+                with gr.Column(visible=service.reads_images, elem_id="ml-look"):
+                    gr.HTML("<h3>Where it looked</h3>")
+                    looks = _looks(service)
+                    pictures = gr.HTML(NO_PICTURES, elem_id="ml-pictures")
+                meaning = gr.HTML("", elem_id="ml-meaning")
+        gr.HTML(_footer(service))
+        _wire(blocks, page, picker, form, looks, [answer, meaning], pictures)
+    return blocks
+
+
+def _wire(blocks: gr.Blocks, page: Page, picker, form: dict, looks: list, answer: list, pictures: gr.HTML) -> None:
+    """Which control asks for what."""
+    private = {"api_visibility": "private", "show_progress": "minimal"}
+    one_by_one = {"concurrency_limit": 1}  # in the order in which they were asked: the newest answer must come last
+    patient = [form[name] for name in ("age", "sex", "site")]
+    asked = {"fn": page.answer, "inputs": [picker, *patient, form["tta"], form["prevalence"]], "outputs": answer, **one_by_one}
+    drawn = {"fn": page.pictures, "inputs": [picker, *patient, *looks], "outputs": pictures, **one_by_one}
+    filled = picker.change(page.patient_of, picker, patient, **private)
+    filled.then(**asked, **private)
+    filled.then(**drawn, **private)
+    # A text box tells of typing by "change" alone, reliably; the others also "change" when an example fills them in.
+    changed = [form["age"].change, form["sex"].input, form["site"].input]
+    every = {"trigger_mode": "multiple", **private}  # "always_last" loses the last of two quick changes
+    gr.on([*changed, form["tta"].input, form["prevalence"].input], **asked, **every)
+    gr.on([*changed, *(control.input for control in looks)], **drawn, **every)
+    if not page.service.reads_images:
+        blocks.load(**asked, **private)
+
+
+def _picker(page: Page) -> gr.HTML:
+    """Drop zone and examples. The file goes to a route that keeps it in memory; only a name for it comes back as the value."""
+    buttons = "".join(
+        f'<button type="button" data-example="example-{i}" title="{escape(one.name)}" aria-label="{escape(one.name)}">'
+        f'<img alt="" src="{words.data_uri(one.data)}"></button>'
+        for i, one in enumerate(page.examples)
+    )
+    template = (FOLDER / "picker.html").read_text(encoding="utf-8").replace("@buttons", buttons).replace("@reads", READS)
+    template = template.replace("@megabytes", f"{MAX_BYTES / 1024**2:.0f}")
+    script = (FOLDER / "picker.js").read_text(encoding="utf-8").replace("@max", json.dumps(MAX_BYTES))
+    return gr.HTML(
+        "",
+        html_template=template,
+        js_on_load=script,
+        elem_id="ml-picker",
+        visible=page.service.reads_images,
+        apply_default_css=False,
+    )
+
+
+def _looks(service: Service) -> list:
+    """Choice of layer and method."""
+    size, layers = service.run.settings.image_size, service.layers
+    named = [
+        (f"{name} ({math.ceil(size / one.stride)} x {math.ceil(size / one.stride)} points)", name) for name, one in layers.items()
+    ]
+    methods = [(words.METHOD_NAMES[method], method) for method in METHODS]
+    with gr.Row():
+        layer = gr.Dropdown(named, value=service.first_layer if layers else None, label="Layer, early to late", filterable=False)
+        method = gr.Dropdown(methods, value="gradcam", label="Method", filterable=False)
+    return [layer, method]
+
+
+def _form(service: Service) -> dict:
+    """Patient and settings."""
+    encoder, metadata, tested = service.document.encoder, service.reads_metadata, 8 in service.readings
+    with gr.Group(visible=metadata, elem_classes="ml-group", elem_id="ml-patient"):
+        gr.HTML('<h3>Patient <span class="ml-soft">each may stay unknown</span></h3>', padding=True)
+        # Gradio's own Number would send 0 for a field that was never filled in.
+        age = gr.Textbox("", label="Age in years", placeholder=UNKNOWN, max_lines=1, max_length=8, elem_id="ml-age")
+        sex = gr.Dropdown([UNKNOWN, *(encoder.sexes if metadata else ())], value=UNKNOWN, label="Sex", filterable=False)
+        site = gr.Dropdown([UNKNOWN, *(encoder.sites if metadata else ())], value=UNKNOWN, label="Site", filterable=False)
+    always = set(service.readings) == {8}
+    with gr.Group(elem_classes="ml-group", elem_id="ml-settings"):
+        gr.HTML("<h3>How to read the answer</h3>", padding=True)
+        prevalence = gr.Slider(
+            0.5, 50, START_PREVALENCE, step=0.1, label="Prevalence, % of lesions that are melanomas",
+            info="about 2 in ISIC 2020, 11 in HAM10000; a referral clinic has more than a screening",
+        )  # fmt: skip
+        info = (
+            "always on for this run" if always else "own calibration and threshold" if tested else "not calibrated on this server"
+        )
+        tta = gr.Checkbox(
+            value=always, label="Average eight flips and turns", info=info, interactive=tested and not always,
+            visible=service.reads_images,
+        )  # fmt: skip
+    return {"age": age, "sex": sex, "site": site, "prevalence": prevalence, "tta": tta}
+
+
+def _header(service: Service) -> str:
+    facts = service.facts()
+    reads = {"image+metadata": "image, age, sex and site", "image": "the image alone", "metadata": "age, sex and site alone"}
+    return (
+        '<header class="ml-header"><h1>One lesion, one answer, and what it is worth</h1>'
+        f"<p>{escape(facts['backbone'])} on {escape(facts['source'])} cases, reads {reads[facts['modalities']]}; answered by "
+        f"{facts['backend']}. Run <code>{escape(facts['run'])}</code></p></header>"
+    )
+
+
+def _footer(service: Service) -> str:
+    lacks = ""
+    if service.lacks:
+        lacks = (
+            '<div class="ml-warning">This server cannot tell whether an image is unlike training, nor average eight views: '
+            f"{escape(service.lacks)}</div>"
+        )
+    return (
+        f'{lacks}<footer class="ml-footer">Uploads are read in memory, never written to disk or logs, and forgotten '
+        "after half an hour or when you leave. Nothing is loaded from other computers. "
+        'For programs: <a href="api/facts">api/facts</a>, POST api/predict.<br>'
+        f"{escape(service.document.licence)}.</footer>"
+    )

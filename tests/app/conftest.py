@@ -1,0 +1,72 @@
+"""One run, its services and one server process for all tests of the app."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from melanoma_lib.app import Service
+from melanoma_lib.app.unlike import Reference
+from melanoma_lib.export import export_run
+from melanoma_lib.runs import Run
+from tests.app.live import Server
+from tests.browser.lab import BROWSERS
+
+
+@pytest.fixture(scope="session")
+def app_run(tiny_run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A copy of the tiny run with its ONNX file and reference: the app may write there."""
+    folder = tmp_path_factory.mktemp("app") / "run"
+    shutil.copytree(tiny_run.path, folder)
+    run = Run(folder)
+    export_run(run)
+    Reference.of(run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def service(app_run) -> Service:
+    """The run by PyTorch."""
+    return Service(app_run)
+
+
+@pytest.fixture(scope="session")
+def onnx_service(app_run) -> Service:
+    """The run by ONNX Runtime."""
+    return Service(app_run, "onnx")
+
+
+@pytest.fixture(scope="session")
+def server(app_run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The app in a process of its own."""
+    live = Server(app_run.path, tmp_path_factory.mktemp("live"))
+    try:
+        live.start()
+        yield live
+    finally:
+        live.stop()
+
+
+@pytest.fixture(scope="session")
+def browser_path() -> str:
+    """A chromium; skips where there is none."""
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"no browser: install one of {', '.join(BROWSERS)}")
+    return found
+
+
+@pytest.fixture(scope="session")
+def test_cases(app_run):
+    """The run's test split as a case table, beside its predictions."""
+    cases = app_run.cases()
+    return cases[cases["split"] == "test"].reset_index(drop=True), app_run.predictions("test")
+
+
+@pytest.fixture(scope="session")
+def lesion(service, test_cases) -> bytes:
+    """A file that the model was tested on and finds nothing odd about."""
+    files = (Path(path).read_bytes() for path in test_cases[0]["image_path"])
+    return next(data for data in files if not service.admit(data).warnings)

@@ -1,0 +1,112 @@
+"""The page as users meet it: a server process of its own, whose files and log can be looked at, and requests to it."""
+
+import base64
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from melanoma_lib.settings import ENV_PREFIX, TEST_ENV_PREFIX
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 300.0  # seconds for the stack to be imported on a loaded machine
+
+
+class Server:
+    """``python -m melanoma_lib app`` in a folder of its own: home, temporary files, working directory and log lie there.
+
+    Args:
+        run_dir: of a finished run.
+        folder: empty; all that the process writes outside the run directory lands here.
+        words: further words of the command line.
+    """
+
+    def __init__(self, run_dir: Path, folder: Path, *words: str) -> None:
+        self.run_dir, self.folder, self.log = run_dir, folder, folder / "server.log"
+        for name in ("home", "tmp", "work"):
+            (folder / name).mkdir(parents=True)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        kept = {
+            key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX) or key.startswith(TEST_ENV_PREFIX)
+        }
+        environment = kept | {
+            "HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1",
+            "MPLCONFIGDIR": str(folder / "home/mpl"), "XDG_CACHE_HOME": str(folder / "home/.cache"),
+        }  # fmt: skip
+        command = [sys.executable, "-m", "melanoma_lib", "app", str(run_dir), "--port", str(self.port), *words]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, cwd=folder / "work", env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+    @property
+    def url(self) -> str:
+        """Where it serves."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Wait until it serves.
+
+        Raises:
+            RuntimeError: with its log, if it ends or takes too long.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                with urlopen(f"{self.url}/api/facts", timeout=10):
+                    self._at_start = self.log.read_text()
+                    return
+            except (URLError, OSError):
+                time.sleep(0.2)
+        raise RuntimeError(f"the app did not start:\n{self.log.read_text()[-3000:]}")
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def files(self) -> dict[str, int]:
+        """Everything that the process may have written, with sizes; the log aside."""
+        roots = (self.folder, self.run_dir)
+        found = (path for root in roots for path in root.rglob("*") if path.is_file() and path != self.log)
+        return {str(path): path.stat().st_size for path in found}
+
+    def said(self) -> list[str]:
+        """Lines of the log since it serves; that it serves is one that may come a moment late."""
+        later = self.log.read_text().removeprefix(self._at_start).splitlines()
+        return [line for line in later if line.strip() and not line.startswith("serving ")]
+
+    def holds(self, marker: bytes) -> list[str]:
+        """Files, the log among them, in which a marker occurs."""
+        return [name for name in [*self.files(), str(self.log)] if marker in Path(name).read_bytes()]
+
+    def memory(self) -> float:
+        """MB that the process holds."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+
+    def send(self, path: str, body: bytes, method: str = "POST") -> tuple[int, Any]:
+        """Status and decoded answer of one request."""
+        request = Request(f"{self.url}{path}", body, {"Content-Type": "application/octet-stream"}, method=method)
+        try:
+            with urlopen(request, timeout=PATIENCE) as answer:
+                return answer.status, json.load(answer)
+        except HTTPError as error:
+            return error.code, json.load(error)
+
+    def predict(self, image: bytes | None = None, **fields: Any) -> tuple[int, Any]:
+        """Ask the API."""
+        given = fields if image is None else {"image": base64.b64encode(image).decode(), **fields}
+        return self.send("/api/predict", json.dumps(given).encode())

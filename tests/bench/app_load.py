@@ -1,0 +1,180 @@
+"""Twenty users at once: does the app answer all of them, how soon, and does its memory stay level?
+
+    python -m tests.bench.app_load RUN --users 20 --seconds 120
+
+Each user does what the page does: sends a picture, asks for answer and heatmap through the queue, changes the age, asks again,
+asks the JSON API once, and lets the picture go. Educational, not for diagnosis.
+"""
+
+import argparse
+import asyncio
+import base64
+import json
+import secrets
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from tests.app.live import Server
+from tests.app.pictures import encoded, lesion
+
+
+@dataclass
+class Load:
+    """What came of it.
+
+    Attributes:
+        seconds: of every answered request, by kind.
+        failures: how often each failure came.
+        memory: MB of the server, once a second.
+    """
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    failures: Counter = field(default_factory=Counter)
+    memory: list[float] = field(default_factory=list)
+
+    @property
+    def n(self) -> int:
+        """Requests that were answered."""
+        return sum(map(len, self.seconds.values()))
+
+    def report(self, users: int, duration: float) -> str:
+        """As a table."""
+        thirds = np.array_split(np.array(self.memory), 3)
+        start, middle, end = (float(np.median(part)) for part in thirds)
+        lines = [
+            f"{users} users for {duration:.0f} s: {self.n} requests answered, {sum(self.failures.values())} failed",
+            f"{'request':<10}{'n':>7}{'p50 s':>9}{'p95 s':>9}{'max s':>9}",
+        ]
+        for kind, values in self.seconds.items():
+            p50, p95 = np.quantile(values, [0.5, 0.95])
+            lines.append(f"{kind:<10}{len(values):>7}{p50:>9.3f}{p95:>9.3f}{max(values):>9.3f}")
+        lines += [f"failure: {what} ({count} times)" for what, count in self.failures.items()]
+        lines.append(
+            f"memory of the server, MB: first {self.memory[0]:.0f}; median of the first third {start:.0f}, second {middle:.0f}, "
+            f"last {end:.0f}; most {max(self.memory):.0f}"
+        )
+        return "\n".join(lines)
+
+
+class User:
+    """One user of the page.
+
+    Args:
+        client: shared connections.
+        config: of Gradio, which tells the numbers of the page's functions.
+        load: where times and failures are noted.
+        age: what tells this user's request from another's.
+    """
+
+    def __init__(self, client: httpx.AsyncClient, config: dict, load: Load, age: int) -> None:
+        self.client, self.load, self.age, self.token = client, load, age, ""
+        self.session = secrets.token_hex(8)  # of this page, as long as it is open
+        self.functions = {name: numbers_of(config, name)[-1] for name in ("answer", "pictures")}
+        components = {part["id"]: part for part in config["components"]}
+        layer = next(part for part in components.values() if str(part["props"].get("label", "")).startswith("Layer"))
+        self.layer = layer["props"]["value"]
+        self.image = encoded(lesion(600, 450).rotate(age), "JPEG", quality=92)
+
+    async def once(self) -> None:
+        """One round, from upload to farewell."""
+        self.token = (await self.timed("upload", self.client.post("/api/images", content=self.image))).json()["image"]
+        for age in ("", str(self.age)):
+            patient = [self.token, age, "unknown", "torso"]
+            verdict = await self.timed("answer", self.event("answer", [*patient, False, 10]))
+            if "Model output" not in verdict[0]:
+                raise ValueError(f"answer: {verdict[0][:80]}")
+            drawn = await self.timed("heatmap", self.event("pictures", [*patient, self.layer, "gradcam"]))
+            if drawn[0].count("<img") != 2:
+                raise ValueError(f"heatmap: {drawn[0][:80]}")
+        body = {"image": base64.b64encode(self.image).decode(), "age": self.age}
+        said = await self.timed("API", self.client.post("/api/predict", json=body))
+        if not 0 <= said.json()["risk"] <= 1:
+            raise ValueError(said.text[:80])
+        await self.timed("delete", self.client.delete(f"/api/images/{self.token}"))
+
+    async def timed(self, kind: str, asked):
+        """Wait for an answer and note how long it took."""
+        start = time.perf_counter()
+        answer = await asked
+        if isinstance(answer, httpx.Response):
+            answer.raise_for_status()
+        self.load.seconds.setdefault(kind, []).append(time.perf_counter() - start)
+        return answer
+
+    async def event(self, name: str, data: list) -> list:
+        """What the page's own script does to call a function: join the queue, then listen."""
+        session = self.session
+        body = {"data": data, "fn_index": self.functions[name], "session_hash": session}
+        (await self.client.post("/gradio_api/queue/join", json=body)).raise_for_status()
+        async with self.client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as stream:
+            async for line in stream.aiter_lines():
+                message = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
+                if message.get("msg") == "process_completed":
+                    if not message["success"]:
+                        raise ValueError(f"{name}: {message['output']}")
+                    return message["output"]["data"]
+        raise ValueError(f"{name}: the stream ended without an answer")
+
+
+def numbers_of(config: dict, name: str) -> list[int]:
+    """Numbers of the page's functions of that many inputs: six for both, told apart by the outputs."""
+    outputs = {"answer": 2, "pictures": 1}[name]
+    found = [one["id"] for one in config["dependencies"] if len(one["inputs"]) == 6 and len(one["outputs"]) == outputs]
+    if not found:
+        raise ValueError(f"the page has no function like {name}")
+    return found
+
+
+async def press(server: Server, users: int, seconds: float) -> Load:
+    """Let users ask for some seconds; each ends the round that it is in."""
+    load = Load(memory=[server.memory()])
+    limits, patience = httpx.Limits(max_connections=None), httpx.Timeout(120)
+    async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=patience, trust_env=False) as client:
+        config = (await client.get("/config")).json()
+        end = time.monotonic() + seconds
+
+        async def live(number: int) -> None:
+            user = User(client, config, load, 20 + number)
+            while time.monotonic() < end:
+                try:
+                    await user.once()
+                except (httpx.HTTPError, ValueError, KeyError) as error:
+                    load.failures[f"{type(error).__name__}: {error}"[:120]] += 1
+
+        async def watch() -> None:
+            while time.monotonic() < end:
+                await asyncio.sleep(1)
+                load.memory.append(server.memory())
+
+        await asyncio.gather(watch(), *(live(number) for number in range(users)))
+    return load
+
+
+def main(words: list[str] | None = None) -> None:
+    """Start the app, press it, print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--users", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--backend", choices=["torch", "onnx"], default="torch")
+    given = parser.parse_args(words)
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(given.run.resolve(), Path(folder) / "server", "--backend", given.backend)
+        try:
+            server.start()
+            load = asyncio.run(press(server, given.users, given.seconds))
+            print(load.report(given.users, given.seconds))
+            print(f"new lines in the log: {len(server.said())}")
+        finally:
+            server.stop()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
