@@ -20,7 +20,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && python -m pip uninstall --yes pip \
     && useradd --uid 10001 --create-home kit \
-    && mkdir -p /work/data /work/runs /work/reports \
+    && mkdir -p /kit/data /kit/runs /kit/reports \
     && chown -R kit:kit /work
 COPY --from=build /opt/kit /opt/kit
 # Packaged ImageNet weights are inside; the image never asks timm's hub for others.
@@ -31,7 +31,7 @@ ENV PATH=/opt/kit/bin:$PATH \
     MPLCONFIGDIR=/tmp/matplotlib
 USER 10001:10001
 WORKDIR /work
-VOLUME ["/work/data", "/work/runs", "/work/reports"]
+VOLUME ["/kit/data", "/kit/runs", "/kit/reports"]
 EXPOSE 7860
 HEALTHCHECK --interval=30s --timeout=5s --start-period=120s --retries=3 \
     CMD ["curl", "--fail", "--silent", "--show-error", "--output", "/dev/null", "http://127.0.0.1:7860/"]

@@ -17,7 +17,7 @@ from melanoma_lib.__main__ import build_parser
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PORT, KEPT = "7860", {"data": "/work/data", "runs": "/work/runs", "results": "/work/reports"}
+PORT, KEPT = "7860", {"data": "/kit/data", "runs": "/kit/runs", "results": "/kit/reports"}
 
 
 def instructions() -> list[tuple[str, str]]:
