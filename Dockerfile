@@ -21,7 +21,7 @@ RUN apt-get update \
     && python -m pip uninstall --yes pip \
     && useradd --uid 10001 --create-home kit \
     && mkdir -p /kit/data /kit/runs /kit/reports \
-    && chown -R kit:kit /work
+    && chown -R kit:kit /kit
 COPY --from=build /opt/kit /opt/kit
 # Packaged ImageNet weights are inside; the image never asks timm's hub for others.
 ENV PATH=/opt/kit/bin:$PATH \
@@ -30,7 +30,7 @@ ENV PATH=/opt/kit/bin:$PATH \
     GRADIO_ANALYTICS_ENABLED=False \
     MPLCONFIGDIR=/tmp/matplotlib
 USER 10001:10001
-WORKDIR /work
+WORKDIR /kit
 VOLUME ["/kit/data", "/kit/runs", "/kit/reports"]
 EXPOSE 7860
 HEALTHCHECK --interval=30s --timeout=5s --start-period=120s --retries=3 \

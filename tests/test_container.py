@@ -91,7 +91,7 @@ def test_compose_has_web_on_the_port_with_what_outlives_it():
     assert web["image"] == f"{PROJECT['name']}:{PROJECT['version']}"
     assert web["build"] == "."
     assert set(json.loads(argument("VOLUME"))) == set(KEPT.values())
-    assert argument("WORKDIR") == "/work"
+    assert argument("WORKDIR") == "/kit"
 
 
 def test_what_is_copied_is_let_through_to_the_build_and_little_else():
