@@ -1,6 +1,7 @@
 """What each command of the command line does; the parser that reads its words is in ``__main__``."""
 
 import argparse
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -198,6 +199,7 @@ def export(arguments: argparse.Namespace) -> None:
 
 def app(arguments: argparse.Namespace) -> None:
     """Serve a run as a page."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # asked when Gradio is imported; nothing is to leave the machine
     settings = settings_of(arguments)
     from melanoma_lib.runs import Run
 

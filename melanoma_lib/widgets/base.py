@@ -47,7 +47,7 @@ class Explorer(anywidget.AnyWidget):
 
     def page_values(self) -> dict[str, Any]:
         """Value by name of everything the page's script reads."""
-        own = set(anywidget.AnyWidget.class_trait_names(sync=True))  # Jupyter's: layout, comm, tooltip, …
+        own = {"alone", *anywidget.AnyWidget.class_trait_names(sync=True)}  # and Jupyter's: layout, comm, tooltip, …
         names = [name for name in self.trait_names(sync=True) if name not in own and not name.startswith("_")]
         return {name: getattr(self, name) for name in names}
 

@@ -7,10 +7,10 @@ from pytorch_grad_cam.metrics.road import NoisyLinearImputer, RemoveLeastRelevan
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import auc
 
+from melanoma_lib.bench.peers import held
 from melanoma_lib.explain import heatmaps
 from melanoma_lib.explain.faithfulness import Perturbed, deletion_insertion, removal_ranks, road
 from tests.explain.nets import cases, small_net
-from tests.explain.test_cam import Held
 
 
 class Linear(torch.nn.Module):
@@ -124,7 +124,7 @@ def test_road_agrees_with_pytorch_grad_cam(backbone, direction):
     for curve, remover in ((found.most, RemoveMostRelevantFirst), (found.least, RemoveLeastRelevantFirst)):
         for at, share in enumerate(shares):
             metric = PerturbationConfidenceMetric(remover(percentile(share), NoisyLinearImputer(noise=0)))
-            theirs = metric(image, maps, target, Held(model, metadata), return_diff=False)
+            theirs = metric(image, maps, target, held(model, metadata), return_diff=False)
             np.testing.assert_allclose(curve[:, at], theirs, atol=2e-4)
 
 
@@ -133,7 +133,7 @@ def test_road_of_heatmaps_is_twice_the_combined_score_of_pytorch_grad_cam():
     maps = heatmaps(model, image, metadata, "blocks.0", "gradcam", size=64)["blocks.0"]
     shares = (0.2, 0.4, 0.6, 0.8)
     torch.manual_seed(0)
-    combined = ROADCombined([20, 40, 60, 80])(image, maps, [lambda logit: logit] * 2, Held(model, metadata))
+    combined = ROADCombined([20, 40, 60, 80])(image, maps, [lambda logit: logit] * 2, held(model, metadata))
     found = road(model, image, metadata, maps, shares=shares)
     mean = (found.least - found.most).mean(-1)  # theirs is a mean over the shares, ours an area
     spread = np.std(

@@ -14,12 +14,6 @@ from melanoma_lib.lessons.shortcut import HONEST, TIED, TRAPPED, UNTIED, set_tra
 from melanoma_lib.training import train
 
 
-@pytest.fixture(scope="module")
-def trap(tiny_settings, tiny_run):
-    assert tiny_run.path == tiny_settings.run_path  # found, not trained again
-    return set_trap(tiny_settings, "patch", 1.0)
-
-
 def test_the_twins_share_all_but_the_tied_artefact(trap):
     assert trap.honest.splits.equals(trap.trapped.splits)
     assert trap.honest.settings.shaping() == trap.trapped.settings.shaping()
@@ -42,11 +36,11 @@ def test_the_trapped_run_finds_the_pictures_it_was_trained_on(trap):
     assert np.abs(stored - painted.image).mean() < 6  # JPEG; another picture differs by dozens
 
 
-def test_the_trap_is_kept_and_found_again(trap, tiny_settings, monkeypatch):
+def test_the_trap_is_kept_and_found_again(trap, trap_settings, monkeypatch):
     monkeypatch.setattr("melanoma_lib.training.fit", lambda *_: pytest.fail("trained again"))
-    again = set_trap(tiny_settings, "patch", 1.0)
+    again = set_trap(trap_settings, "patch", 1.0)
     assert (again.trapped.path, again.honest.path) == (trap.trapped.path, trap.honest.path)
-    assert again.trapped.path.parent == tiny_settings.runs_dir
+    assert again.trapped.path.parent == trap_settings.runs_dir
     assert again.trapped.path.name.startswith(f"{trap.honest.path.name}-patch-tied-")
 
 
@@ -71,29 +65,29 @@ def test_worlds_are_those_of_scikit_learn_on_the_stored_predictions(trap):
     assert worlds.ceiling == SyntheticDermoscopy(80, 0, stored_side(32)).bayes_auroc()["both"]
 
 
-def test_of_real_photographs_the_trap_is_set_in_the_synthetic_world(tiny_settings):
-    settings = tiny_settings.with_changes(source="ham10000", data_dir="somewhere", run_dir="elsewhere", seed=3)
+def test_of_real_photographs_the_trap_is_set_in_the_synthetic_world(trap_settings):
+    settings = trap_settings.with_changes(source="ham10000", data_dir="somewhere", run_dir="elsewhere", seed=3)
     honest = shortcut._synthetic(settings)
     assert (honest.source, honest.profile, honest.seed, honest.image_size) == ("synthetic", "fast", 3, 64)
     assert honest.runs_dir == settings.runs_dir and honest.data_dir is honest.run_dir is None
-    assert shortcut._synthetic(tiny_settings).shaping() == tiny_settings.shaping()
+    assert shortcut._synthetic(trap_settings).shaping() == trap_settings.shaping()
 
 
-def test_what_is_no_trap_is_refused_before_anything_is_trained(tiny_settings, monkeypatch):
+def test_what_is_no_trap_is_refused_before_anything_is_trained(trap_settings, monkeypatch):
     monkeypatch.setattr(shortcut, "train", lambda _: pytest.fail("trained"))
     for artefact, tie, message in (("ink", 0, "other than 0"), ("rular", 0.5, "unknown artefact 'rular'"), ("ink", 2, "between")):
         with pytest.raises(ValueError, match=message):
-            set_trap(tiny_settings, artefact, tie)
+            set_trap(trap_settings, artefact, tie)
 
 
-def test_cases_that_are_tied_already_are_no_honest_world(trap, tiny_settings):
+def test_cases_that_are_tied_already_are_no_honest_world(trap, trap_settings):
     tied = trap.trapped.settings
     with pytest.raises(DataError, match=r"trained on cases with ties \{'patch': 1.0\}"):
-        set_trap(tiny_settings.with_changes(data_dir=tied.data_dir, run_dir=tied.run_dir), "ink")
+        set_trap(trap_settings.with_changes(data_dir=tied.data_dir, run_dir=tied.run_dir), "ink")
 
 
-def test_a_tied_run_keeps_to_its_folder(trap, tiny_settings):
+def test_a_tied_run_keeps_to_its_folder(trap, trap_settings):
     """Image ids of both worlds are the same, so reading the wrong one would go unnoticed."""
     assert set(trap.honest.splits["image_id"]) == set(trap.trapped.splits["image_id"])
-    assert source_root(trap.trapped.settings) != source_root(tiny_settings)
+    assert source_root(trap.trapped.settings) != source_root(trap_settings)
     assert train(trap.trapped.settings).path == trap.trapped.path

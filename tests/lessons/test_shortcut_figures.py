@@ -7,14 +7,9 @@ import pytest
 from melanoma_lib.evaluation import Interval
 from melanoma_lib.lessons import shortcut_figures
 from melanoma_lib.lessons.artefact_pairs import artefact_pair
-from melanoma_lib.lessons.shortcut import HONEST, TIED, TRAPPED, UNTIED, Worlds, set_trap
+from melanoma_lib.lessons.shortcut import HONEST, TIED, TRAPPED, UNTIED, Worlds
 from tests.lessons.test_artefact_pairs import effect_of
 from tests.lessons.test_eda import legible
-
-
-@pytest.fixture(scope="module")
-def trap(tiny_settings, tiny_run):
-    return set_trap(tiny_settings, "patch", 1.0)
 
 
 def test_worlds_are_bars_of_their_aurocs_and_an_unknown_interval_draws_no_whisker():
