@@ -281,3 +281,10 @@ def test_ci_runs_in_a_fresh_clone_without_standard_input(tmp_path):
     (tmp_path / "shared/data").mkdir(parents=True)
     with_data = subprocess.run(command, env=bare, capture_output=True, text=True, check=True).stdout
     assert f"data={tmp_path / 'shared/data'}\n" in with_data
+
+
+@pytest.mark.xdist_group("together")
+def test_tests_of_one_group_stay_in_one_process(request):
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        pytest.skip("all tests are in one process here")
+    assert request.node.nodeid.endswith("@together")  # pytest-xdist deals tests out by this ending
