@@ -52,7 +52,8 @@ def simultaneous_means(values: ArrayLike, groups: ArrayLike, n: int = 2000, seed
 
     With dozens of maps some single intervals miss by luck alone. These are the mean plus and minus q standard errors, where q is
     the quantile of the largest deviation of any map, in its own standard errors, over the resamples; maps that rise and fall
-    together, as layers of one method do, so cost less than Bonferroni would charge.
+    together, as layers of one method do, so cost less than Bonferroni would charge. It is an approximation for many groups: with
+    a few dozen or less the standard errors are themselves uncertain, which is not allowed for, and the intervals are too short.
 
     Args:
         values: as for :func:`group_means`; a column that never varies has an interval of no width.
