@@ -27,6 +27,9 @@ from melanoma_lib.commands import (
     notebooks_run,
     notebooks_sweep,
     slides_build,
+    study_ingredients,
+    study_selfsupervised,
+    study_sources,
     train,
 )
 from melanoma_lib.errors import KitError
@@ -44,7 +47,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"melanoma_lib {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    _command(commands, "train", train, "train a model and leave a run directory", settings=True)
+    training = _command(
+        commands, "train", train, "train a model, or all folds of a cross-validation: a run directory", settings=True
+    )
+    _add_workers(training, "folds")
 
     evaluation = _command(commands, "evaluate", evaluate, "report on a run: table, JSON and figures")
     evaluation.add_argument("run", nargs="?", type=Path, help="run directory; default: the latest")
@@ -112,9 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
         if name == "sweep":
             part.add_argument("name", metavar="NAME", help="lesson, such as 03_training")
             part.add_argument("--over", nargs="+", required=True, metavar="NAME=V,V", help="values to sweep, such as seed=0,1,2")
-            part.add_argument("--jobs", type=int, default=1, help="points at a time (default 1)")
-            part.add_argument("--backend", default="loky", help="joblib backend, such as dask or ray (default loky)")
-            part.add_argument("--scheduler", help="dask: address of a running scheduler; default: a cluster on this machine")
+            _add_workers(part, "points")
         else:
             part.add_argument("names", nargs="*", metavar="NAME", help="lessons, such as 03_training or 03; default: all")
         if name in ("run", "sweep", "handout"):
@@ -131,6 +135,16 @@ def build_parser() -> argparse.ArgumentParser:
     building.add_argument("--run-dir", type=Path, help="run to fill them from (default: the one that lesson 00 trains)")
     building.add_argument("--out", type=Path, default=Path("reports/slides"), help="folder (default reports/slides)")
     building.add_argument("--markdown", action="store_true", help="write the filled Markdown and figures alone, without Marp")
+
+    studies = commands.add_parser("study", help="measure what a claim needs; each leaves a table in docs/results")
+    studying = studies.add_subparsers(dest="what", required=True)
+    sources = _command(studying, "sources", study_sources, "train without one camera's pictures, test on them", settings=True)
+    sources.add_argument("--parts", nargs="+", default=(), metavar="PART", help="train these parts alone, write no table")
+    recipe = _command(studying, "ingredients", study_ingredients, "what each ingredient of the recipe gives", settings=True)
+    recipe.add_argument("--parts", nargs="+", default=(), metavar="PART", help="train these parts alone, write no table")
+    recipe.add_argument("--finished", action="store_true", help="train nothing; compare what is there")
+    start = _command(studying, "selfsupervised", study_selfsupervised, "a warm start from unlabelled images", settings=True)
+    start.add_argument("--epochs", type=int, default=8, help="passes over the unlabelled images (default 8)")
 
     _command(commands, "doctor", doctor, "check packages, weights, data, disk; each finding with its cure")
 
@@ -169,6 +183,12 @@ def _command(commands, name: str, action: Callable, text: str, settings: bool = 
     if settings:
         _add_settings(parser, list(Settings.model_fields))
     return parser
+
+
+def _add_workers(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--jobs", type=int, default=1, help=f"{what} at a time (default 1)")
+    parser.add_argument("--backend", default="loky", help=f"joblib backend for {what}, such as dask or ray (default loky)")
+    parser.add_argument("--scheduler", help="dask: address of a running scheduler; default: a cluster on this machine")
 
 
 def _add_settings(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:

@@ -11,8 +11,16 @@ from melanoma_lib.settings import Settings
 
 
 def train(arguments: argparse.Namespace) -> int:
-    """Train one run, in the processes that torchrun started or that ``--devices`` asks for."""
+    """Train one run, in the processes that torchrun started or that ``--devices`` asks for; or all folds of one."""
     settings = settings_of(arguments)  # first, so that a typo is told before the slow imports
+    if settings.folds and not settings.fold:
+        from melanoma_lib.folds import cross_validate
+        from melanoma_lib.workers import workers
+
+        with workers(arguments.backend, arguments.jobs, arguments.scheduler):
+            run = cross_validate(settings, arguments.jobs)
+        print(f"finished {run.path}; next: python -m melanoma_lib evaluate {run.path}")
+        return 0
     from melanoma_lib.processes import ALONE, launch, started_team
 
     team = started_team()
@@ -152,7 +160,8 @@ def notebooks_handout(arguments: argparse.Namespace) -> None:
 def notebooks_sweep(arguments: argparse.Namespace) -> int:
     """Run a lesson over a grid of parameters."""
     from melanoma_lib.classroom.lesson import find_lessons
-    from melanoma_lib.classroom.sweep import as_markdown, grid, sweep, workers
+    from melanoma_lib.classroom.sweep import as_markdown, grid, sweep
+    from melanoma_lib.workers import workers
 
     (lesson,) = find_lessons([arguments.name])
     over = {name: text.split(",") for name, text in _assignments(arguments.over)}
@@ -222,6 +231,45 @@ def card(arguments: argparse.Namespace) -> int:
     found = differences(run, arguments.league)
     print("\n".join(found) or f"the card of {run.path} says what the run says")
     return 1 if found else 0
+
+
+def study_sources(arguments: argparse.Namespace) -> None:
+    """Leave each source out in turn; train what is missing."""
+    settings = settings_of(arguments)
+    from melanoma_lib.studies.results import save_results
+    from melanoma_lib.studies.sources_out import compare_sources, sources_report, train_parts
+
+    runs = train_parts(settings, arguments.parts)
+    if arguments.parts:
+        print("\n".join(f"{name}: {run.path}" for name, run in runs.items()))
+    else:
+        table = compare_sources(runs)
+        print(f"{sources_report(table)}\nwritten to {save_results(table)}")
+
+
+def study_ingredients(arguments: argparse.Namespace) -> None:
+    """Change one thing of the recipe at a time; train what is missing."""
+    settings = settings_of(arguments)
+    from melanoma_lib.studies.ingredients import compare_ingredients, finished_parts, ingredients_report, train_parts
+    from melanoma_lib.studies.results import save_results
+
+    runs = finished_parts(settings) if arguments.finished else train_parts(settings, arguments.parts)
+    if arguments.parts:
+        print("\n".join(f"{name}: {run.path}" for name, run in runs.items()))
+    else:
+        table = compare_ingredients(settings, runs)
+        print(f"{ingredients_report(table)}\nwritten to {save_results(table)}")
+
+
+def study_selfsupervised(arguments: argparse.Namespace) -> None:
+    """Pretrain on unlabelled images; say what that is worth, by the share of labels."""
+    settings = settings_of(arguments)
+    from melanoma_lib.studies.label_efficiency import label_report, study_labels
+    from melanoma_lib.studies.results import save_results
+    from melanoma_lib.studies.selfsupervised import Pretraining
+
+    table = study_labels(settings, Pretraining.of(settings, epochs=arguments.epochs))
+    print(f"{label_report(table)}\nwritten to {save_results(table)}")
 
 
 def bench(arguments: argparse.Namespace) -> None:

@@ -53,6 +53,10 @@ class CardError(KitError):
     """What a model card should be written from is missing, or belongs to another model."""
 
 
+class StudyError(KitError):
+    """A study lacks what it needs, or its table of results is none."""
+
+
 class LessonError(KitError):
     """A notebook breaks the lessons' contract, or is given a parameter that it does not have."""
 

@@ -14,6 +14,7 @@ from melanoma_lib.data.datamodule import UNKNOWN, Batch
 from melanoma_lib.losses import FocalLoss
 from melanoma_lib.model import MelanomaNet, hold_early, takes_any_size
 from melanoma_lib.settings import Settings
+from melanoma_lib.weights import load_branch
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +36,15 @@ class MelanomaModule(pl.LightningModule):
         self.model = MelanomaNet(
             settings.backbone,
             n_metadata,
-            settings.pretrained,
+            settings.pretrained and settings.init_weights is None,
             settings.modalities,
             settings.metadata_hidden,
             settings.dropout,
             settings.drop_path,
             prior,
         ).to(memory_format=torch.channels_last)
+        if settings.init_weights and self.model.image_branch is not None:
+            load_branch(self.model.image_branch, settings.init_weights)
         # Only training knows this head: telling a nevus from a keratosis shapes the features, the model keeps its one logit.
         self.diagnosis_head = nn.Linear(self.model.n_features, n_diagnoses) if settings.diagnosis_weight and n_diagnoses else None
         metrics = MetricCollection(
@@ -98,7 +101,7 @@ class MelanomaModule(pl.LightningModule):
         if branch is not None:
             learning = self.current_epoch >= settings.head_epochs  # before, it waits frozen while only the head learns
             branch.requires_grad_(learning).train(learning)
-            if settings.pretrained:
+            if settings.pretrained or settings.init_weights:
                 hold_early(branch, settings.frozen_stride)
 
     def on_validation_epoch_end(self) -> None:

@@ -167,9 +167,9 @@ def _runs_by_branch(runs: list[Run]) -> dict[str, dict[int, Run]]:
     by_branch: dict[str, dict[int, Run]] = {}
     reference = runs[0].settings.shaping()
     for run in runs:
-        settings = run.settings
+        settings, shaping = run.settings, run.settings.shaping()
         differing = sorted(
-            {name for name, value in settings.shaping().items() if value != reference[name]} - {"modalities", "seed"}
+            {name for name in shaping | reference if shaping.get(name) != reference.get(name)} - {"modalities", "seed"}
         )
         if differing:
             raise RunError(

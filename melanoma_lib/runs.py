@@ -22,6 +22,8 @@ REQUIRED = (
     SETTINGS, SPLITS, ENCODER, HISTORY, CHECKPOINT, PREDICTIONS.format("val"), PREDICTIONS.format("test"), METRICS, CALIBRATION,
     OPERATING_POINT, ENVIRONMENT,
 )  # fmt: skip
+FOLDS = "folds.json"  # of a cross-validation: which runs it was gathered from; in place of a model, an encoder
+REQUIRED_OF_FOLDS = (*(set(REQUIRED) - {CHECKPOINT, ENCODER}), FOLDS)
 IDENTITY = {"image_id": str, "group_id": str}
 
 
@@ -58,7 +60,9 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        missing = [name for name in REQUIRED if not (self.path / name).is_file()]
+        self.is_cross_validation = (self.path / FOLDS).is_file()
+        required = REQUIRED_OF_FOLDS if self.is_cross_validation else REQUIRED
+        missing = [name for name in required if not (self.path / name).is_file()]
         if missing:
             state = f"lacks {', '.join(missing)}" if self.path.is_dir() else "does not exist"
             unfinished = partial_path(self.path)
@@ -112,8 +116,30 @@ class Run:
         return cases.loc[self.splits["image_id"]].reset_index(drop=True).assign(split=self.splits["split"])
 
     @cached_property
+    def folds(self) -> list["Run"]:
+        """The runs that a cross-validation was gathered from, in order; they lie beside it.
+
+        Raises:
+            RunError: if this is no cross-validation, or a fold is gone or holds another model than when it was gathered.
+        """
+        if not self.is_cross_validation:
+            raise RunError(f"{self.path} is one training, no cross-validation; train --folds 5 makes one")
+        folds = []
+        for kept in json.loads(self._text(FOLDS)):
+            fold = Run(self.path.parent / kept["run"])
+            if sha256(fold.path / CHECKPOINT) != kept["checkpoint_sha256"]:
+                raise RunError(f"{fold.path} was trained again since {self.path} was gathered; delete that and gather it again")
+            folds.append(fold)
+        return folds
+
+    @cached_property
     def encoder(self) -> MetadataEncoder:
-        """The metadata encoder, fitted on the training split."""
+        """The metadata encoder, fitted on the training split.
+
+        Raises:
+            RunError: if this is a cross-validation.
+        """
+        self._require_one_model()
         return MetadataEncoder.from_json(self._text(ENCODER))
 
     @cached_property
@@ -140,8 +166,9 @@ class Run:
         """The trained model, in evaluation mode, on the CPU.
 
         Raises:
-            RunError: if the checkpoint does not fit the settings.
+            RunError: if the checkpoint does not fit the settings, or this is a cross-validation.
         """
+        self._require_one_model()
         import torch
 
         from melanoma_lib.model import MelanomaNet
@@ -168,6 +195,7 @@ class Run:
         Returns:
             image_id, group_id, age_approx, sex, anatom_site_general_challenge, target, logit, probability (sigmoid of the logit),
             risk (calibrated on validation); of synthetic cases also true_risk, truth_risk_image, truth_risk_metadata.
+            Of a cross-validation also fold; see ``folds.gather`` for what the scores then are.
 
         Raises:
             RunError: for another split's name.
@@ -184,13 +212,21 @@ class Run:
             ForeignThresholdError: if a digest does not match this run's files.
         """
         point = StoredOperatingPoint(**json.loads(self._text(OPERATING_POINT)))
-        for file, digest in ((CHECKPOINT, point.checkpoint_sha256), (PREDICTIONS.format("val"), point.predictions_sha256)):
+        model = FOLDS if self.is_cross_validation else CHECKPOINT
+        for file, digest in ((model, point.checkpoint_sha256), (PREDICTIONS.format("val"), point.predictions_sha256)):
             if (found := sha256(self.path / file)) != digest:
                 raise ForeignThresholdError(
                     f"{self.path / OPERATING_POINT} was chosen with another {file} (digest {digest[:12]}…, found {found[:12]}…). "
                     "A threshold means nothing for another model: choose it again on this run's validation predictions."
                 )
         return point
+
+    def _require_one_model(self) -> None:
+        if self.is_cross_validation:
+            raise RunError(
+                f"{self.path} is a cross-validation: each fold has a model and an encoder of its own. Take one of Run.folds, "
+                f"such as {self.folds[0].path}, or train one model on one split for use."
+            )
 
     def _text(self, name: str) -> str:
         return (self.path / name).read_text(encoding="utf-8")

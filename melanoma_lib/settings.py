@@ -7,6 +7,7 @@ Python). An unknown or ill-typed name is an error wherever it comes from.
 import hashlib
 import json
 import os
+import re
 import types
 import typing
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from melanoma_lib.errors import SettingsError
 
 ENV_FILE = ".env"
+INIT_NAME = re.compile(r".+-([0-9a-f]{8,64})\.pt")  # as torch.hub names weights: the digest tells them apart wherever they lie
 ENV_PREFIX = "MELANOMA_"
 TEST_ENV_PREFIX = "MELANOMA_TEST_"  # belongs to the test suite, never to a setting
 
@@ -91,8 +93,12 @@ class Settings(BaseSettings):
     val_fraction: float = Field(0.15, gt=0, lt=0.5, description="share of cases for validation")
     test_fraction: float = Field(0.15, gt=0, lt=0.5, description="share of cases for the test")
 
+    folds: int = Field(0, ge=0, le=50, description="cross-validation with so many folds; 0: one split by the shares above")
+    fold: int = Field(0, ge=0, description="which of the folds to train, from 1; 0: all, gathered into one run")
+
     backbone: str = Field("efficientnet_b0", description="name of a timm model for the image branch")
     pretrained: bool = Field(True, description="start from ImageNet weights")
+    init_weights: UserPath | None = Field(None, description="NAME-DIGEST.pt, in place of ImageNet's weights")
     modalities: Modalities = Field("image+metadata", description="which branches the model has")
     image_size: int = Field(224, ge=32, le=1024, description="side of the square input in pixels")
     metadata_hidden: int = Field(64, ge=1, description="width of the metadata branch")
@@ -125,7 +131,7 @@ class Settings(BaseSettings):
     )
     patience: int = Field(5, ge=1, description="epochs without a better monitor before training stops")
 
-    seed: int = Field(0, ge=0, description="seeds the split, the initial weights, the order and the augmentation")
+    seed: int = Field(0, ge=0, description="seeds the split (not folds), the initial weights, the order and the augmentation")
     deterministic: bool = Field(True, description="same seed, same machine: same predictions")
     precision: Literal["auto", "32", "bf16"] = Field("auto", description="auto takes what was faster for the backbone")
     devices: int = Field(0, ge=0, description="training processes a machine, one device each; 0: as many as torchrun started")
@@ -180,6 +186,13 @@ class Settings(BaseSettings):
     def _check(self) -> Self:
         if self.val_fraction + self.test_fraction > 0.8:
             raise ValueError("val_fraction + test_fraction leave less than a fifth of the cases for training")
+        if self.folds == 1 or self.fold > self.folds:
+            raise ValueError(f"fold={self.fold} of folds={self.folds}: expected 2 folds or more and one of them, or 0 for all")
+        if self.init_weights is not None and not INIT_NAME.fullmatch(self.init_weights.name):
+            raise ValueError(
+                f"init_weights={self.init_weights}: expected a file named after the first digits of its SHA-256, such as "
+                "simclr-0123456789ab.pt; study selfsupervised writes one"
+            )
         if self.head_epochs >= self.max_epochs and self.head_epochs:
             raise ValueError(f"head_epochs={self.head_epochs} must be below max_epochs={self.max_epochs}")
         if self.run_dir is not None and self.run_dir.resolve() == self.runs_dir.resolve():
@@ -197,7 +210,8 @@ class Settings(BaseSettings):
         if self.run_dir is not None:
             return self.run_dir
         branch = {"image+metadata": "fusion", "image": "image", "metadata": "metadata"}[self.modalities]
-        name = f"{self.source}-{self.backbone}-{branch}-{self.image_size}px-seed{self.seed}-{self.fingerprint()}"
+        part = f"-fold{self.fold}of{self.folds}" if self.fold else f"-{self.folds}folds" if self.folds else ""
+        name = f"{self.source}-{self.backbone}-{branch}-{self.image_size}px-seed{self.seed}{part}-{self.fingerprint()}"
         return self.runs_dir / name.replace("/", "_")
 
     def fingerprint(self) -> str:
@@ -206,7 +220,9 @@ class Settings(BaseSettings):
 
     def shaping(self) -> dict[str, Any]:
         """The settings that shape the result, JSON-ready."""
-        return self.model_dump(mode="json", exclude=PLACE_FIELDS)
+        without = {"init_weights"} | (set() if self.folds else {"folds", "fold"})
+        start = {"init_weights": self.init_weights.name} if self.init_weights else {}  # the digest is part of the name
+        return self.model_dump(mode="json", exclude=PLACE_FIELDS | without) | start
 
     def with_changes(self, **changes: Any) -> Self:
         """A copy with some settings changed, validated like the original; ignores environment and profile.
@@ -271,7 +287,8 @@ PLACE_FIELDS = {
     "profile", "data_dir", "image_dirs", "runs_dir", "run_dir", "cache_dir", "resume", "progress", "num_workers", "threads",
     "devices", "nodes", "wandb", "wandb_project",
 }  # fmt: skip
-LATER_FIELDS = ("devices", "nodes")  # of PLACE_FIELDS; runs stored before they existed are read with their defaults
+# Runs stored before these existed are read with their defaults, which shape nothing.
+LATER_FIELDS = ("devices", "nodes", "folds", "fold", "init_weights")
 
 
 def project_dir() -> Path:

@@ -28,7 +28,7 @@ from melanoma_lib.run_writer import RunWriter
 from melanoma_lib.runs import HISTORY, Run
 from melanoma_lib.settings import Settings
 from melanoma_lib.tracking import log_run, wandb_logger
-from melanoma_lib.weights import require_backbone
+from melanoma_lib.weights import require_backbone, require_digest
 
 log = logging.getLogger(__name__)
 logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)  # devices and tips, at each start
@@ -45,7 +45,8 @@ def trainer_for(
     callbacks = [History(work / HISTORY), stopping, best, last]
     callbacks += [MovingAverage(settings.ema_decay)] if settings.ema_decay else []
     callbacks += [TimeLeft()] if settings.progress else []
-    held = "image" in settings.modalities and (settings.pretrained or settings.head_epochs > 0)  # weights without a gradient
+    trained = settings.pretrained or settings.init_weights is not None
+    held = "image" in settings.modalities and (trained or settings.head_epochs > 0)  # weights without a gradient
     return pl.Trainer(
         max_epochs=settings.max_epochs,
         accelerator="auto",
@@ -120,7 +121,9 @@ def prepare(
         RunError: if a process holds other cases than the run was begun with.
     """
     if "image" in settings.modalities:
-        require_backbone(settings.backbone, settings.pretrained)  # now, not after minutes of preparing data
+        if settings.init_weights:  # now, not after minutes of preparing data
+            require_digest(settings.init_weights)
+        require_backbone(settings.backbone, settings.pretrained and settings.init_weights is None)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     keep_freed_memory()

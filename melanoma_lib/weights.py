@@ -1,5 +1,6 @@
 """Pretrained ImageNet weights: from an installed package, else from timm's hub, else a fast and clear no."""
 
+import hashlib
 import importlib
 import importlib.util
 from difflib import get_close_matches
@@ -110,6 +111,39 @@ def require_backbone(backbone: str, pretrained: bool) -> None:
         "  2. run once with a network, or copy another machine's hub cache and set HF_HOME to it;\n"
         "  3. --pretrained false, to train from scratch (expect lower scores)."
     )
+
+
+def require_digest(file: Path) -> None:
+    """Fail if a file of weights is missing or is not the one that the digest in its name, NAME-DIGEST.pt, stands for.
+
+    Raises:
+        WeightsUnavailableError: in either case.
+    """
+    if not file.is_file():
+        raise WeightsUnavailableError(
+            f"{file} does not exist; point --init-weights to where it lies now, or make it again with study selfsupervised"
+        )
+    with file.open("rb") as opened:
+        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    if not found.startswith(stated := file.stem.rpartition("-")[2]):
+        raise WeightsUnavailableError(
+            f"{file} is not the file its name stands for: SHA-256 {found[:len(stated)]}…, the name says {stated}. Fetch it again."
+        )
+
+
+def load_branch(branch, file: Path) -> None:
+    """Give an image branch the weights of a file that :func:`require_digest` accepts.
+
+    Raises:
+        WeightsUnavailableError: if the file is missing, not what its name stands for, or of another backbone.
+    """
+    import torch
+
+    require_digest(file)
+    try:
+        branch.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise WeightsUnavailableError(f"{file} does not hold weights of this backbone: {error}") from error
 
 
 def pretrained_backbone(backbone: str, **options):

@@ -29,7 +29,7 @@ OTHER = {
     "weight_decay": 0.2, "head_epochs": 1,
     "warmup_epochs": 1.5, "ema_decay": 0.5, "monitor": "val/auroc", "patience": 2, "seed": 7, "deterministic": False,
     "precision": "bf16", "num_workers": 2, "threads": 1, "progress": False, "wandb": True, "wandb_project": "mine",
-    "devices": 2, "nodes": 2,
+    "devices": 2, "nodes": 2, "folds": 5, "fold": 0, "init_weights": "/w/simclr-0123456789ab.pt",
     "min_sensitivity": 0.9, "n_resamples": 100, "tta": True, "runs_dir": "/runs", "run_dir": "/runs/mine",
     "cache_dir": "/cache", "resume": True,
 }  # fmt: skip

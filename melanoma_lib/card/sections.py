@@ -54,7 +54,7 @@ def _model(run: Run, _league: League | None) -> str:
         ("inputs", INPUTS[settings.modalities]),
         ("image branch", f"{settings.backbone} (timm) at {settings.image_size} x {settings.image_size} pixels"
          if "image" in settings.modalities else "none"),
-        ("start", "ImageNet weights" if settings.pretrained and "image" in settings.modalities else "random weights"),
+        ("start", _start(settings)),
         ("output", "one logit; its sigmoid is not a risk, the calibrated risk is"),
         ("loss", _loss(run)),
         ("seed", settings.seed),
@@ -62,6 +62,14 @@ def _model(run: Run, _league: League | None) -> str:
         ("checkpoint, SHA-256", run.operating_point.checkpoint_sha256),
     ]  # fmt: skip
     return table(("", ""), rows)
+
+
+def _start(settings: Settings) -> str:
+    if "image" not in settings.modalities:
+        return "random weights"
+    if settings.init_weights:
+        return f"weights of {settings.init_weights.name}"
+    return "ImageNet weights" if settings.pretrained else "random weights"
 
 
 def _loss(run: Run) -> str:

@@ -3,8 +3,7 @@
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,34 +89,6 @@ def sweep(lesson: Lesson, points: Sequence[Point], out: Path, jobs: int = 1) -> 
         with replacing(out / "comparison.png") as temporary:
             comparison_figure(table).savefig(temporary, format="png", dpi=110)
     return table
-
-
-@contextmanager
-def workers(backend: str = "loky", jobs: int = 1, scheduler: str | None = None) -> Iterator[None]:
-    """Send what joblib runs in the body to these workers.
-
-    Args:
-        backend: of joblib. ``dask`` needs the kit's extra of that name.
-        jobs: workers of a Dask cluster that is started here, for the body, one point at a time each; with one, joblib works here.
-        scheduler: address of a running Dask scheduler, such as ``tcp://node1:8786``, whose workers see the same folders and have
-            the kit installed; then no cluster is started.
-
-    Raises:
-        LessonError: if Dask is asked for and not installed.
-    """
-    from joblib import parallel_config
-
-    if backend != "dask":
-        with parallel_config(backend):
-            yield
-        return
-    try:
-        from dask.distributed import Client, LocalCluster
-    except ImportError as error:
-        raise LessonError('the dask backend needs Dask: python -m pip install -e ".[dask]"') from error
-    here = {"n_workers": jobs, "threads_per_worker": 1, "dashboard_address": None}
-    with nullcontext(scheduler) if scheduler else LocalCluster(**here) as cluster, Client(cluster), parallel_config("dask"):
-        yield
 
 
 def run_point(path: Path, point: Point) -> None:

@@ -18,9 +18,9 @@ from melanoma_lib.data.images import normalise, stored_side, training_transform
 from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.data.sampling import Draw, EpochSampler
 from melanoma_lib.data.sources import load_cases
-from melanoma_lib.data.splits import assert_no_straddling, split_cases
+from melanoma_lib.data.splits import assert_no_straddling, fold_cases, split_cases
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
-from melanoma_lib.errors import DataError
+from melanoma_lib.errors import DataError, SettingsError
 from melanoma_lib.processes import ALONE, Team
 from melanoma_lib.progress import progress_bar
 from melanoma_lib.settings import Settings
@@ -112,8 +112,7 @@ class DermoscopyDataModule(pl.LightningDataModule):
         self.settings, self.team = settings, team
         cases = cases_for(settings) if cases is None else cases
         if "split" not in cases:
-            split = split_cases(cases, settings.val_fraction, settings.test_fraction, settings.seed)
-            cases = cases.assign(split=split)
+            cases = cases.assign(split=split_of(settings, cases))
         _check_split(cases)
         self.cases = cases.reset_index(drop=True)
         training = self.cases[self.cases["split"] == "train"]
@@ -203,6 +202,21 @@ def cases_for(settings: Settings) -> pd.DataFrame:
     if cases["target"].nunique() < 2:
         raise DataError(f"{root}: training needs melanomas and other lesions, every case has target {cases['target'].iloc[0]}")
     return cases
+
+
+def split_of(settings: Settings, cases: pd.DataFrame) -> pd.Series:
+    """The split of these settings: of one fold of a cross-validation, or by the shares they name.
+
+    Raises:
+        SettingsError: if all folds are asked for, which no single split serves.
+    """
+    if not settings.folds:
+        return split_cases(cases, settings.val_fraction, settings.test_fraction, settings.seed)
+    if not settings.fold:
+        raise SettingsError(
+            f"folds={settings.folds} needs a training for each: folds.cross_validate does them all, or name a fold"
+        )
+    return fold_cases(cases, settings.folds, settings.fold)  # whatever the seed: models of several seeds can then be averaged
 
 
 def source_root(settings: Settings) -> Path:

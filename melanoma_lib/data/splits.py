@@ -35,22 +35,36 @@ def split_cases(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, seed
         ValueError: shares out of range.
         DataError: a row without group, or too few groups of a class to put one into each split.
     """
-    shares = _shares(val, test)
-    if cases["group_id"].isna().any():
-        raise DataError(f"row {cases['group_id'].isna().idxmax()} has no group_id; fill the column with group_ids().")
-    groups = cases.groupby("group_id")["target"].agg(images="size", melanomas="sum").sort_index()
-    has_melanoma = groups["melanomas"] > 0
-    for count, name in ((int(has_melanoma.sum()), "a melanoma"), (int((~has_melanoma).sum()), "no melanoma")):
-        if count < len(SPLITS):
-            raise DataError(
-                f"{count} of {len(groups)} groups (patients or lesions) hold {name}; training, validation and test need at "
-                "least one each. Use more cases, or a source that has both classes."
-            )
-    rng = np.random.default_rng(seed)
-    dealt = pd.concat([_deal(stratum, shares, rng) for _, stratum in groups.groupby(has_melanoma)])
-    split = cases["group_id"].map(dealt).astype(TEXT).rename("split")
-    assert_no_straddling(cases["group_id"], split)
-    return split
+    return _named(cases, np.array(SPLITS)[_deal_groups(cases, _shares(val, test), seed, "training, validation and test")])
+
+
+def fold_cases(cases: pd.DataFrame, folds: int, fold: int, seed: int = 0) -> pd.Series:
+    """Divide cases for one fold of a cross-validation so that no group straddles; over all folds every case is tested once.
+
+    Each fold is dealt as two halves, by the rules of :func:`split_cases`. The fold itself is the test, half of the next one
+    is validation (early stopping, calibration, threshold), the rest is training: with five folds 70, 10 and 20 percent. No
+    case validates twice.
+
+    Args:
+        cases: case table; ``group_id`` and ``target`` are used.
+        folds: number of folds, at least 2.
+        fold: which one is tested, from 1.
+        seed: the same seed gives the same folds, whatever the order of the rows.
+
+    Returns:
+        Text series named ``split`` with ``train``, ``val`` or ``test`` on the index of ``cases``.
+
+    Raises:
+        ValueError: fewer than two folds, or a fold that is none of them.
+        DataError: a row without group, or too few groups of a class to put one into each half of each fold.
+    """
+    if folds < 2 or not 1 <= fold <= folds:
+        raise ValueError(f"fold={fold} of folds={folds}: expected at least 2 folds and one of them, counted from 1")
+    halves = _deal_groups(cases, (1 / (2 * folds),) * (2 * folds), seed, f"the halves of {folds} folds")  # (N,)
+    split = np.full(len(cases), "train", dtype=object)
+    split[halves // 2 == fold - 1] = "test"
+    split[halves == 2 * (fold % folds)] = "val"
+    return _named(cases, split)
 
 
 def assert_no_straddling(groups: pd.Series, split: pd.Series) -> None:
@@ -85,20 +99,43 @@ def _shares(val: float, test: float) -> tuple[float, float, float]:
     return 1 - val - test, val, test
 
 
+def _named(cases: pd.DataFrame, split: np.ndarray) -> pd.Series:
+    named = pd.Series(split, index=cases.index, name="split").astype(TEXT)
+    assert_no_straddling(cases["group_id"], named)
+    return named
+
+
+def _deal_groups(cases: pd.DataFrame, shares: tuple[float, ...], seed: int, needing: str) -> np.ndarray:
+    """Number of the part that each case goes to, shape ``(N,)``, from 0; ``needing`` names the parts in an error."""
+    if cases["group_id"].isna().any():
+        raise DataError(f"row {cases['group_id'].isna().idxmax()} has no group_id; fill the column with group_ids().")
+    groups = cases.groupby("group_id")["target"].agg(images="size", melanomas="sum").sort_index()
+    has_melanoma = groups["melanomas"] > 0
+    for count, name in ((int(has_melanoma.sum()), "a melanoma"), (int((~has_melanoma).sum()), "no melanoma")):
+        if count < len(shares):
+            raise DataError(
+                f"{count} of {len(groups)} groups (patients or lesions) hold {name}; {needing} need at "
+                "least one each. Use more cases, or a source that has both classes."
+            )
+    rng = np.random.default_rng(seed)
+    dealt = pd.concat([_deal(stratum, shares, rng) for _, stratum in groups.groupby(has_melanoma)])
+    return cases["group_id"].map(dealt).to_numpy(int)
+
+
 def _deal(groups: pd.DataFrame, shares: tuple[float, ...], rng: np.random.Generator) -> pd.Series:
-    """Group -> split for one stratum; every split gets a group if there are at least three."""
+    """Group -> number of its part, for one stratum; every part gets a group if there are as many."""
     groups = groups.iloc[rng.permutation(len(groups))]
     similar_size = groups["images"].map(lambda count: int(count).bit_length())
     groups = groups.loc[similar_size.sort_values(ascending=False, kind="stable").index]
     loads = groups[["images", "melanomas"]] / groups[["images", "melanomas"]].sum().clip(lower=1)  # (G, 2)
-    dealt = [[0.0, 0.0] for _ in SPLITS]  # plain floats: ties, of which there are many, fall alike on every CPU
+    dealt = [[0.0, 0.0] for _ in shares]  # plain floats: ties, of which there are many, fall alike on every CPU
     total = [0.0, 0.0]
     chosen = []
     for left, load in zip(range(len(groups), 0, -1), loads.itertuples(index=False), strict=True):
         total = [sum_ + part for sum_, part in zip(total, load, strict=True)]
         empty = [had[0] == 0 for had in dealt]
-        last = left <= sum(empty)  # the last groups go to splits that would stay empty
-        # half of what the group would take off each split's squared debt, up to a constant
+        last = left <= sum(empty)  # the last groups go to parts that would stay empty
+        # half of what the group would take off each part's squared debt, up to a constant
         gain = [
             sum((share * sum_ - had) * part for sum_, had, part in zip(total, dealt[split], load, strict=True))
             if empty[split] or not last
@@ -107,7 +144,7 @@ def _deal(groups: pd.DataFrame, shares: tuple[float, ...], rng: np.random.Genera
         ]
         winner = gain.index(max(gain))
         dealt[winner] = [had + part for had, part in zip(dealt[winner], load, strict=True)]
-        chosen.append(SPLITS[winner])
+        chosen.append(winner)
     return pd.Series(chosen, index=groups.index)
 
 

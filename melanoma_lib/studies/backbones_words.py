@@ -1,0 +1,239 @@
+"""What the league's numbers say: the table to read and the recommendation, from the result table alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from melanoma_lib.studies.results import ResultTable, interval_text
+
+IMAGENET, SCRATCH = "ImageNet", "from scratch"
+FROZEN, METADATA = "frozen features, logistic regression", "metadata alone, logistic regression"
+GPU_SIZE = 224  # pixels; of the league that a graphics card makes affordable
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What one metric recommends.
+
+    Attributes:
+        best: row with the highest value.
+        level: rows whose paired difference to the best has an interval that includes 0, the best among them.
+        chosen: the cheapest of those by arithmetic an image; among equally cheap ones the better.
+    """
+
+    best: Row
+    level: list[Row]
+    chosen: Row
+
+
+def choose(rows: Sequence[Row], metric: str) -> Choice:
+    """The cheapest row that these cases do not tell from the best.
+
+    Args:
+        rows: of the league.
+        metric: ``auroc`` or ``specificity_at``.
+    """
+    best = max(rows, key=lambda row: row[metric]["value"])
+    level = [row for row in rows if row is best or _reaches_zero(row[f"behind_{metric}"])]
+    return Choice(best, level, min(level, key=lambda row: (row["macs"], -row[metric]["value"])))
+
+
+def _reaches_zero(behind: dict[str, float | None]) -> bool:
+    return behind["high"] is None or behind["high"] >= 0  # an unknown interval excludes nobody
+
+
+def recommend(table: ResultTable) -> str:
+    """Which model to take, why, and what these numbers cannot say: paragraphs that follow from the table alone."""
+    details, rows = table.details, table.rows
+    by_ranking, by_specificity = choose(rows, "auroc"), choose(rows, "specificity_at")
+    share = f"{details['min_sensitivity']:.0%}"
+    parts = [
+        _ranking_words(by_ranking, details),
+        _specificity_words(by_specificity, by_ranking.chosen, share),
+        _threshold_words([by_ranking.chosen, by_specificity.chosen], share),
+        _weights_words(rows),
+        _card_words(rows, details),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _ranking_words(choice: Choice, details: dict[str, Any]) -> str:
+    cases = f"{details['n_cases']:,} test cases ({details['n_melanomas']:,} melanomas)"
+    text = f"Highest AUROC: {choice.best['name']}, {interval_text(choice.best['auroc'])}, on {cases}."
+    others = [row for row in choice.level if row is not choice.best]
+    if not others:
+        return f"{text} The intervals of all paired differences to it exclude 0. Take it: {_price(choice.chosen)}."
+    text += f" These cases do not tell it from {_listed([row['name'] for row in others])}."
+    if choice.chosen is choice.best:
+        return f"{text} None of them is cheaper. Take {choice.chosen['name']}: {_price(choice.chosen)}."
+    behind = interval_text(choice.chosen["behind_auroc"], sign="+")
+    return (
+        f"{text} The cheapest of them is {choice.chosen['name']}: {_price(choice.chosen)}, where the best needs "
+        f"{_price(choice.best)}. Take {choice.chosen['name']}; its AUROC differs from the best by {behind}, so a loss of "
+        f"{_loss(choice.chosen['behind_auroc'])} is not excluded."
+    )
+
+
+def _specificity_words(choice: Choice, taken: Row, share: str) -> str:
+    metric = "specificity_at"
+    text = (
+        f"Sensitivity first: at {share} sensitivity on the test cases' own ROC, the highest specificity is that of "
+        f"{choice.best['name']}, {interval_text(choice.best[metric])}"
+    )
+    if choice.chosen is taken:
+        return f"{text}; the recommended {taken['name']}, {interval_text(taken[metric])}, is not told from it and stays."
+    if choice.chosen is choice.best:
+        return f"{text}. Where every missed melanoma counts, take it in place of {taken['name']}, {interval_text(taken[metric])}."
+    return (
+        f"{text}. The cheapest that is not told from it is {choice.chosen['name']}, {interval_text(choice.chosen[metric])}; where "
+        f"every missed melanoma counts, take that in place of {taken['name']}, {interval_text(taken[metric])}."
+    )
+
+
+def _threshold_words(taken: Sequence[Row], share: str) -> str:
+    said = {
+        row["name"]: f"{row['name']} reached sensitivity {interval_text(row['sensitivity'])} and specificity "
+        f"{interval_text(row['specificity'])}"
+        for row in taken
+    }
+    text = f"In use the threshold comes from validation. Chosen there for {share}, it carried over so: {'; '.join(said.values())}."
+    short = [row["name"] for row in taken if (row["sensitivity"]["high"] or 1) < float(share.rstrip("%")) / 100]
+    return f"{text} The promise was missed by {_listed(sorted(set(short)))}: choose it with a margin." if short else text
+
+
+def _weights_words(rows: Sequence[Row]) -> str:
+    """What ImageNet's weights were worth, where the table holds the default with and without them."""
+    default = next(row for row in rows if row["default"])
+    twins = [row for row in rows if row["weights"] == SCRATCH and _same_but_weights(row, default)]
+    bare = [row["name"] for row in rows if row["weights"] == SCRATCH]
+    if not twins or default["weights"] != IMAGENET:
+        return ""
+    gain = twins[0]["gain_auroc"]
+    worth = {"value": -gain["value"], "low": _negative(gain["high"]), "high": _negative(gain["low"])}
+    text = f"At the same budget, starting from ImageNet's weights was worth {interval_text(worth, sign='+')} AUROC to "
+    return (
+        f"{text}{default['backbone']}. What {_listed(bare)} reach here, they reach without such weights: these rows rank backbones "
+        "that start from nothing on these cases, not what the backbones can do with weights."
+    )
+
+
+def _same_but_weights(row: Row, default: Row) -> bool:
+    return all(row[name] == default[name] for name in ("backbone", "image_size", "epochs"))
+
+
+def _card_words(rows: Sequence[Row], details: dict[str, Any]) -> str:
+    trained = [row for row in rows if row["epochs"] is not None]
+    size = min(row["image_size"] for row in trained)
+    factor = (GPU_SIZE / size) ** 2
+    folds = details["folds"] if details["fold"] else 1
+    times = f"{factor * folds:,.0f} times the arithmetic of the trainings at {size} px"
+    return (
+        f"A graphics card would change three things: weights for every backbone, {GPU_SIZE} px, and all folds with several seeds. "
+        f"{f'All {folds} folds' if folds > 1 else 'The same'} at {GPU_SIZE} px take about {times}. Until then, differences between "
+        "seeds are in none of these intervals: each row is one training a fold."
+    )
+
+
+def _price(row: Row) -> str:
+    words = f"{_millions(row['macs'])} million MACs an image"
+    return f"{words}, {row['inference_rate']['value']:,.0f} images a second" if row["inference_rate"] else words
+
+
+def _loss(behind: dict[str, float | None]) -> str:
+    return "unknown size" if behind["low"] is None else f"{-behind['low']:.3f}"
+
+
+def _negative(number: float | None) -> float | None:
+    return None if number is None else -number
+
+
+def _millions(number: int) -> str:
+    return f"{number / 1e6:,.0f}" if number >= 1e7 else f"{number / 1e6:.2g}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def as_markdown(table: ResultTable) -> str:
+    """The league as two Markdown tables, what each model is worth and what it costs; then the notes."""
+    share = f"{table.details['min_sensitivity']:.0%}"
+    worth = [
+        [
+            f"**{row['name']}** (default)" if row["default"] else row["name"],
+            interval_text(row["auroc"]),
+            interval_text(row["average_precision"]),
+            interval_text(row["specificity_at"]),
+            f"{interval_text(row['sensitivity'])} / {interval_text(row['specificity'])}",
+            interval_text(row["brier"]),
+            interval_text(row["gain_auroc"], sign="+"),
+            _p(row["delong_p_holm"]) if not row["default"] else "–",
+        ]
+        for row in table.rows
+    ]
+    costs = [
+        [
+            row["name"],
+            _millions(row["parameters"]),
+            _millions(row["macs"]),
+            _rate(row["training_rate"]),
+            _rate(row["inference_rate"]),
+            f"{row['weights_bytes'] / 1e6:.1f}" if row["weights_bytes"] else "–",
+            f"{row['checkpoint_bytes'] / 1e6:.1f}" if row["checkpoint_bytes"] else "–",
+            row["precision"] or "–",
+            str(row["epochs"] or "–"),
+        ]
+        for row in table.rows
+    ]
+    heads = (
+        ["model", "AUROC", "average precision", f"specificity at {share} sensitivity (test ROC)",
+         "sensitivity / specificity at the threshold from validation", "Brier, calibrated", "AUROC less the default's",
+         "DeLong p (Holm)"],
+        ["model", "parameters (million)", "MACs (million)", "training, images/s", "inference, images/s", "weights (MB)",
+         "checkpoint (MB)", "training precision", "epochs"],
+    )  # fmt: skip
+    notes = "\n".join(f"- {note}" for note in table.notes)
+    return f"{_markdown(heads[0], worth)}\n\n{_markdown(heads[1], costs)}\n\n{notes}\n"
+
+
+def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rule = "|---|" + "---:|" * (len(head) - 1)
+    return "\n".join(["| " + " | ".join(head) + " |", rule, *("| " + " | ".join(line) + " |" for line in lines)])
+
+
+def _rate(rate: dict[str, float] | None) -> str:
+    return f"{rate['value']:,.0f}" if rate else "–"
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
+def notes_for(details: dict[str, Any], with_scratch: bool) -> list[str]:
+    """What a reader must know to read the table rightly.
+
+    Args:
+        details: of the league's table.
+        with_scratch: whether a network was trained without ImageNet's weights.
+    """
+    tested = f"fold {details['fold']} of {details['folds']}" if details["fold"] else f"all {details['folds']} folds (means)"
+    where = tested if details["folds"] else "one test split"
+    share = f"{details['min_sensitivity']:.0%}"
+    notes = [
+        f"All models are scored on {where}: {details['n_cases']:,} images of {details['n_groups']:,} lesions or patients, "
+        f"{details['n_melanomas']:,} of the images melanomas. Intervals (95%) resample lesions or patients "
+        f"{details['n_resamples']:,} times, the same ones for every model.",
+        "Penalty or best epoch, calibration and threshold were chosen on the fold's validation cases.",
+        f"Specificity at {share} sensitivity is read off the test cases' own ROC, so that models compare at one sensitivity; the "
+        "threshold from validation is the one to be had in use, and its sensitivity on the test cases stands beside it.",
+        "DeLong's test takes images to be independent, which several of one lesion are not; its p is adjusted for the number of "
+        "comparisons (Holm). The paired interval of the difference resamples lesions and is the one to trust.",
+        "One training each: the luck of the seed is in no interval. No backbone's settings were tuned on its own.",
+        "Images a second: a batch at the row's image size, all models taking turns on one machine, median of the rounds; without "
+        "loading and augmentation. MACs: convolutions and matrix products. The checkpoint also holds the optimiser's state.",
+    ]
+    if with_scratch:
+        notes.insert(1, "From scratch: no ImageNet weights were to be had here; with them the same backbone may well do better.")
+    return notes

@@ -1,0 +1,225 @@
+"""A warm start without labels: SimCLR on the training images of a split, resumable, from ImageNet's weights or from scratch.
+
+Loss, projection head and views are those of ``lightly`` (pip install melanoma_lib[selfsupervised]).
+"""
+
+import hashlib
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from melanoma_lib.data.datamodule import DermoscopyDataModule
+from melanoma_lib.data.images import backbone_normalisation
+from melanoma_lib.data.sampling import EpochSampler
+from melanoma_lib.errors import RunError, StudyError
+from melanoma_lib.files import replacing
+from melanoma_lib.model import hold_early, image_branch
+from melanoma_lib.progress import progress_bar
+from melanoma_lib.settings import Settings
+
+WIDTH = 128  # of the space that the contrast is drawn in
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """How the image branch is pretrained; two views of an image shall be nearer to each other than to the rest of the batch.
+
+    Attributes:
+        side: of a view in pixels.
+        epochs: passes over the images.
+        batch_size: images a step; each gives two views, and 2 (batch_size - 1) others to be told from.
+        learning_rate: at its peak; it warms up over half an epoch and falls to zero as a cosine.
+        weight_decay: decoupled.
+        temperature: of the contrast; the lower, the more the nearest others count.
+        min_crop: least share of the frame that a view shows.
+        colour: strength of the colour changes; mild, since colour tells lesions apart, and never grey.
+
+    Raises:
+        StudyError: if a value is out of range.
+    """
+
+    side: int = 64
+    epochs: int = 8
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    temperature: float = 0.2
+    min_crop: float = 0.3
+    colour: float = 0.4
+
+    def __post_init__(self) -> None:
+        fine = {
+            "side": self.side >= 32,
+            "epochs": self.epochs >= 1,
+            "batch_size": self.batch_size >= 2,
+            "learning_rate": 0 < self.learning_rate < 1,
+            "temperature": self.temperature > 0,
+            "min_crop": 0 < self.min_crop <= 1,
+        }
+        if wrong := [f"{name}={getattr(self, name)!r}" for name, good in fine.items() if not good]:
+            raise StudyError(f"pretraining: out of range: {', '.join(wrong)}; side from 32, epochs from 1, batch_size from 2")
+
+    @classmethod
+    def of(cls, settings: Settings, **changes: Any) -> "Pretraining":
+        """For a model of these settings: views at about two thirds of the side, in whole strides, which a crop makes up for."""
+        return cls(**{"side": max(32, 32 * round(settings.image_size * 2 / 3 / 32))} | changes)
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """A pretrained image branch.
+
+    Attributes:
+        file: its weights, named after their digest, as ``init_weights`` takes it.
+        history: epoch, loss, found (share of views whose nearest other view is of the same image), seconds; one row an epoch.
+        chance: loss of a branch that tells nothing apart.
+        n_images: unlabelled images it has seen.
+    """
+
+    file: Path
+    history: list[dict[str, float]]
+    chance: float
+    n_images: int
+
+
+def pretrain(settings: Settings, how: Pretraining, data: DermoscopyDataModule) -> WarmStart:
+    """Pretrain the image branch on the images of the training split alone, without their labels.
+
+    No image of validation or test is seen, so what is fine-tuned from it is tested on images that are new in every sense. The
+    stages that ``frozen_stride`` holds in fine-tuning are held here too. An interrupted pretraining goes on at its last
+    finished epoch.
+
+    Args:
+        settings: backbone, start (ImageNet or random), split, seed and where things lie.
+        how: of the pretraining.
+        data: the cases of these settings, with their split.
+
+    Raises:
+        StudyError: if ``lightly`` is not installed, or there are fewer training images than make a batch.
+        RunError: if the loss is no longer finite.
+    """
+    rows = data.rows("train")
+    if len(rows) < how.batch_size:
+        raise StudyError(f"expected at least one batch of {how.batch_size} training images, got {len(rows)}")
+    folder = settings.runs_dir / f"selfsupervised-{settings.backbone}-{_digest(settings, how, data)}".replace("/", "_")
+    chance = math.log(2 * how.batch_size - 1)
+    if finished := sorted(folder.glob("simclr-*.pt")):
+        history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
+        return WarmStart(finished[0], history, chance, len(rows))
+    state = _fit(settings, how, data, rows, folder / "last.ckpt")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "history.json").write_text(json.dumps(state["history"], indent=1) + "\n", encoding="utf-8")
+    unnamed = folder / ".weights"
+    torch.save(state["branch"], unnamed)
+    file = unnamed.rename(folder / f"simclr-{hashlib.sha256(unnamed.read_bytes()).hexdigest()[:12]}.pt")
+    (folder / "last.ckpt").unlink()
+    return WarmStart(file, state["history"], chance, len(rows))
+
+
+def _fit(settings: Settings, how: Pretraining, data: DermoscopyDataModule, rows: np.ndarray, last: Path) -> dict[str, Any]:
+    """Train from the last finished epoch on; the state after the last one."""
+    import pytorch_lightning as pl
+
+    loss_of, head_of, views_of = _lightly(settings, how)
+    pl.seed_everything(settings.seed, workers=False, verbose=False)
+    branch = image_branch(settings.backbone, settings.pretrained).to(memory_format=torch.channels_last)
+    head = head_of(branch.head_hidden_size)
+    parameters = [*branch.parameters(), *head.parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr=how.learning_rate, weight_decay=how.weight_decay)
+    sampler = EpochSampler(np.zeros(len(data.cases)), rows, "plain", how.batch_size, settings.seed)
+    history: list[dict[str, float]] = []
+    if last.exists():
+        state = torch.load(last, map_location="cpu", weights_only=True)
+        branch.load_state_dict(state["branch"])
+        head.load_state_dict(state["head"])
+        optimiser.load_state_dict(state["optimiser"])
+        history = state["history"]
+    pixels, steps = data.pixels(), len(sampler)
+    with progress_bar("pretraining without labels", steps * (how.epochs - len(history)), settings.progress) as advance:
+        for epoch in range(len(history), how.epochs):
+            pl.seed_everything(settings.seed * 1_000_003 + epoch, workers=False, verbose=False)  # as in a run never interrupted
+            branch.train()
+            hold_early(branch, settings.frozen_stride if settings.pretrained else 0)
+            sampler.set_epoch(epoch)
+            begun, losses, found = time.perf_counter(), [], []
+            for step, draw in enumerate(sampler):
+                for group in optimiser.param_groups:
+                    group["lr"] = how.learning_rate * rate_at(epoch * steps + step, steps, how.epochs)
+                pairs = [views_of(Image.fromarray(pixels[row])) for row in draw.rows]
+                views = torch.stack([pair[side] for side in (0, 1) for pair in pairs])  # (2B, 3, S, S)
+                spots = head(branch(views.to(memory_format=torch.channels_last)))  # (2B, WIDTH)
+                loss = loss_of(*spots.chunk(2))
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                optimiser.step()
+                losses.append(float(loss.detach()))
+                found.append(pairs_found(spots.detach()))
+                advance()
+            if not np.isfinite(losses).all():
+                raise RunError(f"{last.parent}: the loss of pretraining is no longer finite; lower its learning rate")
+            row = {"epoch": epoch + 1, "loss": float(np.mean(losses)), "found": float(np.mean(found))}
+            history.append(row | {"seconds": time.perf_counter() - begun})
+            state = {"branch": branch.state_dict(), "head": head.state_dict(), "optimiser": optimiser.state_dict()}
+            with replacing(last) as temporary:
+                torch.save(state | {"history": history}, temporary)
+    return {"branch": branch.state_dict(), "history": history}
+
+
+def rate_at(step: int, steps: int, epochs: int) -> float:
+    """Share of the peak learning rate: linear warm-up over half an epoch, then a cosine to zero."""
+    warm_up, total = steps / 2, steps * epochs
+    if step < warm_up:
+        return (step + 1) / (warm_up + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1.0, total - warm_up)))
+
+
+def pairs_found(spots: Tensor) -> float:
+    """Share of views whose nearest other view, by cosine, is the second view of the same image.
+
+    Args:
+        spots: first views, then second views in the same order, shape ``(2B, D)``.
+    """
+    unit = nn.functional.normalize(spots, dim=1)
+    near = (unit @ unit.T).fill_diagonal_(-2)  # (2B, 2B)
+    mates = torch.arange(len(spots)).roll(len(spots) // 2)
+    return float((near.argmax(dim=1) == mates).float().mean())
+
+
+def _lightly(settings: Settings, how: Pretraining) -> tuple[nn.Module, Any, Any]:
+    """Loss, a maker of projection heads, and the transform from a PIL image to two views, from ``lightly``."""
+    try:
+        from lightly.loss import NTXentLoss
+        from lightly.models.modules import SimCLRProjectionHead
+        from lightly.transforms import SimCLRTransform
+    except ImportError as error:
+        raise StudyError(f"pretraining needs lightly: pip install 'melanoma_lib[selfsupervised]' ({error})") from error
+    normalisation = backbone_normalisation(settings.backbone)
+    views = SimCLRTransform(
+        input_size=how.side,
+        min_scale=how.min_crop,
+        cj_strength=how.colour,
+        random_gray_scale=0.0,
+        gaussian_blur=0.3,
+        hf_prob=0.5,
+        vf_prob=0.5,
+        rr_prob=0.5,
+        normalize={name: list(normalisation[name]) for name in ("mean", "std")},
+    )
+    return NTXentLoss(how.temperature), lambda width: SimCLRProjectionHead(width, width, WIDTH), views
+
+
+def _digest(settings: Settings, how: Pretraining, data: DermoscopyDataModule) -> str:
+    """Changes with all that shapes the weights: the way, the start, and the images, by their cache."""
+    shaping = {name: getattr(settings, name) for name in ("backbone", "pretrained", "frozen_stride", "seed", "image_size")}
+    digest = hashlib.sha256(json.dumps([shaping, asdict(how)], sort_keys=True).encode())
+    digest.update(Path(data.pixels().filename).name.encode())
+    digest.update(data.rows("train").tobytes())
+    return digest.hexdigest()[:8]

@@ -1,0 +1,275 @@
+"""How much of an AUROC is luck: interval, wrong order of two models and best of many, from the number of melanomas alone."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import traitlets
+
+from melanoma_lib.evaluation.canvas import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION, DescribedFigure, describe, kit_figure
+from melanoma_lib.widgets.base import HERE, Explorer, script
+
+Z = 1.959963984540054  # of a two-sided 95% interval
+POWER = 0.8  # of the test that is to find a gap
+FINE = 0.02  # half an interval that one would like to report
+MOST = 10**7  # melanomas looked for
+GRID = np.linspace(-9.0, 9.0, 721)  # of the integral behind the best of many
+PLACES = {  # melanomas, and other lesions for each of them
+    "HAM10000, one split of 15%": (167, 8.0),
+    "HAM10000, every case once": (1113, 8.0),
+    "ISIC 2020, every case once": (584, 55.7),
+}
+LIMITS = {
+    "melanomas": (5, 5000), "ratio": (0.5, 100.0), "auroc": (0.6, 0.99),
+    "gap": (0.0, 0.1), "alike": (0.0, 0.95), "tries": (1, 200),
+}  # fmt: skip
+
+
+def auroc_error(auroc: float, n_melanomas: float, n_others: float) -> float:
+    """Standard error of an AUROC from its size and the number of cases alone.
+
+    Args:
+        auroc: in [0.5, 1].
+        n_melanomas: independent ones, at least 1.
+        n_others: independent other lesions, at least 1.
+
+    Raises:
+        ValueError: if a number is out of range.
+
+    Source: Bamber 1975 for the variance; the chance that one lesion beats two of the other class is that of normal scores of
+    equal spread. Hanley and McNeil 1982 take exponential scores, and come out too wide where one class is much the rarer.
+    """
+    if not 0.5 <= auroc <= 1 or min(n_melanomas, n_others) < 1:
+        raise ValueError(
+            f"expected an AUROC in [0.5, 1] and at least 1 case of each class; got {auroc}, {n_melanomas}, {n_others}"
+        )
+    spread = auroc * (1 - auroc) + (n_melanomas + n_others - 2) * _pairs(auroc)
+    return math.sqrt(spread / (n_melanomas * n_others))
+
+
+def melanomas_for(half_width: float, auroc: float, ratio: float) -> int:
+    """Melanomas that a test must hold for a 95% interval of ``auroc`` plus or minus ``half_width``.
+
+    Args:
+        half_width: above 0.
+        auroc: in [0.5, 1).
+        ratio: other lesions for each melanoma, above 0.
+    """
+    pairs, wanted = _pairs(auroc), ratio * (half_width / Z) ** 2
+    # wanted m^2 - (1 + ratio) pairs m - (auroc (1 - auroc) - 2 pairs) = 0
+    linear, constant = (1 + ratio) * pairs, auroc * (1 - auroc) - 2 * pairs
+    return math.ceil((linear + math.sqrt(linear**2 + 4 * wanted * constant)) / (2 * wanted))
+
+
+def _pairs(auroc: float) -> float:
+    """How much likelier one lesion beats two of the other class than by two independent wins: ``∫ φ(x) Φ(x + d)^2 dx - A^2``."""
+    from scipy.special import ndtr, ndtri
+
+    if auroc == 1:
+        return 0.0
+    density = np.exp(-(GRID**2) / 2) / math.sqrt(2 * math.pi)
+    shift = math.sqrt(2) * ndtri(auroc)
+    return float(np.sum(density * ndtr(GRID + shift) ** 2) * (GRID[1] - GRID[0])) - auroc**2
+
+
+def gap_error(auroc: float, gap: float, alike: float, n_melanomas: float, n_others: float) -> float:
+    """Standard error of the difference of two AUROCs on the same cases.
+
+    Args:
+        auroc: of the better model.
+        gap: by how much the other one is worse, at least 0.
+        alike: correlation of both AUROCs over test sets, in [0, 1).
+        n_melanomas: of the test.
+        n_others: of the test.
+
+    Source: Hanley and McNeil 1983.
+    """
+    better, worse = (auroc_error(value, n_melanomas, n_others) for value in (auroc, auroc - gap))
+    return math.sqrt(better**2 + worse**2 - 2 * alike * better * worse)
+
+
+def expected_maximum(n: int) -> float:
+    """Mean of the largest of ``n`` independent standard normal numbers: ``∫ x n φ(x) Φ(x)^(n - 1) dx``, by the trapezoid rule."""
+    from scipy.special import ndtr
+
+    density = np.exp(-(GRID**2) / 2) / math.sqrt(2 * math.pi)
+    return float(np.sum(GRID * n * density * ndtr(GRID) ** (n - 1)) * (GRID[1] - GRID[0]))
+
+
+def luck_state(melanomas: int, ratio: float, auroc: float, gap: float, alike: float, tries: int) -> dict[str, float]:
+    """Everything the page says of one test set and two models whose true AUROCs are known.
+
+    Estimates are taken to be normal around the truth, and lesions to be independent: with several images of a lesion or patient,
+    count these instead.
+
+    Args:
+        melanomas: in the test.
+        ratio: other lesions for each melanoma.
+        auroc: true one of the better model.
+        gap: by how much the other model is worse.
+        alike: correlation of both models' AUROCs over test sets.
+        tries: splits of which the best one is reported.
+
+    Returns:
+        ``error`` and ``half_width`` of the better model's AUROC; ``gap_error``; ``wrong``: share of test sets that put the worse
+        model first; ``power``: share of those whose 5% test finds a difference; ``best``: what the best of ``tries`` splits
+        shows on average; ``fine``: melanomas for a half width of 0.02; ``found``: melanomas for a power of 80%, infinite
+        without a gap.
+    """
+    from scipy.special import ndtr
+
+    others = melanomas * ratio
+    error, between = auroc_error(auroc, melanomas, others), gap_error(auroc, gap, alike, melanomas, others)
+    return {
+        "error": error,
+        "half_width": Z * error,
+        "gap_error": between,
+        "wrong": float(ndtr(-gap / between)),
+        "power": float(ndtr(gap / between - Z) + ndtr(-gap / between - Z)),
+        "best": min(1.0, auroc + error * expected_maximum(tries)),
+        "fine": melanomas_for(FINE, auroc, ratio),
+        "found": _melanomas_to_find(auroc, gap, alike, ratio),
+    }
+
+
+def _melanomas_to_find(auroc: float, gap: float, alike: float, ratio: float) -> float:
+    """The fewest melanomas for which a 5% test finds the gap with a chance of 80%, by halving; infinite beyond `MOST`."""
+    wanted = 2.801585218106783  # z of 97.5% and of 80%; the other tail of the test adds nothing that shows
+    low, high = math.ceil(max(1.0, 1.0 / ratio)), MOST
+    if gap < wanted * gap_error(auroc, gap, alike, high, high * ratio):
+        return math.inf
+    while low < high:
+        middle = (low + high) // 2
+        if gap >= wanted * gap_error(auroc, gap, alike, middle, middle * ratio):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+class LuckExplorer(Explorer):
+    """Sliders for a test set and two models; the page shows what a single split may say of them.
+
+    All arithmetic is done in the page, so that it also moves in a file without a kernel (:meth:`save_page`).
+
+    Args:
+        melanomas: in the test, 5 to 5,000; independent ones.
+        ratio: other lesions for each melanoma, 0.5 to 100.
+        auroc: true AUROC of the better model, 0.6 to 0.99.
+        gap: by how much the other model is worse, 0 to 0.1.
+        alike: correlation of both AUROCs over test sets, 0 to 0.95; models that err on the same lesions are alike.
+        tries: splits of which somebody reports the best, 1 to 200.
+        places: further test sets to choose from: melanomas and other lesions for each of them, by name.
+
+    Raises:
+        traitlets.TraitError: if a value is out of range.
+    """
+
+    _esm = script("plot.js", "luck_numbers.js", "luck.js")
+    _css = Explorer._css + (HERE / "luck.css").read_text(encoding="utf-8")
+    alone = traitlets.Dict(default_value={}, allow_none=True).tag(sync=True)
+    melanomas = traitlets.Int(50, min=5, max=5000).tag(sync=True)
+    ratio = traitlets.Float(8.0, min=0.5, max=100.0).tag(sync=True)
+    auroc = traitlets.Float(0.9, min=0.6, max=0.99).tag(sync=True)
+    gap = traitlets.Float(0.01, min=0.0, max=0.1).tag(sync=True)
+    alike = traitlets.Float(0.7, min=0.0, max=0.95).tag(sync=True)
+    tries = traitlets.Int(10, min=1, max=200).tag(sync=True)
+    places = traitlets.Dict().tag(sync=True)
+    limits = traitlets.Dict(default_value={name: list(ends) for name, ends in LIMITS.items()}).tag(sync=True)
+
+    def __init__(
+        self,
+        melanomas: int = 50,
+        ratio: float = 8.0,
+        auroc: float = 0.9,
+        gap: float = 0.01,
+        alike: float = 0.7,
+        tries: int = 10,
+        places: Mapping[str, tuple[int, float]] | None = None,
+    ) -> None:
+        super().__init__(melanomas=melanomas, ratio=ratio, auroc=auroc, gap=gap, alike=alike, tries=tries)
+        self.places = {name: [int(count), float(others)] for name, (count, others) in {**(places or {}), **PLACES}.items()}
+
+    @property
+    def state(self) -> dict[str, float]:
+        """What the page says, as `luck_state` has it."""
+        return luck_state(self.melanomas, self.ratio, self.auroc, self.gap, self.alike, self.tries)
+
+    def presets_figure(self) -> DescribedFigure:
+        """Interval, wrong order and best of many against the number of melanomas, with the explorer's places."""
+        return presets_figure(self.places, self.ratio, self.auroc, self.gap, self.alike, self.tries)
+
+
+def presets_figure(
+    places: Mapping[str, Any], ratio: float, auroc: float, gap: float, alike: float, tries: int
+) -> DescribedFigure:
+    """What a reader without a kernel sees: three curves over the number of melanomas, and each place in a table below.
+
+    Args:
+        places: melanomas and other lesions for each of them, by name.
+        ratio: other lesions for each melanoma, of the curves.
+        auroc: of the better model.
+        gap: by how much the other one is worse.
+        alike: correlation of both AUROCs.
+        tries: splits of which the best is reported.
+    """
+    counts = np.unique(np.geomspace(10, 5000, 60).round().astype(int))
+    gaps = sorted({0.005, gap, 0.02, 0.05} - {0.0})
+    rows = {name: luck_state(int(count), float(others), auroc, gap, alike, tries) for name, (count, others) in places.items()}
+    with kit_figure(12.8, 7.2) as figure:
+        panels = figure.subplot_mosaic([["width", "wrong", "best"], ["table"] * 3], height_ratios=(2.1, 1))
+        drawn = [luck_state(int(count), ratio, auroc, gap, alike, tries) for count in counts]
+        panels["width"].plot(counts, [state["half_width"] for state in drawn], color=GREEN)
+        panels["width"].axhline(FINE, color=GREY, linestyle="--", linewidth=1.4)
+        panels["width"].set(title="95% interval: ±", ylim=0)
+        colours = (ORANGE, VERMILLION, BLUE, BLACK)
+        for value, colour, style in zip(gaps, colours, (":", "-", "--", "-."), strict=False):
+            shares = [luck_state(int(count), ratio, auroc, value, alike, tries)["wrong"] for count in counts]
+            panels["wrong"].plot(counts, shares, color=colour, linestyle=style, label=f"gap {value:g}")
+        panels["wrong"].set(title="worse model comes first", ylim=(0, 0.5))
+        panels["wrong"].yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        panels["wrong"].legend(loc="upper right")
+        panels["best"].plot(counts, [state["best"] for state in drawn], color=VERMILLION, label=f"best of {tries} splits")
+        panels["best"].axhline(auroc, color=GREEN, linestyle="--", label=f"the truth, {auroc:g}")
+        panels["best"].set(title="AUROC that is reported", ylim=(auroc - 0.01, None))
+        panels["best"].legend(loc="upper right")
+        for name in ("width", "wrong", "best"):
+            panels[name].set(xscale="log", xlabel="melanomas in the test")
+            panels[name].set_xticks([10, 100, 1000], ["10", "100", "1,000"])
+        _draw_table(panels["table"], places, rows, gap, tries)
+    said = "; ".join(
+        f"{name}, {places[name][0]:,} melanomas: ±{state['half_width']:.3f}, the worse model first in {state['wrong']:.0%}, "
+        f"best of {tries} {state['best']:.3f}"
+        for name, state in rows.items()
+    )
+    return describe(figure, f"Luck of a test set, at a true AUROC of {auroc:g} and another model worse by {gap:g}. {said}.")
+
+
+def _draw_table(axes: Any, places: Mapping[str, Any], rows: Mapping[str, Mapping[str, float]], gap: float, tries: int) -> None:
+    heads = [
+        "test set",
+        "melanomas",
+        "95% interval",
+        f"worse by {gap:g},\nyet first",
+        "a 5% test\nfinds it",
+        f"best of {tries}\nreports",
+    ]
+    cells = [
+        [name, f"{places[name][0]:,}", f"±{state['half_width']:.3f}",
+         f"{state['wrong']:.0%}", f"{state['power']:.0%}", f"{state['best']:.3f}"]
+        for name, state in rows.items()
+    ]  # fmt: skip
+    axes.axis("off")
+    widths = [0.34, *[0.66 / 5] * 5]
+    box = axes.table(
+        cells, colLabels=heads, loc="center", edges="horizontal", cellLoc="right", bbox=(0, 0, 1, 1), colWidths=widths
+    )
+    box.auto_set_font_size(False)
+    box.set_fontsize(12)
+    for (row, column), cell in box.get_celld().items():
+        cell.set_edgecolor("#CFCFCF")
+        if column == 0:
+            cell.get_text().set_ha("left")
+        if row == 0:
+            cell.set_height(1.6 * cell.get_height())

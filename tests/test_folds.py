@@ -1,0 +1,231 @@
+"""Cross-validation: who is tested, validates and trains; what is gathered; and how it goes on after a failure."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import expit, logit
+from sklearn.metrics import roc_auc_score
+
+from melanoma_lib import training
+from melanoma_lib.__main__ import main
+from melanoma_lib.data.datamodule import DermoscopyDataModule
+from melanoma_lib.data.splits import fold_cases
+from melanoma_lib.errors import DataError, RunError, SettingsError
+from melanoma_lib.evaluation import OperatingCurve
+from melanoma_lib.folds import cross_validate, fold_settings
+from melanoma_lib.reports import evaluate_run
+from melanoma_lib.run_writer import out_of_fold
+from melanoma_lib.runs import FOLDS, Run
+from melanoma_lib.settings import Settings
+
+FOLD_COUNT = 3
+
+
+def table(n_groups, seed):
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(n_groups), rng.integers(1, 6, n_groups))
+    ill = rng.random(n_groups) < 0.4
+    ill[:20], ill[20:40] = True, False
+    return pd.DataFrame({"group_id": [f"L{number}" for number in groups], "target": ill[groups].astype(int)})
+
+
+@given(n_groups=st.integers(60, 200), folds=st.integers(2, 8), seed=st.integers(0, 5))
+def test_every_case_is_tested_once_and_no_group_straddles(n_groups, folds, seed):
+    cases = table(n_groups, seed)
+    splits = pd.DataFrame({fold: fold_cases(cases, folds, fold, seed) for fold in range(1, folds + 1)})
+    assert ((splits == "test").sum(axis=1) == 1).all()
+    assert ((splits == "val").sum(axis=1) <= 1).all()
+    for fold in splits:
+        assert (splits[fold].groupby(cases["group_id"]).nunique() == 1).all()
+        shares = splits[fold].value_counts(normalize=True)
+        assert abs(shares["test"] - 1 / folds) < 0.05
+        assert abs(shares["val"] - 0.5 / folds) < 0.05
+        for part in ("train", "val", "test"):
+            assert abs(cases["target"][splits[fold] == part].mean() - cases["target"].mean()) < 0.12
+
+
+def test_folds_do_not_depend_on_the_order_of_rows_but_on_the_seed():
+    cases = table(80, 0)
+    shuffled = cases.sample(frac=1, random_state=1)
+    assert fold_cases(cases, 5, 2, 3).loc[shuffled.index].equals(fold_cases(shuffled, 5, 2, 3))
+    assert not fold_cases(cases, 5, 2, 3).equals(fold_cases(cases, 5, 2, 4))
+
+
+@pytest.mark.parametrize(("folds", "fold"), [(1, 1), (5, 0), (5, 6), (0, 0)])
+def test_a_fold_that_is_none_of_them_is_refused(folds, fold):
+    with pytest.raises(ValueError, match="one of them"):
+        fold_cases(table(60, 0), folds, fold)
+
+
+def test_too_few_groups_for_the_folds_are_told():
+    with pytest.raises(DataError, match="halves of 8 folds"):
+        fold_cases(table(60, 0).query("target == 0 or group_id < 'L13'"), 8, 1)
+
+
+@pytest.mark.parametrize("wrong", [{"folds": 1}, {"folds": 3, "fold": 4}, {"fold": 1}])
+def test_settings_refuse_folds_that_are_none(wrong):
+    with pytest.raises(SettingsError, match="2 folds or more"):
+        Settings(**wrong)
+
+
+def test_settings_without_folds_keep_their_fingerprint_and_each_fold_has_its_own():
+    base = Settings()
+    assert "folds" not in base.shaping()
+    whole = base.with_changes(folds=5)
+    prints = {base.fingerprint(), whole.fingerprint(), *(fold.fingerprint() for fold in fold_settings(whole))}
+    assert len(prints) == 7
+    assert "-5folds-" in whole.run_path.name
+    assert "-fold2of5-" in whole.with_changes(fold=2).run_path.name
+
+
+def test_one_split_cannot_serve_all_folds(tiny_settings):
+    with pytest.raises(SettingsError, match="name a fold"):
+        DermoscopyDataModule(tiny_settings.with_changes(folds=FOLD_COUNT, modalities="metadata"))
+
+
+@pytest.mark.parametrize("wrong", [{}, {"folds": 3, "fold": 1}, {"folds": 3, "devices": 2}])
+def test_what_is_no_cross_validation_is_refused(wrong):
+    with pytest.raises(SettingsError):
+        cross_validate(Settings(**wrong))
+
+
+@pytest.fixture(scope="module")
+def folded(tiny_settings, tmp_path_factory):
+    """A finished cross-validation of the tiny settings."""
+    runs = tmp_path_factory.mktemp("folds")
+    return cross_validate(tiny_settings.with_changes(folds=FOLD_COUNT, max_epochs=2, runs_dir=runs))
+
+
+def test_the_gathered_run_holds_every_case_once_scored_by_the_model_that_did_not_see_it(folded):
+    test = folded.predictions("test")
+    assert sorted(test["image_id"]) == sorted(folded.cases()["image_id"])
+    for number, fold in enumerate(folded.folds, start=1):
+        mine = test[test["fold"] == number].set_index("image_id")
+        theirs = fold.predictions("test").set_index("image_id")
+        assert mine.index.equals(theirs.index)
+        assert np.array_equal(mine["risk"], theirs["risk"])
+        splits = fold.splits.set_index("image_id")["split"]
+        assert (splits[mine.index] == "test").all()
+    assert not folded.predictions("val")["image_id"].duplicated().any()
+    assert (folded.splits["split"] == "test").all()
+
+
+def test_one_threshold_repeats_the_decisions_of_each_fold(folded):
+    point = folded.operating_point
+    for split in ("val", "test"):
+        gathered = folded.predictions(split)
+        for number, fold in enumerate(folded.folds, start=1):
+            mine = gathered[gathered["fold"] == number]["probability"] >= point.threshold
+            theirs = fold.predictions(split)["probability"] >= fold.operating_point.threshold
+            assert mine.tolist() == theirs.tolist()
+
+
+def test_within_a_fold_scores_keep_their_order_and_distances(folded):
+    for number, fold in enumerate(folded.folds, start=1):
+        test = folded.predictions("test")
+        mine = test["logit"][test["fold"] == number].to_numpy()
+        theirs = fold.predictions("test")["logit"].to_numpy()
+        slope = fold.calibrator.slope if fold.calibrator.slope > 0 else 1.0
+        far = np.abs(mine - logit(folded.operating_point.threshold)) > 1e-6
+        assert np.allclose((mine - mine[far][0])[far], slope * (theirs - theirs[far][0])[far], atol=1e-6)
+
+
+def test_its_auroc_is_the_mean_of_the_folds(folded):
+    by_fold = [
+        roc_auc_score(table["target"], table["probability"]) for table in (fold.predictions("test") for fold in folded.folds)
+    ]
+    assert folded.metrics["auroc"]["value"] == pytest.approx(np.mean(by_fold), abs=1e-12)
+    assert folded.metrics["auroc"]["low"] < np.mean(by_fold) < folded.metrics["auroc"]["high"]
+    assert [fold["value"] for fold in folded.metrics["auroc_by_fold"]] == pytest.approx(by_fold)
+    test = folded.predictions("test")
+    assert folded.metrics["auroc_pooled"]["value"] == pytest.approx(OperatingCurve(test["target"], test["probability"]).auroc)
+
+
+def test_confusion_counts_are_the_sum_of_the_folds(folded):
+    for cell in ("tp", "fp", "tn", "fn"):
+        assert folded.metrics["at_threshold"][cell] == sum(fold.metrics["at_threshold"][cell] for fold in folded.folds)
+
+
+def test_the_report_of_a_gathered_run_reads_like_any_other(folded):
+    report = evaluate_run(folded)
+    assert f"{folded.metrics['auroc']['value']:.3f}" in report.text
+    assert "each fold's own" in report.text
+    assert (report.folder / "roc.png").is_file()
+
+
+def test_a_gathered_run_has_no_single_model(folded):
+    for ask in (folded.model, lambda: folded.encoder):
+        with pytest.raises(RunError, match=r"Run\.folds"):
+            ask()
+    with pytest.raises(RunError, match="no cross-validation"):
+        _ = folded.folds[0].folds
+
+
+def test_a_fold_trained_again_is_noticed(folded, tmp_path):
+    import shutil
+
+    shutil.copytree(folded.path.parent, tmp_path / "runs")
+    moved = Run(tmp_path / "runs" / folded.path.name)
+    assert len(moved.folds) == FOLD_COUNT
+    checkpoint = tmp_path / "runs" / moved.folds[1].path.name / "checkpoints" / "best.ckpt"
+    checkpoint.write_bytes(checkpoint.read_bytes() + b" ")
+    with pytest.raises(RunError, match="trained again"):
+        _ = Run(moved.path).folds
+    (moved.path / FOLDS).unlink()
+    with pytest.raises(RunError, match="lacks"):
+        Run(moved.path)
+
+
+def test_a_fold_whose_calibration_reverses_the_ranking_keeps_its_decisions(folded, monkeypatch):
+    from melanoma_lib.evaluation import Calibrator
+
+    folds = [Run(fold.path) for fold in folded.folds]
+    folds[0].__dict__["calibrator"] = Calibrator(slope=-2.0, intercept=0.3)
+    tables, point = out_of_fold(folds)
+    for number, fold in enumerate(folds, start=1):
+        flagged = tables["test"]["probability"][tables["test"]["fold"] == number] >= point["threshold"]
+        assert flagged.tolist() == (fold.predictions("test")["probability"] >= fold.operating_point.threshold).tolist()
+    assert np.allclose(expit(tables["test"]["logit"]), tables["test"]["probability"])
+
+
+def test_an_interrupted_cross_validation_goes_on_where_it_stopped(folded, tiny_settings, tmp_path, monkeypatch):
+    settings = tiny_settings.with_changes(folds=FOLD_COUNT, max_epochs=2, runs_dir=tmp_path / "runs")
+    trained, train = [], training.train
+
+    def failing(settings):
+        if settings.fold == 2 and settings.fold not in trained:
+            trained.append(settings.fold)
+            raise RunError("the machine went away")
+        trained.append(settings.fold)
+        return train(settings)
+
+    monkeypatch.setattr(training, "train", failing)
+    with pytest.raises(RunError, match="went away"):
+        cross_validate(settings)
+    assert trained == [1, 2]
+    with pytest.raises(RunError, match="--resume"):
+        cross_validate(settings)
+    run = cross_validate(settings.with_changes(resume=True))
+    assert trained[3:] == [1, 2, 3], "finished folds are asked for again and found"
+    # same seed, same machine: interrupted or not, the same predictions
+    pd.testing.assert_frame_equal(run.predictions("test"), folded.predictions("test"))
+    assert cross_validate(settings.with_changes(resume=True)).path == run.path
+    assert len(trained) == 6, "a gathered run is taken as it is"
+
+
+def test_a_dask_cluster_takes_the_folds(folded, tiny_settings, tmp_path, capsys):
+    from dask.distributed import Client, LocalCluster
+
+    words = ["train", "--folds", str(FOLD_COUNT), "--runs-dir", str(tmp_path / "runs"), "--max-epochs", "2", "--jobs", "2"]
+    for name in ("source", "data_dir", "cache_dir", "backbone", "pretrained", "image_size", "n_patients", "metadata_hidden",
+                 "batch_size", "learning_rate", "n_resamples", "threads", "progress", "small_epochs", "precision"):  # fmt: skip
+        words += [f"--{name.replace('_', '-')}", str(getattr(tiny_settings, name))]
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        assert main([*words, "--backend", "dask", "--scheduler", cluster.scheduler_address]) == 0
+        with Client(cluster) as client:
+            tasks = client.run(lambda dask_worker: dask_worker.state.executed_count)
+    assert sum(tasks.values()) >= FOLD_COUNT
+    assert "finished" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(Run.latest(tmp_path / "runs").predictions("test"), folded.predictions("test"))
