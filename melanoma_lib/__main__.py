@@ -28,8 +28,10 @@ from melanoma_lib.commands import (
     notebooks_sweep,
     slides_build,
     study_ingredients,
+    study_league,
     study_selfsupervised,
     study_sources,
+    study_travel,
     train,
 )
 from melanoma_lib.errors import KitError
@@ -140,6 +142,21 @@ def build_parser() -> argparse.ArgumentParser:
     studying = studies.add_subparsers(dest="what", required=True)
     sources = _command(studying, "sources", study_sources, "train without one camera's pictures, test on them", settings=True)
     sources.add_argument("--parts", nargs="+", default=(), metavar="PART", help="train these parts alone, write no table")
+    sending = _command(studying, "travel", study_travel, "test runs on ISIC 2020, by source and skin tone, under artefacts")
+    sending.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="runs of one recipe, or a cross-validation")
+    sending.add_argument(
+        "--metadata", nargs="+", type=Path, default=(), metavar="RUN", help="runs of metadata alone to gain over"
+    )
+    sending.add_argument("--data-dir-2020", type=Path, default=Path("data/isic2020"), help="ISIC 2020 (default data/isic2020)")
+    sending.add_argument("--stressed", type=int, default=150, help="melanomas, and others, to paste artefacts on (default 150)")
+    _add_settings(sending, ["data_dir", "cache_dir", "seed"])
+
+    comparing = _command(studying, "league", study_league, "compare backbones and baselines on the same cases", settings=True)
+    comparing.add_argument("--plan", action="store_true", help="train nothing; print the command of each training")
+    comparing.add_argument("--run", nargs="+", type=Path, default=[], help="finished runs on the same test cases, to compare too")
+    comparing.add_argument("--frozen-size", type=int, default=128, help="image size of the frozen features (default 128)")
+    comparing.add_argument("--out", type=Path, help="folder of league.json and its figure (default docs/results)")
+
     recipe = _command(studying, "ingredients", study_ingredients, "what each ingredient of the recipe gives", settings=True)
     recipe.add_argument("--parts", nargs="+", default=(), metavar="PART", help="train these parts alone, write no table")
     recipe.add_argument("--finished", action="store_true", help="train nothing; compare what is there")

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.errors import RunError
-from melanoma_lib.evaluation import OperatingCurve, bootstrap_mean_auroc, evaluate_predictions, summary_table
+from melanoma_lib.evaluation import Calibrator, OperatingCurve, bootstrap_mean_auroc, evaluate_predictions, summary_table
 from melanoma_lib.evaluation.canvas import DescribedFigure
+from melanoma_lib.evaluation.folds import FoldPredictions, auroc_samples, evaluate_folds, gather_folds
 from melanoma_lib.files import write_text
 from melanoma_lib.run_writer import choose_operating_point, prediction_table
 from melanoma_lib.runs import Run
@@ -52,11 +53,10 @@ def evaluate_run(run: Run, tta: bool = False) -> Report:
     """
     point = run.operating_point
     if tta and not run.settings.tta:
-        tables = predict_with_views(run)
-        chosen = choose_operating_point(tables["val"], run.settings.min_sensitivity)
-        threshold, rule, name = chosen["threshold"], chosen["rule"], "evaluation-tta"
-        summary = evaluate_predictions(tables["test"], threshold, run.settings.n_resamples)
-        test = tables["test"]
+        evaluated = evaluate_folds if run.is_cross_validation else evaluate_predictions
+        test, threshold = _tested_with_views(run)
+        rule, name = point.rule, "evaluation-tta"
+        summary = evaluated(test, threshold, run.settings.n_resamples)
     else:
         threshold, rule, name = point.threshold, point.rule, "evaluation"
         test, summary = run.predictions("test"), run.metrics
@@ -88,10 +88,23 @@ def bayes_ceiling(test: pd.DataFrame) -> str:
     )
 
 
+def _tested_with_views(run: Run) -> tuple[pd.DataFrame, float]:
+    """Test predictions from eight views of each image, and the threshold chosen on validation predictions made the same way."""
+    parts = []
+    for fold in run.folds if run.is_cross_validation else [run]:
+        tables = predict_with_views(fold)
+        threshold = choose_operating_point(tables["val"], run.settings.min_sensitivity)["threshold"]
+        calibrator = Calibrator.fit(tables["val"]["logit"], tables["val"]["target"])
+        parts.append(FoldPredictions(tables, calibrator, threshold))
+    if not run.is_cross_validation:
+        return parts[0].tables["test"], parts[0].threshold
+    tables, point = gather_folds(parts)
+    return tables["test"], point["threshold"]
+
+
 def predict_with_views(run: Run) -> dict[str, pd.DataFrame]:
     """Validation and test predictions of a run from the mean logit of eight views, calibrated on validation alone."""
     from melanoma_lib.data.datamodule import DermoscopyDataModule
-    from melanoma_lib.evaluation import Calibrator
     from melanoma_lib.inference import predict_logits, prediction_device
 
     data = DermoscopyDataModule(run.settings, run.cases())
@@ -130,7 +143,8 @@ def test_figures(test: pd.DataFrame, summary: dict, threshold: float) -> dict[st
 def ablation_table(runs: list[Run], out: Path | None = None) -> str:
     """AUROC of each combination of branches, averaged over seeds, and its gain over metadata alone.
 
-    Intervals resample whole groups once for all seeds, so that a lesion which several seeds test counts as one.
+    Intervals resample whole groups once for all seeds, so that a lesion which several seeds test counts as one. The AUROC of a
+    cross-validation is the mean of its folds.
 
     Args:
         runs: runs that differ in ``modalities`` and ``seed`` only; a gain uses the seeds that both sides have.
@@ -148,14 +162,14 @@ def ablation_table(runs: list[Run], out: Path | None = None) -> str:
         if branch not in by_branch:
             continue
         tests = {seed: run.predictions("test") for seed, run in by_branch[branch].items()}
-        value = bootstrap_mean_auroc([_columns(tests[seed]) for seed in sorted(tests)])
+        value = bootstrap_mean_auroc([sample for seed in sorted(tests) for sample in auroc_samples(tests[seed])])
         row = {"inputs": label, "seeds": sorted(tests), "auroc": value.to_dict()}
         row["auroc_by_seed"] = [by_branch[branch][seed].metrics["auroc"]["value"] for seed in sorted(tests)]
         for base in [base for base in BRANCHES if base in by_branch and base != branch]:
             shared = sorted(set(tests) & set(by_branch[base]))
             if shared and list(BRANCHES).index(base) < list(BRANCHES).index(branch):
-                baselines = [_paired(by_branch[base][seed], by_branch[branch][seed]) for seed in shared]
-                gain = bootstrap_mean_auroc([_columns(tests[seed]) for seed in shared], baselines)
+                baselines = [scores for seed in shared for scores in _paired(by_branch[base][seed], by_branch[branch][seed])]
+                gain = bootstrap_mean_auroc([sample for seed in shared for sample in auroc_samples(tests[seed])], baselines)
                 row[f"gain over {BRANCHES[base]}"] = gain.to_dict() | {"seeds": shared}
         rows.append(row)
     if out:
@@ -182,16 +196,13 @@ def _runs_by_branch(runs: list[Run]) -> dict[str, dict[int, Run]]:
     return by_branch
 
 
-def _paired(baseline: Run, run: Run) -> pd.Series:
-    """The baseline's probabilities of the very cases the other run predicts."""
+def _paired(baseline: Run, run: Run) -> list[np.ndarray]:
+    """The baseline's probabilities of the very cases the other run predicts, apart for each fold where there are folds."""
     mine, theirs = run.predictions("test"), baseline.predictions("test")
-    if not mine[["image_id", "target"]].equals(theirs[["image_id", "target"]]):
+    same = [name for name in ("image_id", "target", "fold") if name in mine or name in theirs]
+    if not mine.reindex(columns=same).equals(theirs.reindex(columns=same)):
         raise RunError(f"{run.path} and {baseline.path} test other cases; a gain needs the same ones on both sides")
-    return theirs["probability"]
-
-
-def _columns(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return table["target"].to_numpy(), table["probability"].to_numpy(), table["group_id"].to_numpy()
+    return [scores for _, scores, _ in auroc_samples(theirs)]
 
 
 def _markdown(rows: list[dict]) -> str:

@@ -13,7 +13,8 @@ import pandas as pd
 
 from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.errors import RunError
-from melanoma_lib.evaluation import Calibrator, OperatingCurve, bootstrap_mean_auroc, evaluate_predictions
+from melanoma_lib.evaluation import Calibrator, OperatingCurve, evaluate_predictions
+from melanoma_lib.evaluation.folds import FoldPredictions, evaluate_folds, gather_folds
 from melanoma_lib.files import replacing, write_text
 from melanoma_lib.runs import (
     CALIBRATION,
@@ -126,22 +127,18 @@ class RunWriter:
         Args:
             folds: runs of fold 1, 2, ... of the same settings.
         """
-        tables, point = out_of_fold(folds)
+        parts = [
+            FoldPredictions({s: fold.predictions(s) for s in ("val", "test")}, fold.calibrator, fold.operating_point.threshold)
+            for fold in folds
+        ]
+        tables, point = gather_folds(parts)
+        point["rule"] = f"each fold's own: {folds[0].operating_point.rule}, shifted to one threshold"
         kept = [{"run": fold.path.name, "checkpoint_sha256": sha256(fold.path / CHECKPOINT)} for fold in folds]
         _write_json(self.partial / FOLDS, kept)
         _write_csv(self.partial / SPLITS, folds[0].splits.assign(split="test"))
         history = [fold.history.assign(fold=number) for number, fold in enumerate(folds, start=1)]
         _write_csv(self.partial / HISTORY, pd.concat(history))
-        metrics = evaluate_predictions(tables["test"], point["threshold"], self.settings.n_resamples)
-        tested = [fold.predictions("test")[["target", "probability", "group_id"]].T.to_numpy() for fold in folds]
-        mean = bootstrap_mean_auroc(
-            [(row[0].astype(int), row[1].astype(float), row[2]) for row in tested], n=self.settings.n_resamples
-        )
-        metrics |= {
-            "auroc": mean.to_dict(),
-            "auroc_pooled": metrics["auroc"],
-            "auroc_by_fold": [fold.metrics["auroc"] for fold in folds],
-        }
+        metrics = evaluate_folds(tables["test"], point["threshold"], self.settings.n_resamples)
         calibrator = Calibrator.fit(tables["val"]["logit"], tables["val"]["target"])
         self._write(tables, calibrator, point, FOLDS, metrics)
 
@@ -173,43 +170,6 @@ def choose_operating_point(validation: pd.DataFrame, min_sensitivity: float) -> 
         "sensitivity": point.sensitivity,
         "specificity": point.specificity,
     }
-
-
-def out_of_fold(folds: Sequence[Run]) -> tuple[dict[str, pd.DataFrame], dict]:
-    """Predictions of all folds as one table a split, with one threshold that repeats each fold's own decisions.
-
-    The folds are different models: one threshold for all would be chosen on cases that some fold is scored on. So each fold's
-    calibrated log-odds are shifted until its own operating point, chosen on its own validation cases, lies where the mean of
-    all of them does. ``logit`` and ``probability`` are those; ``risk`` stays what the fold's own calibration says.
-
-    Returns:
-        The tables of ``val`` and ``test``, with ``fold`` (1, 2, ...), and the operating point without digests.
-    """
-    from scipy.special import expit
-
-    read = [{split: fold.predictions(split) for split in ("val", "test")} for fold in folds]
-    cuts = []  # on each fold's logits: the lowest that it calls melanoma
-    for fold, tables in zip(folds, read, strict=True):
-        flagged = tables["val"]["probability"] >= fold.operating_point.threshold
-        cuts.append(tables["val"].loc[flagged, "logit"].min())
-    # Where calibration failed, and would reverse the ranking, the fold keeps its own scale.
-    slopes = [fold.calibrator.slope if fold.calibrator.slope > 0 else 1.0 for fold in folds]
-    common = float(
-        np.mean([fold.calibrator.slope * cut + fold.calibrator.intercept for fold, cut in zip(folds, cuts, strict=True)])
-    )
-    aligned: dict[str, list[pd.DataFrame]] = {"val": [], "test": []}
-    for number, (fold, tables, cut, slope) in enumerate(zip(folds, read, cuts, slopes, strict=True), start=1):
-        for split, table in tables.items():
-            above = slope * (table["logit"] - cut)
-            flagged = table["probability"] >= fold.operating_point.threshold
-            above = np.where(flagged, np.maximum(above, 0), np.minimum(above, -1e-9))  # exact on the threshold itself, too
-            scores = common + above
-            aligned[split].append(table.assign(logit=scores, probability=expit(scores), fold=number))
-    gathered = {split: pd.concat(parts, ignore_index=True) for split, parts in aligned.items()}
-    threshold = float(expit(common))
-    chosen = OperatingCurve(gathered["val"]["target"], gathered["val"]["probability"]).at(threshold)
-    rule = f"each fold's own: {folds[0].operating_point.rule}, shifted to one threshold"
-    return gathered, {"threshold": threshold, "rule": rule, "sensitivity": chosen.sensitivity, "specificity": chosen.specificity}
 
 
 def prediction_table(cases: pd.DataFrame, logits: np.ndarray, calibrator: Calibrator) -> pd.DataFrame:

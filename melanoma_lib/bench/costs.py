@@ -65,14 +65,15 @@ def cost_of(runs: Sequence[Run]) -> Cost:
     """What runs of one recipe, trained on one machine, cost.
 
     Args:
-        runs: that differ in nothing but the seed.
+        runs: that differ in nothing but the seed or the fold; a cross-validation stands for the runs of its folds.
 
     Raises:
         RunError: if there is none, or they differ in more, or were trained on other machines.
     """
+    runs = [part for run in runs for part in (run.folds if run.is_cross_validation else [run])]
     if not runs:
         raise RunError("costs are read from finished runs, got none")
-    kinds = {(run.settings.with_changes(seed=0).fingerprint(), *_machine(run)) for run in runs}
+    kinds = {(run.settings.with_changes(seed=0, fold=0).fingerprint(), *_machine(run)) for run in runs}
     if len(kinds) > 1:
         raise RunError(f"{len(runs)} runs differ in more than the seed, or in their machine; name runs of one recipe and machine")
     seconds = []

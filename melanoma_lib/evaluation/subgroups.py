@@ -77,7 +77,7 @@ def subgroup_table(
         for subgroup in [*order, "missing"]:
             part = predictions[(labels == subgroup).to_numpy()]
             if len(part):
-                intervals, note = _subgroup_intervals(part, threshold, score, n, seed, level)
+                intervals, note = subgroup_intervals(part, threshold, score, n, seed, level)
                 counts = {"n": len(part), "n_groups": part["group_id"].nunique(), "n_melanoma": int(part["target"].sum())}
                 numbers = {
                     f"{name}{end}": number
@@ -88,9 +88,10 @@ def subgroup_table(
     return pd.DataFrame(rows)
 
 
-def _subgroup_intervals(
+def subgroup_intervals(
     part: pd.DataFrame, threshold: float, score: str, n: int, seed: int, level: float
 ) -> tuple[dict[str, Interval], str]:
+    """AUROC, sensitivity and specificity of one subgroup, and a note where it is too small: see `subgroup_table`."""
     melanoma = part["target"].to_numpy() == 1
     called, groups = part[score].to_numpy() >= threshold, part["group_id"].to_numpy()
     melanoma_groups, other_groups = len(pd.unique(groups[melanoma])), len(pd.unique(groups[~melanoma]))

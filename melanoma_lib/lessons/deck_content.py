@@ -29,6 +29,7 @@ from melanoma_lib.lessons import (
     threshold_worlds,
     training,
 )
+from melanoma_lib.lessons.deck_choice import AskedOfSplits
 from melanoma_lib.losses import FocalLoss
 from melanoma_lib.reports import test_figures
 from melanoma_lib.runs import Run
@@ -48,9 +49,9 @@ REPORTED = {
 
 def deck_content(run: Run) -> Content:
     """Everything that decks may ask of a run with both branches, computed when asked, and values once."""
-    about = Asked(run)
-    values = {name: _once(make) for name, make in (run_values(run) | about.values()).items()}
-    return Content(values, about.figures())
+    about, splits = Asked(run), AskedOfSplits(run)
+    values = {name: _once(make) for name, make in (run_values(run) | about.values() | splits.values()).items()}
+    return Content(values, about.figures() | splits.figures())
 
 
 def _once(make: Callable[[], Any]) -> Callable[[], Any]:

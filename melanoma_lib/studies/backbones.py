@@ -17,7 +17,7 @@ from melanoma_lib.runs import CHECKPOINT, Run
 from melanoma_lib.settings import PLACE_FIELDS, Settings
 from melanoma_lib.studies.backbones_costs import Costs, measure
 from melanoma_lib.studies.backbones_scores import Candidate, Part, score_candidates
-from melanoma_lib.studies.backbones_words import FROZEN, IMAGENET, METADATA, SCRATCH, notes_for
+from melanoma_lib.studies.backbones_words import FROZEN, IMAGENET, METADATA, OWN, SCRATCH, notes_for
 from melanoma_lib.studies.baselines import frozen_features, metadata_alone
 from melanoma_lib.studies.results import ResultTable
 from melanoma_lib.training import train
@@ -91,29 +91,34 @@ def plan(base: Settings, entries: Sequence[Entry] = ENTRIES) -> dict[str, Settin
 
 def label(name: str, settings: Settings) -> str:
     """What the table calls a network: name, weights it started from, image size."""
-    return f"{name} ({IMAGENET if settings.pretrained else SCRATCH}, {settings.image_size} px)"
+    return f"{name} ({weights_of(settings)}, {settings.image_size} px)"
+
+
+def weights_of(settings: Settings) -> str:
+    """Which weights the image branch started from, in words."""
+    if not settings.pretrained:
+        return SCRATCH
+    return OWN if settings.init_weights else IMAGENET
 
 
 def command_of(settings: Settings, words: str = "train", places: bool = True) -> str:
     """The command line whose settings these are, as a shell line.
 
     Args:
-        settings: all that differ from the field defaults are written out.
+        settings: whatever differs from the field defaults is written out.
         words: of the command.
         places: also write out where things lie and how comfortably to run.
     """
     flags = []
-    for name, value in settings.model_dump(mode="json").items():
-        if value != _plain_default(name) and (places or name not in PLACE_FIELDS):
-            text = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
-            text = ",".join(text) if isinstance(text, list) else text
-            flags.append(f"--{name.replace('_', '-')} {shlex.quote(str(text).lower() if text is None else str(text))}")
+    for name, known in Settings.model_fields.items():
+        value = getattr(settings, name)
+        if value == known.default or name == "profile" or (name in PLACE_FIELDS and not places):
+            continue
+        if isinstance(value, bool | None):
+            value = {True: "yes", False: "no", None: "none"}[value]
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        flags += [f"--{name.replace('_', '-')}", shlex.quote(text)]
     return " ".join(["python -m melanoma_lib", words, *flags])
-
-
-def _plain_default(name: str) -> Any:
-    default = Settings.model_fields[name].default
-    return list(default) if isinstance(default, tuple) else str(default) if hasattr(default, "parts") else default
 
 
 def league(
@@ -145,6 +150,7 @@ def league(
         runs[name] = _runs_of(settings)
     for run in finished:
         name = label(_name_of(run.settings.backbone, entries), run.settings)
+        name = f"{name} {run.settings.fingerprint()}" if name in runs else name
         runs[name] = _matching(run, runs[default])
         trainings[name] = run.settings
     candidates = [Candidate(name, [_part(run) for run in several], _facts(several)) for name, several in runs.items()]
@@ -166,8 +172,10 @@ def _baselines(frozen: Settings, folds: Sequence[pd.DataFrame]) -> list[Candidat
     """Both baselines on the case tables of all folds, split as the networks' are."""
     with_features = [frozen_features(frozen, cases) for cases in folds]
     metadata = [metadata_alone(cases, frozen.min_sensitivity) for cases in folds]
-    none = dict.fromkeys(("backbone", "weights", "image_size", "epochs", "precision", "checkpoint_bytes", "weights_bytes"))
-    seen = {"backbone": frozen.backbone, "weights": IMAGENET if frozen.pretrained else SCRATCH, "image_size": frozen.image_size}
+    none = dict.fromkeys(
+        ("backbone", "weights", "image_size", "epochs", "precision", "checkpoint_bytes", "command", "weights_bytes")
+    )
+    seen = {"backbone": frozen.backbone, "weights": weights_of(frozen), "image_size": frozen.image_size}
     return [
         Candidate(name, [baseline.part for baseline in several], none | facts | {"penalties": [b.strength for b in several]})
         for name, several, facts in ((FROZEN, with_features, seen), (METADATA, metadata, {}))
@@ -237,10 +245,11 @@ def _facts(runs: Sequence[Run]) -> dict[str, Any]:
     settings = runs[0].settings
     return {
         "backbone": settings.backbone,
-        "weights": IMAGENET if settings.pretrained else SCRATCH,
+        "weights": weights_of(settings),
         "image_size": settings.image_size,
         "epochs": settings.max_epochs,
         "precision": {"32-true": "float32"}.get(trainer_precision(settings), "bfloat16"),
         "checkpoint_bytes": (runs[0].path / CHECKPOINT).stat().st_size,
+        "command": command_of(settings, places=False),
         "weights_bytes": sum(value.numel() * value.element_size() for value in runs[0].model().state_dict().values()),
     }

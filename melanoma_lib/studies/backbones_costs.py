@@ -74,8 +74,12 @@ def measure(
                 inference[name].append(rates.pop())
                 if rates:
                     training[name].append(rates.pop())
+    pooled: dict[tuple, list[float]] = {}  # whatever its weights, a network predicts at one speed
+    for name, subject in subjects.items():
+        pooled.setdefault(subject.kind, []).extend(inference[name])
     return {
-        name: Costs(subject.parameters, subject.macs, training.get(name), inference[name]) for name, subject in subjects.items()
+        name: Costs(subject.parameters, subject.macs, training.get(name), pooled[subject.kind])
+        for name, subject in subjects.items()
     }
 
 
@@ -83,7 +87,10 @@ class _Subject:
     """A network with random weights, which are as fast as any, and one batch."""
 
     def __init__(self, settings: Settings, n_metadata: int) -> None:
-        device = prediction_device()
+        device, self.kind = (
+            prediction_device(),
+            (settings.backbone, settings.image_size, settings.modalities, settings.batch_size),
+        )
         self.module = MelanomaModule(settings.with_changes(pretrained=False), n_metadata, PREVALENCE, DIAGNOSES).to(device)
         self.parameters = sum(parameter.numel() for parameter in self.module.model.parameters())
         self.macs = macs_of(self.module.model, settings.image_size, n_metadata)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from melanoma_lib.errors import StudyError
-from melanoma_lib.evaluation import Interval, OperatingCurve, bootstrap_replicates, delong_test, resample_groups
+from melanoma_lib.evaluation import Interval, OperatingCurve, bootstrap_replicates, delong_test, resample_groups, wilson_interval
 from melanoma_lib.evaluation.intervals import BLOCK, group_codes
 
 # specificity: at the threshold that validation chose; specificity_at: where the test cases' own ROC reaches the sensitivity.
@@ -55,7 +55,7 @@ class Replicates:
     draws: dict[str, NDArray[np.float64]]
 
     def interval(self, metric: str) -> Interval:
-        """The metric with its percentile interval."""
+        """The metric with its percentile interval, whose ends meet where the metric is perfect."""
         return Interval.from_replicates(self.sample[metric], self.draws[metric])
 
     def less(self, other: "Replicates", metric: str) -> Interval:
@@ -77,8 +77,8 @@ def score_candidates(
         seed: of the resampling.
 
     Returns:
-        Rows with ``name``, ``METRICS`` (value, low, high), ``gain_METRIC`` over the default, ``behind_METRIC`` the best (at most 0
-        for the ``RANKED`` ones), ``delong_p`` and, adjusted for the number of comparisons by Holm's method, ``delong_p_holm``.
+        Rows with ``name``, ``METRICS`` (value, low, high), of the ``COMPARED`` ones ``gain_METRIC`` over the default, of the
+        ``RANKED`` ones ``behind_METRIC``, at most 0, the best; ``delong_p`` and, adjusted for their number, ``delong_p_holm``.
 
     Raises:
         StudyError: if there is no such default, or candidates tested other cases.
@@ -94,14 +94,26 @@ def score_candidates(
     for candidate in aligned:
         mine = drawn[candidate.name]
         row: dict[str, Any] = {"name": candidate.name, "default": candidate.name == default}
-        row |= {metric: as_row(mine.interval(metric)) for metric in METRICS}
+        row |= {metric: as_row(_interval(candidate, mine, metric)) for metric in METRICS}
         row |= {f"behind_{metric}": as_row(mine.less(best[metric], metric)) for metric in RANKED}
         row |= {f"gain_{metric}": None if row["default"] else as_row(mine.less(drawn[default], metric)) for metric in COMPARED}
-        rows.append(row | {"delong_p": None if row["default"] else delong_p(candidate, reference)})
+        rows.append(row | {"delong_p": None if row["default"] else delong_p(candidate, reference), "delong_p_holm": None})
     compared = [row for row in rows if not row["default"]]
     for row, adjusted in zip(compared, holm([row["delong_p"] for row in compared]), strict=True):
         row["delong_p_holm"] = adjusted
     return rows
+
+
+def _interval(candidate: Candidate, drawn: Replicates, metric: str) -> Interval:
+    """As ``bootstrap_intervals`` gives it: what is perfect never varies under resampling, which is no certainty."""
+    interval = drawn.interval(metric)
+    if metric in ("auroc", "average_precision"):
+        return replace(interval, low=math.nan, high=math.nan) if interval.value == interval.low == 1 else interval
+    if metric == "brier" or interval.value not in (0, 1):
+        return interval
+    melanoma = int(metric == "sensitivity")  # whose groups bear on it
+    n_groups = sum(part.table.loc[part.table["target"] == melanoma, "group_id"].nunique() for part in candidate.parts)
+    return wilson_interval(interval.value * n_groups, n_groups)
 
 
 def as_row(interval: Interval) -> dict[str, float | None]:
@@ -174,7 +186,7 @@ def delong_p(candidate: Candidate, other: Candidate) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p values adjusted for their number (Holm 1979): at 0.05 the chance of any false alarm among them stays below 5%."""
+    """P values adjusted for their number (Holm 1979): at 0.05 the chance of any false alarm among them stays below 5%."""
     order = np.argsort(p_values, kind="stable")
     steps = [(len(order) - place) * p_values[i] for place, i in enumerate(order)]
     adjusted = np.empty(len(order))

@@ -6,7 +6,7 @@ from typing import Any
 
 from melanoma_lib.studies.results import ResultTable, interval_text
 
-IMAGENET, SCRATCH = "ImageNet", "from scratch"
+IMAGENET, SCRATCH, OWN = "ImageNet", "from scratch", "own weights"
 FROZEN, METADATA = "frozen features, logistic regression", "metadata alone, logistic regression"
 GPU_SIZE = 224  # pixels; of the league that a graphics card makes affordable
 
@@ -52,7 +52,8 @@ def recommend(table: ResultTable) -> str:
     parts = [
         _ranking_words(by_ranking, details),
         _specificity_words(by_specificity, by_ranking.chosen, share),
-        _threshold_words([by_ranking.chosen, by_specificity.chosen], share),
+        _threshold_words(_taken(by_ranking, by_specificity), details["min_sensitivity"]),
+        _size_words(rows),
         _weights_words(rows),
         _card_words(rows, details),
     ]
@@ -82,41 +83,63 @@ def _specificity_words(choice: Choice, taken: Row, share: str) -> str:
         f"Sensitivity first: at {share} sensitivity on the test cases' own ROC, the highest specificity is that of "
         f"{choice.best['name']}, {interval_text(choice.best[metric])}"
     )
-    if choice.chosen is taken:
+    if taken is choice.best:
+        return f"{text}: the recommended one."
+    if any(row is taken for row in choice.level):
         return f"{text}; the recommended {taken['name']}, {interval_text(taken[metric])}, is not told from it and stays."
     if choice.chosen is choice.best:
         return f"{text}. Where every missed melanoma counts, take it in place of {taken['name']}, {interval_text(taken[metric])}."
     return (
-        f"{text}. The cheapest that is not told from it is {choice.chosen['name']}, {interval_text(choice.chosen[metric])}; where "
-        f"every missed melanoma counts, take that in place of {taken['name']}, {interval_text(taken[metric])}."
+        f"{text}. The cheapest that is not told from it is {choice.chosen['name']}, {interval_text(choice.chosen[metric])}; "
+        f"where every missed melanoma counts, take that in place of {taken['name']}, {interval_text(taken[metric])}."
     )
 
 
-def _threshold_words(taken: Sequence[Row], share: str) -> str:
-    said = {
-        row["name"]: f"{row['name']} reached sensitivity {interval_text(row['sensitivity'])} and specificity "
-        f"{interval_text(row['specificity'])}"
+def _taken(by_ranking: Choice, by_specificity: Choice) -> list[Row]:
+    """The recommended row, and the alternative where there is one."""
+    taken = by_ranking.chosen
+    return [taken] if any(row is taken for row in by_specificity.level) else [taken, by_specificity.chosen]
+
+
+def _threshold_words(taken: Sequence[Row], wanted: float) -> str:
+    said = "; ".join(
+        f"{row['name']} then has sensitivity {interval_text(row['sensitivity'])} and specificity "
+        f"{interval_text(row['specificity'])} on the test cases"
         for row in taken
-    }
-    text = f"In use the threshold comes from validation. Chosen there for {share}, it carried over so: {'; '.join(said.values())}."
-    short = [row["name"] for row in taken if (row["sensitivity"]["high"] or 1) < float(share.rstrip("%")) / 100]
-    return f"{text} The promise was missed by {_listed(sorted(set(short)))}: choose it with a margin." if short else text
+    )
+    text = f"In use the threshold comes from validation, chosen for a sensitivity of {wanted:.0%}: {said}."
+    short = [row["name"] for row in taken if row["sensitivity"]["high"] is not None and row["sensitivity"]["high"] < wanted]
+    return f"{text} {_listed(short)} did not keep the promise: choose the threshold with a margin." if short else text
 
 
 def _weights_words(rows: Sequence[Row]) -> str:
     """What ImageNet's weights were worth, where the table holds the default with and without them."""
     default = next(row for row in rows if row["default"])
     twins = [row for row in rows if row["weights"] == SCRATCH and _same_but_weights(row, default)]
-    bare = [row["name"] for row in rows if row["weights"] == SCRATCH]
+    bare = [row["name"] for row in rows if row["weights"] == SCRATCH and row["epochs"]]
     if not twins or default["weights"] != IMAGENET:
         return ""
     gain = twins[0]["gain_auroc"]
     worth = {"value": -gain["value"], "low": _negative(gain["high"]), "high": _negative(gain["low"])}
-    text = f"At the same budget, starting from ImageNet's weights was worth {interval_text(worth, sign='+')} AUROC to "
+    network = default["name"].partition(" (")[0]
     return (
-        f"{text}{default['backbone']}. What {_listed(bare)} reach here, they reach without such weights: these rows rank backbones "
-        "that start from nothing on these cases, not what the backbones can do with weights."
+        f"At the same budget, starting from ImageNet's weights was worth {interval_text(worth, sign='+')} AUROC to {network}. "
+        f"What {_listed(bare)} reach here, they reach without such weights: these rows rank "
+        "backbones that start from nothing on these cases, not what the backbones can do with weights."
     )
+
+
+def _size_words(rows: Sequence[Row]) -> str:
+    """What other image sizes gave the default's network, where the table holds them."""
+    default = next(row for row in rows if row["default"])
+    same = [row for row in rows if row["epochs"] and all(row[name] == default[name] for name in ("backbone", "weights"))]
+    said = [
+        f"{row['image_size']} px {interval_text(row['gain_auroc'], sign='+')} AUROC at {row['macs'] / default['macs']:.1f} times "
+        "the arithmetic"
+        for row in same
+        if row["image_size"] != default["image_size"]
+    ]
+    return f"Against the default's {default['image_size']} px the same network gained at {'; at '.join(said)}." if said else ""
 
 
 def _same_but_weights(row: Row, default: Row) -> bool:
@@ -128,11 +151,11 @@ def _card_words(rows: Sequence[Row], details: dict[str, Any]) -> str:
     size = min(row["image_size"] for row in trained)
     factor = (GPU_SIZE / size) ** 2
     folds = details["folds"] if details["fold"] else 1
-    times = f"{factor * folds:,.0f} times the arithmetic of the trainings at {size} px"
+    what = f"All {folds} folds" if folds > 1 else "The same"
     return (
-        f"A graphics card would change three things: weights for every backbone, {GPU_SIZE} px, and all folds with several seeds. "
-        f"{f'All {folds} folds' if folds > 1 else 'The same'} at {GPU_SIZE} px take about {times}. Until then, differences between "
-        "seeds are in none of these intervals: each row is one training a fold."
+        "A machine with a graphics card and timm's hub would change three things: weights for every backbone, larger images, and "
+        f"all folds with several seeds. {what} at {GPU_SIZE} px take about {factor * folds:,.0f} times the arithmetic of the "
+        f"trainings at {size} px. Until then no interval here holds the luck of the seed: each row is one training a fold."
     )
 
 
@@ -150,6 +173,8 @@ def _negative(number: float | None) -> float | None:
 
 
 def _millions(number: int) -> str:
+    if number < 1e4:
+        return "< 0.01"
     return f"{number / 1e6:,.0f}" if number >= 1e7 else f"{number / 1e6:.2g}"
 
 
@@ -231,8 +256,9 @@ def notes_for(details: dict[str, Any], with_scratch: bool) -> list[str]:
         "DeLong's test takes images to be independent, which several of one lesion are not; its p is adjusted for the number of "
         "comparisons (Holm). The paired interval of the difference resamples lesions and is the one to trust.",
         "One training each: the luck of the seed is in no interval. No backbone's settings were tuned on its own.",
-        "Images a second: a batch at the row's image size, all models taking turns on one machine, median of the rounds; without "
-        "loading and augmentation. MACs: convolutions and matrix products. The checkpoint also holds the optimiser's state.",
+        "Images a second: a batch at the row's image size, all models taking turns on one machine, median of the rounds, "
+        "training in the precision given, predicting in float32, without loading and augmentation. MACs: convolutions and matrix "
+        "products. The checkpoint also holds the optimiser's state.",
     ]
     if with_scratch:
         notes.insert(1, "From scratch: no ImageNet weights were to be had here; with them the same backbone may well do better.")

@@ -1,6 +1,6 @@
 """Risks on foreign ground: how wrong are they, and what do a few local cases mend?"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from melanoma_lib.evaluation.intervals import BLOCK, Interval, group_codes, resa
 
 AS_IT_IS, PRIOR, INTERCEPT, BOTH = "as it is", "prior", "intercept", "slope and intercept"
 METHODS = (AS_IT_IS, PRIOR, INTERCEPT, BOTH)
+LOCAL_THRESHOLD = "local threshold"
 BISECTIONS = 60  # halve an interval of 100 log-odds down to rounding error
 WIDEST = 50.0  # log-odds beyond which no intercept is sought
 
@@ -198,7 +199,7 @@ def local_recalibration(
             rows.append(facts | _spread(_tested(mapped, mapped >= cases.cut, cases.targets, 1 - drawn[fits])))
         cuts = _local_cuts(cases, drawn, aim)
         fits = np.isfinite(cuts)
-        facts = {"patients": patients, "method": "local threshold", "melanomas": learned, "fitted": fits.mean(), "reversed": 0.0}
+        facts = {"patients": patients, "method": LOCAL_THRESHOLD, "melanomas": learned, "fitted": fits.mean(), "reversed": 0.0}
         scores = np.broadcast_to(cases.log_odds, (int(fits.sum()), cases.log_odds.size))
         rows.append(facts | _spread(_tested(scores, scores >= cuts[fits, None], cases.targets, 1 - drawn[fits])))
     return pd.DataFrame(rows)
@@ -228,9 +229,10 @@ def _tested(
 
 
 def _spread(found: dict[str, NDArray[np.float64]]) -> dict[str, float]:
-    quantile: Callable = lambda values, share: float(np.nanquantile(values, share)) if np.isfinite(values).any() else np.nan  # noqa: E731
-    return {
-        f"{name}{end}": quantile(values, share)
-        for name, values in found.items()
-        for end, share in (("", 0.5), ("_low", 0.025), ("_high", 0.975))
-    }
+    """Median, 2.5% and 97.5% point of the defined values of each; NaN where there is none."""
+    spread = {}
+    for name, values in found.items():
+        defined = values[np.isfinite(values)]
+        points = np.quantile(defined, [0.5, 0.025, 0.975]) if defined.size else np.full(3, np.nan)
+        spread |= {f"{name}{end}": float(point) for end, point in zip(("", "_low", "_high"), points, strict=True)}
+    return spread

@@ -117,7 +117,7 @@ def pretrain(settings: Settings, how: Pretraining, data: DermoscopyDataModule) -
     state = _fit(settings, how, data, rows, folder / "last.ckpt")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "history.json").write_text(json.dumps(state["history"], indent=1) + "\n", encoding="utf-8")
-    unnamed = folder / ".weights"
+    unnamed = folder / "unnamed.pt"
     torch.save(state["branch"], unnamed)
     file = unnamed.rename(folder / f"simclr-{hashlib.sha256(unnamed.read_bytes()).hexdigest()[:12]}.pt")
     (folder / "last.ckpt").unlink()

@@ -1,0 +1,164 @@
+"""Self-supervised warm start: only unlabelled training images are seen, an interruption changes nothing, the weights are used."""
+
+import hashlib
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from melanoma_lib.data.datamodule import DermoscopyDataModule
+from melanoma_lib.errors import SettingsError, StudyError, WeightsUnavailableError
+from melanoma_lib.module import MelanomaModule
+from melanoma_lib.settings import Settings
+from melanoma_lib.studies import selfsupervised
+from melanoma_lib.studies.selfsupervised import Pretraining, pairs_found, pretrain, rate_at
+from melanoma_lib.training import train
+
+HOW = Pretraining(side=32, epochs=2, batch_size=64)
+needs_lightly = pytest.mark.skipif(
+    not __import__("importlib.util").util.find_spec("lightly"), reason="lightly is not installed: pip install .[selfsupervised]"
+)
+
+
+class Watched:
+    """Pixels that remember which rows were looked at."""
+
+    def __init__(self, pixels: np.memmap) -> None:
+        self.pixels, self.filename, self.seen = pixels, pixels.filename, set()
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        self.seen.add(int(row))
+        return self.pixels[row]
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_settings, tmp_path_factory):
+    return tiny_settings.with_changes(runs_dir=tmp_path_factory.mktemp("selfsupervised"), max_epochs=1)
+
+
+@pytest.fixture(scope="module")
+def data(settings):
+    data = DermoscopyDataModule(settings)
+    data._pixels = Watched(data.pixels())
+    return data
+
+
+@pytest.fixture(scope="module")
+def warm(settings, data):
+    return pretrain(settings, HOW, data)
+
+
+def test_pairs_found_is_brute_force():
+    spots = np.random.default_rng(0).normal(size=(20, 3))
+    unit, hits = spots / np.linalg.norm(spots, axis=1, keepdims=True), 0
+    for i in range(20):
+        others = [j for j in range(20) if j != i]
+        hits += max(others, key=lambda j: unit[i] @ unit[j]) == (i + 10) % 20
+    assert pairs_found(torch.from_numpy(spots)) == pytest.approx(hits / 20)
+    assert pairs_found(torch.eye(4).repeat(2, 1)) == 1.0
+
+
+def test_the_learning_rate_warms_up_to_its_peak_and_falls_to_zero():
+    rates = [rate_at(step, 10, 3) for step in range(30)]
+    assert max(rates) == rates[5] == 1.0
+    assert rates[:6] == sorted(rates[:6])
+    assert rates[5:] == sorted(rates[5:], reverse=True)
+    assert 0 < rates[0] < 0.2
+    assert 0 < rates[-1] < 0.01
+
+
+@pytest.mark.parametrize("wrong", [{"side": 16}, {"epochs": 0}, {"batch_size": 1}, {"temperature": 0}, {"min_crop": 1.5}])
+def test_a_value_out_of_range_is_named(wrong):
+    with pytest.raises(StudyError, match=f"{next(iter(wrong))}="):
+        Pretraining(**wrong)
+
+
+@needs_lightly
+def test_only_training_images_are_seen_and_every_one(warm, data):
+    assert data._pixels.seen == set(data.rows("train"))
+    assert warm.n_images == len(data.rows("train"))
+    assert warm.chance == pytest.approx(math.log(2 * 64 - 1))
+
+
+@needs_lightly
+def test_views_of_one_image_come_to_be_told_from_the_others(warm):
+    assert [row["epoch"] for row in warm.history] == [1, 2]
+    assert warm.history[-1]["loss"] < min(warm.history[0]["loss"], warm.chance)
+    assert warm.history[-1]["found"] > 5 / (2 * 64 - 1)
+
+
+@needs_lightly
+def test_an_interrupted_pretraining_ends_where_an_unbroken_one_does(settings, data, warm, tmp_path, monkeypatch):
+    other, calls = settings.with_changes(runs_dir=tmp_path), []
+
+    def stop(spots):
+        calls.append(1)
+        if len(calls) > len(data.rows("train")) // HOW.batch_size:
+            raise KeyboardInterrupt
+        return pairs_found(spots)
+
+    monkeypatch.setattr(selfsupervised, "pairs_found", stop)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(other, HOW, data)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.rglob("*.*t")] == ["last.ckpt"]
+    resumed = pretrain(other, HOW, data)
+    assert resumed.file.name == warm.file.name  # the name is the digest of the weights
+    assert [row["loss"] for row in resumed.history] == [row["loss"] for row in warm.history]
+    assert not list(tmp_path.rglob("last.ckpt"))
+
+
+@needs_lightly
+def test_a_finished_pretraining_is_taken_as_it_is_and_another_way_is_another_one(settings, data, warm, monkeypatch):
+    monkeypatch.setattr(selfsupervised, "_fit", lambda *_: pytest.fail("trained again"))
+    assert pretrain(settings, HOW, data) == warm
+    for changed, how in ((settings, Pretraining(32, 3, 64)), (settings.with_changes(seed=1), HOW)):
+        with pytest.raises(pytest.fail.Exception):
+            pretrain(changed, how, data)
+
+
+@needs_lightly
+def test_a_training_starts_from_the_weights_and_holds_its_early_stages(settings, data, warm):
+    begun = settings.with_changes(init_weights=warm.file)
+    expected = torch.load(warm.file, weights_only=True)
+    module = MelanomaModule(begun, data.encoder.n_features, 0.2)
+    assert all(torch.equal(value, expected[name]) for name, value in module.model.image_branch.state_dict().items())
+    run = train(begun)
+    trained = run.model().image_branch.state_dict()
+    assert torch.equal(trained["conv_stem.weight"], expected["conv_stem.weight"])
+    assert not torch.equal(trained["conv_head.weight"], expected["conv_head.weight"])
+    assert run.settings.fingerprint() == begun.fingerprint() != settings.fingerprint()
+
+
+def test_weights_that_are_not_what_their_name_says_are_refused(tiny_settings, tmp_path):
+    file = tmp_path / "simclr-0123456789ab.pt"
+    settings = tiny_settings.with_changes(init_weights=file, runs_dir=tmp_path)
+    with pytest.raises(WeightsUnavailableError, match="does not exist"):
+        train(settings)
+    torch.save({}, file)
+    with pytest.raises(WeightsUnavailableError, match="not the file its name stands for"):
+        train(settings.with_changes(resume=True))
+    other = file.rename(tmp_path / f"simclr-{hashlib.sha256(file.read_bytes()).hexdigest()[:12]}.pt")
+    with pytest.raises(WeightsUnavailableError, match="of this backbone"):
+        MelanomaModule(settings.with_changes(init_weights=other), 4, 0.2)
+
+
+def test_the_fingerprint_follows_the_weights_not_their_folder():
+    base, here, there = (Settings(init_weights=path) for path in (None, "/a/w-01234567.pt", "/b/w-01234567.pt"))
+    assert here.fingerprint() == there.fingerprint() != base.fingerprint()
+    assert Settings(init_weights="/a/w-89abcdef.pt").fingerprint() != here.fingerprint()
+    assert "init_weights" not in base.shaping()
+    with pytest.raises(SettingsError, match=r"SHA-256.*selfsupervised"):
+        Settings(init_weights="/a/weights.pt")
+
+
+def test_without_lightly_it_says_how_to_get_it(settings, data, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "lightly.loss", None)
+    with pytest.raises(StudyError, match=r"melanoma_lib\[selfsupervised\]"):
+        pretrain(settings.with_changes(runs_dir=tmp_path), HOW, data)
+
+
+def test_too_few_images_for_a_batch_are_named(settings, data):
+    with pytest.raises(StudyError, match="at least one batch of 5000"):
+        pretrain(settings, Pretraining(batch_size=5000), data)
