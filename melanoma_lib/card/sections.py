@@ -10,6 +10,7 @@ from melanoma_lib.errors import CardError
 from melanoma_lib.evaluation.intervals import RATES
 from melanoma_lib.explain.league import League
 from melanoma_lib.runs import Run
+from melanoma_lib.settings import Settings
 
 SOURCES = {
     "synthetic": "synthetic dermoscopy drawn by the kit's own generator; not medical data",

@@ -28,6 +28,7 @@ __all__, __getattr__ = lazy_names(
             "reliability_bins",
         ),
         "seeds": ("bootstrap_mean_auroc",),
+        "strata": ("StratifiedAuroc", "stratified_auroc"),
         "subgroups": ("subgroup_table",),
         "canvas": ("DescribedFigure", "describe", "kit_figure"),
         "figures": (

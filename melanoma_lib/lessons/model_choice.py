@@ -154,11 +154,11 @@ def _text(value: Mapping[str, Any]) -> str:
 
 
 def budgets(models: pd.DataFrame) -> list[float]:
-    """Three budgets, from what a quarter of the models cost at most to what all do, rounded up to two digits.
+    """What a quarter of the models cost at most, what half do and what all do, rounded up to two digits; equal ones once.
 
     Args:
         models: from `to_choose_from`.
     """
     costs = np.quantile(models["cost"], [0.25, 0.5, 1.0], method="higher")
     steps = 10.0 ** (np.floor(np.log10(costs)) - 1)
-    return [float(budget) for budget in np.ceil(costs / steps) * steps]
+    return np.unique(np.ceil(costs / steps) * steps).tolist()

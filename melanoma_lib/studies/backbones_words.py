@@ -134,12 +134,16 @@ def _size_words(rows: Sequence[Row]) -> str:
     default = next(row for row in rows if row["default"])
     same = [row for row in rows if row["epochs"] and all(row[name] == default[name] for name in ("backbone", "weights"))]
     said = [
-        f"{row['image_size']} px {interval_text(row['gain_auroc'], sign='+')} AUROC at {row['macs'] / default['macs']:.1f} times "
-        "the arithmetic"
+        f"{row['image_size']} px{_other_epochs(row, default)} "
+        f"{interval_text(row['gain_auroc'], sign='+')} AUROC at {row['macs'] / default['macs']:.1f} times the arithmetic an image"
         for row in same
         if row["image_size"] != default["image_size"]
     ]
     return f"Against the default's {default['image_size']} px the same network gained at {'; at '.join(said)}." if said else ""
+
+
+def _other_epochs(row: Row, default: Row) -> str:
+    return "" if row["epochs"] == default["epochs"] else f" and {row['epochs']} epochs (the default had {default['epochs']})"
 
 
 def _same_but_weights(row: Row, default: Row) -> bool:
@@ -255,6 +259,7 @@ def notes_for(details: dict[str, Any], with_scratch: bool) -> list[str]:
         "threshold from validation is the one to be had in use, and its sensitivity on the test cases stands beside it.",
         "DeLong's test takes images to be independent, which several of one lesion are not; its p is adjusted for the number of "
         "comparisons (Holm). The paired interval of the difference resamples lesions and is the one to trust.",
+        "The best is the best on these very cases, which flatters its lead over the others.",
         "One training each: the luck of the seed is in no interval. No backbone's settings were tuned on its own.",
         "Images a second: a batch at the row's image size, all models taking turns on one machine, median of the rounds, "
         "training in the precision given, predicting in float32, without loading and augmentation. MACs: convolutions and matrix "

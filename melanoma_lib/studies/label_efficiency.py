@@ -90,7 +90,7 @@ def probe(table: FeatureTable, labelled: np.ndarray) -> np.ndarray:
     from sklearn.preprocessing import StandardScaler
 
     (train_x, train_y), (val_x, val_y), (test_x, _) = (
-        tuple(part.numpy() for part in table.tensors(split, "image")) for split in ("train", "val", "test")
+        tuple(part.double().numpy() for part in table.tensors(split, "image")) for split in ("train", "val", "test")
     )
     best, scores = -1.0, np.empty(0)
     for penalty in PENALTIES:

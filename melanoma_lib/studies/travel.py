@@ -32,6 +32,7 @@ from melanoma_lib.studies.recalibration import (
 
 BATCH = 64
 LOCAL_PATIENTS = (5, 10, 20, 30)  # patients whose outcome a clinic waits for before it trusts a risk
+RATES = ("sensitivity", "specificity", "ppv")
 FITS = 500  # resamples of what needs a regression each
 
 
@@ -159,7 +160,7 @@ def score_row(table: pd.DataFrame, n: int = 2000, seed: int = 0) -> dict[str, di
     """Ranking, decisions at the stored threshold and calibration of one table of predictions, each an interval by groups."""
     targets, groups = table["target"].to_numpy(), table["group_id"].to_numpy(str)
     found = bootstrap_intervals(targets, table["margin"], groups, 0.0, n, seed)
-    row = {name: found[name] for name in ("auroc", "average_precision", "sensitivity", "specificity", "ppv")}
+    row = {name: found[name] for name in ("auroc", "average_precision", *RATES)}
     return {
         name: interval.to_dict() for name, interval in (row | calibration_of(table["risk"], targets, groups, n, seed)).items()
     }
@@ -173,9 +174,15 @@ def calibration_of(risk, targets, groups, n: int = 2000, seed: int = 0) -> dict[
 
 
 def external_rows(travellers: Sequence[Traveller], n: int = 2000, seed: int = 0) -> list[dict]:
-    """The mean of the models, all models averaged, and each model: at home where it can be said, and abroad."""
+    """The mean of the models, all models averaged, and each model: at home where it can be said, and abroad.
+
+    Rates of the mean count the decisions of all models together, each by its own model.
+    """
     samples = {place: [_columns(getattr(one, place)) for one in travellers] for place in ("home", "abroad")}
     mean = {f"auroc_{place}": bootstrap_mean_auroc(these, n=n, seed=seed).to_dict() for place, these in samples.items()}
+    for place, these in samples.items():
+        decided = bootstrap_intervals(*map(np.concatenate, zip(*these, strict=True)), 0.0, n, seed)
+        mean |= {f"{name}_{place}": decided[name].to_dict() for name in RATES}
     rows = [{"model": f"mean of {len(travellers)} models"} | mean]
     if len(travellers) > 1:
         rows.append({"model": f"{len(travellers)} models averaged"} | _named(score_row(averaged(travellers), n, seed), "abroad"))
@@ -233,7 +240,7 @@ def recalibrated(travellers: Sequence[Traveller], there: float, n: int = 2000, s
             continue  # the classes are separated: there is no such fit
         mapped = slope * local.log_odds + intercept
         found = bootstrap_intervals(targets, mapped - local.cut, groups, 0.0, n, seed)
-        decisions = {name: found[name] for name in ("sensitivity", "specificity", "ppv")}
+        decisions = {name: found[name] for name in RATES}
         facts = {"method": method, "map_slope": slope, "map_intercept": intercept}
         values = decisions | calibration_of(expit(mapped), targets, groups, n, seed)
         rows.append(facts | {name: interval.to_dict() for name, interval in values.items()})

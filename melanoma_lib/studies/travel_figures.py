@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter, NullLocator, PercentFormatter
 
@@ -38,15 +37,17 @@ Mark = tuple[dict | None, str, str]  # an interval, its colour and its marker
 
 
 def _dots(axes: Axes, rows: Sequence[tuple[str, Sequence[Mark]]], xlabel: str) -> None:
-    """Dots with intervals, one line a row from top to bottom; a row without marks is a heading."""
+    """Dots with intervals, one line a row from top to bottom; hollow where the cases are too few for an interval."""
     for y, (_, marks) in enumerate(rows):
         for i, (interval, colour, marker) in enumerate(marks):
             if interval is None or interval["value"] is None:
                 continue
             at = y + 0.26 * (i - (len(marks) - 1) / 2)
-            if interval.get("low") is not None and interval.get("high") is not None:
+            known = interval.get("low") is not None and interval.get("high") is not None
+            if known:
                 axes.plot([interval["low"], interval["high"]], [at, at], color=colour, linewidth=4, alpha=0.4)
-            axes.plot(interval["value"], at, marker, color=colour, markersize=9, markeredgecolor="white", zorder=3)
+            edges = {"markeredgecolor": "white"} if known else {"markerfacecolor": "white", "markeredgewidth": 1.5}
+            axes.plot(interval["value"], at, marker, color=colour, markersize=9, zorder=3, **edges)
     axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel=xlabel)
     axes.set_yticks(range(len(rows)), [label for label, _ in rows])
     axes.tick_params(axis="y", length=0)
@@ -61,14 +62,13 @@ def _key(axes: Axes, entries: Sequence[tuple[str, str, str]], columns: int = 4) 
 
 
 def external_figure(table: ResultTable) -> DescribedFigure:
-    """AUROC, sensitivity and specificity at home and abroad: each model a dot, the mean or the average with its interval.
+    """AUROC, sensitivity and specificity at home and abroad: each model a stroke, their mean with its interval.
 
     Args:
         table: of ``travel_table.travel``.
     """
-    mean, singles = table.rows[0], [row for row in table.rows if "auroc_home" in row and "sensitivity_home" in row]
-    together = next((row for row in table.rows if row["model"].endswith("averaged")), singles[0])
-    said = [f"AUROC at home {interval_text(mean['auroc_home'])}, abroad {interval_text(mean['auroc_abroad'])}"]
+    mean, singles = table.rows[0], [row for row in table.rows[1:] if "auroc_home" in row]
+    said = []
     with kit_figure(WIDTH, 4.6) as figure:
         axes = figure.add_subplot()
         rows: list[tuple[str, list[Mark]]] = []
@@ -77,11 +77,9 @@ def external_figure(table: ResultTable) -> DescribedFigure:
                 y = len(rows)
                 values = [row[f"{name}_{place}"]["value"] for row in singles]
                 axes.plot(values, [y + 0.22] * len(values), "|", color=colour, markersize=11, markeredgewidth=2)
-                interval = mean.get(f"{name}_{place}") if name == "auroc" else together.get(f"{name}_{place}")
-                interval = interval or {"value": float(np.mean(values)), "low": None, "high": None}
+                interval = mean[f"{name}_{place}"]
                 rows.append((f"{title}, {place}", [(interval, colour, marker)]))
-                if name != "auroc":
-                    said.append(f"{title} {place} {interval_text(interval)}")
+                said.append(f"{title} {place} {interval_text(interval)}")
         _dots(axes, rows, "95% intervals by lesion at home, by patient abroad; a stroke: one model")
         axes.set(xlim=(min(0.4, axes.get_xlim()[0]), 1.01))
         axes.set_title("Thresholds were set at home, for sensitivity 0.95")
@@ -195,7 +193,7 @@ def tone_figure(table: ResultTable) -> DescribedFigure:
         left.legend(
             loc="lower left", bbox_to_anchor=(-0.3, 1.0), ncols=2, borderaxespad=0.3, columnspacing=1.0, handletextpad=0.2
         )
-        _dots(right, rows, "95% intervals by lesion")
+        _dots(right, rows, "95% intervals by lesion; hollow: too few for one")
         right.set_xlim(0, 1.02)
         _key(right, [(label, colour, marker) for colour, marker, label in RATE_STYLE.values()], 3)
     medians = "; ".join(f"{row['source']} median {row['median']:.0f} degrees" for row in sources)
@@ -218,14 +216,14 @@ def stress_figure(table: ResultTable) -> DescribedFigure:
     with kit_figure(WIDTH, 0.62 * len(artefacts) + 1.9) as figure:
         panels = figure.subplots(1, 2, sharey=True)
         for axes, name, label in zip(
-            panels, ("flips", "risk_change"), ("decisions that flip", "change of the mean risk"), strict=True
+            panels, ("flips", "risk_change"), ("decisions that flip", "change of mean risk, percentage points"), strict=True
         ):
             rows = []
             for artefact in artefacts:
                 own = {row["class"]: row[name] for row in found if row["artefact"] == artefact}
                 rows.append((artefact, [(own[kind], *CLASS_STYLE[kind]) for kind in CLASS_STYLE]))
             _dots(axes, rows, label)
-            axes.xaxis.set_major_formatter(PercentFormatter(1, 0) if name == "flips" else PercentFormatter(1, 0, symbol=" pp"))
+            axes.xaxis.set_major_formatter(PercentFormatter(1, 0) if name == "flips" else PercentFormatter(1, 0, symbol=""))
             axes.axvline(0, color=GREY, linewidth=1.2)
         panels[1].tick_params(axis="y", labelleft=False)
         _key(panels[0], [(kind, *style) for kind, style in CLASS_STYLE.items()], 2)

@@ -13,6 +13,7 @@ from melanoma_lib.studies.backbones_words import FROZEN, METADATA, as_markdown, 
 from melanoma_lib.studies.pareto import pareto_figure
 from melanoma_lib.studies.results import load_results, save_results
 from melanoma_lib.training import train
+from tests.studies.leagues import made_up
 
 TINY = (Entry("Tiny", "test_efficientnet", pretrained=False), Entry("Residual", "test_resnet", pretrained=False))
 
@@ -52,9 +53,12 @@ def test_the_table_is_fit_to_be_committed_read_and_drawn(played, tmp_path):
 def test_a_second_call_trains_nothing_and_takes_finished_runs_along(played, base, monkeypatch):
     other = train(base.with_changes(seed=0, backbone="test_efficientnet", image_size=64, run_dir=base.runs_dir / "larger"))
     monkeypatch.setattr("melanoma_lib.training.fit", lambda *_: pytest.fail("trained again"))
-    table = league(base, TINY, [other], frozen_size=32, rounds=1)
-    assert {row["name"] for row in table.rows} - {row["name"] for row in played.rows} == {"Tiny (from scratch, 64 px)"}
-    before = {row["name"]: row["auroc"] for row in played.rows}
+    again = Run(next(iter(plan(base, TINY).values())).run_path)
+    table = league(base, TINY, [other, again], frozen_size=32, rounds=1)
+    before, names = {row["name"]: row["auroc"] for row in played.rows}, {row["name"] for row in table.rows}
+    repeated = f"Tiny (from scratch, 32 px) {again.settings.fingerprint()}"
+    assert names - set(before) == {"Tiny (from scratch, 64 px)", repeated}
+    assert next(row for row in table.rows if row["name"] == repeated)["gain_auroc"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert all(row["auroc"] == before.get(row["name"], row["auroc"]) for row in table.rows)
 
 
@@ -114,3 +118,14 @@ def test_the_command_line_prints_the_plan(base, capsys, monkeypatch):
     assert main([*words, "--plan"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines == [command_of(settings) for settings in plan(base).values()]
+
+
+def test_the_command_line_leaves_table_and_figure_and_says_what_they_say(base, capsys, monkeypatch, tmp_path):
+    table, asked = made_up(), {}
+    monkeypatch.setattr(backbones, "league", lambda settings, **options: asked.update(options, settings=settings) or table)
+    words = shlex.split(command_of(base, "study league"))[3:]
+    assert main([*words, "--frozen-size", "64", "--out", str(tmp_path)]) == 0
+    assert asked["settings"] == base and asked["frozen_size"] == 64 and asked["finished"] == []
+    assert load_results("league", tmp_path).rows == table.rows and (tmp_path / "league.png").stat().st_size > 10_000
+    told = capsys.readouterr().out
+    assert as_markdown(table) in told and recommend(table) in told and pareto_figure(table).alt_text in told

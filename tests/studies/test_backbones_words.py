@@ -55,7 +55,9 @@ def test_the_worth_of_weights_is_the_twins_gain_turned_round():
 def test_larger_images_of_the_default_are_told_apart_from_other_backbones():
     large = row("Good (ImageNet, 128 px)", 0.93, 120_000_000, weights=IMAGENET, backbone="net", size=128, best=0.93)
     text = recommend(made_up(*made_up().rows, large))
-    assert "the same network gained at 128 px +0.060 [+0.040, +0.080] AUROC at 4.0 times the arithmetic" in text
+    assert "the same network gained at 128 px +0.060 [+0.040, +0.080] AUROC at 4.0 times the arithmetic an image" in text
+    longer = recommend(made_up(*made_up().rows, large | {"epochs": 12}))
+    assert "at 128 px and 12 epochs (the default had 8) +0.060" in longer
     assert "same network gained" not in recommend(made_up())
 
 

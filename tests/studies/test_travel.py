@@ -109,6 +109,8 @@ def test_rows_hold_the_models_and_their_average():
     assert [row["model"] for row in rows] == ["mean of 2 models", "2 models averaged", "seed 1", "seed 1"]
     aurocs = [roc_auc_score(one.abroad["target"], one.abroad["margin"]) for one in two]
     assert rows[0]["auroc_abroad"]["value"] == pytest.approx(np.mean(aurocs))
+    found = np.mean([(one.home["margin"] >= 0)[one.home["target"] == 1].mean() for one in two])  # as many cases in each
+    assert rows[0]["sensitivity_home"]["value"] == pytest.approx(found)
     margin = (two[0].abroad["margin"] + two[1].abroad["margin"]) / 2
     table = averaged(two)
     np.testing.assert_allclose(table["margin"], margin)
@@ -179,7 +181,8 @@ def test_the_sample_is_compared_with_its_table(isic2020):
     cases = load_cases("isic2020", isic2020, missing_images="drop")
     facts = sample_facts(isic2020, cases)
     assert facts["here"] == {
-        "images": 90, "patients": 30, "melanomas": 15, "prevalence": 15 / 90, "patients_with_melanoma": 0.5, "images_a_patient": 3,
+        "images": 90, "patients": 30, "melanomas": 15, "prevalence": 15 / 90, "patients_with_melanoma": 0.5,
+        "images_a_patient": 3,
     }  # fmt: skip
     assert facts["table"]["patients"] == 40 and facts["whole_patients"] == 1
 
@@ -194,7 +197,7 @@ def test_runs_of_several_recipes_are_refused(tiny_run):
     other = SimpleNamespace(
         is_cross_validation=False, path="other", settings=tiny_run.settings.with_changes(image_size=64, seed=3)
     )
-    with pytest.raises(StudyError, match="other differs from .* in image_size"):
+    with pytest.raises(StudyError, match=r"other differs from .* in image_size"):
         single_runs([tiny_run, other])
     with pytest.raises(StudyError, match="at least one"):
         single_runs([])
