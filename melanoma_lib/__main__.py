@@ -27,15 +27,11 @@ from melanoma_lib.commands import (
     notebooks_run,
     notebooks_sweep,
     slides_build,
-    study_ingredients,
-    study_league,
-    study_selfsupervised,
-    study_sources,
-    study_travel,
     train,
 )
 from melanoma_lib.errors import KitError
 from melanoma_lib.settings import Settings
+from melanoma_lib.study_commands import study_ingredients, study_league, study_selfsupervised, study_sources, study_travel
 
 DATA_FIELDS = ("data_dir", "image_dirs", "n_patients", "data_seed", "image_size", "seed", "progress")
 

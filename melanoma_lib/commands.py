@@ -233,65 +233,6 @@ def card(arguments: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
-def study_sources(arguments: argparse.Namespace) -> None:
-    """Leave each source out in turn; train what is missing."""
-    settings = settings_of(arguments)
-    from melanoma_lib.studies.results import save_results
-    from melanoma_lib.studies.sources_out import compare_sources, sources_report, train_parts
-
-    runs = train_parts(settings, arguments.parts)
-    if arguments.parts:
-        print("\n".join(f"{name}: {run.path}" for name, run in runs.items()))
-    else:
-        table = compare_sources(runs)
-        print(f"{sources_report(table)}\nwritten to {save_results(table)}")
-
-
-def study_travel(arguments: argparse.Namespace) -> None:
-    """Test runs on another collection, and at home by source, skin tone and artefact."""
-    from melanoma_lib.runs import Run
-    from melanoma_lib.studies.results import save_results
-    from melanoma_lib.studies.travel_table import travel, travel_report
-
-    given = {name: getattr(arguments, f"setting_{name}", None) for name in ("data_dir", "cache_dir", "seed")}
-    table = travel(
-        [Run(path) for path in arguments.runs],
-        arguments.data_dir_2020,
-        *(Path(given[name]) if given[name] else None for name in ("data_dir", "cache_dir")),
-        [Run(path) for path in arguments.metadata],
-        arguments.stressed,
-        seed=int(given["seed"] or 0),
-        show=print,
-    )
-    print(f"{travel_report(table)}\nwritten to {save_results(table)}")
-
-
-def study_ingredients(arguments: argparse.Namespace) -> None:
-    """Change one thing of the recipe at a time; train what is missing."""
-    settings = settings_of(arguments)
-    from melanoma_lib.studies.ingredients import compare_ingredients, finished_parts, train_parts
-    from melanoma_lib.studies.ingredients_table import ingredients_report
-    from melanoma_lib.studies.results import save_results
-
-    runs = finished_parts(settings) if arguments.finished else train_parts(settings, arguments.parts)
-    if arguments.parts:
-        print("\n".join(f"{name}: {run.path}" for name, run in runs.items()))
-    else:
-        table = compare_ingredients(settings, runs)
-        print(f"{ingredients_report(table)}\nwritten to {save_results(table)}")
-
-
-def study_selfsupervised(arguments: argparse.Namespace) -> None:
-    """Pretrain on unlabelled images; say what that is worth, by the share of labels."""
-    settings = settings_of(arguments)
-    from melanoma_lib.studies.label_efficiency import label_report, study_labels
-    from melanoma_lib.studies.results import save_results
-    from melanoma_lib.studies.selfsupervised import Pretraining
-
-    table = study_labels(settings, Pretraining.of(settings, epochs=arguments.epochs))
-    print(f"{label_report(table)}\nwritten to {save_results(table)}")
-
-
 def bench(arguments: argparse.Namespace) -> None:
     """Measure against named peers."""
     from melanoma_lib import bench as benchmarks
@@ -305,25 +246,6 @@ def costs(arguments: argparse.Namespace) -> None:
     from melanoma_lib.runs import Run
 
     print(cost_of([Run(path) for path in arguments.runs]).report(arguments.images))
-
-
-def study_league(arguments: argparse.Namespace) -> None:
-    """Compare backbones on the same cases."""
-    settings = settings_of(arguments)
-    from melanoma_lib.runs import Run
-    from melanoma_lib.studies import backbones, backbones_words
-    from melanoma_lib.studies.pareto import pareto_figure
-    from melanoma_lib.studies.results import save_results
-
-    if arguments.plan:
-        print("\n".join(backbones.command_of(wanted) for wanted in backbones.plan(settings).values()))
-        return
-    finished = [Run(path) for path in arguments.run]
-    table = backbones.league(settings, finished=finished, frozen_size=arguments.frozen_size, show=print)
-    path = save_results(table, arguments.out)
-    figure = pareto_figure(table)
-    figure.savefig(path.with_suffix(".png"), dpi=110)
-    print(f"\n{backbones_words.as_markdown(table)}\n{backbones_words.recommend(table)}\n\n{figure.alt_text}\nwritten to {path}")
 
 
 def _pairs(given: Sequence[Sequence[str]]) -> dict[str, str]:

@@ -45,7 +45,7 @@ class AskedOfSplits:
             "needed": lambda: {
                 name: {"width": width, "melanomas": melanomas_for(width, AUROC, RATIO)} for name, width in widths.items()
             },
-            "planned": lambda: {"auroc": AUROC, "ratio": int(RATIO), "rivals": RIVALS},
+            "planned": lambda: {"auroc": AUROC, "ratio": int(RATIO)},
             "rivals": lambda: model_choice.equal_rivals(RIVALS, ONE_SPLIT, RATIO),
             "league": lambda: {"command": model_choice.table_of("league").command},
         }

@@ -13,7 +13,7 @@ from melanoma_lib.evaluation import Interval, bootstrap_gain, bootstrap_interval
 from melanoma_lib.studies.results import ResultTable, load_results
 from melanoma_lib.widgets.luck import Z, auroc_error, gap_error
 
-LINE = 100  # characters of a printed line
+LINE = 90  # characters of a printed line
 
 
 def three_intervals(test: pd.DataFrame, error: float, unit: str, n: int = 500) -> dict[str, Interval]:
@@ -37,7 +37,9 @@ def three_intervals(test: pd.DataFrame, error: float, unit: str, n: int = 500) -
 # --- which of two -------------------------------------------------------------------------------------------------------------
 
 
-def comparison_table(targets: ArrayLike, a: ArrayLike, b: ArrayLike, groups: ArrayLike, n: int = 500) -> pd.DataFrame:
+def comparison_table(
+    targets: ArrayLike, a: ArrayLike, b: ArrayLike, groups: ArrayLike, names: tuple[str, str], n: int = 500
+) -> pd.DataFrame:
     """Two models on the same cases, as text: each alone, then their difference by DeLong and by paired resamples.
 
     Args:
@@ -45,16 +47,17 @@ def comparison_table(targets: ArrayLike, a: ArrayLike, b: ArrayLike, groups: Arr
         a: scores of one model, shape ``(N,)``.
         b: scores of the other, shape ``(N,)``.
         groups: patient or lesion of each row, shape ``(N,)``.
+        names: of both models.
         n: resamples.
     """
-    alone = {name: bootstrap_intervals(targets, one, groups, n=n)["auroc"] for name, one in (("model a", a), ("model b", b))}
+    alone = {name: bootstrap_intervals(targets, one, groups, n=n)["auroc"] for name, one in zip(names, (a, b), strict=True)}
     test = delong_test(targets, a, b)
     reach = Z * test.standard_error
     by_image = Interval(test.difference, test.difference - reach, test.difference + reach, method="delong")
     paired = bootstrap_gain(targets, a, b, groups, n)["auroc"]
     rows = {name: {"estimate": f"{one:.3f}", "width": f"{one.high - one.low:.3f}", "p": ""} for name, one in alone.items()}
     p_value = f"{test.p_value:.4f}" if test.p_value >= 1e-4 else "< 0.0001"
-    for name, one, p in (("a - b, DeLong", by_image, p_value), ("a - b, whole groups resampled", paired, "")):
+    for name, one, p in (("difference, DeLong", by_image, p_value), ("difference, whole groups resampled", paired, "")):
         rows[name] = {"estimate": f"{one:+.3f}", "width": f"{one.high - one.low:.3f}", "p": p}
     return pd.DataFrame.from_dict(rows, orient="index")
 

@@ -12,7 +12,7 @@ from melanoma_lib.run_writer import choose_operating_point, prediction_table
 from melanoma_lib.settings import Settings
 from melanoma_lib.studies.backbones_scores import Part
 
-STRENGTHS = tuple(10.0**power for power in range(-5, 3))  # C of scikit-learn: the weaker the penalty, the larger
+STRENGTHS = tuple(10.0**power for power in range(-5, 1))  # C of scikit-learn: the weaker the penalty, the larger
 
 
 @dataclass(frozen=True)

@@ -47,12 +47,17 @@ def variants_of(settings: Settings) -> list[Variant]:
     A change that would leave the settings as they are, because the recipe lacks the ingredient, is not among them.
     """
     trained = settings.pretrained or settings.init_weights is not None  # random weights are never held
+    shrinks = max(32, 32 * round(0.75 * settings.image_size / 32)) < settings.image_size  # in whole strides 64 px do not
     changes = [
         Variant("ema", "without weight averaging", {"ema_decay": 0.0}, "weight averaging"),
         Variant("task", "without the second task", {"diagnosis_weight": 0.0}, "naming the diagnosis as a second task"),
         Variant("focal", "cross-entropy for focal loss", {"loss": "bce"}, "focal loss"),
         *([Variant("stages", "early stages learn too", {"frozen_stride": 0}, "holding the early stages")] if trained else []),
-        Variant("sizes", "full size from the first epoch", {"small_epochs": 0.0}, "small images at first"),
+        *(
+            [Variant("sizes", "full size from the first epoch", {"small_epochs": 0.0}, "small images at first")]
+            if shrinks
+            else []
+        ),
         Variant("hiding", "metadata never hidden", {"metadata_dropout": 0.0}, "hiding metadata at times"),
         *(Variant(f"{side}px", f"input of {side} pixels", {"image_size": side}) for side in _larger(settings.image_size)),
     ]
@@ -66,7 +71,7 @@ def variants_of(settings: Settings) -> list[Variant]:
 
 def _larger(side: int) -> list[int]:
     """About 4/3 and 5/3 of a side, in whole strides of the backbone."""
-    return [32 * round(side * factor / 32) for factor in (4 / 3, 5 / 3)]
+    return sorted({32 * round(side * factor / 32) for factor in (4 / 3, 5 / 3)})  # of small sides both may be one
 
 
 def train_variant(settings: Settings, variant: Variant, cases: pd.DataFrame | None = None) -> Run:

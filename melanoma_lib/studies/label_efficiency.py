@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
+import torch
 
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import StudyError
 from melanoma_lib.evaluation import OperatingCurve, bootstrap_gain, bootstrap_mean_auroc, delong_test
 from melanoma_lib.heads import FeatureTable, cached_features
+from melanoma_lib.machine import keep_freed_memory
 from melanoma_lib.model import MelanomaNet
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
@@ -170,6 +172,9 @@ def study_labels(settings: Settings, how: Pretraining) -> ResultTable:
         StudyError: if ``lightly`` is not installed.
     """
     settings = settings.with_changes(run_dir=None)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    keep_freed_memory()
     data = DermoscopyDataModule(settings.with_changes(modalities="image"))
     warm = pretrain(settings, how, data)
     trials = probe_trials(settings, warm, data, DRAWS) + tuned_trials(settings, warm, data, FINE_TUNED)

@@ -69,8 +69,9 @@ class Pretraining:
 
     @classmethod
     def of(cls, settings: Settings, **changes: Any) -> "Pretraining":
-        """For a model of these settings: views at about two thirds of the side, in whole strides, which a crop makes up for."""
-        return cls(**{"side": max(32, 32 * round(settings.image_size * 2 / 3 / 32))} | changes)
+        """For a model of these settings: views of two thirds of its side, which crops make up for, but none below 64 px."""
+        smaller = 32 * round(settings.image_size * 2 / 3 / 32)  # in whole strides of the backbone
+        return cls(**{"side": min(settings.image_size, max(64, smaller))} | changes)
 
 
 @dataclass(frozen=True)

@@ -74,12 +74,15 @@ def external_figure(table: ResultTable) -> DescribedFigure:
         rows: list[tuple[str, list[Mark]]] = []
         for name, title in (("auroc", "AUROC"), ("sensitivity", "sensitivity"), ("specificity", "specificity")):
             for place, colour, marker in (("home", GREY, "o"), ("abroad", VERMILLION, "D")):
-                y = len(rows)
+                y = len(rows) + (len(rows) > 1 and "metadata_alone" in table.details)  # which gets the third line
                 values = [row[f"{name}_{place}"]["value"] for row in singles]
                 axes.plot(values, [y + 0.22] * len(values), "|", color=colour, markersize=11, markeredgewidth=2)
                 interval = mean[f"{name}_{place}"]
                 rows.append((f"{title}, {place}", [(interval, colour, marker)]))
                 said.append(f"{title} {place} {interval_text(interval)}")
+        if alone := table.details.get("metadata_alone"):
+            rows.insert(2, ("AUROC of metadata\nalone, abroad", [(alone["auroc"], GREEN, "s")]))
+            said.append(f"AUROC of metadata alone abroad {interval_text(alone['auroc'])}")
         _dots(axes, rows, "95% intervals by lesion at home, by patient abroad; a stroke: one model")
         axes.set(xlim=(min(0.4, axes.get_xlim()[0]), 1.01))
         axes.set_title("Thresholds were set at home, for sensitivity 0.95")

@@ -17,6 +17,8 @@ ABROAD = "isic2020"
 NOTES = (
     "Each model's own calibration and stored threshold travel with it; at home it is asked about cases that it did not train on.",
     "Intervals resample patients abroad and lesions at home; they cover the choice of cases, not that of trainings.",
+    "The pooled AUROC at home counts pairs of two sources, which whoever recognises the source ranks for nothing; "
+    "details.within_sources takes it apart.",
     "The cases abroad are those of few patients; see details.sample for how they compare with their collection's whole table. "
     "Predictive values and calibration hold at their prevalence alone.",
     "Fits on all cases abroad are tested on the same cases and flatter themselves; details.few_cases tests on patients left out.",
@@ -111,6 +113,11 @@ def travel_report(table: ResultTable) -> str:
     )
     lines = [table.title, "", "| model | " + " | ".join(name.replace("_", " ") for name in names) + " |", "|" + "---|" * 7]
     lines += [f"| {row['model']} | " + " | ".join(interval_text(row.get(name)) for name in names) + " |" for row in table.rows]
+    if alone := table.details.get("metadata_alone"):
+        lines += [
+            "",
+            f"Metadata alone abroad: AUROC {interval_text(alone['auroc'])}; gain {interval_text(alone['gain'], 3, '+')}",
+        ]
     lines += ["", "Risks of the average abroad:"]
     for row in table.details["calibration"]:
         ratio, slope = interval_text(row["observed_over_expected"], 2), interval_text(row["slope"], 2)
@@ -127,6 +134,7 @@ def travel_report(table: ResultTable) -> str:
     for row in table.details["tone"]["performance"]["home"]:
         rates = ", ".join(f"{name} {interval_text(row[name], 2)}" for name in ("auroc", "sensitivity", "specificity"))
         lines.append(f"- {row['tone']}: {row['images']:,} images, {row['melanomas']} melanomas, {rates}")
+    lines += ["", "With an artefact pasted on:"] if "stress" in table.details else []
     for row in table.details.get("stress", ()):
         if row["part"] == "all":
             change = interval_text(row["risk_change"], 3, "+")

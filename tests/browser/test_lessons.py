@@ -21,7 +21,10 @@ def lesson_file(request, tmp_path, lesson_folders):
     (lesson,) = find_lessons([request.param], NOTEBOOKS)
     notebook = lesson.notebook
     run = Settings(profile="fast", seed=lesson.parameters.get("seed", 0), **lesson_folders).run_path
-    shared = {"data_dir": str(lesson_folders["data_dir"]), "run_dir": str(run)}
+    shared = {
+        "data_dir": str(lesson_folders["data_dir"]), "run_dir": str(run),
+        "results": str(NOTEBOOKS.parent / "docs" / "results"),  # a copy elsewhere does not find the project's
+    }  # fmt: skip
     (parameters,) = lesson.cells("parameters")
     parameters.source += "".join(f"\n{name} = {value!r}" for name, value in shared.items() if name in lesson.parameters)
     path = tmp_path / lesson.path.name

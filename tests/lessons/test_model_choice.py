@@ -27,14 +27,14 @@ def pair():
 
 def test_the_comparison_repeats_the_kits_numbers(pair):
     targets, a, b, groups = pair
-    table = model_choice.comparison_table(targets, a, b, groups, n=200)
+    table = model_choice.comparison_table(targets, a, b, groups, ("model a", "model b"), n=200)
     alone = bootstrap_intervals(targets, a, groups, n=200)["auroc"]
     test, paired = delong_test(targets, a, b), bootstrap_gain(targets, a, b, groups, 200)["auroc"]
     assert table.loc["model a", "estimate"] == f"{alone:.3f}"
-    assert table.loc["a - b, whole groups resampled", "estimate"] == f"{paired:+.3f}"
+    assert table.loc["difference, whole groups resampled", "estimate"] == f"{paired:+.3f}"
     low, high = norm.interval(0.95, test.difference, test.standard_error)
-    assert table.loc["a - b, DeLong", "estimate"] == f"{Interval(test.difference, low, high):+.3f}"
-    assert table.loc["a - b, DeLong", "p"] == (f"{test.p_value:.4f}" if test.p_value >= 1e-4 else "< 0.0001")
+    assert table.loc["difference, DeLong", "estimate"] == f"{Interval(test.difference, low, high):+.3f}"
+    assert table.loc["difference, DeLong", "p"] == (f"{test.p_value:.4f}" if test.p_value >= 1e-4 else "< 0.0001")
     assert f"{paired:+.3f}" in two_models_figure(*pair, ("one", "two"), n=200).alt_text
 
 

@@ -15,9 +15,15 @@ each_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: less
 
 
 def test_the_first_lessons_are_there():
-    assert {"00_start_here", "01_eda", "02_focal_loss", "03_training", "04_threshold_tuning", "05_gradcam_layers"} <= {
-        lesson.name for lesson in LESSONS
-    }
+    assert {
+        "00_start_here",
+        "01_eda",
+        "02_focal_loss",
+        "03_training",
+        "04_threshold_tuning",
+        "05_gradcam_layers",
+        "06_cross_validation",
+    } <= {lesson.name for lesson in LESSONS}
 
 
 @each_lesson

@@ -58,13 +58,16 @@ def auroc(one: Scored) -> float:
     return roc_auc_score(one.tables["test"]["target"], one.tables["test"]["logit"])
 
 
-def test_every_variant_differs_from_the_recipe_in_its_changes_alone_and_all_by_name():
-    variants = variants_of(SETTINGS)
+@pytest.mark.parametrize("side", [32, 64, 96, 224])
+def test_every_variant_differs_from_the_recipe_in_its_changes_alone_and_all_by_name(side):
+    recipe = SETTINGS.with_changes(image_size=side)
+    variants = variants_of(recipe)
     assert (variants[0].part, variants[0].changes) == ("default", {})
-    assert len({v.part for v in variants}) == len({v.name for v in variants}) == len(variants) > 8
+    assert len({v.part for v in variants}) == len({v.name for v in variants}) == len(variants) >= 9
+    assert ("sizes" in {v.part for v in variants}) == (side > 64)
     for variant in variants[1:]:
-        changed = SETTINGS.with_changes(**variant.changes)
-        different = {name for name, value in changed.shaping().items() if value != SETTINGS.shaping()[name]}
+        changed = recipe.with_changes(**variant.changes)
+        different = {name for name, value in changed.shaping().items() if value != recipe.shaping()[name]}
         assert different == set(variant.changes) != set()
         assert (variant.kind == SEED) == (different == {"seed"})
 

@@ -68,6 +68,11 @@ def test_the_learning_rate_warms_up_to_its_peak_and_falls_to_zero():
     assert 0 < rates[-1] < 0.01
 
 
+@pytest.mark.parametrize(("image_size", "side"), [(32, 32), (64, 64), (96, 64), (128, 96), (224, 160)])
+def test_views_are_smaller_than_the_models_images_but_not_tiny(image_size, side):
+    assert Pretraining.of(Settings(image_size=image_size), epochs=3) == Pretraining(side=side, epochs=3)
+
+
 @pytest.mark.parametrize("wrong", [{"side": 16}, {"epochs": 0}, {"batch_size": 1}, {"temperature": 0}, {"min_crop": 1.5}])
 def test_a_value_out_of_range_is_named(wrong):
     with pytest.raises(StudyError, match=f"{next(iter(wrong))}="):
