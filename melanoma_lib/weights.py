@@ -127,7 +127,8 @@ def require_digest(file: Path) -> None:
         found = hashlib.file_digest(opened, "sha256").hexdigest()
     if not found.startswith(stated := file.stem.rpartition("-")[2]):
         raise WeightsUnavailableError(
-            f"{file} is not the file its name stands for: SHA-256 {found[:len(stated)]}…, the name says {stated}. Fetch it again."
+            f"{file} is not the file its name stands for: SHA-256 {found[: len(stated)]}…, the name says {stated}. "
+            "Fetch it again."
         )
 
 

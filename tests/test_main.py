@@ -3,6 +3,7 @@
 import pytest
 
 from melanoma_lib.__main__ import main
+from melanoma_lib.runs import Run
 
 
 def test_evaluate_prints_the_report_of_the_latest_run(tiny_run, monkeypatch, capsys):

@@ -27,8 +27,8 @@ def test_metadata_alone_is_the_logistic_regression_that_ranks_validation_best(ca
         for c in STRENGTHS
     }
     ranks = {c: roc_auc_score(parts["val"]["target"], fit.decision_function(x["val"])) for c, fit in fits.items()}
-    best = max(ranks, key=ranks.get)
-    assert found.strength == best
+    best = found.strength
+    assert ranks[best] == pytest.approx(max(ranks.values()), abs=1e-9)  # several penalties may rank alike
     logits = {split: fits[best].decision_function(x[split]) for split in ("val", "test")}
     np.testing.assert_allclose(found.part.table["logit"], logits["test"], atol=1e-6)
     calibrator = Calibrator.fit(logits["val"], parts["val"]["target"])
