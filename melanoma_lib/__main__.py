@@ -31,7 +31,14 @@ from melanoma_lib.commands import (
 )
 from melanoma_lib.errors import KitError
 from melanoma_lib.settings import Settings
-from melanoma_lib.study_commands import study_ingredients, study_league, study_selfsupervised, study_sources, study_travel
+from melanoma_lib.study_commands import (
+    study_folds,
+    study_ingredients,
+    study_league,
+    study_selfsupervised,
+    study_sources,
+    study_travel,
+)
 
 DATA_FIELDS = ("data_dir", "image_dirs", "n_patients", "data_seed", "image_size", "seed", "progress")
 
@@ -136,6 +143,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     studies = commands.add_parser("study", help="measure what a claim needs; each leaves a table in docs/results")
     studying = studies.add_subparsers(dest="what", required=True)
+    gathered = _command(studying, "folds", study_folds, "what a cross-validation says, as a table to quote")
+    gathered.add_argument("run", type=Path, help="run of train --folds")
+    gathered.add_argument("--tta", action="store_true", help="also average the eight flips and turns of each image")
     sources = _command(studying, "sources", study_sources, "train without one camera's pictures, test on them", settings=True)
     sources.add_argument("--parts", nargs="+", default=(), metavar="PART", help="train these parts alone, write no table")
     sending = _command(studying, "travel", study_travel, "test runs on ISIC 2020, by source and skin tone, under artefacts")

@@ -6,6 +6,16 @@ from pathlib import Path
 from melanoma_lib.commands import settings_of
 
 
+def study_folds(arguments: argparse.Namespace) -> None:
+    """Put what a cross-validation says into a table."""
+    from melanoma_lib.runs import Run
+    from melanoma_lib.studies.folds_table import folds_markdown, folds_table
+    from melanoma_lib.studies.results import save_results
+
+    table = folds_table(Run(arguments.run), arguments.tta)
+    print(f"{folds_markdown(table)}\nwritten to {save_results(table)}")
+
+
 def study_league(arguments: argparse.Namespace) -> None:
     """Compare backbones on the same cases."""
     settings = settings_of(arguments)
