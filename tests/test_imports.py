@@ -51,7 +51,7 @@ def test_importing_loads_nothing_heavy(what):
 
 # Used as their declared owners use them: JupyterLab's clients, Gradio's server, scikit-learn's threads.
 BROUGHT = {"jupyter-client", "jupyter-core", "fastapi", "starlette", "uvicorn", "httpx", "threadpoolctl"}
-OPTIONAL = {"dask", "grad-cam"}  # imported where they are needed, with an error that names the cure
+OPTIONAL = {"dask", "grad-cam", "lightly"}  # imported where they are needed, with an error that names the cure
 
 
 def imported_distributions(folder: Path) -> set[frozenset[str]]:
