@@ -21,8 +21,9 @@ def headlines(folder: Path | None = None) -> str:
     """
     folds, travel, league = (load_results(name, folder) for name in ("folds", "travel", "league"))
     league_table = as_markdown(league).split("\n\n")[0]  # its costs and notes are in lesson 06
+    made = f"Made by `{folds.command}` and `python -m melanoma_lib study folds RUN`."
     parts = [
-        f"### {folds.title}\n\n{folds_markdown(folds)}\n\nMade by `{folds.command}` and `python -m melanoma_lib study folds RUN`.",
+        f"### {folds.title}\n\n{folds_markdown(folds)}\n\n{made}",
         f"### Does it travel?\n\n{travel_headline(travel)}",
         f"### Which backbone?\n\n![What each backbone is worth and costs, with the Pareto front](docs/results/league.png)\n\n"
         f"{league_table}\n\n{recommend(league)}\n\nMade by `{league.command}`; costs, notes and the "
