@@ -21,6 +21,7 @@ SHOWN = {  # of each lesson the picture of the cell that holds these words
     "03": "curves.live_training(",
     "04": "ThresholdExplorer(",
     "05": "LayerExplorer(",
+    "06": "figures.splits_figure(",
 }
 
 
@@ -59,7 +60,7 @@ def caption(case: pd.Series) -> str:
     return f"{age}, {sex}\n{site}, risk {case['true_risk']:.0%}"
 
 
-def lesson_map(lessons: list[Lesson], columns: int = 3) -> DescribedFigure:
+def lesson_map(lessons: list[Lesson], columns: int = 4) -> DescribedFigure:
     """One committed picture of each lesson, in their order.
 
     Args:
