@@ -89,12 +89,10 @@ function render({ model, el }) {
   const palette = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const cases = new Map(model.get("cases").map((entry) => [entry.id, keep(entry, facts)]));
   const ids = [...cases.keys()], grounds = new Map();
-  let saving;
   const now = () => model.get("shown"), current = () => cases.get(now().case);
   const put = (values) => {
     model.set("shown", { ...now(), ...values });
-    clearTimeout(saving);
-    saving = setTimeout(() => model.save_changes(), 30); // the kernel hears of where a moving slider rests
+    model.save_changes(); // at once: Jupyter holds back what a busy kernel cannot take, and an echo would undo what is not sent
   };
   const turnTo = (id) => cases.has(id) && put({ case: id, ...cases.get(id).recorded });
   const step = (by) => turnTo(ids[ids.indexOf(now().case) + by]);
@@ -248,7 +246,6 @@ function render({ model, el }) {
   }
   return () => {
     gone = true;
-    clearTimeout(saving);
     [stopAsking, stop, forget].forEach((end) => end());
   };
 }

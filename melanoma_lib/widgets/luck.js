@@ -84,11 +84,9 @@ function luckNumbers(values, state) {
 
 function render({ model, el }) {
   const limits = model.get("limits"), names = CONTROLS.map(([name]) => name);
-  let saving;
   const set = (values) => {
     for (const [name, value] of Object.entries(values)) model.set(name, value);
-    clearTimeout(saving);
-    saving = setTimeout(() => model.save_changes(), 30); // the kernel hears of where a moving slider rests
+    model.save_changes(); // at once: Jupyter holds back what a busy kernel cannot take, and an echo would undo what is not sent
   };
   const controls = CONTROLS.map(([name, label, step, words]) => {
     const [low, high] = limits[name], logarithmic = step === null;
@@ -134,7 +132,7 @@ function render({ model, el }) {
     numbers, plots,
   );
   const forget = watch(model, Object.fromEntries(names.map((name) => [name, draw])));
-  return () => [() => clearTimeout(saving), stop, forget].forEach((end) => end());
+  return () => [stop, forget].forEach((end) => end());
 }
 
 export default { render };

@@ -73,11 +73,10 @@ let explorers = 0; // ids within one page
 
 function render({ model, el }) {
   const facts = model.get("facts"), counts = unpackCounts(model.get("counts")), id = `mk-t${Date.now()}-${explorers++}`;
-  let saving, telling;
+  let telling;
   const put = (name, value) => {
     model.set(name, value);
-    clearTimeout(saving);
-    saving = setTimeout(() => model.save_changes(), 30); // the kernel hears of where a moving slider rests
+    model.save_changes(); // at once: Jupyter holds back what a busy kernel cannot take, and an echo would undo what is not sent
   };
   const panels = [
     scorePanel(facts, `${id}clip`), rocPanel(facts), precisionPanel(facts), lesionPanel(id), valuesPanel(), benefitPanel(counts, facts),
@@ -153,7 +152,7 @@ function render({ model, el }) {
     ...(facts.calibration ? [] : [h("p", { className: "mk-note" }, "No calibration was given: risk and net benefit hold only if the output itself is a risk.")]),
   );
   const forget = watch(model, { threshold: draw, prevalence: draw, fn_cost: showCosts, fp_cost: showCosts });
-  return () => [() => clearTimeout(saving), () => clearTimeout(telling), stop, forget].forEach((end) => end());
+  return () => [() => clearTimeout(telling), stop, forget].forEach((end) => end());
 }
 
 export default { render };

@@ -220,6 +220,12 @@ def ask_kernel(page: "Page", expression: str) -> Any:
     return ast.literal_eval(answer["data"]["text/plain"])
 
 
+def keep_kernel_busy(page: "Page", seconds: float) -> None:
+    """Let the kernel of the notebook in view hear nothing for a while; returns at once."""
+    code = f"import time; time.sleep({seconds})"
+    page.evaluate(f"(code) => {{ {KERNEL}.requestExecute({{ code }}); }}", code)
+
+
 def run_all(page: "Page", errors: bool = False) -> None:
     """Run all cells of the notebook in view and wait until they are done and the kernel is idle.
 
