@@ -255,10 +255,4 @@ def test_a_dask_cluster_takes_the_folds(folded, tiny_settings, tmp_path, capsys)
             tasks = client.run(lambda dask_worker: dask_worker.state.executed_count)
     assert sum(tasks.values()) >= FOLD_COUNT
     assert "finished" in capsys.readouterr().out
-    # A Dask worker's own threads draw from Python's random numbers as well, so augmentation need not be the same to the bit.
-    mine, theirs = Run.latest(tmp_path / "runs"), folded
-    assert mine.settings.fingerprint() == theirs.settings.fingerprint()
-    assert mine.predictions("test")[["image_id", "target", "fold"]].equals(
-        theirs.predictions("test")[["image_id", "target", "fold"]]
-    )
-    assert all(len(fold.history) == 2 for fold in mine.folds)
+    pd.testing.assert_frame_equal(Run.latest(tmp_path / "runs").predictions("test"), folded.predictions("test"))

@@ -1,6 +1,5 @@
 """From a case table to batches: split, encoder, cached pixels, samplers; the same batches whatever the worker count."""
 
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from melanoma_lib.data.cache import open_cache, open_evaluation_cache
-from melanoma_lib.data.images import normalise, stored_side, training_transform
+from melanoma_lib.data.images import normalise, seeded_transforms, stored_side, training_transform
 from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.data.sampling import Draw, EpochSampler
 from melanoma_lib.data.sources import load_cases
@@ -88,7 +87,7 @@ class CaseDataset(Dataset):
 
     def _augmented(self, rows: np.ndarray, seed: int) -> torch.Tensor:
         """Transformed images, uint8 ``(B, S, S, 3)``: colours last, as they lie in memory, which stacks fastest."""
-        with _seeded(seed), _one_thread():
+        with seeded_transforms(seed), _one_thread():
             images = [self.transform(Image.fromarray(self.pixels[row])) for row in rows]  # (C, C, 3) -> (3, S, S) each
         return torch.stack([image.permute(1, 2, 0) for image in images])
 
@@ -262,22 +261,6 @@ def _check_split(cases: pd.DataFrame) -> None:
 
 def _as_is(batch: Batch) -> Batch:
     return batch
-
-
-class _seeded:
-    """Seed the generators that image transforms draw from, and put them back afterwards."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def __enter__(self) -> None:
-        self.states = random.getstate(), torch.get_rng_state()
-        random.seed(self.seed)
-        torch.manual_seed(self.seed)
-
-    def __exit__(self, *_: object) -> None:
-        random.setstate(self.states[0])
-        torch.set_rng_state(self.states[1])
 
 
 @contextmanager

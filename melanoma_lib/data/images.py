@@ -2,8 +2,9 @@
 
 import math
 import random
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any
@@ -183,6 +184,28 @@ def _jitter_at_once(jitter: Any, image: Any) -> Any:
     changed = colours @ (brightness * contrast * mix).astype(np.float32)
     changed += float(brightness * (1 - contrast) * (mean_colour @ GREY_OF_RGB)) + 0.5  # the half rounds where the next line cuts
     return torch.from_numpy(changed.clip(0, 255, out=changed).astype(np.uint8)).permute(2, 0, 1)
+
+
+@contextmanager
+def seeded_transforms(seed: int) -> Iterator[None]:
+    """Let training transforms draw what the seed says, whatever else in the process draws random numbers meanwhile.
+
+    timm's transforms, and ours, draw from Python's one global generator, which other threads use too (those of a Dask worker
+    do), so in the body they get one of their own. PyTorch's global generator is seeded and put back.
+    """
+    import torch
+    from timm.data import transforms
+
+    drawing, mine, state = (sys.modules[__name__], transforms), random.Random(seed), torch.get_rng_state()
+    torch.manual_seed(seed)
+    for module in drawing:
+        module.random = mine
+    try:
+        yield
+    finally:
+        for module in drawing:
+            module.random = sys.modules["random"]
+        torch.set_rng_state(state)
 
 
 def normalise(images: Any, backbone: str) -> Any:

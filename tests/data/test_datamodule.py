@@ -74,6 +74,23 @@ def test_loading_leaves_the_global_generators_alone(data):
     assert after[1] == random.random()
 
 
+def test_other_threads_that_draw_random_numbers_do_not_change_a_batch(data):
+    import random
+    import threading
+
+    alone, over = batches_of(data.train_dataloader()), threading.Event()
+    others = [threading.Thread(target=lambda: [random.random() for _ in iter(over.is_set, True)]) for _ in range(2)]
+    for thread in others:
+        thread.start()
+    try:
+        disturbed = batches_of(data.train_dataloader())
+    finally:
+        over.set()
+        for thread in others:
+            thread.join()
+    assert_same(alone, disturbed)
+
+
 def test_epochs_differ_and_repeat(data):
     loader = data.train_dataloader()
     first = batches_of(loader)
