@@ -101,7 +101,7 @@ class MelanomaModule(pl.LightningModule):
         if branch is not None:
             learning = self.current_epoch >= settings.head_epochs  # before, it waits frozen while only the head learns
             branch.requires_grad_(learning).train(learning)
-            if settings.pretrained or settings.init_weights:
+            if settings.is_pretrained:
                 hold_early(branch, settings.frozen_stride)
 
     def on_validation_epoch_end(self) -> None:

@@ -54,6 +54,10 @@ class Run:
     Args:
         path: the run directory.
 
+    Attributes:
+        path: the same.
+        is_cross_validation: whether it was gathered from the runs of several folds, which have a model each.
+
     Raises:
         RunError: if the folder is missing, unfinished or not a run.
     """
@@ -195,7 +199,7 @@ class Run:
         Returns:
             image_id, group_id, age_approx, sex, anatom_site_general_challenge, target, logit, probability (sigmoid of the logit),
             risk (calibrated on validation); of synthetic cases also true_risk, truth_risk_image, truth_risk_metadata.
-            Of a cross-validation also fold; see ``folds.gather`` for what the scores then are.
+            Of a cross-validation also fold; see ``evaluation.folds.gather_folds`` for what the scores then are.
 
         Raises:
             RunError: for another split's name.

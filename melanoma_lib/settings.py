@@ -8,22 +8,24 @@ import hashlib
 import json
 import os
 import re
-import types
-import typing
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from dotenv import dotenv_values
-from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from melanoma_lib.errors import SettingsError
+from melanoma_lib.settings_names import (
+    ENV_FILE,
+    ENV_PREFIX,
+    UserPath,
+    allows_none,
+    explain_invalid,
+    reject_unknown,
+    reject_unknown_variables,
+)
 
-ENV_FILE = ".env"
 INIT_NAME = re.compile(r".+-([0-9a-f]{8,64})\.pt")  # as torch.hub names weights: the digest tells them apart wherever they lie
-ENV_PREFIX = "MELANOMA_"
-TEST_ENV_PREFIX = "MELANOMA_TEST_"  # belongs to the test suite, never to a setting
 
 Source = Literal["synthetic", "ham10000", "isic2019", "isic2020", "isic_archive"]
 Modalities = Literal["image+metadata", "image", "metadata"]
@@ -47,13 +49,6 @@ PROFILES: dict[str, dict[str, Any]] = {
     "class": _SHORT | {"image_size": 96, "max_epochs": 6, "n_patients": 1200},
     "full": {},
 }
-
-
-def _expand_user(path: Path) -> Path:
-    return path.expanduser()
-
-
-UserPath = Annotated[Path, AfterValidator(_expand_user)]
 
 
 class ProfileSource(PydanticBaseSettingsSource):
@@ -166,11 +161,11 @@ class Settings(BaseSettings):
     def __init__(self, **values: Any) -> None:
         complete = set(values) >= set(type(self).model_fields)  # then no other source is consulted
         if not complete:
-            _reject_unknown_variables(type(self))
+            reject_unknown_variables(type(self))
         try:
             super().__init__(**values, **({"_env_file": None} if complete else {}))
         except ValidationError as error:
-            raise SettingsError(_explain(error, type(self))) from error
+            raise SettingsError(explain_invalid(error, type(self))) from error
 
     @field_validator("*", mode="before")
     @classmethod
@@ -178,7 +173,7 @@ class Settings(BaseSettings):
         """Read the word ``none`` and comma lists, which a command line, a variable or papermill passes as text."""
         if not isinstance(value, str):
             return value
-        if value.lower() == "none" and _allows_none(cls.model_fields[info.field_name].annotation):
+        if value.lower() == "none" and allows_none(cls.model_fields[info.field_name].annotation):
             return None
         return tuple(part for part in value.split(",") if part) if info.field_name == "image_dirs" else value
 
@@ -214,6 +209,11 @@ class Settings(BaseSettings):
         name = f"{self.source}-{self.backbone}-{branch}-{self.image_size}px-seed{self.seed}{part}-{self.fingerprint()}"
         return self.runs_dir / name.replace("/", "_")
 
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the image branch starts from trained weights, ImageNet's or those of a file."""
+        return self.pretrained or self.init_weights is not None
+
     def fingerprint(self) -> str:
         """Eight hex digits that change with every setting that shapes the result, not with where things lie."""
         return hashlib.sha256(json.dumps(self.shaping(), sort_keys=True).encode()).hexdigest()[:8]
@@ -230,7 +230,7 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: if a name is unknown or a value ill-typed.
         """
-        _reject_unknown(changes, type(self).model_fields, "setting")
+        reject_unknown(changes, type(self).model_fields, "setting")
         return type(self)(**{**self.model_dump(), **changes})  # complete, so that no other source is consulted
 
     @classmethod
@@ -253,7 +253,7 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: if a parameter is unknown or ill-typed.
         """
-        _reject_unknown(parameters, cls.model_fields, "notebook parameter")
+        reject_unknown(parameters, cls.model_fields, "notebook parameter")
         return cls(**{name: value for name, value in parameters.items() if value != ""})
 
     @classmethod
@@ -295,35 +295,3 @@ def project_dir() -> Path:
     """The nearest folder, from the working directory up, that holds the kit's ``notebooks``; else the working directory."""
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if (folder / "notebooks" / "00_start_here.ipynb").is_file()), here)
-
-
-def _allows_none(annotation: Any) -> bool:
-    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-    return is_union and type(None) in typing.get_args(annotation)
-
-
-def _reject_unknown_variables(cls: type[Settings]) -> None:
-    known = {f"{ENV_PREFIX}{name}".upper() for name in cls.model_fields}
-    try:
-        in_file = dotenv_values(ENV_FILE)
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{ENV_FILE}: expected lines NAME=value in UTF-8, got {error}") from error
-    in_environment = {name.upper() for name in os.environ if name.upper().startswith(ENV_PREFIX)}
-    _reject_unknown((name for name in in_environment if not name.startswith(TEST_ENV_PREFIX)), known, "environment variable")
-    _reject_unknown((name.upper() for name in in_file), known, f"name in {ENV_FILE}")
-
-
-def _reject_unknown(names: Iterable[str], known: Iterable[str], kind: str) -> None:
-    if unknown := sorted(set(names) - set(known)):
-        raise SettingsError(f"unknown {kind} {', '.join(unknown)}; known: {', '.join(sorted(known))}. Remove or correct it.")
-
-
-def _explain(error: ValidationError, cls: type[Settings]) -> str:
-    lines = []
-    for problem in error.errors():
-        name = ".".join(str(part) for part in problem["loc"]) or "settings"
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"{name}: unknown setting; known: {', '.join(sorted(cls.model_fields))}")
-        else:
-            lines.append(f"{name}: {problem['msg']}; got {problem['input']!r}" if problem["loc"] else problem["msg"])
-    return "settings not valid:\n  " + "\n  ".join(lines)

@@ -45,8 +45,7 @@ def trainer_for(
     callbacks = [History(work / HISTORY), stopping, best, last]
     callbacks += [MovingAverage(settings.ema_decay)] if settings.ema_decay else []
     callbacks += [TimeLeft()] if settings.progress else []
-    trained = settings.pretrained or settings.init_weights is not None
-    held = "image" in settings.modalities and (trained or settings.head_epochs > 0)  # weights without a gradient
+    held = "image" in settings.modalities and (settings.is_pretrained or settings.head_epochs > 0)  # weights without a gradient
     return pl.Trainer(
         max_epochs=settings.max_epochs,
         accelerator="auto",

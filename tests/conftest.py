@@ -6,7 +6,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from melanoma_lib.settings import ENV_PREFIX, TEST_ENV_PREFIX, Settings
+from melanoma_lib.settings import Settings
+from melanoma_lib.settings_names import ENV_PREFIX, TEST_ENV_PREFIX
 
 SHARED = f"{TEST_ENV_PREFIX}DATA"
 
@@ -55,10 +56,10 @@ def tiny_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture(scope="session")
 def tiny_run(tiny_settings: Settings):
-    """A finished run of the tiny settings."""
+    """A finished run of the tiny settings, in a folder where nothing else is trained."""
     from melanoma_lib.training import train
 
-    return train(tiny_settings)
+    return train(tiny_settings.with_changes(runs_dir=tiny_settings.runs_dir.with_name("tiny_run")))
 
 
 @pytest.fixture(scope="session")

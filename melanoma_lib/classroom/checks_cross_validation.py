@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.classroom.checks import not_yet, passed
+from melanoma_lib.classroom.checks import not_yet, numbers, passed
 from melanoma_lib.evaluation import OperatingCurve
 
 SIZES = ((0.9, 52, 225), (0.75, 30, 60), (0.95, 1100, 400))  # AUROC, melanomas, other lesions
@@ -25,7 +25,7 @@ def standard_error(compute: Callable[[float, int, int], float]) -> None:
     Raises:
         NotYet: with the mistake that gives the numbers seen.
     """
-    given = [_number(compute(*size)) for size in SIZES]
+    given = [numbers(compute(*size), 1, "a number")[0] for size in SIZES]
 
     def variance(a: float, m: int, n: int, less: int = 1, swap: bool = False, square: bool = True) -> float:
         q1, q2 = a / (2 - a), 2 * a**2 / (1 + a)
@@ -80,7 +80,8 @@ def nested(evaluate: Callable[[pd.DataFrame, Sequence[pd.Series], Fit, float], f
         seen.append(set(roles[len(seen) % len(roles)].loc[part.index]))
         return _memory(part)
 
-    given = [_number(evaluate(cases.copy(), [role.copy() for role in roles], fit, target)) for target in TARGETS]
+    answers = [evaluate(cases.copy(), [role.copy() for role in roles], fit, target) for target in TARGETS]
+    given = [numbers(answer, 1, "a number")[0] for answer in answers]
     taught = {
         "": ("train",),
         "the model is taught on validation cases too, and then knows them better than any new case: teach on train alone": (
@@ -178,7 +179,8 @@ def paired_interval(compute: Callable[[np.ndarray, np.ndarray, np.ndarray, list[
     shared = rng.normal(targets)
     a, b = (shared + 0.5 * rng.normal(size=120) + 0.5 * targets).round(6), (shared + 0.6 * rng.normal(size=120)).round(6)
     draws = [rng.integers(120, size=120) for _ in range(100)]
-    given = _two(compute(targets.copy(), a.copy(), b.copy(), [draw.copy() for draw in draws]))
+    answer = compute(targets.copy(), a.copy(), b.copy(), [draw.copy() for draw in draws])
+    given = numbers(answer, 2, "two numbers, the lower and the upper end")
 
     def aurocs(scores: np.ndarray, drawn: Sequence[np.ndarray] = draws) -> np.ndarray:
         return np.array([OperatingCurve(targets[rows], scores[rows]).auroc for rows in drawn])
@@ -275,21 +277,6 @@ def choice(choose: Callable[[pd.DataFrame, float, float], str]) -> None:
 
 
 # --- answers ------------------------------------------------------------------------------------------------------------------
-
-
-def _number(answer: Any) -> float:
-    try:
-        return float(answer)
-    except (TypeError, ValueError):
-        not_yet(f"expected a number, got {answer!r}: does your function return something?")
-
-
-def _two(answer: Any) -> tuple[float, float]:
-    try:
-        low, high = (float(end) for end in answer)
-    except (TypeError, ValueError):
-        not_yet(f"expected two numbers, the lower and the upper end, got {answer!r}")
-    return low, high
 
 
 def _name(answer: Any, models: pd.DataFrame) -> str | None:

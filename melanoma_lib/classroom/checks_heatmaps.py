@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.classroom.checks import not_yet, passed
+from melanoma_lib.classroom.checks import not_yet, numbers, passed
 
 CUT = 0.4
 Maps = np.ndarray
@@ -151,10 +151,7 @@ def artefact_report(report: Callable[[pd.DataFrame, float], tuple[float, float, 
     """
     pairs = _pairs()
     answer = report(pairs.copy(), CUT)
-    try:
-        flips, raised, size = (float(number) for number in answer)
-    except (TypeError, ValueError):
-        not_yet(f"expected three numbers: flips, raised, size of the change; got {answer!r}")
+    flips, raised, size = numbers(answer, 3, "three numbers: flips, raised, size of the change")
     faults = [fault for fault in (*_faults_of_decisions(flips, raised, pairs), _fault_of_size(size, pairs)) if fault]
     if faults:
         count = "one fault is" if len(faults) == 1 else f"{len(faults)} faults are"

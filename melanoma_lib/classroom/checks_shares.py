@@ -1,12 +1,11 @@
 """More checks of lesson 01: shares counted by hand, of empty fields and of test melanomas that training knows."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.classroom.checks import not_yet, passed
+from melanoma_lib.classroom.checks import not_yet, numbers, passed
 from melanoma_lib.classroom.checks_eda import probe_cases
 
 SEEDS = range(4)
@@ -55,7 +54,7 @@ def gap_shares(compute: Callable[[pd.DataFrame, str], tuple[float, float]]) -> N
             lambda n: (n["gaps"] / n["all"],) * 2
         ),
     }  # fmt: skip
-    given = [_two_numbers(compute(cases.copy(), column)) for column in columns]
+    given = [numbers(compute(cases.copy(), column), 2, "two shares, among melanomas and among the others") for column in columns]
     for diagnosis, mistake in mistakes.items():
         for factor, also in ((1, ""), (100, "in percent: a share lies between 0 and 1")):
             if np.allclose(given, np.multiply(factor, [mistake(counted[column]) for column in columns])):
@@ -67,14 +66,6 @@ def gap_shares(compute: Callable[[pd.DataFrame, str], tuple[float, float]]) -> N
     if given[0] == given[1] or np.allclose(given[0], right):
         not_yet(f"the numbers fit one column only: does your function look at {columns!r} as it is asked to?")
     not_yet(f"of a made-up table it says {given[0]!r} for {columns[0]}; expected {right[0]:.4f} and {right[1]:.4f}")
-
-
-def _two_numbers(answer: Any) -> tuple[float, float]:
-    try:
-        of_melanomas, of_others = (float(share) for share in answer)
-    except (TypeError, ValueError):
-        not_yet(f"expected two shares, among melanomas and among the others, got {answer!r}")
-    return of_melanomas, of_others
 
 
 def known_share(compute: Share) -> None:
@@ -90,7 +81,7 @@ def known_share(compute: Share) -> None:
     cases.index = np.random.default_rng(2).permutation(len(cases))  # so that labels are no positions
     orders = [np.random.default_rng(seed).permutation(len(cases)) for seed in SEEDS]
     splits = [(rows[: len(rows) // 3], rows[-len(rows) // 4 :]) for rows in orders]  # some patients are in neither part
-    given = [_one_number(compute(cases.copy(), train.copy(), test.copy())) for train, test in splits]
+    given = [numbers(compute(cases.copy(), train.copy(), test.copy()), 1, "a share, one number")[0] for train, test in splits]
     for diagnosis, mistake in LEAK_MISTAKES.items():
         wrong = np.array([mistake(cases, *split) for split in splits])
         for factor, also in ((1, ""), (100, "in percent: a share lies between 0 and 1")):
@@ -151,10 +142,3 @@ LEAK_MISTAKES: dict[str, Share] = {
     "it counts each group once; a patient with three melanomas in the test counts three times": _share_of_groups,
     "rows are picked by label (.loc), but positions were given: use .iloc": _by_labels,
 }
-
-
-def _one_number(answer: Any) -> float:
-    try:
-        return float(answer)
-    except (TypeError, ValueError):
-        not_yet(f"expected a share, one number, got {answer!r}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from melanoma_lib.classroom.checks import not_yet, passed
+from melanoma_lib.classroom.checks import not_yet, numbers, passed
 
 POINTS = ((0.95, 0.641, 0.0176), (0.95, 0.641, 0.45), (0.8, 0.9, 0.1), (1.0, 0.5, 0.5))
 
@@ -57,7 +57,7 @@ def natural_counts(count: Callable[[int, float, float, float], Counts]) -> None:
     Raises:
         NotYet: with the mistake that gives the numbers seen.
     """
-    given = [_four_counts(count(*clinic)) for clinic in CLINICS]
+    given = [numbers(count(*clinic), 4, "four counts, found, missed, false alarms and cleared") for clinic in CLINICS]
     orders = {
         "": (0, 1, 2, 3),
         "found and missed are swapped: the sensitivity is the share of melanomas that are found": (1, 0, 2, 3),
@@ -100,16 +100,6 @@ def _expected_counts(n: int, sensitivity: float, specificity: float, prevalence:
 def _cut_off(n: int, se: float, sp: float, pr: float) -> Counts:
     """As readers write it who do not name the intermediate numbers: the rounding errors are those of this order."""
     return n * pr * se, n * pr * (1 - se), n * (1 - pr) * (1 - sp), n * (1 - pr) * sp
-
-
-def _four_counts(answer: Any) -> Counts:
-    try:
-        counts = tuple(float(number) for number in answer)
-    except (TypeError, ValueError):
-        not_yet(f"expected four counts, found, missed, false alarms and cleared, got {answer!r}")
-    if len(counts) != 4:
-        not_yet(f"expected four counts, found, missed, false alarms and cleared, got {len(counts)} numbers")
-    return counts
 
 
 def ppv(compute: Callable[[float, float, float], float]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.classroom.checks import not_yet, passed
+from melanoma_lib.classroom.checks import not_yet, numbers, passed
 from melanoma_lib.evaluation import OperatingCurve
 
 COSTS = ((20.0, 1.0), (1.0, 1.0), (1.0, 4.0), (50.0, 3.0))  # of a missed melanoma and of a false alarm
@@ -77,12 +77,7 @@ def _counted(targets: np.ndarray, scores: np.ndarray, threshold: float) -> Count
 
 
 def _four_counts(answer: Any) -> Counts:
-    try:
-        counts = tuple(float(number) for number in answer)
-    except (TypeError, ValueError):
-        not_yet(f"expected four counts, tp, fp, tn, fn, got {answer!r}")
-    if len(counts) != 4:
-        not_yet(f"expected four counts, tp, fp, tn, fn, got {len(counts)} numbers")
+    counts = numbers(answer, 4, "four counts, tp, fp, tn, fn")
     if not all(number.is_integer() for number in counts):  # NaN and infinity are none either
         not_yet(f"expected counts of cases, whole numbers, got {counts}: do not divide yet")
     return tuple(int(number) for number in counts)

@@ -5,29 +5,25 @@ Not medical data. It teaches how a classifier is trained, tested and fooled; it 
 
 import hashlib
 import json
-import multiprocessing
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from melanoma_lib.data.artefacts import ARTEFACTS, paint_artefact
 from melanoma_lib.data.optics import CAMERAS
 from melanoma_lib.data.painting import Lesion, Skin, paint_case
 from melanoma_lib.data.population import IMAGE_FACTORS, draw_cases, draw_lesions
+from melanoma_lib.data.synthetic_files import paint_files
 from melanoma_lib.data.textures import texture_bank
 from melanoma_lib.errors import DataError
-from melanoma_lib.progress import progress_bar
 
 VERSION = 2  # raise it when the same knobs no longer give the same pixels
-JPEG_QUALITY = 94
 DESCRIPTION = "generator.json"
 KNOBS = ("n_patients", "seed", "image_size", "shortcut", "prevalence")
 _LESION, _PHOTO, _ARTEFACT, _NOISE = range(1, 5)  # independent random streams; 0 is the table's
@@ -219,7 +215,8 @@ class SyntheticDermoscopy:
         except OSError as error:
             raise DataError(f"cannot write synthetic cases to {root}: {error}; choose a folder you may write to") from error
         try:
-            self._write_files(part, workers)
+            paint_files(self, part, workers)
+            (part / DESCRIPTION).write_text(self._description(), encoding="utf-8")
             part.chmod(0o755)  # mkdtemp's own mode would shut out other readers
             part.replace(root)
         except OSError as error:
@@ -228,41 +225,6 @@ class SyntheticDermoscopy:
         finally:
             shutil.rmtree(part, ignore_errors=True)
         return root
-
-    def _write_files(self, part: Path, workers: int) -> None:
-        for folder in ("images", "masks", "artefacts"):
-            (part / folder).mkdir()
-        batches = [range(start, min(start + 16, len(self))) for start in range(0, len(self), 16)]
-        with progress_bar("painting synthetic cases", len(self)) as advance:
-            for batch in self._painted(part, batches, workers):
-                for _ in batch:
-                    advance()
-        self.cases.to_csv(part / "cases.csv", index=False)
-        (part / DESCRIPTION).write_text(self._description(), encoding="utf-8")
-
-    def _painted(self, part: Path, batches: list[range], workers: int) -> Iterator[range]:
-        if workers == 1:
-            for batch in batches:
-                self._paint_files(part, batch)
-                yield batch
-            return
-        # spawned, not forked: a fork of a process with running threads (torch, BLAS) may hang
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, _start_worker, (self.knobs, part)) as pool:
-            try:
-                yield from pool.map(_paint_in_worker, batches)
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-    def _paint_files(self, part: Path, batch: range) -> None:
-        for index in batch:
-            case, name = self.render(index), self.cases["image_id"].iloc[index]
-            Image.fromarray(case.image).save(part / "images" / f"{name}.jpg", quality=JPEG_QUALITY, subsampling=0)
-            Image.fromarray(case.mask.astype(np.uint8) * 255).save(part / "masks" / f"{name}.png")
-            bits = np.zeros(case.mask.shape, np.uint8)
-            for artefact, where in case.artefacts.items():
-                bits |= where.astype(np.uint8) << ARTEFACTS.index(artefact)
-            Image.fromarray(bits).save(part / "artefacts" / f"{name}.png")
 
     def _description(self) -> str:
         return json.dumps({"version": VERSION, "artefacts": ARTEFACTS, **self.knobs}, indent=1, sort_keys=True)
@@ -295,17 +257,3 @@ def _checked_shortcut(shortcut: Mapping[str, float]) -> dict[str, float]:
         if not -1 <= tie <= 1:
             raise ValueError(f"shortcut: the tie of {name!r} must lie between -1 and 1, got {tie!r}")
     return {name: float(shortcut[name]) for name in ARTEFACTS if name in shortcut}
-
-
-_worker: tuple[SyntheticDermoscopy, Path]  # a worker process builds its generator once
-
-
-def _start_worker(knobs: dict, part: Path) -> None:
-    global _worker
-    _worker = SyntheticDermoscopy(**knobs), part
-
-
-def _paint_in_worker(batch: range) -> range:
-    generator, part = _worker
-    generator._paint_files(part, batch)
-    return batch

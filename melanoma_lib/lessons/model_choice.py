@@ -1,16 +1,14 @@
 """Which of two models, or of many: paired comparisons, the winner's curse, and the tables that studies on real data left."""
 
 import textwrap
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from melanoma_lib.evaluation import Interval, bootstrap_gain, bootstrap_intervals, delong_test
-from melanoma_lib.studies.results import ResultTable, load_results
+from melanoma_lib.studies.results import ResultTable, interval_text, load_results
 from melanoma_lib.widgets.luck import Z, auroc_error, gap_error
 
 LINE = 90  # characters of a printed line
@@ -145,15 +143,10 @@ def to_choose_from(table: ResultTable, score: str) -> pd.DataFrame:
         Columns ``name``, ``score``, ``cost`` (million multiplications an image) and ``interval``, best first.
     """
     rows = [
-        {"name": row["name"], "score": row[score]["value"], "cost": row["macs"] / 1e6, "interval": _text(row[score])}
+        {"name": row["name"], "score": row[score]["value"], "cost": row["macs"] / 1e6, "interval": interval_text(row[score])}
         for row in table.rows
     ]
     return pd.DataFrame(rows).sort_values("score", ascending=False, ignore_index=True)
-
-
-def _text(value: Mapping[str, Any]) -> str:
-    ends = [np.nan if value[end] is None else value[end] for end in ("value", "low", "high")]
-    return f"{Interval(*ends):.3f}"
 
 
 def budgets(models: pd.DataFrame) -> list[float]:

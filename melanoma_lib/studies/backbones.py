@@ -165,7 +165,7 @@ def league(
     costs[METADATA] = Costs(n_metadata + 1, n_metadata, None, None)
     for row, candidate in zip(rows, candidates, strict=True):
         row |= candidate.facts | costs[candidate.name].to_row()
-    return _table(base, rows, [part.table for part in candidates[0].parts])
+    return _table(base, rows, [part.table for part in candidates[0].parts], finished)
 
 
 def _baselines(frozen: Settings, folds: Sequence[pd.DataFrame]) -> list[Candidate]:
@@ -182,7 +182,7 @@ def _baselines(frozen: Settings, folds: Sequence[pd.DataFrame]) -> list[Candidat
     ]
 
 
-def _table(base: Settings, rows: list[dict[str, Any]], tested: Sequence[pd.DataFrame]) -> ResultTable:
+def _table(base: Settings, rows: list[dict[str, Any]], tested: Sequence[pd.DataFrame], finished: Sequence[Run]) -> ResultTable:
     cases = pd.concat(tested)
     details = {
         "source": base.source,
@@ -195,11 +195,12 @@ def _table(base: Settings, rows: list[dict[str, Any]], tested: Sequence[pd.DataF
         "n_groups": int(cases["group_id"].nunique()),
         "threads": torch.get_num_threads(),
     }
+    named = [f"runs/{run.path.name}" for run in finished]
     with_scratch = any(row["weights"] == SCRATCH and row["epochs"] for row in rows)
     return ResultTable(
         name="league",
         title=f"Backbones on {base.source}: what each is worth and what it costs",
-        command=command_of(base, "study league", places=False),
+        command=" ".join([command_of(base, "study league", places=False), *(["--run", *named] if named else [])]),
         rows=sorted(rows, key=lambda row: -row["auroc"]["value"]),
         notes=notes_for(details, with_scratch),
         details=details,

@@ -46,13 +46,16 @@ def variants_of(settings: Settings) -> list[Variant]:
 
     A change that would leave the settings as they are, because the recipe lacks the ingredient, is not among them.
     """
-    trained = settings.pretrained or settings.init_weights is not None  # random weights are never held
     shrinks = max(32, 32 * round(0.75 * settings.image_size / 32)) < settings.image_size  # in whole strides 64 px do not
     changes = [
         Variant("ema", "without weight averaging", {"ema_decay": 0.0}, "weight averaging"),
         Variant("task", "without the second task", {"diagnosis_weight": 0.0}, "naming the diagnosis as a second task"),
         Variant("focal", "cross-entropy for focal loss", {"loss": "bce"}, "focal loss"),
-        *([Variant("stages", "early stages learn too", {"frozen_stride": 0}, "holding the early stages")] if trained else []),
+        *(
+            [Variant("stages", "early stages learn too", {"frozen_stride": 0}, "holding the early stages")]
+            if settings.is_pretrained
+            else []
+        ),  # random weights are never held
         *(
             [Variant("sizes", "full size from the first epoch", {"small_epochs": 0.0}, "small images at first")]
             if shrinks

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from melanoma_lib.errors import StudyError
+from melanoma_lib.evaluation import Interval
 from melanoma_lib.files import write_text
 from melanoma_lib.settings import project_dir
 
@@ -102,9 +103,8 @@ def interval_text(value: dict[str, float | None] | None, digits: int = 3, sign: 
     """An interval as ``0.906 [0.892, 0.919]``; a dash for what is not known."""
     if value is None or value.get("value") is None:
         return "–"
-    if value.get("low") is None or value.get("high") is None:
-        return f"{value['value']:{sign}.{digits}f}"
-    return f"{value['value']:{sign}.{digits}f} [{value['low']:{sign}.{digits}f}, {value['high']:{sign}.{digits}f}]"
+    ends = (math.nan if value.get(end) is None else value[end] for end in ("low", "high"))
+    return format(Interval(value["value"], *ends), f"{sign}.{digits}f")
 
 
 def _keys(value: Any) -> Iterable[str]:

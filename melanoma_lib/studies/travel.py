@@ -178,7 +178,7 @@ def external_rows(travellers: Sequence[Traveller], n: int = 2000, seed: int = 0)
 
     Rates of the mean count the decisions of all models together, each by its own model.
     """
-    samples = {place: [_columns(getattr(one, place)) for one in travellers] for place in ("home", "abroad")}
+    samples = {place: [columns_of(getattr(one, place)) for one in travellers] for place in ("home", "abroad")}
     mean = {f"auroc_{place}": bootstrap_mean_auroc(these, n=n, seed=seed).to_dict() for place, these in samples.items()}
     for place, these in samples.items():
         decided = bootstrap_intervals(*map(np.concatenate, zip(*these, strict=True)), 0.0, n, seed)
@@ -200,7 +200,7 @@ def gain_over(travellers: Sequence[Traveller], baseline: Sequence[Traveller], n:
     """
     scores = averaged(baseline)["log_odds"] if len(baseline) != len(travellers) else None
     baselines = [one.abroad["log_odds"] for one in baseline] if scores is None else [scores] * len(travellers)
-    samples = [_columns(one.abroad) for one in travellers]
+    samples = [columns_of(one.abroad) for one in travellers]
     own = [(targets, base, groups) for (targets, _, groups), base in zip(samples, baselines, strict=True)]
     return {
         "auroc": bootstrap_mean_auroc(own, n=n, seed=seed).to_dict(),
@@ -208,7 +208,8 @@ def gain_over(travellers: Sequence[Traveller], baseline: Sequence[Traveller], n:
     }
 
 
-def _columns(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def columns_of(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Targets, margins and groups of a traveller's table."""
     return table["target"].to_numpy(), table["margin"].to_numpy(), table["group_id"].to_numpy(str)
 
 

@@ -11,7 +11,7 @@ from melanoma_lib.evaluation.strata import stratified_auroc
 from melanoma_lib.evaluation.subgroups import MIN_GROUPS, subgroup_intervals
 from melanoma_lib.studies.artefact_effect import ALL, OFF, ArtefactEffect, artefact_effect
 from melanoma_lib.studies.skin_tone import LIGHTS, TONES, light_changes, measure_tones, repeatability, tone_by_source, tone_of
-from melanoma_lib.studies.travel import Traveller
+from melanoma_lib.studies.travel import Traveller, columns_of
 
 NO_TONE = "no colour of skin"  # what is said of a picture whose skin has a cast instead
 LIT_CASES = 1000  # on which other lights are tried
@@ -36,7 +36,7 @@ def within_sources(travellers: Sequence[Traveller], cases: pd.DataFrame, n: int 
         return {}
     source_of = cases.set_index("image_id")["acquisition"]
     homes = [one.home.assign(source=one.home["image_id"].map(source_of)) for one in travellers]
-    parts = stratified_auroc([(*_columns(home), home["source"]) for home in homes], n, seed)
+    parts = stratified_auroc([(*columns_of(home), home["source"]) for home in homes], n, seed)
     found = {name: getattr(parts, name).to_dict() for name in ("pooled", "within", "between", "excess")}
     alone = [_knowing_the_source(one, home, source_of) for one, home in zip(travellers, homes, strict=True)]
     found |= {"share_between": parts.share_between, "source_alone": bootstrap_mean_auroc(alone, n=n, seed=seed).to_dict()}
@@ -44,7 +44,7 @@ def within_sources(travellers: Sequence[Traveller], cases: pd.DataFrame, n: int 
     for source, own in cases.groupby("acquisition"):
         row = {"source": source, "images": len(own), "melanomas": int(own["target"].sum()), "prevalence": own["target"].mean()}
         tested = [home[home["source"] == source] for home in homes]
-        samples = [_columns(table) for table in tested if table["target"].nunique() == 2]
+        samples = [columns_of(table) for table in tested if table["target"].nunique() == 2]
         row |= {"models": len(samples), "auroc": None}
         if samples:
             row["auroc"] = bootstrap_mean_auroc(samples, n=n, seed=seed).to_dict()
@@ -56,12 +56,8 @@ def _knowing_the_source(one: Traveller, home: pd.DataFrame, source_of: pd.Series
     splits = one.run.splits
     training = splits[splits["split"] == "train"]
     share = training.groupby(training["image_id"].map(source_of))["target"].mean()
-    targets, _, groups = _columns(home)
+    targets, _, groups = columns_of(home)
     return targets, home["source"].map(share).fillna(0.0).to_numpy(), groups
-
-
-def _columns(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return table["target"].to_numpy(), table["margin"].to_numpy(), table["group_id"].to_numpy(str)
 
 
 def _rates(table: pd.DataFrame, n: int, seed: int) -> dict:

@@ -76,6 +76,29 @@ class Explorer(anywidget.AnyWidget):
         return data | picture, metadata | description
 
 
+class AskedExplorer(Explorer):
+    """An explorer whose page asks the kernel one thing at a time; a subclass answers in ``_answer``, marked :func:`answering`.
+
+    Attributes:
+        request: what the page asks, with a ``number``.
+        answered: number of the request that was answered last, or failed.
+    """
+
+    request = traitlets.Dict().tag(sync=True)
+    answered = traitlets.Int(0).tag(sync=True)
+
+    @traitlets.observe("request")
+    def _ask(self, change: dict[str, Any]) -> None:
+        """Answer the page, and tell it that this request is done with even where it failed."""
+        try:
+            self._answer(change["new"])
+        finally:
+            self.answered = change["new"]["number"]
+
+    def _answer(self, request: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+
 def embedded(esm: str, values: dict[str, Any], name: str, follow_theme: bool = False) -> str:
     """HTML in which an explorer moves without a kernel; its style is left to the page.
 

@@ -11,7 +11,7 @@ from melanoma_lib.errors import SettingsError
 from melanoma_lib.evaluation.canvas import BLUE, GREY, ORANGE, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.heads import FeatureTable, HeadSettings, train_head
 from melanoma_lib.losses import FocalLoss
-from melanoma_lib.widgets.base import HERE, Explorer, answering, script
+from melanoma_lib.widgets.base import HERE, AskedExplorer, answering, script
 
 CHOICES = {  # of each slider; where it starts is added
     "alpha": (None, *(n / 20 for n in range(1, 20))),
@@ -71,7 +71,7 @@ def choices_from(settings: HeadSettings) -> dict[str, list[float | None]]:
     return {name: sorted(values, key=lambda value: -1 if value is None else value) for name, values in offered.items()}
 
 
-class RetrainingExplorer(Explorer):
+class RetrainingExplorer(AskedExplorer):
     """An explorer whose page asks for one head at a time, with the values of that moment, in ``retrain.js``.
 
     While a head is trained, further moves only change what is asked next.
@@ -88,24 +88,14 @@ class RetrainingExplorer(Explorer):
         DataError: if the table lacks a branch that the head needs.
     """
 
-    _css = Explorer._css + (HERE / "retrain.css").read_text(encoding="utf-8")
+    _css = AskedExplorer._css + (HERE / "retrain.css").read_text(encoding="utf-8")
     movable: tuple[str, ...]
-    request = traitlets.Dict().tag(sync=True)
     state = traitlets.Dict().tag(sync=True)
-    answered = traitlets.Int(0).tag(sync=True)
 
     def __init__(self, table: FeatureTable | None, settings: HeadSettings) -> None:
         super().__init__()
         self.table, self.settings = table, settings
         self.state = head_state(table, settings) if table is not None else {}
-
-    @traitlets.observe("request")
-    def _ask(self, change: dict[str, Any]) -> None:
-        """Answer the page, and tell it that this request is done with even where it failed."""
-        try:
-            self._answer(change["new"])
-        finally:
-            self.answered = change["new"]["number"]
 
     @answering
     def _answer(self, request: dict[str, Any]) -> None:

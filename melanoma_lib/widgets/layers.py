@@ -21,7 +21,7 @@ from melanoma_lib.explain.perturbation import WEIGHTS
 from melanoma_lib.inference import predict_logits
 from melanoma_lib.model import MelanomaNet
 from melanoma_lib.runs import Run
-from melanoma_lib.widgets.base import HERE, Explorer, answering, script
+from melanoma_lib.widgets.base import HERE, AskedExplorer, answering, script
 from melanoma_lib.widgets.layer_states import (
     METHODS,
     MapKey,
@@ -45,7 +45,7 @@ ROUNDING = 1e-4  # of a map's largest magnitude: changes below are the processor
 ONE_PASS = tuple(method for method in CAM_METHODS if method not in WEIGHTS)
 
 
-class LayerExplorer(Explorer):
+class LayerExplorer(AskedExplorer):
     """Two heatmaps of a case side by side, and its risk while age, sex and site are moved.
 
     Maps of all methods that need one pass are computed once, for each case, layer and direction, and live in the page, which
@@ -71,15 +71,13 @@ class LayerExplorer(Explorer):
     """
 
     _esm = script("plot.js", "retrain.js", "layers_draw.js", "layers_risk.js", "layers.js")
-    _css = Explorer._css + (HERE / "layers.css").read_text(encoding="utf-8")
+    _css = AskedExplorer._css + (HERE / "layers.css").read_text(encoding="utf-8")
     alone = traitlets.Dict(default_value={"live": False}, allow_none=True).tag(sync=True)
     live = traitlets.Bool(True).tag(sync=True)
     facts = traitlets.Dict().tag(sync=True)
     palette = traitlets.Bytes().tag(sync=True)
     cases = traitlets.List().tag(sync=True)
     shown = traitlets.Dict().tag(sync=True)
-    request = traitlets.Dict().tag(sync=True)
-    answered = traitlets.Int(0).tag(sync=True)
     asked_maps = traitlets.List().tag(sync=True)
     checks = traitlets.List().tag(sync=True)
 
@@ -224,14 +222,6 @@ class LayerExplorer(Explorer):
         return self.table[self.table["image_id"] == image_id].iloc[0]
 
     # --- what the page asks --------------------------------------------------------------------------------------------------
-
-    @traitlets.observe("request")
-    def _ask(self, change: dict[str, Any]) -> None:
-        """Answer the page, and tell it that this request is done with even where it failed."""
-        try:
-            self._answer(change["new"])
-        finally:
-            self.answered = change["new"]["number"]
 
     @answering
     def _answer(self, request: dict[str, Any]) -> None:

@@ -7,7 +7,18 @@ from typing import Any
 import numpy as np
 import traitlets
 
-from melanoma_lib.evaluation.canvas import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION, DescribedFigure, describe, kit_figure
+from melanoma_lib.evaluation.canvas import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    VERMILLION,
+    DescribedFigure,
+    describe,
+    draw_table,
+    kit_figure,
+)
 from melanoma_lib.widgets.base import HERE, Explorer, script
 
 Z = 1.959963984540054  # of a two-sided 95% interval
@@ -260,16 +271,4 @@ def _draw_table(axes: Any, places: Mapping[str, Any], rows: Mapping[str, Mapping
          f"{state['wrong']:.0%}", f"{state['power']:.0%}", f"{state['best']:.3f}"]
         for name, state in rows.items()
     ]  # fmt: skip
-    axes.axis("off")
-    widths = [0.34, *[0.66 / 5] * 5]
-    box = axes.table(
-        cells, colLabels=heads, loc="center", edges="horizontal", cellLoc="right", bbox=(0, 0, 1, 1), colWidths=widths
-    )
-    box.auto_set_font_size(False)
-    box.set_fontsize(12)
-    for (row, column), cell in box.get_celld().items():
-        cell.set_edgecolor("#CFCFCF")
-        if column == 0:
-            cell.get_text().set_ha("left")
-        if row == 0:
-            cell.set_height(1.6 * cell.get_height())
+    draw_table(axes, heads, cells, [0.34, *[0.66 / 5] * 5])

@@ -9,7 +9,17 @@ import traitlets
 from numpy.typing import ArrayLike
 
 from melanoma_lib.evaluation import Calibrator, OperatingCurve, OperatingPoint, carry_risk
-from melanoma_lib.evaluation.canvas import BLUE, GREEN, GREY, ORANGE, VERMILLION, DescribedFigure, describe, kit_figure
+from melanoma_lib.evaluation.canvas import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    VERMILLION,
+    DescribedFigure,
+    describe,
+    draw_table,
+    kit_figure,
+)
 from melanoma_lib.evaluation.inputs import check_fraction
 from melanoma_lib.evaluation.point import METRICS, ratio
 from melanoma_lib.widgets.base import HERE, Explorer, script
@@ -264,13 +274,4 @@ def _draw_table(axes: Any, presets: dict[str, float], rows: dict[str, dict[str, 
          f"{state['ppv']:.1%}", f"{state['biopsies_per_melanoma']:.1f}"]
         for name, state in rows.items()
     ]  # fmt: skip
-    axes.axis("off")
-    box = axes.table(cells, colLabels=heads, loc="center", edges="horizontal", cellLoc="right", bbox=(0, 0, 1, 1))
-    box.auto_set_font_size(False)
-    box.set_fontsize(12)
-    for (row, column), cell in box.get_celld().items():
-        cell.set_edgecolor("#CFCFCF")
-        if column == 0:
-            cell.get_text().set_ha("left")
-        if row == 0:
-            cell.set_height(1.6 * cell.get_height())
+    draw_table(axes, heads, cells)
