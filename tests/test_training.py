@@ -70,10 +70,10 @@ def test_a_killed_run_resumes_to_the_unbroken_end(tiny_run, tiny_settings, tmp_p
     assert not Path(f"{settings.run_path}.partial").exists()
 
 
-def test_a_finished_run_is_not_overwritten_and_resume_returns_it(tiny_run, tiny_settings):
+def test_a_finished_run_is_not_overwritten_and_resume_returns_it(tiny_run):
     with pytest.raises(RunError, match="exists already"):
-        train(tiny_settings)
-    assert train(tiny_settings.with_changes(resume=True)).path == tiny_run.path
+        train(tiny_run.settings)
+    assert train(tiny_run.settings.with_changes(resume=True)).path == tiny_run.path
 
 
 def test_resume_refuses_other_settings(tiny_settings, tmp_path, monkeypatch):

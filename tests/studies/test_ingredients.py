@@ -177,12 +177,13 @@ def test_without_further_seeds_no_single_training_is_settled():
 
 
 @pytest.fixture(scope="module")
-def tiny_study(tiny_settings, tiny_run):
+def tiny_study(tiny_settings):
     return train_parts(tiny_settings, ["default", "seed1", "ema"])
 
 
-def test_parts_are_trained_once_on_the_recipes_split(tiny_study, tiny_run, tiny_settings, monkeypatch):
-    assert tiny_study["default"].path == tiny_run.path
+def test_parts_are_trained_once_on_the_recipes_split(tiny_study, tiny_run, tiny_settings):
+    assert tiny_study["default"].path == tiny_settings.run_path
+    assert train_parts(tiny_settings, ["default"])["default"].history.equals(tiny_study["default"].history)
     for run in tiny_study.values():
         pd.testing.assert_frame_equal(run.splits, tiny_run.splits)
     assert tiny_study["seed1"].settings.seed == 1
