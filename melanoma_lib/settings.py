@@ -111,6 +111,7 @@ class Settings(BaseSettings):
     )
     sampled_prevalence: float = Field(0.3, gt=0, lt=1, description="share of melanomas that the weighted sampler draws")
 
+    augmentation: Literal["mild", "strong"] = Field("mild", description="strong: twice the change of colour, hidden patches")
     small_epochs: float = Field(0.6, ge=0, lt=1, description="first share of the epochs at three quarters of the image size")
 
     batch_size: int = Field(32, ge=2, description="cases a training step, of all processes together")
@@ -221,6 +222,7 @@ class Settings(BaseSettings):
     def shaping(self) -> dict[str, Any]:
         """The settings that shape the result, JSON-ready."""
         without = {"init_weights"} | (set() if self.folds else {"folds", "fold"})
+        without |= {"augmentation"} if self.augmentation == "mild" else set()
         start = {"init_weights": self.init_weights.name} if self.init_weights else {}  # the digest is part of the name
         return self.model_dump(mode="json", exclude=PLACE_FIELDS | without) | start
 
@@ -288,7 +290,7 @@ PLACE_FIELDS = {
     "devices", "nodes", "wandb", "wandb_project",
 }  # fmt: skip
 # Runs stored before these existed are read with their defaults, which shape nothing.
-LATER_FIELDS = ("devices", "nodes", "folds", "fold", "init_weights")
+LATER_FIELDS = ("devices", "nodes", "folds", "fold", "init_weights", "augmentation")
 
 
 def project_dir() -> Path:

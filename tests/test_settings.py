@@ -23,7 +23,7 @@ OTHER = {
     "profile": "fast", "source": "ham10000", "data_dir": "/data", "image_dirs": ("/a", "/b"), "missing_images": "drop",
     "n_patients": 50, "data_seed": 3, "val_fraction": 0.2, "test_fraction": 0.25, "backbone": "resnet50", "pretrained": False,
     "modalities": "image", "image_size": 96, "metadata_hidden": 8, "metadata_dropout": 0.3, "dropout": 0.4, "drop_path": 0.3,
-    "frozen_stride": 8, "small_epochs": 0.25,
+    "frozen_stride": 8, "augmentation": "strong", "small_epochs": 0.25,
     "loss": "bce", "alpha": 0.25, "gamma": 1.5, "diagnosis_weight": 1.5, "sampler": "weighted",
     "sampled_prevalence": 0.4, "batch_size": 8, "max_epochs": 3, "learning_rate": 1e-4, "backbone_lr_scale": 0.1,
     "weight_decay": 0.2, "head_epochs": 1,

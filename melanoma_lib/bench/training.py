@@ -96,7 +96,7 @@ class BareLoop:
         from melanoma_lib.data.images import backbone_normalisation, training_transform
 
         settings, dataset, rows = data.settings, data.dataset(training=True), data.rows("train")
-        augment = training_transform(settings.backbone, settings.image_size)
+        augment = training_transform(settings.backbone, settings.image_size, settings.augmentation)
         config = backbone_normalisation(settings.backbone)
         normalisation = Normalize(config["mean"], config["std"])
 

@@ -148,7 +148,7 @@ class DermoscopyDataModule(pl.LightningDataModule):
             metadata=self.encoder.transform(self.cases),
             targets=self.cases["target"].to_numpy(np.float32),
             diagnoses=_codes(self.cases["diagnosis"], self.diagnoses),
-            transform=training_transform(settings.backbone, settings.image_size) if augment else None,
+            transform=training_transform(settings.backbone, settings.image_size, settings.augmentation) if augment else None,
             backbone=settings.backbone,
             metadata_dropout=settings.metadata_dropout if training and settings.modalities == "image+metadata" else 0.0,
             no_metadata=self.encoder.missing,

@@ -16,6 +16,7 @@ from melanoma_lib.errors import CorruptImageError
 from melanoma_lib.weights import timm_config
 
 MIN_CROP_SCALE = 0.7  # area kept by the tightest training crop: a lesion in the frame stays in the crop
+COLOUR_CHANGE = {"mild": 0.15, "strong": 0.3}  # of brightness, contrast and saturation, by augmentation
 GREY_OF_RGB = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow weighs colours
 
 
@@ -110,8 +111,10 @@ def prepare_image(file: Path | IO[bytes], backbone: str, image_size: int) -> Any
     return evaluation_transform(backbone, image_size)(Image.fromarray(pixels))
 
 
-def training_transform(backbone: str, image_size: int) -> Callable[[Image.Image], Any]:
+def training_transform(backbone: str, image_size: int, augmentation: str = "mild") -> Callable[[Image.Image], Any]:
     """The augmentation: quarter turns, both flips, crops of at least 70% of the frame, mild colour.
+
+    The strong one changes colours twice as much and hides, in every second image, a patch of up to a tenth of it.
 
     It draws what :func:`timm_augmentation` draws and gives its pixels to within rounding, in half the time: crop and colours run
     on tensors, and the three changes of colour in one step.
@@ -119,6 +122,7 @@ def training_transform(backbone: str, image_size: int) -> Callable[[Image.Image]
     Args:
         backbone: name of a timm model, whose interpolation is used.
         image_size: side of the result.
+        augmentation: ``mild`` or ``strong``.
 
     Returns:
         A callable from a PIL image to a uint8 tensor, shape ``(3, image_size, image_size)``; :func:`normalise` then scales whole
@@ -128,24 +132,26 @@ def training_transform(backbone: str, image_size: int) -> Callable[[Image.Image]
     from torchvision.transforms import ColorJitter, Compose
 
     faster = {RandomResizedCropAndInterpolation: _crop_on_tensors, ColorJitter: _jitter_at_once}
-    turn, timm_part = timm_augmentation(backbone, image_size, normalize=False).transforms
-    return Compose([turn, *(partial(faster[type(s)], s) if type(s) in faster else s for s in timm_part.transforms)])
+    turn, timm_part, *patch = timm_augmentation(backbone, image_size, augmentation, normalize=False).transforms
+    return Compose([turn, *(partial(faster[type(s)], s) if type(s) in faster else s for s in timm_part.transforms), *patch])
 
 
-def timm_augmentation(backbone: str, image_size: int, normalize: bool = True) -> Any:
+def timm_augmentation(backbone: str, image_size: int, augmentation: str = "mild", normalize: bool = True) -> Any:
     """The augmentation as timm runs it, image by image: quarter turns, then its training transform.
 
     Args:
         backbone: name of a timm model, whose mean, deviation and interpolation are used.
         image_size: side of the result.
+        augmentation: ``mild`` or ``strong``; the latter ends with torchvision's random erasing.
         normalize: scale each image to floats; otherwise the result is uint8.
 
     Returns:
         A composition from a PIL image to a tensor, shape ``(3, image_size, image_size)``.
     """
     from timm.data import create_transform
-    from torchvision.transforms import Compose
+    from torchvision.transforms import Compose, RandomErasing
 
+    normalisation = backbone_normalisation(backbone)
     augment = create_transform(
         image_size,
         is_training=True,
@@ -153,11 +159,14 @@ def timm_augmentation(backbone: str, image_size: int, normalize: bool = True) ->
         ratio=(0.8, 1.25),
         hflip=0.5,
         vflip=0.5,
-        color_jitter=(0.15, 0.15, 0.15),
+        color_jitter=(COLOUR_CHANGE[augmentation],) * 3,
         normalize=normalize,
-        **backbone_normalisation(backbone),
+        **normalisation,
     )
-    return Compose([_quarter_turn, augment])
+    if augmentation == "mild":
+        return Compose([_quarter_turn, augment])
+    blank = 0 if normalize else [round(255 * mean) for mean in normalisation["mean"]]  # what says nothing to the backbone
+    return Compose([_quarter_turn, augment, RandomErasing(p=0.5, scale=(0.02, 0.1), value=blank)])
 
 
 def _crop_on_tensors(crop: Any, image: Image.Image) -> Any:

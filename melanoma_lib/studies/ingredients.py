@@ -61,6 +61,7 @@ def variants_of(settings: Settings) -> list[Variant]:
             if shrinks
             else []
         ),
+        Variant("augment", "stronger augmentation", {"augmentation": "strong"}),
         Variant("hiding", "metadata never hidden", {"metadata_dropout": 0.0}, "hiding metadata at times"),
         *(Variant(f"{side}px", f"input of {side} pixels", {"image_size": side}) for side in _larger(settings.image_size)),
     ]

@@ -11,10 +11,12 @@ from torchvision.transforms import v2
 
 from melanoma_lib.data.images import (
     _jitter_at_once,
+    backbone_normalisation,
     eight_views,
     evaluation_transform,
     normalise,
     read_square,
+    seeded_transforms,
     stored_side,
     timm_augmentation,
     training_transform,
@@ -233,12 +235,13 @@ def test_training_colours_change_mildly(augment):
     assert (np.diff(colours, axis=1) < 0).all()  # skin stays skin: red over green over blue
 
 
-def drawn_alike(backbone, size, image, seed):
+def drawn_alike(backbone, size, image, seed, augmentation="mild"):
     """One image through timm's own augmentation and through the kit's, both from the same state of the generators."""
     pair = []
     state = random.getstate()
+    timm, kit = timm_augmentation(backbone, size, augmentation, normalize=False), training_transform(backbone, size, augmentation)
     with torch.random.fork_rng():
-        for transform in (timm_augmentation(backbone, size, normalize=False), training_transform(backbone, size)):
+        for transform in (timm, kit):
             random.seed(seed)
             torch.manual_seed(seed)
             pair.append((transform(image), random.random(), float(torch.rand(()))))
@@ -246,14 +249,16 @@ def drawn_alike(backbone, size, image, seed):
     return pair
 
 
+@pytest.mark.parametrize("augmentation", ["mild", "strong"])
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "vgg11"])
 @pytest.mark.parametrize("size", [32, 48, 64])
-def test_the_augmentation_is_that_of_timm_to_within_rounding(backbone, size):
+def test_the_augmentation_is_that_of_timm_to_within_rounding(backbone, size, augmentation):
     rng = np.random.default_rng(size)
-    smooth = Image.fromarray(rng.integers(60, 190, (5, 5, 3), dtype=np.uint8))
-    image = smooth.resize((stored_side(size), stored_side(size)), Image.Resampling.BICUBIC)  # nothing near black or white
+    middle = (60, 190) if augmentation == "mild" else (105, 145)
+    smooth = Image.fromarray(rng.integers(*middle, (5, 5, 3), dtype=np.uint8))
+    image = smooth.resize((stored_side(size), stored_side(size)), Image.Resampling.BICUBIC)  # no colour gets to black or white
     for seed in range(60):
-        (timm, *timm_drew), (kit, *kit_drew) = drawn_alike(backbone, size, image, seed)
+        (timm, *timm_drew), (kit, *kit_drew) = drawn_alike(backbone, size, image, seed, augmentation)
         assert kit_drew == timm_drew
         assert (kit.shape, kit.dtype) == (timm.shape, timm.dtype) == ((3, size, size), torch.uint8)
         higher = kit.float() - timm.float()
@@ -269,6 +274,20 @@ def test_colours_that_pillow_clips_on_the_way_are_kept_to_the_end():
     kit, timm = (np.stack([image.float().mean(dim=(1, 2)) for image, *_ in side]) for side in (kit, timm))
     assert kit.max() == timm.max() == 255
     assert (kit >= timm - 2).all()
+
+
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "vgg11"])
+def test_strong_augmentation_hides_a_patch_in_half_of_the_images_and_changes_colours_more(backbone):
+    flat = Image.new("RGB", (64, 64), (180, 120, 100))
+    blank = torch.tensor([round(255 * mean) for mean in backbone_normalisation(backbone)["mean"]]).view(3, 1, 1)
+    with torch.random.fork_rng(), seeded_transforms(0):
+        images = torch.stack([training_transform(backbone, 48, "strong")(flat) for _ in range(200)])  # (200, 3, 48, 48)
+    hidden = (images == blank).all(dim=1).float().mean(dim=(1, 2))  # (200,): share of each image
+    assert 70 < int((hidden > 0).sum()) < 130  # 100, give or take four standard deviations
+    assert 0.015 < hidden[hidden > 0].min() < hidden.max() < 0.105
+    whole = images[hidden == 0].float().mean(dim=(2, 3)) / torch.tensor([180, 120, 100])
+    assert 0.5 < whole.min() < 0.72
+    assert 1.25 < whole.max() < 1.7
 
 
 def flat_jitter(colour, brightness, contrast, saturation):

@@ -67,14 +67,15 @@ def test_every_variant_differs_from_the_recipe_in_its_changes_alone_and_all_by_n
     assert ("sizes" in {v.part for v in variants}) == (side > 64)
     for variant in variants[1:]:
         changed = recipe.with_changes(**variant.changes)
-        different = {name for name, value in changed.shaping().items() if value != recipe.shaping()[name]}
+        different = {name for name in Settings.model_fields if getattr(changed, name) != getattr(recipe, name)}
         assert different == set(variant.changes) != set()
+        assert changed.fingerprint() != recipe.fingerprint()
         assert (variant.kind == SEED) == (different == {"seed"})
 
 
 def test_an_ingredient_that_the_recipe_lacks_is_not_left_out():
     bare = SETTINGS.with_changes(
-        ema_decay=0, diagnosis_weight=0, loss="bce", small_epochs=0, metadata_dropout=0, pretrained=False
+        ema_decay=0, diagnosis_weight=0, loss="bce", small_epochs=0, metadata_dropout=0, pretrained=False, augmentation="strong"
     )
     assert [v.part for v in variants_of(bare)] == ["default", "seed1", "seed2", "288px", "384px"]
 
