@@ -25,6 +25,8 @@ lab: $(STAMP) ## open JupyterLab on the first lesson
 slides: $(STAMP) $(MARP) ## fill the slide decks from a run and render them; choose with ARGS='03 --run-dir runs/mine'
 	$(BIN)/python -m melanoma_lib slides build $(ARGS)
 
+marp: $(MARP) ## install what renders slides, and what their tests need
+
 test: $(STAMP) ## run every test; choose some with ARGS='-k focal'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
@@ -63,4 +65,4 @@ $(MARP):
 	npm install --prefix build/marp --no-save --no-package-lock --no-audit --no-fund --ignore-scripts @marp-team/marp-cli@$(MARP_VERSION)
 	@touch $@
 
-.PHONY: help install notebooks lab slides test lint doctor clean
+.PHONY: help install notebooks lab slides marp test lint doctor clean

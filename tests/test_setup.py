@@ -274,7 +274,7 @@ def test_make_alone_lists_the_targets(sandbox):
 
 def test_ci_runs_in_a_fresh_clone_without_standard_input(tmp_path):
     shutil.copytree(ROOT / ".ci", tmp_path / "clone/.ci")
-    (tmp_path / "clone/Makefile").write_text('test:\n\t@echo "data=$$MELANOMA_TEST_DATA"; cat\n')
+    (tmp_path / "clone/Makefile").write_text('marp:\n\ntest:\n\t@echo "data=$$MELANOMA_TEST_DATA"; cat\n')
     command = ["bash", str(tmp_path / "clone/.ci/run")]
     bare = {"PATH": os.environ["PATH"], "CI": "true"}
     assert "data=\n" in subprocess.run(command, env=bare, capture_output=True, text=True, check=True).stdout
