@@ -210,7 +210,7 @@ def _command(commands, name: str, action: Callable, text: str, settings: bool = 
 
 def _add_workers(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--jobs", type=int, default=1, help=f"{what} at a time (default 1)")
-    parser.add_argument("--backend", default="loky", help=f"joblib backend for {what}, such as dask or ray (default loky)")
+    parser.add_argument("--backend", default="loky", help=f"joblib backend for {what}, such as dask (default loky)")
     parser.add_argument("--scheduler", help="dask: address of a running scheduler; default: a cluster on this machine")
 
 

@@ -26,8 +26,12 @@ def train(arguments: argparse.Namespace) -> int:
     team = started_team()
     if settings.devices > 1 and settings.nodes <= 1 and team == ALONE:
         return launch(settings.devices, arguments.words)
+    from melanoma_lib.run_writer import RunWriter
     from melanoma_lib.training import train as train_run
 
+    writer = RunWriter(settings)
+    if writer.is_finished and settings.resume:  # lessons take the run in --run-dir as it is; who trains means these settings
+        writer.require_same_settings(writer.path)
     run = train_run(settings)
     if team.leads:
         print(f"finished {run.path}; next: python -m melanoma_lib evaluate {run.path}")

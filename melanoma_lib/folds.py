@@ -1,12 +1,17 @@
 """Cross-validation: one training a fold, in as many processes or machines as there are, gathered into one run."""
 
 import os
+import threading
 from collections.abc import Iterator
 
 from melanoma_lib.errors import SettingsError
 from melanoma_lib.run_writer import RunWriter
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
+
+# A training seeds and switches things that its whole process shares, so the threads of one (a Dask worker has several unless
+# told otherwise) train in turn.
+_TRAINING = threading.Lock()
 
 
 def cross_validate(settings: Settings, jobs: int = 1) -> Run:
@@ -26,7 +31,8 @@ def cross_validate(settings: Settings, jobs: int = 1) -> Run:
 
     Raises:
         SettingsError: if the settings ask for no folds, for a single one, or for several processes a fold.
-        RunError: as ``train`` raises it; the folds finished until then stay.
+        RunError: as ``train`` raises it, the folds finished until then stay; or, before anything is trained, if a run is in the
+            way or a finished fold has other settings; or if the folds hold other cases than each other.
     """
     from joblib import Parallel, delayed
 
@@ -38,9 +44,14 @@ def cross_validate(settings: Settings, jobs: int = 1) -> Run:
         )
     writer = RunWriter(settings)
     if writer.is_finished and settings.resume:
+        writer.require_same_settings(writer.path)
         return Run(settings.run_path)
     if jobs > 1 and not settings.threads:
         settings = settings.with_changes(threads=max(1, (os.cpu_count() or 1) // jobs), progress=False)
+    for one in (writer, *map(RunWriter, fold_settings(settings))):  # before hours of training, not after
+        one.require_free_place()
+        if one.is_finished:
+            one.require_same_settings(one.path)
     paths = Parallel(n_jobs=jobs)(delayed(_train_fold)(fold.to_json()) for fold in fold_settings(settings))
     with writer.working():
         writer.finish_folds([Run(path) for path in paths])
@@ -58,4 +69,5 @@ def _train_fold(settings: str) -> str:
     """Train one fold in whatever process joblib chose; text goes in and out, which travels to every machine."""
     from melanoma_lib.training import train
 
-    return str(train(Settings.from_json(settings)).path)
+    with _TRAINING:
+        return str(train(Settings.from_json(settings)).path)

@@ -71,21 +71,35 @@ class RunWriter:
         except Timeout as error:
             raise RunError(f"another process is training {self.path}; wait for it or choose another --run-dir") from error
         with held:
-            if self.path.exists():
-                raise RunError(f"{self.path} exists already; choose another --run-dir or --seed, or --resume to use it as it is")
-            if self.partial.exists() and not self.settings.resume:
-                raise RunError(f"{self.partial} is an interrupted run; add --resume to go on with it or delete it to start again")
-            self._claim()
+            self.require_free_place()
+            stored = self.partial / SETTINGS
+            if not stored.exists():
+                write_text(stored, self.settings.to_json())
+            self.require_same_settings(self.partial)
             yield self.partial
 
-    def _claim(self) -> None:
-        stored = self.partial / SETTINGS
-        if not stored.exists():
-            write_text(stored, self.settings.to_json())
-        elif (found := Settings.from_json(stored.read_text())).fingerprint() != self.settings.fingerprint():
+    def require_free_place(self) -> None:
+        """Hold that nothing finished is in this run's place, and nothing interrupted that nobody asked to go on with.
+
+        Raises:
+            RunError: naming what is there.
+        """
+        if self.path.exists() and not (self.is_finished and self.settings.resume):
+            raise RunError(f"{self.path} exists already; choose another --run-dir or --seed, or --resume to use it as it is")
+        if self.partial.exists() and not self.settings.resume:
+            raise RunError(f"{self.partial} is an interrupted run; add --resume to go on with it or delete it to start again")
+
+    def require_same_settings(self, folder: Path) -> None:
+        """Hold that a run in ``folder``, begun or finished, has these settings.
+
+        Raises:
+            RunError: naming the settings that differ.
+        """
+        found = Settings.from_json((folder / SETTINGS).read_text())
+        if found.fingerprint() != self.settings.fingerprint():
             mine, theirs = self.settings.shaping(), found.shaping()
             changed = sorted(name for name in mine | theirs if mine.get(name) != theirs.get(name))
-            raise RunError(f"{self.partial} was begun with other settings ({', '.join(changed)}); resume needs the same ones")
+            raise RunError(f"{folder} was begun with other settings ({', '.join(changed)}); resume needs the same ones")
 
     def claim_cases(self, cases: pd.DataFrame) -> None:
         """Note which cases the run is trained on, or hold a resumed run to those it was begun with.
@@ -126,7 +140,11 @@ class RunWriter:
 
         Args:
             folds: runs of fold 1, 2, ... of the same settings.
+
+        Raises:
+            RunError: if they do not hold the same cases, or do not test each of them once.
         """
+        _require_one_table(folds)
         parts = [
             FoldPredictions({s: fold.predictions(s) for s in ("val", "test")}, fold.calibrator, fold.operating_point.threshold)
             for fold in folds
@@ -170,6 +188,22 @@ def choose_operating_point(validation: pd.DataFrame, min_sensitivity: float) -> 
         "sensitivity": point.sensitivity,
         "specificity": point.specificity,
     }
+
+
+def _require_one_table(folds: Sequence[Run]) -> None:
+    tables = [fold.splits for fold in folds]
+    for fold, table in zip(folds, tables, strict=True):
+        if set(table["image_id"]) != set(tables[0]["image_id"]):
+            raise RunError(
+                f"{fold.path} holds other cases ({len(table):,}) than {folds[0].path} ({len(tables[0]):,}): all folds need one "
+                "case table. Delete the run that lacks cases and train it again with --resume"
+            )
+    tested = pd.concat([table.loc[table["split"] == "test", "image_id"] for table in tables])
+    if len(tested) != len(tables[0]) or tested.duplicated().any():
+        raise RunError(
+            f"the folds of {folds[0].path.parent} test {tested.nunique():,} of {len(tables[0]):,} cases, {len(tested):,} times "
+            "in all; expected each once. They are not folds of one cross-validation: delete them and train them again"
+        )
 
 
 def prediction_table(cases: pd.DataFrame, logits: np.ndarray, calibrator: Calibrator) -> pd.DataFrame:

@@ -158,7 +158,10 @@ class Run:
 
     @cached_property
     def calibrator(self) -> Calibrator:
-        """Slope and intercept from logit to risk, fitted on validation."""
+        """Slope and intercept from logit to risk, fitted on validation.
+
+        Of a cross-validation that is one fit to the aligned scores of all folds; the stored ``risk`` is by each fold's own.
+        """
         return Calibrator.from_dict(json.loads(self._text(CALIBRATION)))
 
     @cached_property

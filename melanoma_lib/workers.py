@@ -17,12 +17,18 @@ def workers(backend: str = "loky", jobs: int = 1, scheduler: str | None = None) 
             the kit installed; then no cluster is started.
 
     Raises:
-        SettingsError: if Dask is asked for and not installed.
+        SettingsError: if joblib knows no such backend, a scheduler is given to another one than Dask, or Dask is not installed.
     """
     from joblib import parallel_config
 
+    if scheduler and backend != "dask":
+        raise SettingsError(f"a scheduler ({scheduler}) takes work from the dask backend only, got {backend}: add --backend dask")
     if backend != "dask":
-        with parallel_config(backend):
+        try:
+            known = parallel_config(backend)
+        except ValueError as error:
+            raise SettingsError(f"backend={backend}: expected dask or one that joblib knows; {error}") from error
+        with known:
             yield
         return
     try:

@@ -1,5 +1,7 @@
 """Cross-validation: who is tested, validates and trains; what is gathered; and how it goes on after a failure."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,6 +22,7 @@ from melanoma_lib.folds import cross_validate, fold_settings
 from melanoma_lib.reports import ablation_table, evaluate_run, predict_with_views
 from melanoma_lib.runs import FOLDS, Run
 from melanoma_lib.settings import Settings
+from melanoma_lib.workers import workers
 
 FOLD_COUNT = 3
 
@@ -153,6 +156,7 @@ def test_the_report_of_a_gathered_run_reads_like_any_other(folded):
     report = evaluate_run(folded)
     assert f"{folded.metrics['auroc']['value']:.3f}" in report.text
     assert "each fold's own" in report.text
+    assert "score, folds aligned" in report.text and "probability" not in report.text  # no sigmoid of any one logit
     assert (report.folder / "roc.png").is_file()
 
 
@@ -234,12 +238,53 @@ def test_an_interrupted_cross_validation_goes_on_where_it_stopped(folded, tiny_s
     assert trained == [1, 2]
     with pytest.raises(RunError, match="--resume"):
         cross_validate(settings)
+    assert trained == [1, 2], "what is in the way is told before anything is trained"
     run = cross_validate(settings.with_changes(resume=True))
-    assert trained[3:] == [1, 2, 3], "finished folds are asked for again and found"
+    assert trained[2:] == [1, 2, 3], "finished folds are asked for again and found"
     # same seed, same machine: interrupted or not, the same predictions
     pd.testing.assert_frame_equal(run.predictions("test"), folded.predictions("test"))
     assert cross_validate(settings.with_changes(resume=True)).path == run.path
-    assert len(trained) == 6, "a gathered run is taken as it is"
+    assert len(trained) == 5, "a gathered run is taken as it is"
+
+
+def test_folds_in_threads_of_one_process_take_turns(folded, tiny_settings, tmp_path):
+    with workers("threading"):
+        run = cross_validate(tiny_settings.with_changes(folds=FOLD_COUNT, max_epochs=2, runs_dir=tmp_path), jobs=2)
+    pd.testing.assert_frame_equal(run.predictions("test"), folded.predictions("test"))
+
+
+@pytest.mark.parametrize("words", [("loky", "tcp://nowhere:8786"), ("threading", "tcp://nowhere:8786"), ("foo", None)])
+def test_workers_that_nobody_could_send_work_to_are_refused(words):
+    backend, scheduler = words
+    with pytest.raises(SettingsError, match=backend), workers(backend, scheduler=scheduler):
+        pytest.fail("the body ran")
+
+
+def test_a_named_run_of_other_settings_is_not_taken_for_this_one(folded, tmp_path):
+    settings = folded.settings.with_changes(run_dir=tmp_path / "mine", resume=True)
+    shutil.copytree(folded.path, settings.run_path)
+    for fold, run in zip(fold_settings(settings), folded.folds, strict=True):
+        shutil.copytree(run.path, fold.run_path)
+    assert cross_validate(settings).path == settings.run_path
+    with pytest.raises(RunError, match=r"mine was begun with other settings \(learning_rate\)"):
+        cross_validate(settings.with_changes(learning_rate=0.001))
+    shutil.rmtree(settings.run_path)
+    with pytest.raises(RunError, match=r"mine-fold1of3 was begun with other settings \(learning_rate\)"):
+        cross_validate(settings.with_changes(learning_rate=0.001))
+
+
+@pytest.mark.parametrize(("fault", "said"), [("absent", "holds other cases"), ("twice", "expected each once")])
+def test_folds_that_are_not_of_one_table_are_not_gathered(fault, said, folded, tmp_path):
+    settings = folded.settings.with_changes(run_dir=tmp_path / "mine", resume=True)
+    for number, fold in enumerate(fold_settings(settings)):
+        shutil.copytree(folded.folds[0 if fault == "twice" else number].path, fold.run_path)
+        (fold.run_path / "settings.json").write_text(fold.to_json())
+    if fault == "absent":
+        splits = pd.read_csv(fold.run_path / "splits.csv")
+        splits.iloc[5:].to_csv(fold.run_path / "splits.csv", index=False)
+    with pytest.raises(RunError, match=said):
+        cross_validate(settings)
+    assert not settings.run_path.exists()
 
 
 def test_a_dask_cluster_takes_the_folds(folded, tiny_settings, tmp_path, capsys):

@@ -13,6 +13,13 @@ def test_evaluate_prints_the_report_of_the_latest_run(tiny_run, monkeypatch, cap
     assert tiny_run.path.name in printed
 
 
+def test_train_does_not_take_a_named_run_of_other_settings_for_what_it_was_asked_for(tiny_run, capsys):
+    words = ["train", "--run-dir", str(tiny_run.path), "--resume", "yes", "--seed", "5", "--source", "synthetic"]
+    assert main(words) == 1
+    told = capsys.readouterr().err
+    assert "was begun with other settings (" in told and "seed" in told
+
+
 def test_compare_prints_a_table(tiny_run, capsys):
     assert main(["compare", str(tiny_run.path)]) == 0
     assert "| image + metadata | 1 |" in capsys.readouterr().out

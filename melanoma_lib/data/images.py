@@ -3,10 +3,12 @@
 import math
 import random
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from pathlib import Path
+from random import Random
 from typing import IO, Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from melanoma_lib.weights import timm_config
 
 MIN_CROP_SCALE = 0.7  # area kept by the tightest training crop: a lesion in the frame stays in the crop
 COLOUR_CHANGE = {"mild": 0.15, "strong": 0.3}  # of brightness, contrast and saturation, by augmentation
+_DRAWING = threading.RLock()  # the generators of two threads would change places
 GREY_OF_RGB = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow weighs colours
 
 
@@ -200,21 +203,23 @@ def seeded_transforms(seed: int) -> Iterator[None]:
     """Let training transforms draw what the seed says, whatever else in the process draws random numbers meanwhile.
 
     timm's transforms, and ours, draw from Python's one global generator, which other threads use too (those of a Dask worker
-    do), so in the body they get one of their own. PyTorch's global generator is seeded and put back.
+    do), so in the body they get one of their own. PyTorch's global generator is seeded and put back. Threads take turns.
     """
     import torch
     from timm.data import transforms
 
-    drawing, mine, state = (sys.modules[__name__], transforms), random.Random(seed), torch.get_rng_state()
-    torch.manual_seed(seed)
-    for module in drawing:
-        module.random = mine
-    try:
-        yield
-    finally:
+    drawing, mine = (sys.modules[__name__], transforms), Random(seed)
+    with _DRAWING:
+        state = torch.get_rng_state()
+        torch.manual_seed(seed)
         for module in drawing:
-            module.random = sys.modules["random"]
-        torch.set_rng_state(state)
+            module.random = mine
+        try:
+            yield
+        finally:
+            for module in drawing:
+                module.random = sys.modules["random"]
+            torch.set_rng_state(state)
 
 
 def normalise(images: Any, backbone: str) -> Any:

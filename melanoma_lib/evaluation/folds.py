@@ -70,13 +70,15 @@ def evaluate_folds(test: pd.DataFrame, threshold: float, n: int = 2000, seed: in
         seed: of the resampling.
 
     Returns:
-        As ``evaluate_predictions``, with ``auroc_by_fold`` and ``auroc_pooled`` (all folds ranked as if by one model) besides.
+        As ``evaluate_predictions``, with ``auroc_by_fold`` and ``auroc_pooled`` (all folds ranked as if by one model) besides,
+        and ``score``: what ``probability`` is in a table of several models.
     """
     summary = evaluate_predictions(test, threshold, n, seed)
     samples = auroc_samples(test)
     return summary | {
         "auroc": bootstrap_mean_auroc(samples, n=n, seed=seed).to_dict(),
         "auroc_pooled": summary["auroc"],
+        "score": "score, folds aligned",
         "auroc_by_fold": [bootstrap_mean_auroc([sample], n=n, seed=seed).to_dict() for sample in samples],
     }
 

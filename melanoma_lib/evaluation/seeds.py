@@ -1,6 +1,7 @@
 """A score averaged over seeds whose test splits share patients or lesions: how sure is the mean?"""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -31,7 +32,8 @@ def bootstrap_mean_auroc(
         level: coverage aimed at.
 
     Returns:
-        The mean (difference) and its percentile interval.
+        The mean (difference) and its percentile interval; its ends are NaN where every resample gives the same, as of perfect
+        rankings.
 
     Raises:
         ValueError: for no samples, unequal lengths, or input that has no AUROC.
@@ -57,4 +59,6 @@ def bootstrap_mean_auroc(
 
     value = float(mean(np.ones((1, groups.size), dtype=np.int64))[0])
     replicates = np.concatenate([mean(weights) for weights in resample_groups(groups.size, n, seed, BLOCK)])
-    return Interval.from_replicates(value, replicates, level)
+    interval = Interval.from_replicates(value, replicates, level)
+    # No resample of a perfect ranking is anything else, which is no certainty about the next cases.
+    return replace(interval, low=np.nan, high=np.nan) if value == interval.low == interval.high else interval

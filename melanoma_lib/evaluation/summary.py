@@ -96,13 +96,15 @@ def summary_table(summary: dict) -> str:
             frame.add_column(heading, no_wrap=True)
         return frame
 
-    decisions = table("Decisions", "", "probability >= 0.5", f"probability >= {chosen['threshold']:.4g} (chosen)")
+    score = summary.get("score")  # of several models
+    name = "score" if score else "probability"
+    decisions = table("Decisions", "", f"{name} >= 0.5", f"{name} >= {chosen['threshold']:.4g} (chosen)")
     decisions.add_row("TP / FP / TN / FN", *(" / ".join(str(p[k]) for k in ("tp", "fp", "tn", "fn")) for p in (half, chosen)))
     for name in RATES:
         decisions.add_row(_title(name), _text(half[name]), _text(chosen[name]))
     decisions.add_row("Biopsies per melanoma", *(_number(p["biopsies_per_melanoma"], 1) for p in (half, chosen)))
 
-    calibration = table("Calibration", "", "probability (sigmoid of the logit)", "risk (calibrated)")
+    calibration = table("Calibration", "", score or "probability (sigmoid of the logit)", "risk (calibrated)")
     columns = [summary["calibration"][name] for name in ("probability", "risk")]
     for name in ("brier", "slope", "intercept"):
         calibration.add_row(_title(name), *(_text(column[name]) for column in columns))

@@ -28,6 +28,7 @@ from melanoma_lib.weights import require_backbone
 FROM_SCRATCH: dict[str, Any] = {"pretrained": False, "learning_rate": 1e-3, "backbone_lr_scale": 1.0, "warmup_epochs": 1.0}
 # One yardstick picks every network's best epoch; F1 at 0.5 may be 0 for epochs on end where weights start at random.
 COMMON: dict[str, Any] = {"monitor": "val/auroc", "resume": True}
+FROZEN_SIZE = 128  # pixels; a forward pass is cheap, and small images cost frozen features more than learnt ones
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,13 @@ def plan(base: Settings, entries: Sequence[Entry] = ENTRIES) -> dict[str, Settin
     """What is to be trained: label of each entry to its settings; the first is the default.
 
     Args:
-        base: of every training: cases, folds, image size, epochs, folders. Its backbone and learning rates do not matter.
+        base: of every training: cases, folds, image size, epochs, folders. Its backbone, weights, learning rates and
+            ``run_dir``, which could hold but one of them, do not matter.
         entries: of the league; one that would repeat another one's training is left out.
     """
     trainings = {}
     for entry in entries:
-        settings = entry.settings(base)
+        settings = entry.settings(base.with_changes(run_dir=None, init_weights=None))
         trainings.setdefault(label(entry.name, settings), settings)
     return trainings
 
@@ -96,9 +98,9 @@ def label(name: str, settings: Settings) -> str:
 
 def weights_of(settings: Settings) -> str:
     """Which weights the image branch started from, in words."""
-    if not settings.pretrained:
-        return SCRATCH
-    return OWN if settings.init_weights else IMAGENET
+    if settings.init_weights:
+        return OWN
+    return IMAGENET if settings.pretrained else SCRATCH
 
 
 def command_of(settings: Settings, words: str = "train", places: bool = True) -> str:
@@ -125,7 +127,7 @@ def league(
     base: Settings,
     entries: Sequence[Entry] = ENTRIES,
     finished: Sequence[Run] = (),
-    frozen_size: int = 128,
+    frozen_size: int = FROZEN_SIZE,
     rounds: int = 7,
     show: Callable[[str], None] = lambda _: None,
 ) -> ResultTable:
@@ -165,7 +167,9 @@ def league(
     costs[METADATA] = Costs(n_metadata + 1, n_metadata, None, None)
     for row, candidate in zip(rows, candidates, strict=True):
         row |= candidate.facts | costs[candidate.name].to_row()
-    return _table(base, rows, [part.table for part in candidates[0].parts], finished)
+    options = [] if frozen_size == FROZEN_SIZE else ["--frozen-size", str(frozen_size)]
+    options += ["--run", *(f"runs/{run.path.name}" for run in finished)] if finished else []
+    return _table(base, rows, [part.table for part in candidates[0].parts], options)
 
 
 def _baselines(frozen: Settings, folds: Sequence[pd.DataFrame]) -> list[Candidate]:
@@ -182,7 +186,7 @@ def _baselines(frozen: Settings, folds: Sequence[pd.DataFrame]) -> list[Candidat
     ]
 
 
-def _table(base: Settings, rows: list[dict[str, Any]], tested: Sequence[pd.DataFrame], finished: Sequence[Run]) -> ResultTable:
+def _table(base: Settings, rows: list[dict[str, Any]], tested: Sequence[pd.DataFrame], options: Sequence[str]) -> ResultTable:
     cases = pd.concat(tested)
     details = {
         "source": base.source,
@@ -195,12 +199,11 @@ def _table(base: Settings, rows: list[dict[str, Any]], tested: Sequence[pd.DataF
         "n_groups": int(cases["group_id"].nunique()),
         "threads": torch.get_num_threads(),
     }
-    named = [f"runs/{run.path.name}" for run in finished]
     with_scratch = any(row["weights"] == SCRATCH and row["epochs"] for row in rows)
     return ResultTable(
         name="league",
         title=f"Backbones on {base.source}: what each is worth and what it costs",
-        command=" ".join([command_of(base, "study league", places=False), *(["--run", *named] if named else [])]),
+        command=" ".join([command_of(base, "study league", places=False), *options]),
         rows=sorted(rows, key=lambda row: -row["auroc"]["value"]),
         notes=notes_for(details, with_scratch),
         details=details,

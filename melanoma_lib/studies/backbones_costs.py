@@ -87,14 +87,12 @@ class _Subject:
     """A network with random weights, which are as fast as any, and one batch."""
 
     def __init__(self, settings: Settings, n_metadata: int) -> None:
-        device, self.kind = (
-            prediction_device(),
-            (settings.backbone, settings.image_size, settings.modalities, settings.batch_size),
-        )
-        self.module = MelanomaModule(settings.with_changes(pretrained=False), n_metadata, PREVALENCE, DIAGNOSES).to(device)
+        device, untrained = prediction_device(), settings.with_changes(pretrained=False, init_weights=None)
+        self.kind = (settings.backbone, settings.image_size, settings.modalities, settings.batch_size)
+        self.module = MelanomaModule(untrained, n_metadata, PREVALENCE, DIAGNOSES).to(device)
         self.parameters = sum(parameter.numel() for parameter in self.module.model.parameters())
         self.macs = macs_of(self.module.model, settings.image_size, n_metadata)
-        self.held = settings.frozen_stride if settings.pretrained else 0
+        self.held = settings.frozen_stride if settings.is_pretrained else 0
         self.batch, size = settings.batch_size, settings.image_size
         image = torch.randn(self.batch, 3, size, size, generator=torch.Generator().manual_seed(0))
         self.image = image.contiguous(memory_format=torch.channels_last).to(device)

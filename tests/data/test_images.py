@@ -1,5 +1,7 @@
 import io
 import random
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -288,6 +290,20 @@ def test_strong_augmentation_hides_a_patch_in_half_of_the_images_and_changes_col
     whole = images[hidden == 0].float().mean(dim=(2, 3)) / torch.tensor([180, 120, 100])
     assert 0.5 < whole.min() < 0.72
     assert 1.25 < whole.max() < 1.7
+
+
+def test_threads_draw_in_turn_what_their_seeds_say():
+    image, transform = Image.fromarray(pixels(48, 48)), training_transform("tf_efficientnet_lite0", 32)
+
+    def seen(seed):
+        with seeded_transforms(seed):
+            return transform(image)
+
+    alone = [seen(seed) for seed in range(40)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(seen, range(40)))
+    assert all(map(torch.equal, alone, together))
+    assert sys.modules["melanoma_lib.data.images"].random is random
 
 
 def flat_jitter(colour, brightness, contrast, saturation):

@@ -40,6 +40,14 @@ def test_the_same_cases_twice_do_not_narrow_the_interval():
     assert (single.low, single.value, single.high) == pytest.approx((double.low, double.value, double.high))
 
 
+def test_a_perfect_ranking_is_no_certainty():
+    targets, groups = [0, 0, 1, 1], list("abcd")
+    perfect = bootstrap_mean_auroc([(targets, [1, 2, 3, 4], groups)], n=100)
+    assert perfect.value == 1 and np.isnan([perfect.low, perfect.high]).all()
+    equal = bootstrap_mean_auroc([(targets, [1, 2, 3, 4], groups)], [[2, 3, 4, 5]], n=100)
+    assert equal.value == 0 and np.isnan([equal.low, equal.high]).all()
+
+
 @pytest.mark.parametrize(
     ("samples", "baselines", "said"),
     [

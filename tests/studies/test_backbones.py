@@ -8,8 +8,8 @@ from melanoma_lib.errors import StudyError, WeightsUnavailableError
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
 from melanoma_lib.studies import backbones
-from melanoma_lib.studies.backbones import ENTRIES, Entry, command_of, has_weights, league, plan
-from melanoma_lib.studies.backbones_words import FROZEN, METADATA, as_markdown, recommend
+from melanoma_lib.studies.backbones import ENTRIES, Entry, command_of, has_weights, league, plan, weights_of
+from melanoma_lib.studies.backbones_words import FROZEN, METADATA, OWN, as_markdown, recommend
 from melanoma_lib.studies.pareto import pareto_figure
 from melanoma_lib.studies.results import load_results, save_results
 from melanoma_lib.training import train
@@ -56,6 +56,8 @@ def test_a_second_call_trains_nothing_and_takes_finished_runs_along(played, base
     again = Run(next(iter(plan(base, TINY).values())).run_path)
     table = league(base, TINY, [other, again], frozen_size=32, rounds=1)
     before, names = {row["name"]: row["auroc"] for row in played.rows}, {row["name"] for row in table.rows}
+    assert table.command == f"{played.command} --run runs/{other.path.name} runs/{again.path.name}"
+    assert played.command.endswith("--frozen-size 32")
     repeated = f"Tiny (from scratch, 32 px) {again.settings.fingerprint()}"
     assert names - set(before) == {"Tiny (from scratch, 64 px)", repeated}
     assert next(row for row in table.rows if row["name"] == repeated)["gain_auroc"] == {"value": 0.0, "low": 0.0, "high": 0.0}
@@ -92,6 +94,18 @@ def test_weights_decide_the_recipe(base, monkeypatch):
     assert cold.monitor == warm.monitor == "val/auroc"
 
 
+def test_weights_of_a_file_are_called_so_and_start_no_entry(base, tmp_path, monkeypatch):
+    begun = base.with_changes(pretrained=False, init_weights=tmp_path / "simclr-0123456789ab.pt")
+    assert weights_of(begun) == OWN
+    monkeypatch.setattr(backbones, "has_weights", lambda _: False)
+    assert list(plan(begun)) == list(plan(base))
+    assert {settings.init_weights for settings in plan(begun).values()} == {None}
+
+
+def test_a_run_dir_could_hold_but_one_training_and_is_set_aside(base, tmp_path):
+    assert len({settings.run_path for settings in plan(base.with_changes(run_dir=tmp_path), TINY).values()}) == len(TINY)
+
+
 def test_entries_that_would_repeat_a_training_are_left_out(base, monkeypatch):
     monkeypatch.setattr(backbones, "has_weights", lambda _: False)
     trainings = plan(base)
@@ -115,6 +129,7 @@ def test_the_command_of_settings_gives_these_settings_back(base, tmp_path):
 def test_the_command_line_prints_the_plan(base, capsys, monkeypatch):
     monkeypatch.setattr(backbones, "has_weights", lambda _: False)
     words = shlex.split(command_of(base, "study league"))[3:]
+    assert build_parser().parse_args(words).frozen_size == backbones.FROZEN_SIZE
     assert main([*words, "--plan"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines == [command_of(settings) for settings in plan(base).values()]
