@@ -155,7 +155,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sending.add_argument("--data-dir-2020", type=Path, default=Path("data/isic2020"), help="ISIC 2020 (default data/isic2020)")
     sending.add_argument("--stressed", type=int, default=150, help="melanomas, and others, to paste artefacts on (default 150)")
-    _add_settings(sending, ["data_dir", "cache_dir", "seed"])
+    _add_settings(sending, ["data_dir", "cache_dir", "n_resamples", "seed"])
 
     comparing = _command(studying, "league", study_league, "compare backbones and baselines on the same cases", settings=True)
     comparing.add_argument("--plan", action="store_true", help="train nothing; print the command of each training")

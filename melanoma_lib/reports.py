@@ -4,6 +4,8 @@ import json
 import math
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,15 +66,35 @@ def evaluate_run(run: Run, tta: bool = False) -> Report:
     heading = f"{run.path.name}: test split{views}; threshold: {rule}\n\n"
     text = heading + summary_table(summary) + bayes_ceiling(test)
     folder = run.path / name
-    working = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=run.path))
-    write_text(working / "metrics.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    write_text(working / "report.txt", text)
-    for label, figure in test_figures(test, summary, threshold).items():
-        figure.savefig(working / f"{label}.png", dpi=110)
-        write_text(working / f"{label}.txt", figure.alt_text + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    working.rename(folder)
+    with _replacing_folder(folder) as working:
+        write_text(working / "metrics.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        write_text(working / "report.txt", text)
+        for label, figure in test_figures(test, summary, threshold).items():
+            figure.savefig(working / f"{label}.png", dpi=110)
+            write_text(working / f"{label}.txt", figure.alt_text + "\n")
     return Report(summary, text, folder)
+
+
+@contextmanager
+def _replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder to fill; when it is whole, put it in the place of ``folder``, which until then is left alone.
+
+    Whoever is killed on the way leaves the old folder, in its place or beside it, until a later one is whole.
+    """
+    from filelock import FileLock
+
+    with FileLock(folder.with_name(f".{folder.name}.lock")):  # so that what else is here was left by killed processes
+        working = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            yield working
+        except BaseException:
+            shutil.rmtree(working)
+            raise
+        if folder.exists():
+            folder.rename(Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent)) / "old")
+        working.rename(folder)
+        for left in folder.parent.glob(f".{folder.name}.*/"):
+            shutil.rmtree(left)
 
 
 def bayes_ceiling(test: pd.DataFrame) -> str:

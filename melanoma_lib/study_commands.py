@@ -1,9 +1,9 @@
 """What ``study`` does: each study trains or asks what it needs and leaves a table of figures."""
 
 import argparse
-from pathlib import Path
 
 from melanoma_lib.commands import settings_of
+from melanoma_lib.errors import StudyError
 
 
 def study_folds(arguments: argparse.Namespace) -> None:
@@ -19,6 +19,7 @@ def study_folds(arguments: argparse.Namespace) -> None:
 def study_league(arguments: argparse.Namespace) -> None:
     """Compare backbones on the same cases."""
     settings = settings_of(arguments)
+    from melanoma_lib.files import replacing
     from melanoma_lib.runs import Run
     from melanoma_lib.studies import backbones, backbones_words
     from melanoma_lib.studies.pareto import pareto_figure
@@ -31,8 +32,9 @@ def study_league(arguments: argparse.Namespace) -> None:
     table = backbones.league(settings, finished=finished, frozen_size=arguments.frozen_size, show=print)
     path = save_results(table, arguments.out)
     figure = pareto_figure(table)
-    figure.savefig(path.with_suffix(".png"), dpi=110)
-    print(f"\n{backbones_words.as_markdown(table)}\n{backbones_words.recommend(table)}\n\n{figure.alt_text}\nwritten to {path}")
+    with replacing(path.with_suffix(".png")) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+    print(f"\n{backbones_words.league_report(table)}\n\n{figure.alt_text}\nwritten to {path}")
 
 
 def study_sources(arguments: argparse.Namespace) -> None:
@@ -45,24 +47,26 @@ def study_sources(arguments: argparse.Namespace) -> None:
     if arguments.parts:
         print("\n".join(f"{name}: {run.path}" for name, run in runs.items()))
     else:
-        table = compare_sources(runs)
+        table = compare_sources(runs, settings.n_resamples)
         print(f"{sources_report(table)}\nwritten to {save_results(table)}")
 
 
 def study_travel(arguments: argparse.Namespace) -> None:
     """Test runs on another collection, and at home by source, skin tone and artefact."""
+    settings = settings_of(arguments)
     from melanoma_lib.runs import Run
     from melanoma_lib.studies.results import save_results
     from melanoma_lib.studies.travel_table import travel, travel_report
 
-    given = {name: getattr(arguments, f"setting_{name}", None) for name in ("data_dir", "cache_dir", "seed")}
     table = travel(
         [Run(path) for path in arguments.runs],
         arguments.data_dir_2020,
-        *(Path(given[name]) if given[name] else None for name in ("data_dir", "cache_dir")),
+        settings.data_dir,
+        settings.cache_dir if "cache_dir" in settings.model_fields_set else None,  # else where the runs keep theirs
         [Run(path) for path in arguments.metadata],
         arguments.stressed,
-        seed=int(given["seed"] or 0),
+        settings.n_resamples,
+        settings.seed,
         show=print,
     )
     print(f"{travel_report(table)}\nwritten to {save_results(table)}")
@@ -75,6 +79,10 @@ def study_ingredients(arguments: argparse.Namespace) -> None:
     from melanoma_lib.studies.ingredients_table import ingredients_report
     from melanoma_lib.studies.results import save_results
 
+    if arguments.finished and arguments.parts:
+        raise StudyError(
+            "--parts trains some parts and writes no table, --finished trains nothing and writes one; give one of them"
+        )
     runs = finished_parts(settings) if arguments.finished else train_parts(settings, arguments.parts)
     if arguments.parts:
         print("\n".join(f"{name}: {run.path}" for name, run in runs.items()))

@@ -1,6 +1,7 @@
 """Evaluation reports and the ablation table, against predictions recomputed by hand."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from melanoma_lib import reports
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import RunError
 from melanoma_lib.reports import ablation_table, bayes_ceiling, evaluate_run, predict_with_views
@@ -39,6 +41,33 @@ def test_evaluating_twice_leaves_the_same_report(tiny_run):
     stray.write_text("left by somebody")
     assert evaluate_run(tiny_run).text == first.text
     assert not stray.exists()
+
+
+@pytest.mark.parametrize("when", ["drawing", "moving the old aside", "moving the new in"])
+def test_a_killed_evaluation_loses_no_report_and_what_it_leaves_is_cleaned(tiny_run, monkeypatch, when):
+    report = evaluate_run(tiny_run)
+    before, calls, rename = (report.folder / "report.txt").read_text(), [], Path.rename
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    def renamed(source, target):
+        if source.parent != tiny_run.path:
+            return rename(source, target)
+        calls.append(source)
+        if len(calls) == (1 if when == "moving the old aside" else 2):
+            raise KeyboardInterrupt
+        return rename(source, target)
+
+    monkeypatch.setattr(reports, "test_figures", killed) if when == "drawing" else monkeypatch.setattr(Path, "rename", renamed)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_run(tiny_run)
+    monkeypatch.undo()
+    kept = [path.read_text() for path in tiny_run.path.rglob("report.txt") if path.parent.name in ("evaluation", "old")]
+    assert kept == [before]
+    assert evaluate_run(tiny_run).text == report.text
+    assert not [path for path in tiny_run.path.glob(".evaluation.*") if path.is_dir()]
+    assert (report.folder / "report.txt").read_text() == before
 
 
 def test_eight_views_are_averaged_by_logit_and_calibrated_again(tiny_run):

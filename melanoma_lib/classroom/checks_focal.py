@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from melanoma_lib.classroom.checks import not_yet, passed
+from melanoma_lib.classroom.checks import not_yet, numbers, passed
 
 SETTINGS = ((0.25, 2.0), (0.8, 1.0), (0.6, 0.5))  # alpha and gamma
 EXTREMES = (-100.0, -30.0, 0.0, 30.0, 100.0)  # logits
@@ -205,7 +205,7 @@ def decoder(decode: Callable) -> None:
     from melanoma_lib.losses import FocalLoss
 
     points = [(p, alpha, gamma) for alpha, gamma in (*SETTINGS, (0.9, 3.0)) for p in (0.06, 0.3, 0.5, 0.85)]
-    given = [float(decode(*point)) for point in points]
+    given = [numbers(decode(*point), 1, "one number, the risk")[0] for point in points]
     right = [FocalLoss(alpha, gamma).true_risk(p) for p, alpha, gamma in points]
     mistakes = {
         "that is the output itself; it would be the risk if the loss were plain cross-entropy": lambda p, a, g: p,
@@ -256,7 +256,7 @@ def undone_sampling(undo: Callable) -> None:
         NotYet: with the mistake that gives the numbers seen.
     """
     points = [(risk, drawn, prior) for drawn, prior in ((0.5, 0.1), (0.3, 0.19), (0.5, 0.018)) for risk in (0.1, 0.5, 0.9)]
-    given = [float(undo(*point)) for point in points]
+    given = [numbers(undo(*point), 1, "one number, the risk")[0] for point in points]
 
     def right(risk: float, drawn: float, prior: float) -> float:
         return _share(_odds(risk) * _odds(prior) / _odds(drawn))

@@ -125,7 +125,7 @@ def ppv(compute: Callable[[float, float, float], float]) -> None:
             se * pr / (se * pr + 1 - sp)
         ),
     }
-    given = [float(compute(*point)) for point in POINTS]
+    given = [numbers(compute(*point), 1, "one number, the PPV")[0] for point in POINTS]
     for diagnosis, mistake in mistakes.items():
         if _same(given, [mistake(*point) for point in POINTS]):
             not_yet(diagnosis)

@@ -2,15 +2,25 @@
 
 import math
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from melanoma_lib.classroom.checks import not_yet, passed
+from melanoma_lib.classroom.checks import not_yet, numbers, passed
 
 PREVALENCES = (0.018, 0.111, 0.3, 0.5, 0.8)
 LOGIT = "The bias stands before the sigmoid: which number does the sigmoid turn into the prevalence?"
 EPOCHS, STEP = 5, 2.0
 SIZES = {"train": 40, "val": 30, "test": 20}  # different, so that a batch shows which split it is
+
+
+class Pass(NamedTuple):
+    """What went through the head at once: of which split, how, and what came out."""
+
+    split: str
+    training: bool
+    gradients: bool
+    logits: np.ndarray  # (n,)
 
 
 def starting_bias(compute: Callable[[float], float]) -> None:
@@ -19,7 +29,7 @@ def starting_bias(compute: Callable[[float], float]) -> None:
     Raises:
         NotYet: with the mistake that gives the numbers seen.
     """
-    given = [float(compute(prevalence)) for prevalence in PREVALENCES]
+    given = [numbers(compute(prevalence), 1, "one number, the bias")[0] for prevalence in PREVALENCES]
     mistakes = {
         f"that is the prevalence itself, a probability. {LOGIT}": lambda p: p,
         f"that is the accuracy of always answering benign. {LOGIT}": lambda p: 1 - p,
@@ -56,7 +66,7 @@ def training_loop(fit: Callable) -> None:
 
     head, splits, seen = _watched_head()
     answer = fit(head, torch.optim.SGD(head.parameters(), lr=STEP), splits, EPOCHS)
-    faults = [*_faults_of_learning(head, seen), *_faults_of_scoring(seen), *_faults_of_answer(answer, seen)]
+    faults = [*_faults_of_learning(head, seen), *_faults_of_scoring(seen), *_faults_of_answer(answer, splits, seen)]
     if faults:
         count = "one fault is" if len(faults) == 1 else f"{len(faults)} faults are"
         not_yet(f"{count} left:\n" + "\n".join(f"  · {fault}" for fault in faults))
@@ -66,7 +76,7 @@ def training_loop(fit: Callable) -> None:
 
 
 def _watched_head():
-    """A small head on small splits, and a list that fills with what passes through it: split, mode, gradients."""
+    """A small head on small splits, and a list that fills with what passes through it."""
     import torch
 
     rng, seen = np.random.default_rng(12), []
@@ -80,15 +90,15 @@ def _watched_head():
         x = rng.normal(size=(n, 3)) + y[:, None] * np.array([0.3, 0.6, -0.3])
         splits[name] = torch.tensor(x, dtype=torch.float32), torch.from_numpy(y)
 
-    def watch(module, inputs):
+    def watch(module, inputs, output):
         name = next((split for split, n in SIZES.items() if n == len(inputs[0])), "train")
-        seen.append((name, module.training, torch.is_grad_enabled()))
+        seen.append(Pass(name, module.training, torch.is_grad_enabled(), output.detach().numpy().ravel().copy()))
 
-    head.register_forward_pre_hook(watch)
+    head.register_forward_hook(watch)
     return head, splits, seen
 
 
-def _faults_of_learning(head, seen: list[tuple[str, bool, bool]]) -> list[str]:
+def _faults_of_learning(head, seen: list[Pass]) -> list[str]:
     weights = head[1].weight.detach().numpy().ravel()
     faults = []
     if not np.allclose(weights, _learned(), atol=1e-4):
@@ -109,25 +119,25 @@ def _faults_of_learning(head, seen: list[tuple[str, bool, bool]]) -> list[str]:
             faults.append(
                 "the head does not become what one step an epoch on the mean cross-entropy of the training logits makes of it"
             )
-    if any(name == "train" and gradients and not training for name, training, gradients in seen):
+    if any(one.split == "train" and one.gradients and not one.training for one in seen):
         faults.append("it learns in evaluation mode, without dropout: call head.train() at the start of every epoch")
     return faults
 
 
-def _faults_of_scoring(seen: list[tuple[str, bool, bool]]) -> list[str]:
-    faults, scoring = [], [(training, gradients) for name, training, gradients in seen if name != "train"]
-    if any(name == "test" for name, *_ in seen):
+def _faults_of_scoring(seen: list[Pass]) -> list[str]:
+    faults, scoring = [], [one for one in seen if one.split != "train"]
+    if any(one.split == "test" for one in seen):
         faults.append("it looks at the test split: an epoch chosen there makes the test score too good. Choose on splits['val']")
     if not scoring:
         faults.append("it never scores splits['val']")
-    if any(training for training, _ in scoring):
+    if any(one.training for one in scoring):
         faults.append("it scores in training mode, with features dropped at random: call head.eval() before scoring")
-    if any(gradients for _, gradients in scoring):
+    if any(one.gradients for one in scoring):
         faults.append("it scores with gradients, which costs memory for nothing: put the scoring under torch.no_grad()")
     return faults
 
 
-def _faults_of_answer(answer: object, seen: list[tuple[str, bool, bool]]) -> list[str]:
+def _faults_of_answer(answer: Any, splits: dict, seen: list[Pass]) -> list[str]:
     try:
         best, aurocs = answer
         best, aurocs = int(best), [float(auroc) for auroc in aurocs]
@@ -135,10 +145,52 @@ def _faults_of_answer(answer: object, seen: list[tuple[str, bool, bool]]) -> lis
         return [f"it returns {answer!r}; expected the best epoch and the AUROC of each epoch"]
     if len(aurocs) != EPOCHS:
         return [f"it returns {len(aurocs)} AUROCs for {EPOCHS} epochs"]
-    wanted = int(np.argmax(aurocs)) + 1
+    faults, wanted = _faults_of_aurocs(aurocs, splits, seen), int(np.argmax(aurocs)) + 1
     if best == wanted - 1:
-        return ["the best epoch is counted from 0; the first epoch is 1"]
-    return [] if best == wanted else [f"it calls epoch {best} the best, the highest of its AUROCs is that of epoch {wanted}"]
+        faults.append("the best epoch is counted from 0; the first epoch is 1")
+    elif best != wanted:
+        faults.append(f"it calls epoch {best} the best, the highest of its AUROCs is that of epoch {wanted}")
+    return faults
+
+
+def _faults_of_aurocs(aurocs: list[float], splits: dict, seen: list[Pass]) -> list[str]:
+    """Hold the AUROCs to those of what the head answered on validation; where it was not asked, that is told already."""
+    from melanoma_lib.evaluation import OperatingCurve
+
+    y = {name: targets.numpy() for name, (_, targets) in splits.items()}
+    val, train = ([one.logits for one in seen if one.split == name] for name in ("val", "train"))
+    scored = [OperatingCurve(y["val"], logits).auroc for logits in val]
+    if not val or _in_order(aurocs, scored):
+        return []
+    mistakes = {
+        "its AUROCs are those of the training cases, which the head has learned; return those of splits['val']": [
+            OperatingCurve(y["train"], logits).auroc for logits in train if len(logits) == len(y["train"])
+        ],
+        "its AUROCs are upside down: 1 - AUROC is that of the negated logits; the higher the logit, the likelier melanoma": [
+            1 - auroc for auroc in scored
+        ],
+        "its AUROCs are those of decisions: rank by the logits themselves, not by which are above 0": [
+            OperatingCurve(y["val"], logits > 0).auroc for logits in val
+        ],
+        "it returns accuracies, which a rare class flatters; return the AUROC of splits['val'] in each epoch": [
+            float(np.mean((logits > 0) == (y["val"] == 1))) for logits in val
+        ],
+    }
+    for diagnosis, mistaken in mistakes.items():
+        if _in_order(aurocs, mistaken):
+            return [diagnosis]
+    if impossible := [auroc for auroc in aurocs if not 0 <= auroc <= 1]:
+        return [f"it returns {impossible[0]:.3g} as an AUROC, which lies between 0 and 1; score the logits of splits['val']"]
+    return [
+        "its AUROCs are not those of the logits that the head gave on splits['val']: it returns "
+        f"{', '.join(f'{auroc:.4f}' for auroc in aurocs)}, the logits give {', '.join(f'{auroc:.4f}' for auroc in scored)}"
+    ]
+
+
+def _in_order(given: list[float], seen: list[float]) -> bool:
+    """Whether all of one are among the other in their order: a loop may score more often than it must."""
+    rest = iter(seen)
+    return all(any(abs(one - other) < 1e-6 for other in rest) for one in given)
 
 
 def _learned(epochs: int = EPOCHS, twice: bool = False, keep: bool = False) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from melanoma_lib.evaluation.inputs import check_scores, check_targets
 from melanoma_lib.evaluation.intervals import Interval, bootstrap_intervals, wilson_interval
@@ -88,6 +89,15 @@ def subgroup_table(
     return pd.DataFrame(rows)
 
 
+def too_few_groups(targets: ArrayLike, groups: ArrayLike) -> str:
+    """A note where one class has fewer than ``MIN_GROUPS`` patients or lesions, too few to resample; else empty."""
+    melanoma, names = np.asarray(targets) == 1, np.asarray(groups)
+    counts = [len(pd.unique(names[rows])) for rows in (melanoma, ~melanoma)]
+    if min(counts) >= MIN_GROUPS:
+        return ""
+    return f"{counts[0]} melanoma and {counts[1]} benign groups, under {MIN_GROUPS} of one"
+
+
 def subgroup_intervals(
     part: pd.DataFrame, threshold: float, score: str, n: int, seed: int, level: float
 ) -> tuple[dict[str, Interval], str]:
@@ -95,7 +105,8 @@ def subgroup_intervals(
     melanoma = part["target"].to_numpy() == 1
     called, groups = part[score].to_numpy() >= threshold, part["group_id"].to_numpy()
     melanoma_groups, other_groups = len(pd.unique(groups[melanoma])), len(pd.unique(groups[~melanoma]))
-    if min(melanoma_groups, other_groups) >= MIN_GROUPS:
+    few = too_few_groups(melanoma, groups)
+    if not few:
         intervals = bootstrap_intervals(melanoma, part[score], groups, threshold, n, seed, level)
         return {name: intervals[name] for name in METRICS}, ""
 
@@ -111,5 +122,4 @@ def subgroup_intervals(
         absent = "no melanoma: AUROC and sensitivity" if melanoma_groups == 0 else "no benign case: AUROC and specificity"
         return intervals, f"{absent} undefined"
     intervals["auroc"] = Interval(OperatingCurve(melanoma, part[score]).auroc, np.nan, np.nan)
-    few = f"{melanoma_groups} melanoma and {other_groups} benign groups"
-    return intervals, f"{few}, under {MIN_GROUPS} of one: Wilson intervals, none for AUROC"
+    return intervals, f"{few}: Wilson intervals, none for AUROC"

@@ -15,9 +15,8 @@ from melanoma_lib.heads import cached_features
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
 
-PENALTY = (
-    0.01  # C of the quick model: weak features in their hundreds need a strong penalty; chosen before any split was looked at
-)
+# C of the quick model: weak features in their hundreds need a strong penalty; chosen before any split was looked at.
+PENALTY = 0.01
 
 
 # --- a model that takes a blink -----------------------------------------------------------------------------------------------
@@ -261,24 +260,29 @@ def out_of_fold(
 
 
 def fold_table(answers: pd.DataFrame, n: int = 500) -> pd.DataFrame:
-    """Each fold's test as text: size, AUROC with interval, and what its own threshold did.
+    """Each fold's test as text: size, AUROC with interval, and what its own threshold did; at the end the mean of the folds.
 
     Args:
         answers: from `out_of_fold`.
         n: resamples behind each interval.
     """
-    rows = {}
-    for fold, part in answers.groupby("fold"):
-        melanoma = part["target"] == 1
-        rows[f"fold {fold}"] = {
-            "images": f"{len(part):,}",
-            "melanomas": f"{melanoma.sum():,}",
-            "AUROC": f"{bootstrap_intervals(part['target'], part['logit'], part['group_id'], n=n)['auroc']:.3f}",
-            "threshold": f"{part['threshold'].iloc[0]:+.2f}",
-            "sensitivity": f"{part.loc[melanoma, 'called'].mean():.1%}",
-            "specificity": f"{1 - part.loc[~melanoma, 'called'].mean():.1%}",
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    parts = {f"fold {fold}": part for fold, part in answers.groupby("fold")}
+    samples = [(part["target"], part["logit"], part["group_id"]) for part in parts.values()]
+    called = answers.groupby(["target", "fold"])["called"].mean().unstack(0)  # by fold, of others (0) and of melanomas (1)
+    table = pd.DataFrame(
+        {
+            "images": [f"{len(part):,}" for part in parts.values()],
+            "melanomas": [f"{part['target'].sum():,}" for part in parts.values()],
+            "AUROC": [f"{bootstrap_mean_auroc([sample], n=n):.3f}" for sample in samples],
+            "threshold (log-odds)": [f"{part['threshold'].iloc[0]:+.2f}" for part in parts.values()],
+            "sensitivity": [f"{share:.1%}" for share in called[1]],
+            "specificity": [f"{1 - share:.1%}" for share in called[0]],
+        },
+        index=list(parts),
+    )
+    auroc, shares = f"{bootstrap_mean_auroc(samples, n=n):.3f}", (called[1].mean(), 1 - called[0].mean())
+    table.loc["mean of folds"] = ["", "", auroc, "", *(f"{share:.1%}" for share in shares)]
+    return table
 
 
 def fold_aurocs(answers: pd.DataFrame, scores: ArrayLike | None = None) -> tuple[float, float]:

@@ -11,11 +11,13 @@ from melanoma_lib.lessons import cross_validation, cross_validation_figures, mod
 from melanoma_lib.lessons.eda import unit_of
 from melanoma_lib.runs import Run
 from melanoma_lib.studies.pareto import pareto_figure
-from melanoma_lib.widgets.luck import LuckExplorer, melanomas_for
+from melanoma_lib.studies.travel_figures import external_figure
+from melanoma_lib.widgets.luck import PLACES, LuckExplorer, melanomas_for
 
 SPLITS, REPEATS, RIVALS = 100, 6, 7
-AUROC, RATIO = 0.9, 8.0  # of the planned test: other lesions for each melanoma, as in HAM10000
-ONE_SPLIT = 167  # melanomas in a test of HAM10000
+AUROC = 0.9  # of the planned test
+RATIO = PLACES["HAM10000, every lesion once"][1]  # other lesions for each melanoma
+ONE_SPLIT = PLACES["HAM10000, one split of 15%"]
 
 
 class AskedOfSplits:
@@ -45,9 +47,10 @@ class AskedOfSplits:
             "needed": lambda: {
                 name: {"width": width, "melanomas": melanomas_for(width, AUROC, RATIO)} for name, width in widths.items()
             },
-            "planned": lambda: {"auroc": AUROC, "ratio": int(RATIO)},
-            "rivals": lambda: model_choice.equal_rivals(RIVALS, ONE_SPLIT, RATIO),
+            "planned": lambda: {"auroc": AUROC, "ratio": round(RATIO)},
+            "rivals": lambda: model_choice.equal_rivals(RIVALS, *ONE_SPLIT),
             "league": lambda: {"command": model_choice.table_of("league").command},
+            "travel": lambda: {"command": model_choice.table_of("travel").command},
         }
 
     def figures(self) -> dict[str, Callable[[], DescribedFigure]]:
@@ -63,6 +66,7 @@ class AskedOfSplits:
             "folds": lambda: cross_validation_figures.folds_figure(self.roles),
             "two_models": self._two_models,
             "pareto": lambda: pareto_figure(model_choice.table_of("league")),
+            "external": lambda: external_figure(model_choice.table_of("travel")),
         }
 
     def _two_models(self) -> DescribedFigure:

@@ -8,10 +8,12 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from melanoma_lib.evaluation import Interval, bootstrap_gain, bootstrap_intervals, delong_test
+from melanoma_lib.studies.backbones_words import specificity_head
 from melanoma_lib.studies.results import ResultTable, interval_text, load_results
 from melanoma_lib.widgets.luck import Z, auroc_error, gap_error
 
 LINE = 90  # characters of a printed line
+AUROC, ALIKE = 0.9, 0.7  # of equal rivals, unless others are asked for: the true AUROC, and the correlation of any two
 
 
 def three_intervals(test: pd.DataFrame, error: float, unit: str, n: int = 500) -> dict[str, Interval]:
@@ -78,7 +80,13 @@ def difference_words(gain: Interval, better: str, worse: str) -> str:
 
 
 def equal_rivals(
-    rivals: int, melanomas: int, ratio: float, auroc: float = 0.9, alike: float = 0.7, repetitions: int = 20_000, seed: int = 0
+    rivals: int,
+    melanomas: int,
+    ratio: float,
+    auroc: float = AUROC,
+    alike: float = ALIKE,
+    repetitions: int = 20_000,
+    seed: int = 0,
 ) -> dict[str, float]:
     """Many models that are all exactly as good as the default, on one test set: what the best of them seems to gain.
 
@@ -87,7 +95,7 @@ def equal_rivals(
 
     Args:
         rivals: models besides the default.
-        melanomas: in the test.
+        melanomas: in the test; independent ones, so lesions or patients, not images.
         ratio: other lesions for each melanoma.
         auroc: the true one of all of them.
         alike: correlation of two models' AUROCs over test sets, in [0, 1).
@@ -96,7 +104,8 @@ def equal_rivals(
 
     Returns:
         ``lead`` of the best over the default on average; share of test sets on which at least one rival is declared different,
-        ``plain`` and with the smallest p held to 5% / rivals (``holm``: the first step of Holm's method, which is Bonferroni's).
+        ``plain`` and with the smallest p held to 5% / rivals (``holm``: the first step of Holm's method, which is Bonferroni's);
+        and what was supposed, ``auroc`` and ``alike``.
     """
     from scipy.special import ndtri
 
@@ -107,7 +116,8 @@ def equal_rivals(
     leads = shown[:, 1:] - shown[:, :1]  # (R, rivals)
     z = np.abs(leads).max(axis=1) / gap_error(auroc, 0.0, alike, melanomas, melanomas * ratio)
     strict = -ndtri(0.025 / rivals)
-    return {"lead": float(leads.max(axis=1).mean()), "plain": float((z > Z).mean()), "holm": float((z > strict).mean())}
+    found = {"lead": leads.max(axis=1).mean(), "plain": (z > Z).mean(), "holm": (z > strict).mean()}
+    return {name: float(value) for name, value in found.items()} | {"auroc": auroc, "alike": alike}
 
 
 # --- committed tables ---------------------------------------------------------------------------------------------------------
@@ -132,6 +142,30 @@ def made_by(table: ResultTable) -> str:
     return "\n".join(textwrap.fill(line, LINE, subsequent_indent=" " * 10) for line in head)
 
 
+def notes_of(table: ResultTable) -> str:
+    """What the table's study says must be known to read it rightly: a list to unfold, in Markdown; empty without notes."""
+    if not table.notes:
+        return ""
+    notes = "\n".join(f"- {note}" for note in [*table.notes, "Educational, not for diagnosis."])
+    return f"<details><summary>What to know about this table</summary>\n\n{notes}\n\n</details>"
+
+
+def score_label(table: ResultTable, score: str) -> str:
+    """A score of `to_choose_from` as a reader knows it.
+
+    Args:
+        table: the league, which holds the sensitivity asked for.
+        score: ``auroc`` or ``specificity_at``.
+
+    Raises:
+        ValueError: if the score is neither.
+    """
+    labels = {"auroc": "AUROC", "specificity_at": specificity_head(table)}
+    if score not in labels:
+        raise ValueError(f"score is {score!r}; expected one of {', '.join(labels)}")
+    return labels[score]
+
+
 def to_choose_from(table: ResultTable, score: str) -> pd.DataFrame:
     """Name, score and cost of each model of the league.
 
@@ -140,7 +174,7 @@ def to_choose_from(table: ResultTable, score: str) -> pd.DataFrame:
         score: ``auroc``, or ``specificity_at`` the sensitivity that the league asks for.
 
     Returns:
-        Columns ``name``, ``score``, ``cost`` (million multiplications an image) and ``interval``, best first.
+        Columns ``name``, ``score``, ``cost`` (million MACs an image) and ``interval``, best first.
     """
     rows = [
         {"name": row["name"], "score": row[score]["value"], "cost": row["macs"] / 1e6, "interval": interval_text(row[score])}

@@ -11,6 +11,7 @@ from melanoma_lib.runs import Run
 from melanoma_lib.studies.backbones import command_of
 from melanoma_lib.studies.results import ResultTable, interval_text
 
+ONE, EIGHT = "one view", "eight views, averaged"
 COLUMNS = {
     "auroc": "AUROC, mean of folds",
     "average_precision": "average precision",
@@ -26,16 +27,17 @@ def folds_table(run: Run, views: bool = False) -> ResultTable:
 
     Args:
         run: a gathered one.
-        views: also with the mean of eight views of each image, which takes eight times as long.
+        views: also with the mean of eight views of each image, which takes eight times as long; a run that was trained with
+            ``tta`` predicts so already and has no other row.
 
     Raises:
         StudyError: if the run is no cross-validation.
     """
     if not run.is_cross_validation:
         raise StudyError(f"{run.path} is one training; train --folds 5 makes a cross-validation")
-    rows = [_row("one view", run.metrics)]
-    if views:
-        rows.append(_row("eight views, averaged", evaluate_run(run, tta=True).summary))
+    rows = [_row(EIGHT if run.settings.tta else ONE, run.metrics)]
+    if views and not run.settings.tta:
+        rows.append(_row(EIGHT, evaluate_run(run, tta=True).summary))
     minutes = [float(fold.history["seconds"].sum()) / 60 for fold in run.folds]
     settings, metrics = run.settings, run.metrics
     return ResultTable(

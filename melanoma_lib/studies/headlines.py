@@ -5,9 +5,13 @@ Educational, not for diagnosis.
 
 from pathlib import Path
 
-from melanoma_lib.studies.backbones_words import as_markdown, recommend
+from melanoma_lib.errors import StudyError
+from melanoma_lib.studies.backbones_words import as_markdown, operating_markdown, recommend
 from melanoma_lib.studies.folds_table import folds_markdown
 from melanoma_lib.studies.results import ResultTable, interval_text, load_results
+
+MEASURES = ("auroc", "sensitivity", "specificity")
+ABOVE, BELOW = 1, -1  # of zero
 
 
 def headlines(folder: Path | None = None) -> str:
@@ -20,48 +24,97 @@ def headlines(folder: Path | None = None) -> str:
         StudyError: if one is missing.
     """
     folds, travel, league = (load_results(name, folder) for name in ("folds", "travel", "league"))
-    league_table = as_markdown(league).split("\n\n")[0]  # its costs and notes are in lesson 06
+    decisions = f"<details><summary>Sensitivity and specificity</summary>\n\n{operating_markdown(league)}\n\n</details>"
     made = f"Made by `{folds.command}` and `python -m melanoma_lib study folds RUN`."
     parts = [
         f"### {folds.title}\n\n{folds_markdown(folds)}\n\n{made}",
         f"### Does it travel?\n\n{travel_headline(travel)}",
         f"### Which backbone?\n\n![What each backbone is worth and costs, with the Pareto front](docs/results/league.png)\n\n"
-        f"{league_table}\n\n{recommend(league)}\n\nMade by `{league.command}`; costs, notes and the "
+        f"{as_markdown(league)}\n\n{decisions}\n\n{recommend(league)}\n\nMade by `{league.command}`; costs, notes and the "
         "command of every row are in `docs/results/league.json` and lesson 06.",
     ]
     return "\n\n".join(parts)
 
 
 def travel_headline(table: ResultTable) -> str:
-    """What ranking and decisions are worth at home, within one camera, and in another collection."""
-    mean, details = table.rows[0], table.details
-    here, within = details["sample"]["here"], details["within_sources"]
-    rows = [
-        ("HAM10000, out of fold", mean["auroc_home"], mean["sensitivity_home"], mean["specificity_home"]),
-        ("of those, pairs of one source", within["within"], None, None),
-        ("ISIC 2020, same models and thresholds", mean["auroc_abroad"], mean["sensitivity_abroad"], mean["specificity_abroad"]),
-        ("ISIC 2020, metadata alone", details["metadata_alone"]["auroc"], None, None),
-    ]
+    """What ranking and decisions are worth at home, within one camera, and in another collection.
+
+    Where the study had no models of metadata alone, or the home collection names no sources, nothing is said of them.
+
+    Raises:
+        StudyError: if the table is not the travel study's.
+    """
+    try:
+        mean, here = table.rows[0], table.details["sample"]["here"]
+        within, alone = table.details.get("within_sources"), table.details.get("metadata_alone")
+        rows = [("HAM10000, out of fold", *(mean[f"{name}_home"] for name in MEASURES))]
+        if within:
+            rows.append(("of those, pairs of one source", within["within"], None, None))
+        rows.append(("ISIC 2020, same models and thresholds", *(mean[f"{name}_abroad"] for name in MEASURES)))
+        if alone:
+            rows.append(("ISIC 2020, metadata alone", alone["auroc"], None, None))
+        said = [
+            f"ISIC 2020: the {here['images']:,} images of {here['patients']} patients, {here['melanomas']} of them melanomas.",
+            _gain_of_pictures(alone["gain"]) if alone else "",
+            _of_sources(within) if within else "",
+            _verdict(mean),
+        ]
+    except (KeyError, IndexError) as error:
+        raise StudyError(f"table {table.name} is not as study travel writes it, {error} is missing; make it again") from error
     lines = ["| cases | AUROC | sensitivity | specificity |", "|---|---:|---:|---:|"]
     lines += ["| " + " | ".join([name, *map(interval_text, values)]) + " |" for name, *values in rows]
-    gain = details["metadata_alone"]["gain"]
     return "\n".join(
         [
             *lines,
             "",
-            f"ISIC 2020: the {here['images']:,} images of {here['patients']} patients, {here['melanomas']} of them melanomas. "
-            f"Over metadata alone the pictures gain {interval_text(gain, sign='+')} AUROC there. At home, "
-            f"{within['share_between']:.0%} of the pairs that an AUROC counts are of two sources, which lifts it by "
-            f"{interval_text(within['excess'], sign='+')}; the source alone, without a look at the lesion, ranks with "
-            f"{interval_text(within['source_alone'])}. {_verdict(mean)}",
+            " ".join(filter(None, said)),
             "",
-            "Made by `python -m melanoma_lib study travel RUN --metadata RUN...`; recalibration, skin tone and artefacts are in "
-            "`docs/results/travel.json` and lesson 06.",
+            f"Made by `python -m melanoma_lib study travel RUN{' --metadata RUN...' if alone else ''}`; recalibration, skin tone "
+            "and artefacts are in `docs/results/travel.json` and lesson 06.",
         ]
     )
 
 
+def _gain_of_pictures(gain: dict) -> str:
+    text = f"{interval_text(gain, sign='+')} AUROC"
+    if _surely(gain, ABOVE):
+        return f"Over metadata alone the pictures gain {text} there."
+    if _surely(gain, BELOW):
+        return f"With the pictures the models rank worse there than metadata alone: {text}."
+    return f"These cases do not show that the pictures add to metadata alone: {text}."
+
+
+def _of_sources(within: dict) -> str:
+    verb = "lifts it by" if _surely(within["excess"], ABOVE) else "changes it by"
+    return (
+        f"At home, {within['share_between']:.0%} of the pairs that an AUROC counts are of two sources, which {verb} "
+        f"{interval_text(within['excess'], sign='+')}; the source alone, without a look at the lesion, ranks with "
+        f"{interval_text(within['source_alone'])}."
+    )
+
+
 def _verdict(mean: dict) -> str:
-    if mean["auroc_abroad"]["high"] < mean["auroc_home"]["low"]:
-        return "The model did not travel: no number from home may be promised elsewhere."
-    return "The intervals do not tell home from abroad; few patients were asked."
+    """What the intervals say of the AUROC at home and abroad; that they differ does not say why."""
+    home, abroad = mean["auroc_home"], mean["auroc_abroad"]
+    if not (_known(home) and _known(abroad)):
+        return "Without an interval for both AUROCs, home and abroad cannot be compared."
+    if abroad["high"] < home["low"]:
+        return (
+            "The home number did not hold there; whether the cases are harder or the model is lost, this test cannot tell. No "
+            "number from home may be promised elsewhere."
+        )
+    if abroad["low"] > home["high"]:
+        return (
+            "The AUROC is higher there than at home; whether the cases are easier or the model is better on them, this test "
+            "cannot tell."
+        )
+    return "The intervals do not tell home from abroad, which is no proof that the home number holds there."
+
+
+def _known(interval: dict | None) -> bool:
+    return interval is not None and None not in (interval.get("low"), interval.get("high"))
+
+
+def _surely(interval: dict | None, side: int) -> bool:
+    """Whether an interval lies wholly ``ABOVE`` or ``BELOW`` zero; never where its ends are not known."""
+    return _known(interval) and min(side * interval["low"], side * interval["high"]) > 0

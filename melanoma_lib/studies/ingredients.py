@@ -106,7 +106,8 @@ def settings_of(settings: Settings, variant: Variant) -> Settings:
 def scored_run(run: Run, variant: Variant) -> Scored:
     """A run's own predictions."""
     tables = {split: run.predictions(split) for split in ("val", "test")}
-    return Scored(variant.name, variant.kind, tables, float(run.history["seconds"].sum()), removes=variant.removes)
+    passes = VIEWS if run.settings.tta else 1
+    return Scored(variant.name, variant.kind, tables, float(run.history["seconds"].sum()), passes, removes=variant.removes)
 
 
 def averaged(name: str, members: Sequence[Scored]) -> Scored:
@@ -179,9 +180,9 @@ def compare_ingredients(settings: Settings, runs: dict[str, Run]) -> ResultTable
     """
     scored = {v.part: scored_run(runs[v.part], v) for v in variants_of(settings) if v.part in runs}
     seeds = {part: one for part, one in scored.items() if one.kind in (DEFAULT, SEED)}
-    views = [eight_viewed(runs[part], one) for part, one in seeds.items()]
-    rows = [*scored.values(), views[0]]
+    views = [] if settings.tta else [eight_viewed(runs[part], one) for part, one in seeds.items()]  # else they are so already
+    rows = [*scored.values(), *views[:1]]
     if len(seeds) > 1:
         rows.append(averaged(f"{len(seeds)} seeds averaged", list(seeds.values())))
-        rows.append(averaged(f"{len(seeds)} seeds averaged, {VIEWS} views", views))
+        rows += [averaged(f"{len(seeds)} seeds averaged, {VIEWS} views", views)] if views else []
     return table_of(settings, rows)

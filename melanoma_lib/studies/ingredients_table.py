@@ -100,7 +100,8 @@ def _noise_in_words(noise: dict[str, float | None], n: int) -> str:
         )
     return (
         f"An interval covers the choice of cases, not the luck of a training: {n} seeds of the default recipe spread over "
-        f"{noise['spread']:.4f} of AUROC, and one more would lie within {noise['limit']:.4f} of their mean in 95 of 100 cases. "
+        f"{noise['spread']:.4f} of AUROC, and one more would lie within {noise['limit']:.4f} of their mean in 95 of 100 cases "
+        f"(t prediction interval, {n - 1} degree{'s' if n > 2 else ''} of freedom). "
         "What a single training gains short of that is not settled."
     )
 
@@ -161,7 +162,7 @@ def ingredients_report(table: ResultTable) -> str:
     """The table as text to read in a terminal or paste into a page (Markdown)."""
     lines = [f"{table.title}. Educational, not for diagnosis.", ""]
     lines += [
-        "| | AUROC | gain over the default | DeLong p | fair gain | minutes | passes | |",
+        "| | AUROC | gain over the default | DeLong p | fair gain | minutes of training | passes an image | |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in table.rows:

@@ -190,6 +190,7 @@ def label_table(
     for trial in trials:
         base = next(t for t in trials if (t.method, t.share, t.start) == (trial.method, trial.share, cold))
         rows.append(_row(trial, None if trial is base else base, test, settings.n_resamples))
+    n_compared = sum(row["gain"] is not None for row in rows)
     counts = {"n_test": len(test), "n_melanomas": int(test["target"].sum()), "n_unlabelled": warm.n_images}
     began = f"{cold} weights" if settings.pretrained else cold
     notes = [
@@ -199,8 +200,10 @@ def label_table(
         "all starts. Validation labels, which choose the penalty and stop the training, are all known at every share.",
         f"All rows predict the same {counts['n_test']:,} test images ({counts['n_melanomas']:,} melanomas). Intervals, of 95%, "
         "are for the mean over the choices of labels, and resample patients or lesions. The deviation is over those choices.",
+        f"{n_compared} comparisons at 95%: about {0.05 * n_compared:.1f} of them would exclude zero by chance alone.",
         f"Fine-tuning uses one seed; with {FINE_TUNED[0]:.0%} of the labels it sees each of them {LONGER} times as often. What "
-        "another seed alone would change is in the table of ingredients.",
+        "another seed alone would change is in the table of ingredients: a gain of one training is not settled. One pretraining "
+        f"is behind all rows of {SIMCLR}, one draw of weights behind those of the probe on {RANDOM}.",
         "Few epochs at small size: SimCLR is known to gain from hundreds of epochs and batches of thousands of images.",
     ]
     start = {"history": warm.history, "loss_of_chance": warm.chance, "weights": warm.file.name}
@@ -232,6 +235,8 @@ def _row(trial: Trial, base: Trial | None, test: pd.DataFrame, n: int) -> dict[s
         row["delong_p"] = delong_test(targets, trial.scores[0], base.scores[0]).p_value
     clear = gain.low > 0 or gain.high < 0
     word = f"{'better' if gain.value > 0 else 'worse'} than {base.start}" if clear else f"not told apart from {base.start}"
+    if clear and trial.method == TUNED and not several:
+        word += " on these cases; one training: not settled"
     return row | {
         "gain": gain.to_dict(),
         "gain_deviation": float(gains.std(ddof=1)) if several else None,

@@ -36,7 +36,7 @@ def front(costs: Sequence[float], worths: Sequence[float]) -> list[int]:
 
 
 def pareto_figure(table: ResultTable) -> DescribedFigure:
-    """AUROC of each model against its arithmetic and its time an image, with intervals and the front.
+    """AUROC of each model against its MACs and its time an image, with intervals and the front.
 
     Args:
         table: of the league.
@@ -66,7 +66,7 @@ def pareto_figure(table: ResultTable) -> DescribedFigure:
             said.append(f"By {unit} the front is {on_front}")
         figure.axes[0].set_ylabel("AUROC on the test cases")
         handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), columnspacing=1.2, handletextpad=0.5)
+        figure.legend(handles, labels, loc="outside upper left", ncols=3, columnspacing=1.2, handletextpad=0.5)
     worth = "; ".join(f"{row['name']} {interval_text(row['auroc'])}" for row in table.rows)
     return describe(figure, f"AUROC against cost of {len(models)} models, with 95% intervals. {'. '.join(said)}. AUROC: {worth}.")
 

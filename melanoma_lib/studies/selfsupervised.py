@@ -7,6 +7,8 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.data.images import backbone_normalisation
 from melanoma_lib.data.sampling import EpochSampler
 from melanoma_lib.errors import RunError, StudyError
-from melanoma_lib.files import replacing
+from melanoma_lib.files import replacing, write_text
 from melanoma_lib.model import hold_early, image_branch
 from melanoma_lib.progress import progress_bar
 from melanoma_lib.settings import Settings
@@ -105,24 +107,41 @@ def pretrain(settings: Settings, how: Pretraining, data: DermoscopyDataModule) -
 
     Raises:
         StudyError: if ``lightly`` is not installed, or there are fewer training images than make a batch.
-        RunError: if the loss is no longer finite.
+        RunError: if the loss is no longer finite, or another process pretrains the same.
     """
     rows = data.rows("train")
     if len(rows) < how.batch_size:
         raise StudyError(f"expected at least one batch of {how.batch_size} training images, got {len(rows)}")
     folder = settings.runs_dir / f"selfsupervised-{settings.backbone}-{_digest(settings, how, data)}".replace("/", "_")
-    chance = math.log(2 * how.batch_size - 1)
-    if finished := sorted(folder.glob("simclr-*.pt")):
-        history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
-        return WarmStart(finished[0], history, chance, len(rows))
-    state = _fit(settings, how, data, rows, folder / "last.ckpt")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "history.json").write_text(json.dumps(state["history"], indent=1) + "\n", encoding="utf-8")
-    unnamed = folder / "unnamed.pt"
-    torch.save(state["branch"], unnamed)
-    file = unnamed.rename(folder / f"simclr-{hashlib.sha256(unnamed.read_bytes()).hexdigest()[:12]}.pt")
-    (folder / "last.ckpt").unlink()
-    return WarmStart(file, state["history"], chance, len(rows))
+    if not _finished(folder):
+        with _alone(folder):
+            if not _finished(folder):  # by who held it until now
+                state = _fit(settings, how, data, rows, folder / "last.ckpt")
+                write_text(folder / "history.json", json.dumps(state["history"], indent=1) + "\n")
+                unnamed = folder / "unnamed.pt"
+                torch.save(state["branch"], unnamed)
+                unnamed.rename(folder / f"simclr-{hashlib.sha256(unnamed.read_bytes()).hexdigest()[:12]}.pt")
+            (folder / "last.ckpt").unlink(missing_ok=True)
+    history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
+    return WarmStart(_finished(folder)[0], history, math.log(2 * how.batch_size - 1), len(rows))
+
+
+def _finished(folder: Path) -> list[Path]:
+    return sorted(folder.glob("simclr-*.pt"))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a folder against a second pretraining, which would write over the states of the first."""
+    from filelock import FileLock, Timeout
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        held = FileLock(folder.with_name(f".{folder.name}.lock")).acquire(timeout=0)
+    except Timeout as error:
+        raise RunError(f"another process pretrains {folder}; wait for it, then start again: what it leaves is taken") from error
+    with held:
+        yield
 
 
 def _fit(settings: Settings, how: Pretraining, data: DermoscopyDataModule, rows: np.ndarray, last: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ MARGIN = 0.04  # of the side, left free around the lesion, whose pigment fades o
 FRAME = 0.12  # of the side, the border that stands for skin where nobody outlined the lesion
 BLACK, WHITE = 40, 250  # grey levels: the dermoscope's dark rim and hairs; specular light
 MIN_SHARE = 0.02  # of the picture that must be skin for a measurement
-LIGHTS = {
+LIGHTS = {  # factors on linear light: red, green, blue
     "10% darker": (0.9, 0.9, 0.9), "10% brighter": (1.1, 1.1, 1.1),
     "5% warmer": (1.05, 1.0, 0.95), "5% cooler": (0.95, 1.0, 1.05),
 }  # fmt: skip
@@ -44,8 +44,25 @@ def srgb_to_lab(pixels: ArrayLike) -> NDArray[np.float64]:
 
     Source: IEC 61966-2-1 for sRGB, CIE 15:2004 for L*a*b*.
     """
+    return _lab(linear_light(pixels))
+
+
+def linear_light(pixels: ArrayLike) -> NDArray[np.float64]:
+    """Light that sRGB pixels stand for, which a lamp multiplies; their code bends it.
+
+    Args:
+        pixels: in [0, 255], any shape.
+
+    Returns:
+        In [0, 1], the same shape.
+
+    Source: IEC 61966-2-1.
+    """
     coded = np.asarray(pixels, dtype=np.float64) / 255
-    linear = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
+    return np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
+
+
+def _lab(linear: NDArray[np.float64]) -> NDArray[np.float64]:
     share = linear @ TO_XYZ.T / WHITE_D65
     f = np.where(share > (6 / 29) ** 3, np.cbrt(share), share * (29 / 6) ** 2 / 3 + 4 / 29)
     return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], axis=-1)
@@ -100,12 +117,13 @@ def skin_colour(image: NDArray[np.uint8], lesion: NDArray[np.bool_] | None, gain
     Args:
         image: as for :func:`skin_mask`.
         lesion: as for :func:`skin_mask`.
-        gain: factor on red, green, blue: another lamp or white balance in front of the same skin.
+        gain: factor on the linear light of red, green, blue: another lamp or white balance in front of the same skin. What then
+            exceeds white is cut off, as a sensor does.
     """
     skin = skin_mask(image, lesion)
     if skin.mean() < MIN_SHARE:
         return np.nan, np.nan
-    lab = srgb_to_lab(np.clip(image[skin] * np.asarray(gain, dtype=np.float64), 0, 255))  # (K, 3)
+    lab = _lab(np.clip(linear_light(image[skin]) * np.asarray(gain, dtype=np.float64), 0, 1))  # (K, 3)
     return float(np.median(lab[:, 0])), float(np.median(lab[:, 2]))
 
 
@@ -116,7 +134,7 @@ def measure_tones(
 
     Args:
         cases: case table with image files; ``mask_path`` where there is one.
-        lights: factors on red, green and blue by name, such as ``LIGHTS``.
+        lights: factors on the linear light of red, green and blue by name, such as ``LIGHTS``.
         show_progress: draw a bar.
 
     Returns:

@@ -1,7 +1,7 @@
 """Leave one camera out: what a model loses on the pictures of a source of which it has seen none."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -9,8 +9,9 @@ import pandas as pd
 from melanoma_lib.data.datamodule import cases_for
 from melanoma_lib.data.splits import fold_cases
 from melanoma_lib.errors import DataError, StudyError
-from melanoma_lib.evaluation.intervals import Interval, bootstrap_intervals, bootstrap_replicates
+from melanoma_lib.evaluation.intervals import Interval, bootstrap_replicates
 from melanoma_lib.evaluation.seeds import bootstrap_mean_auroc
+from melanoma_lib.evaluation.subgroups import MIN_GROUPS, subgroup_intervals, too_few_groups
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
 from melanoma_lib.studies.recalibration import observed_over_expected
@@ -26,6 +27,8 @@ NOTES = (
     "AUROC is within the source; of the seen model it is the mean of the two halves, and of the unseen one too, so that both "
     "rank the same pairs. Intervals resample lesions and cover the choice of cases, not that of trainings.",
     "Sensitivity and specificity are at each model's own stored threshold, chosen on its own validation cases.",
+    f"A source with fewer than {MIN_GROUPS} lesions of a class has no intervals but those of sensitivity and specificity, by "
+    "Wilson's formula.",
 )
 
 
@@ -163,28 +166,33 @@ def tested_cases(run: Run) -> pd.DataFrame:
 
 
 def _compare(seen: pd.DataFrame, unseen: pd.DataFrame, n: int, seed: int) -> dict:
-    """One row of the table; both hold the same cases in the same order."""
+    """One row of the table; both hold the same cases in the same order. Too few lesions of a class have no ends, and a note."""
     targets, groups = unseen["target"].to_numpy(), unseen["group_id"].to_numpy(str)
     row = {"images": len(unseen), "groups": len(set(groups)), "melanomas": int(targets.sum()), "prevalence": targets.mean()}
     in_half = [(seen["half"] == name).to_numpy() for name in HALVES]
     scores = {"seen": seen["logit"].to_numpy(), "unseen": unseen["logit"].to_numpy()}
     samples = {name: [(targets[rows], one[rows], groups[rows]) for rows in in_half] for name, one in scores.items()}
-    for name in scores:
-        row[f"auroc_{name}"] = bootstrap_mean_auroc(samples[name], n=n, seed=seed).to_dict()
+    found = {f"auroc_{name}": bootstrap_mean_auroc(samples[name], n=n, seed=seed) for name in scores}
     baselines = [scores["seen"][rows] for rows in in_half]
-    row["auroc_change"] = bootstrap_mean_auroc(samples["unseen"], baselines, n, seed).to_dict()
-    row |= {name: interval.to_dict() for name, interval in decision_changes(seen, unseen, n, seed)}
+    found["auroc_change"] = bootstrap_mean_auroc(samples["unseen"], baselines, n, seed)
+    found |= decision_changes(seen, unseen, n, seed)
     for name, table in (("seen", seen), ("unseen", unseen)):
-        row[f"observed_over_expected_{name}"] = observed_over_expected(table["risk"], targets, groups, n, seed).to_dict()
-    return row
+        found[f"observed_over_expected_{name}"] = observed_over_expected(table["risk"], targets, groups, n, seed)
+    note = too_few_groups(targets, groups)
+    return row | {name: sure_ends(one, note).to_dict() for name, one in found.items()} | {"note": note}
+
+
+def sure_ends(interval: Interval, note: str) -> Interval:
+    """An interval without ends where a note says that resampling says too little; a closed form keeps its own."""
+    return replace(interval, low=np.nan, high=np.nan) if note and interval.method == "bootstrap" else interval
 
 
 def decision_changes(seen: pd.DataFrame, unseen: pd.DataFrame, n: int, seed: int) -> Iterator[tuple[str, Interval]]:
     """Sensitivity and specificity of both sides and their paired change, unseen minus seen, by name."""
     targets, rest = unseen["target"], (unseen["group_id"], 0.5, n, seed)
-    flags = {name: table["flagged"].astype(float) for name, table in (("seen", seen), ("unseen", unseen))}
-    intervals = {name: bootstrap_intervals(targets, one, *rest) for name, one in flags.items()}
-    (before, first), (after, second) = (bootstrap_replicates(targets, one, *rest) for one in flags.values())
+    tables = {name: table.assign(flagged=table["flagged"].astype(float)) for name, table in (("seen", seen), ("unseen", unseen))}
+    intervals = {name: subgroup_intervals(one, 0.5, "flagged", n, seed, 0.95)[0] for name, one in tables.items()}
+    (before, first), (after, second) = (bootstrap_replicates(targets, one["flagged"], *rest) for one in tables.values())
     for rate in ("sensitivity", "specificity"):
         yield from ((f"{rate}_{name}", found[rate]) for name, found in intervals.items())
         yield f"{rate}_change", Interval.from_replicates(after[rate] - before[rate], second[rate] - first[rate])
@@ -199,4 +207,5 @@ def sources_report(table: ResultTable) -> str:
         cells += [interval_text(row["auroc_change"], sign="+")]
         cells += [interval_text(row[name], 2) for name in ("sensitivity_seen", "sensitivity_unseen")]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", *table.notes, "Educational, not for diagnosis."])
+    few = [f"{row['source']}: {row['note']}." for row in table.rows if row.get("note")]
+    return "\n".join([*lines, "", *few, *table.notes, "Educational, not for diagnosis."])

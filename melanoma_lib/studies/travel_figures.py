@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter, NullLocator, PercentFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import (
+    FixedFormatter,
+    FixedLocator,
+    FuncFormatter,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+    PercentFormatter,
+)
 
 from melanoma_lib.evaluation.canvas import (
     BLACK,
@@ -85,12 +94,13 @@ def external_figure(table: ResultTable) -> DescribedFigure:
             said.append(f"AUROC of metadata alone abroad {interval_text(alone['auroc'])}")
         _dots(axes, rows, "95% intervals by lesion at home, by patient abroad; a stroke: one model")
         axes.set(xlim=(min(0.4, axes.get_xlim()[0]), 1.01))
-        axes.set_title("Thresholds were set at home, for sensitivity 0.95")
+        aim = table.details.get("min_sensitivity")
+        axes.set_title("Thresholds were set at home" + (f", for sensitivity {aim:g}" if aim else ""))
     return describe(figure, f"{table.title}. {'; '.join(said)}. Each of {len(singles)} models is drawn as a stroke.")
 
 
 def recalibration_figure(table: ResultTable) -> DescribedFigure:
-    """What few local patients mend: observed over expected, and the sensitivity of the decisions, over random draws of patients.
+    """What few local patients mend: observed over expected, and what the decisions find and clear, over draws of patients.
 
     Args:
         table: of ``travel_table.travel``.
@@ -98,29 +108,38 @@ def recalibration_figure(table: ResultTable) -> DescribedFigure:
     found = table.details["few_cases"]
     sizes = sorted({row["patients"] for row in found})
     melanomas = {row["patients"]: row["melanomas"] for row in found}
+    risks, decisions = (AS_IT_IS, PRIOR, INTERCEPT, BOTH), (AS_IT_IS, INTERCEPT, BOTH, LOCAL_THRESHOLD)
+    panels = {"observed_over_expected": risks, "sensitivity": decisions, "specificity": decisions}
     said = []
     with kit_figure(WIDTH, 5.4) as figure:
-        panels = figure.subplots(1, 2)
-        for axes, name, methods in (
-            (panels[0], "observed_over_expected", (AS_IT_IS, PRIOR, INTERCEPT, BOTH)),
-            (panels[1], "sensitivity", (AS_IT_IS, INTERCEPT, BOTH, LOCAL_THRESHOLD)),
-        ):
-            for i, method in enumerate(methods):
-                colour, marker = METHOD_STYLE[method]
-                own = {row["patients"]: row for row in found if row["method"] == method and row[name] is not None}
-                at = [sizes.index(size) + 0.17 * (i - (len(methods) - 1) / 2) for size in own]
-                for x, row in zip(at, own.values(), strict=True):
-                    axes.plot([x, x], [row[f"{name}_low"], row[f"{name}_high"]], color=colour, linewidth=4, alpha=0.4)
-                    said.append(f"{name.replace('_', ' ')}, {row['patients']} patients, {method}: {row[name]:.2f}")
-                axes.plot(at, [row[name] for row in own.values()], marker, color=colour, markersize=9, label=method)
+        for axes, (name, methods) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+            said += _draws(axes, found, name, methods, sizes)
             axes.set_xticks(range(len(sizes)), [f"{size}\n({melanomas[size]:.1f})" for size in sizes])
-            axes.set_xlabel("local patients (melanomas, mean)")
+            axes.set_title(name.replace("_over_", " / "))
             axes.grid(visible=False, axis="x")
-            axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.3, columnspacing=1.2)
-        _log_ratio(panels[0])
-        panels[0].set_ylabel("observed / expected melanomas")
-        panels[1].set(ylabel="sensitivity among the others", ylim=(0, 1.03))
+            if name in RATE_STYLE:
+                axes.set_ylim(-0.03, 1.03)
+        _log_ratio(figure.axes[0])
+        figure.axes[1].set_xlabel("local patients (melanomas among them, mean)")
+        marks = [
+            Line2D([], [], color=colour, marker=marker, linestyle="", markersize=9) for colour, marker in METHOD_STYLE.values()
+        ]
+        figure.legend(marks, list(METHOD_STYLE), loc="outside upper left", ncols=len(marks), columnspacing=1.2, handletextpad=0.2)
     return describe(figure, f"Median and 95% range over random draws of local patients, tested on all others. {'; '.join(said)}.")
+
+
+def _draws(axes: Axes, found: Sequence[dict], name: str, methods: Sequence[str], sizes: Sequence[int]) -> list[str]:
+    """Median and range of one measure by method and number of patients; returns what was drawn, in words."""
+    said = []
+    for i, method in enumerate(methods):
+        colour, marker = METHOD_STYLE[method]
+        own = {row["patients"]: row for row in found if row["method"] == method and row[name] is not None}
+        at = [sizes.index(size) + 0.2 * (i - (len(methods) - 1) / 2) for size in own]
+        for x, row in zip(at, own.values(), strict=True):
+            axes.plot([x, x], [row[f"{name}_low"], row[f"{name}_high"]], color=colour, linewidth=4, alpha=0.4)
+            said.append(f"{name.replace('_', ' ')}, {row['patients']} patients, {method}: {row[name]:.2f}")
+        axes.plot(at, [row[name] for row in own.values()], marker, color=colour, markersize=8)
+    return said
 
 
 def _log_ratio(axes: Axes) -> None:
@@ -148,7 +167,7 @@ def within_figure(table: ResultTable) -> DescribedFigure:
     share = found["share_between"]
     rows: list[tuple[str, list[Mark]]] = [
         ("pooled, all pairs", [(found["pooled"], BLACK, "D")]),
-        (f"pairs of two sources ({share:.0%})", [(found["between"], ORANGE, "s")]),
+        (f"pairs across sources ({share:.0%})", [(found["between"], ORANGE, "s")]),
         (f"pairs within a source ({1 - share:.0%})", [(found["within"], BLUE, "o")]),
         ("the source alone, no picture", [(found["source_alone"], GREY, "X")]),
     ]
@@ -226,7 +245,8 @@ def stress_figure(table: ResultTable) -> DescribedFigure:
                 own = {row["class"]: row[name] for row in found if row["artefact"] == artefact}
                 rows.append((artefact, [(own[kind], *CLASS_STYLE[kind]) for kind in CLASS_STYLE]))
             _dots(axes, rows, label)
-            axes.xaxis.set_major_formatter(PercentFormatter(1, 0) if name == "flips" else PercentFormatter(1, 0, symbol=""))
+            axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))  # steps that a label says without rounding
+            axes.xaxis.set_major_formatter(FuncFormatter(_percent if name == "flips" else _points))
             axes.axvline(0, color=GREY, linewidth=1.2)
         panels[1].tick_params(axis="y", labelleft=False)
         _key(panels[0], [(kind, *style) for kind, style in CLASS_STYLE.items()], 2)
@@ -236,6 +256,14 @@ def stress_figure(table: ResultTable) -> DescribedFigure:
         for row in found
     )
     return describe(figure, f"The same photographs with and without a pasted artefact. {said}.")
+
+
+def _percent(share: float, _: int) -> str:
+    return f"{100 * share:.6g}%"
+
+
+def _points(change: float, _: int) -> str:
+    return f"{100 * change:+.6g}".replace("-", "\N{MINUS SIGN}") if abs(change) > 1e-9 else "0"
 
 
 def sources_figure(table: ResultTable) -> DescribedFigure:

@@ -8,9 +8,10 @@ import pandas as pd
 from melanoma_lib.data.artefacts import ARTEFACTS
 from melanoma_lib.evaluation.seeds import bootstrap_mean_auroc
 from melanoma_lib.evaluation.strata import stratified_auroc
-from melanoma_lib.evaluation.subgroups import MIN_GROUPS, subgroup_intervals
+from melanoma_lib.evaluation.subgroups import MIN_GROUPS, subgroup_intervals, too_few_groups
 from melanoma_lib.studies.artefact_effect import ALL, OFF, ArtefactEffect, artefact_effect
 from melanoma_lib.studies.skin_tone import LIGHTS, TONES, light_changes, measure_tones, repeatability, tone_by_source, tone_of
+from melanoma_lib.studies.sources_out import sure_ends
 from melanoma_lib.studies.travel import Traveller, columns_of
 
 NO_TONE = "no colour of skin"  # what is said of a picture whose skin has a cast instead
@@ -29,26 +30,32 @@ def within_sources(travellers: Sequence[Traveller], cases: pd.DataFrame, n: int 
 
     Returns:
         ``pooled``, ``within``, ``between``, ``excess``, ``share_between`` as in ``evaluation.strata``; ``source_alone``: AUROC of
-        a score that knows nothing but the source's share of melanomas in training; ``sources``: a row each. Empty where the table
-        does not name two sources or more.
+        a score that knows nothing but the source's share of melanomas in training; ``sources``: a row each. Where a class has
+        fewer than ``MIN_GROUPS`` groups, ends are None and ``note`` says so. Empty where the table does not name two sources or
+        more.
     """
     if cases["acquisition"].isna().any() or cases["acquisition"].nunique() < 2:
         return {}
     source_of = cases.set_index("image_id")["acquisition"]
     homes = [one.home.assign(source=one.home["image_id"].map(source_of)) for one in travellers]
     parts = stratified_auroc([(*columns_of(home), home["source"]) for home in homes], n, seed)
-    found = {name: getattr(parts, name).to_dict() for name in ("pooled", "within", "between", "excess")}
+    whole = pd.concat(homes)
+    note = too_few_groups(whole["target"], whole["group_id"])
+    found = {name: sure_ends(getattr(parts, name), note).to_dict() for name in ("pooled", "within", "between", "excess")}
     alone = [_knowing_the_source(one, home, source_of) for one, home in zip(travellers, homes, strict=True)]
-    found |= {"share_between": parts.share_between, "source_alone": bootstrap_mean_auroc(alone, n=n, seed=seed).to_dict()}
+    source_alone = sure_ends(bootstrap_mean_auroc(alone, n=n, seed=seed), note)
+    found |= {"share_between": parts.share_between, "source_alone": source_alone.to_dict(), "note": note}
     rows = []
     for source, own in cases.groupby("acquisition"):
         row = {"source": source, "images": len(own), "melanomas": int(own["target"].sum()), "prevalence": own["target"].mean()}
         tested = [home[home["source"] == source] for home in homes]
         samples = [columns_of(table) for table in tested if table["target"].nunique() == 2]
         row |= {"models": len(samples), "auroc": None}
+        asked = pd.concat(tested)
         if samples:
-            row["auroc"] = bootstrap_mean_auroc(samples, n=n, seed=seed).to_dict()
-        rows.append(row | _rates(pd.concat(tested), n, seed))
+            few = too_few_groups(asked["target"], asked["group_id"])
+            row["auroc"] = sure_ends(bootstrap_mean_auroc(samples, n=n, seed=seed), few).to_dict()
+        rows.append(row | _rates(asked, n, seed))
     return found | {"sources": rows}
 
 

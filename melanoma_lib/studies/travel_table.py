@@ -14,10 +14,11 @@ from melanoma_lib.studies.travel import external_rows, few_cases, gain_over, rec
 from melanoma_lib.studies.travel_home import stress, tone_study, within_sources
 
 ABROAD = "isic2020"
+STRESSED, RESAMPLES, SEED = 150, 2000, 0  # as the command takes them unless told otherwise
 NOTES = (
     "Each model's own calibration and stored threshold travel with it; at home it is asked about cases that it did not train on.",
     "Intervals resample patients abroad and lesions at home; they cover the choice of cases, not that of trainings.",
-    "The pooled AUROC at home counts pairs of two sources, which whoever recognises the source ranks for nothing; "
+    "The pooled AUROC at home counts pairs across sources, which whoever recognises the source ranks for nothing; "
     "details.within_sources takes it apart.",
     "The cases abroad are those of few patients; see details.sample for how they compare with their collection's whole table. "
     "Predictive values and calibration hold at their prevalence alone.",
@@ -36,9 +37,9 @@ def travel(
     home: Path | None = None,
     cache_dir: Path | None = None,
     metadata: Sequence[Run] = (),
-    stressed: int = 150,
-    n: int = 2000,
-    seed: int = 0,
+    stressed: int = STRESSED,
+    n: int = RESAMPLES,
+    seed: int = SEED,
     show: Callable[[str], None] = lambda _: None,
 ) -> ResultTable:
     """Test runs on the ISIC 2020 images at hand, within their own collection by source and skin tone, and under artefacts.
@@ -82,16 +83,20 @@ def travel(
     return ResultTable(
         name="travel",
         title=f"{settings.source} models asked about {len(cases):,} ISIC 2020 images of {cases['patient_id'].nunique()} patients",
-        command=_command(runs, metadata),
+        command=_command(runs, metadata, abroad, stressed, n, seed),
         rows=rows,
         notes=NOTES,
         details=details | {"backbone": settings.backbone, "image_size": settings.image_size, "models": len(travellers)},
     )
 
 
-def _command(runs: Sequence[Run], metadata: Sequence[Run]) -> str:
+def _command(runs: Sequence[Run], metadata: Sequence[Run], abroad: Path, stressed: int, n: int, seed: int) -> str:
+    """The command line that makes the table; where things lie on this machine is nobody's business."""
     words = ["python -m melanoma_lib study travel", *(f"runs/{run.path.name}" for run in runs)]
-    return " ".join([*words, *(["--metadata", *(f"runs/{run.path.name}" for run in metadata)] if metadata else [])])
+    words += ["--metadata", *(f"runs/{run.path.name}" for run in metadata)] if metadata else []
+    words += ["--data-dir-2020", "FOLDER"] if abroad.resolve() != (Path("data") / ABROAD).resolve() else []
+    chosen = (("stressed", stressed, STRESSED), ("n-resamples", n, RESAMPLES), ("seed", seed, SEED))
+    return " ".join([*words, *(f"--{name} {value}" for name, value, default in chosen if value != default)])
 
 
 def pictures_in_both(home: pd.DataFrame, abroad: pd.DataFrame) -> int:

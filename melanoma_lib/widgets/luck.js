@@ -12,9 +12,10 @@ const CONTROLS = [ // name, label, step of the slider, what it stands for, how i
   ["ratio", "other lesions for each", null, (value) => String(Number(value.toPrecision(3)))],
   ["auroc", "true AUROC", 0.005, (value) => value.toFixed(3)],
   ["gap", "other model worse by", 0.001, (value) => value.toFixed(3)],
-  ["alike", "both models alike", 0.05, (value) => value.toFixed(2)],
+  ["alike", "correlation of the two AUROCs", 0.05, (value) => value.toFixed(2)],
   ["tries", "splits tried", null, String],
 ];
+const WORD = 42; // width of an AUROC's three digits below a plot
 const WHOLE = new Set(["melanomas", "tries"]);
 
 /** A bell over an axis from low to high; peak is its height as a share of the drawing area. */
@@ -26,14 +27,16 @@ function bell(centre, error, [low, high], peak, colour, more) {
 function bellPlot({ auroc, gap }, state, worse) {
   const reach = 3.6 * Math.max(state.error, worse), low = auroc - gap - reach, high = Math.min(auroc + reach, 1.0);
   const at = (value) => (value - low) / (high - low);
-  const ticks = [auroc - gap - 2 * worse, auroc, auroc + 2 * state.error].filter((value) => value <= high).map((value) => [at(value), value.toFixed(3)]);
-  const ends = [auroc - state.half_width, Math.min(high, auroc + state.half_width)];
-  const band = s("rect", { x: across(at(ends[0])), width: across(at(ends[1])) - across(at(ends[0])), y: TOP, height: BOTTOM - TOP, fill: GREEN, opacity: 0.13 });
-  const label = `What a test set may say: 95 of 100 put the better model between ${ends[0].toFixed(3)} and ${(auroc + state.half_width).toFixed(3)}; ` +
+  const ends = [auroc - state.half_width, Math.min(high, auroc + state.half_width)], places = ends.map((end) => across(at(end)));
+  const wide = places[1] - places[0], aside = Math.max(0, (WORD - wide) / 2); // a narrow band's two numbers stand beside it
+  const marks = ends.map((end, i) => text(places[i] + (i ? aside : -aside), BOTTOM + 18, end.toFixed(3)));
+  if (Math.min(across(at(auroc)) - places[0], places[1] - across(at(auroc))) > WORD) marks.push(text(across(at(auroc)), BOTTOM + 18, auroc.toFixed(3)));
+  const band = s("rect", { x: places[0], width: wide, y: TOP, height: BOTTOM - TOP, fill: GREEN, opacity: 0.13 });
+  const label = `What a test set may say: 95 of 100 put the better model between ${ends[0].toFixed(3)} and ${ends[1].toFixed(3)}; ` +
     `the other one is truly at ${(auroc - gap).toFixed(3)}`;
   return plot(
-    { title: "AUROC that a test set shows", label, xlabel: "shaded: 95% of the better one's", xs: ticks, ys: [] },
-    band, curve([at(auroc - gap), at(auroc - gap)], [0, 0.9], OTHER, DASHED), curve([at(auroc), at(auroc)], [0, 0.9], GREEN, DASHED),
+    { title: "AUROC that a test set shows", label, xlabel: "", xs: [], ys: [] },
+    band, marks, text(RIGHT + 6, BOTTOM + 37, "AUROC; shaded: 95% interval of the better", "end"), curve([at(auroc - gap), at(auroc - gap)], [0, 0.9], OTHER, DASHED), curve([at(auroc), at(auroc)], [0, 0.9], GREEN, DASHED),
     bell(auroc - gap, worse, [low, high], 0.8 * Math.min(1, state.error / worse), OTHER, LINE), bell(auroc, state.error, [low, high], 0.8 * Math.min(1, worse / state.error), GREEN, LINE),
     text(LEFT + 6, TOP + 14, "━ better", "start", { fill: "var(--mk-green-ink)" }), text(LEFT + 6, TOP + 31, "━ worse", "start", { fill: OTHER_INK }),
   );
@@ -75,7 +78,7 @@ function luckNumbers(values, state) {
   const numbers = [
     ["half_width", "95% interval", `± ${state.half_width.toFixed(3)}`, `for ± ${FINE}: ${whole(state.fine)} melanomas`],
     ["wrong", "worse model first", share(state.wrong), "of all such test sets"],
-    ["power", "a 5% test finds the gap", share(state.power), values.gap ? `for 80%: ${whole(state.found)} melanomas` : "there is none: false alarms"],
+    ["power", "power (test at 5%)", share(state.power), values.gap ? `for 80%: ${whole(state.found)} melanomas` : "no gap: false alarms"],
     ["best", `best of ${values.tries} reports`, state.best.toFixed(3), `the truth is ${values.auroc.toFixed(3)}`],
   ];
   return numbers.map(([key, name, words, remark]) => h("div", { role: "listitem" },
@@ -128,7 +131,8 @@ function render({ model, el }) {
   const stop = frame(
     model, el, "How much is luck?",
     h("div", { className: "mk-luck-sliders" }, ...controls.map(({ element }) => element)),
-    h("div", { className: "mk-row mk-luck-places", role: "group", "aria-label": "test sets" }, "a test of", ...places.map(({ button }) => button)),
+    h("div", { className: "mk-row mk-luck-places", role: "group", "aria-label": "test sets" }, "a test of", ...places.map(({ button }) => button),
+      h("span", { className: "mk-luck-unit" }, "a lesion or patient counts once, however many images it has")),
     numbers, plots,
   );
   const forget = watch(model, Object.fromEntries(names.map((name) => [name, draw])));

@@ -26,10 +26,13 @@ POWER = 0.8  # of the test that is to find a gap
 FINE = 0.02  # half an interval that one would like to report
 MOST = 10**7  # melanomas looked for
 GRID = np.linspace(-9.0, 9.0, 721)  # of the integral behind the best of many
-PLACES = {  # melanomas, and other lesions for each of them
-    "HAM10000, one split of 15%": (167, 8.0),
-    "HAM10000, every case once": (1113, 8.0),
-    "ISIC 2020, every case once": (584, 55.7),
+# What is independent in published test sets, not images: units with a melanoma, and units without for each of them.
+# HAM10000 names lesions: 614 with a melanoma and 6,856 without, on 1,113 and 8,902 images; a split of 15% of the images (seed 0)
+# tests 95 and 1,041 of them. ISIC 2020 names patients: 428 with a melanoma and 1,628 without, on 584 and 32,542 images.
+PLACES = {
+    "HAM10000, one split of 15%": (95, 11.0),
+    "HAM10000, every lesion once": (614, 11.2),
+    "ISIC 2020, every patient once": (428, 3.8),
 }
 LIMITS = {
     "melanomas": (5, 5000), "ratio": (0.5, 100.0), "auroc": (0.6, 0.99),
@@ -171,7 +174,8 @@ class LuckExplorer(Explorer):
         gap: by how much the other model is worse, 0 to 0.1.
         alike: correlation of both AUROCs over test sets, 0 to 0.95; models that err on the same lesions are alike.
         tries: splits of which somebody reports the best, 1 to 200.
-        places: further test sets to choose from: melanomas and other lesions for each of them, by name.
+        places: further test sets to choose from: melanomas and other lesions for each of them, by name; like all counts here
+            of independent units, so of lesions or patients, each once.
 
     Raises:
         traitlets.TraitError: if a value is out of range.
@@ -232,7 +236,9 @@ def presets_figure(
         panels = figure.subplot_mosaic([["width", "wrong", "best"], ["table"] * 3], height_ratios=(2.1, 1))
         drawn = [luck_state(int(count), ratio, auroc, gap, alike, tries) for count in counts]
         panels["width"].plot(counts, [state["half_width"] for state in drawn], color=GREEN)
-        panels["width"].axhline(FINE, color=GREY, linestyle="--", linewidth=1.4)
+        wish = f"±{FINE:g}: from\n{drawn[0]['fine']:,} melanomas on"
+        panels["width"].axhline(FINE, color=GREY, linestyle="--", linewidth=1.4, label=wish)
+        panels["width"].legend(loc="upper right")
         panels["width"].set(title="95% interval: ±", ylim=0)
         colours = (ORANGE, VERMILLION, BLUE, BLACK)
         for value, colour, style in zip(gaps, colours, (":", "-", "--", "-."), strict=False):
@@ -250,25 +256,36 @@ def presets_figure(
             panels[name].set_xticks([10, 100, 1000], ["10", "100", "1,000"])
         _draw_table(panels["table"], places, rows, gap, tries)
     said = "; ".join(
-        f"{name}, {places[name][0]:,} melanomas: ±{state['half_width']:.3f}, the worse model first in {state['wrong']:.0%}, "
-        f"best of {tries} {state['best']:.3f}"
+        f"{name}, {places[name][0]:,} melanomas: ±{state['half_width']:.3f}, the worse model first in {_share(state['wrong'])}, "
+        f"power {_share(state['power'])}, best of {tries} {state['best']:.3f}"
         for name, state in rows.items()
     )
-    return describe(figure, f"Luck of a test set, at a true AUROC of {auroc:g} and another model worse by {gap:g}. {said}.")
+    return describe(
+        figure,
+        f"Luck of a test set, at a true AUROC of {auroc:g} and another model worse by {gap:g}; a lesion or patient counts once. "
+        f"With {ratio:g} others for each melanoma an interval of ±{FINE:g} takes {drawn[0]['fine']:,} melanomas. {said}.",
+    )
 
 
 def _draw_table(axes: Any, places: Mapping[str, Any], rows: Mapping[str, Mapping[str, float]], gap: float, tries: int) -> None:
     heads = [
-        "test set",
+        "test set; a lesion or\npatient counts once",
         "melanomas",
         "95% interval",
         f"worse by {gap:g},\nyet first",
-        "a 5% test\nfinds it",
+        "power\n(test at 5%)",
         f"best of {tries}\nreports",
     ]
     cells = [
         [name, f"{places[name][0]:,}", f"±{state['half_width']:.3f}",
-         f"{state['wrong']:.0%}", f"{state['power']:.0%}", f"{state['best']:.3f}"]
+         _share(state["wrong"]), _share(state["power"]), f"{state['best']:.3f}"]
         for name, state in rows.items()
     ]  # fmt: skip
     draw_table(axes, heads, cells, [0.34, *[0.66 / 5] * 5])
+
+
+def _share(value: float) -> str:
+    """A share in whole percent that is never rounded to none or all."""
+    if value < 0.005:
+        return "< 1%"
+    return "> 99%" if value >= 0.995 else f"{value:.0%}"

@@ -1,5 +1,6 @@
 """LuckExplorer in a file without kernel and network: every number it shows is the library's."""
 
+import itertools
 import re
 
 import numpy as np
@@ -17,7 +18,7 @@ from playwright.sync_api import Page, expect, sync_playwright  # noqa: E402
 SHOWN = ("half_width", "wrong", "power", "best")
 LABELS = {
     "melanomas": "melanomas in the test", "ratio": "other lesions for each", "auroc": "true AUROC",
-    "gap": "other model worse by", "alike": "both models alike", "tries": "splits tried",
+    "gap": "other model worse by", "alike": "correlation of the two AUROCs", "tries": "splits tried",
 }  # fmt: skip
 
 
@@ -73,12 +74,34 @@ def test_keys_and_buttons_move_what_they_name(saved):
         saved.get_by_label(LABELS[label]).press(key)
         start = {"melanomas": 52, "ratio": 4.3, "auroc": 0.9, "gap": 0.01, "alike": 0.7, "tries": 10}
         expect_numbers(saved, luck_state(**start | wanted))
-    expect(saved.locator("[data-remark=power]")).to_have_text("there is none: false alarms")
+    expect(saved.locator("[data-remark=power]")).to_have_text("no gap: false alarms")
+    expect(saved.locator("[data-number=power]")).to_have_text("5.0%")
     for name, (melanomas, ratio) in PLACES.items():
         button = saved.get_by_role("button", name=name)
         button.click()
         expect(button).to_have_attribute("aria-pressed", "true")
         expect_numbers(saved, luck_state(melanomas, ratio, 0.9, 0.0, 0.7, 9))
+
+
+@pytest.mark.parametrize("keys", [{}, {"melanomas": "End", "gap": "End"}, {"melanomas": "Home", "true AUROC": "End"}])
+def test_the_bands_own_ends_are_written_and_not_over_each_other(saved, keys):
+    saved.get_by_role("button", name="this lesson's test").click()
+    for name, key in keys.items():
+        saved.get_by_label(LABELS.get(name, name)).press(key)
+    plot = saved.locator(".mk-luck-plots svg").first
+    half = float(saved.locator("strong[data-number=half_width]").get_attribute("data-value"))
+    auroc = float(saved.get_by_label(LABELS["auroc"]).input_value())
+    words = plot.locator("text").evaluate_all(
+        "all => all.filter((one) => /^[01][.]\\d{3}$/.test(one.textContent)).map((one) => "
+        "[one.textContent, one.getBoundingClientRect().left, one.getBoundingClientRect().right])"
+    )
+    assert (
+        {f"{auroc - half:.3f}", f"{min(1.0, auroc + half):.3f}"}
+        <= {word for word, *_ in words}
+        <= {f"{end:.3f}" for end in (auroc - half, auroc, min(1.0, auroc + half))}
+    )
+    places = sorted((left, right) for _, left, right in words)
+    assert all(after[0] > before[1] for before, after in itertools.pairwise(places))
 
 
 def test_at_the_ends_of_every_slider_all_words_are_numbers(saved):

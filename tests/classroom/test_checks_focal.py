@@ -173,6 +173,7 @@ def test_the_right_decoder_passes(capsys):
         (lambda p, a, g: FocalLoss(1 - a, g).true_risk(p), "weights are upside down"),
         (lambda p, a, g: FocalLoss(a, 0.0).true_risk(p), "gamma is not decoded"),
         (lambda p, a, g: 1 - FocalLoss(a, g).true_risk(p), "decoder is upside down"),
+        (lambda p, a, g: None, "does your function return something"),
         (decode, "odds of the risk"),
         (lambda p, a, g: FocalLoss(a, g).optimal_output(p), "runs backwards"),
         (lambda p, a, g: 1 / (1 + a / (1 - a) * ((1 - p) ** g / p) / (p**g / (1 - p))), "two terms"),
@@ -199,6 +200,7 @@ def test_undone_sampling_passes(capsys):
     ("wrong", "diagnosis"),
     [
         (lambda r, d, p: r, "nothing was undone"),
+        (lambda r, d, p: None, "does your function return something"),
         (lambda r, d, p: carry_risk(r, p, d), "upside down"),
         (lambda r, d, p: r * p / d, "scaling the risk"),
         (lambda r, d, p: 1 / (1 + (1 - r) / r * d / p), "not the prevalences themselves"),

@@ -142,6 +142,8 @@ def test_answers_of_another_kind_are_told(wrong, diagnosis):
         (lambda se, sp, pr: se, "that is the sensitivity"),
         (lambda se, sp, pr: se * pr / (se * pr + 1 - sp), "share of other lesions"),
         (lambda se, sp, pr: 100 * right_ppv(se, sp, pr), "Bayes' rule 0.045"),
+        (lambda se, sp, pr: None, "does your function return something"),
+        (lambda se, sp, pr: [se, sp], "expected one number"),
     ],
 )
 def test_wrong_ppvs_are_diagnosed(wrong, diagnosis):

@@ -33,6 +33,8 @@ def test_the_logit_passes(right, capsys):
         (lambda p: 1 / (1 + math.exp(-p)), "inverse"),
         (lambda p: -2.0, "whatever the prevalence"),
         (lambda p: 0.9 * math.log(p / (1 - p)), "the sigmoid makes"),
+        (lambda p: None, "does your function return something"),
+        (lambda p: "logit", "expected one number"),
     ],
 )
 def test_wrong_biases_are_diagnosed(wrong, diagnosis):
@@ -63,11 +65,25 @@ def loop(*faults: str):
             if "still" not in faults:
                 loss.backward()
                 optimiser.step()
-            x, y = splits["test" if "test" in faults else "train" if "no val" in faults else "val"]
+            if "scored before" in faults or "train for val" in faults:
+                head.eval()
+                with torch.no_grad():
+                    head(splits["val"][0])
+            x, y = splits["test" if "test" in faults else "train" if {"no val", "train for val"} & set(faults) else "val"]
             if "mode" not in faults:
                 head.eval()
             with torch.set_grad_enabled("gradients" in faults):
-                aurocs.append(roc_auc_score(y, head(x).detach().squeeze(1)))
+                scores = head(x).detach().squeeze(1)
+            scores = -scores if "negated" in faults else (scores > 0).float() if "decisions" in faults else scores
+            aurocs.append(roc_auc_score(y, scores))
+            if "accuracy" in faults:
+                aurocs[-1] = float(((scores > 0) == (y == 1)).float().mean())
+            elif "loss" in faults:
+                aurocs[-1] = -3.0 - len(aurocs)
+            elif "constant" in faults:
+                aurocs[-1] = 0.9
+            elif "not a number" in faults:
+                aurocs[-1] = math.nan
         best = int(np.argmax(aurocs)) + 1
         if "from 0" in faults:
             best -= 1
@@ -80,8 +96,9 @@ def loop(*faults: str):
     return fit
 
 
-def test_the_right_loop_passes(capsys):
-    checks_training.training_loop(loop())
+@pytest.mark.parametrize("more", [(), ("scored before",)])
+def test_the_right_loop_passes(more, capsys):
+    checks_training.training_loop(loop(*more))
     assert capsys.readouterr().out.startswith("✓")
 
 
@@ -101,6 +118,13 @@ def test_the_right_loop_passes(capsys):
         ("last", "the best, the highest"),
         ("one", "expected the best epoch"),
         ("short", "4 AUROCs for 5"),
+        ("train for val", "those of the training cases"),
+        ("negated", "upside down"),
+        ("decisions", "those of decisions"),
+        ("accuracy", "accuracies"),
+        ("loss", "-4 as an AUROC, which lies between 0 and 1"),
+        ("not a number", "nan as an AUROC"),
+        ("constant", "not those of the logits"),
     ],
 )
 def test_each_fault_is_named_alone(fault, diagnosis):

@@ -1,6 +1,7 @@
 """Comparing models: paired intervals against the kit's and a formula, equal rivals against theory, and tables of studies."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -80,6 +81,10 @@ def test_equal_rivals_look_different_as_often_as_theory_says():
     assert many["holm"] <= 0.05
     assert many["lead"] > 0
     assert model_choice.equal_rivals(7, 400, 8)["lead"] == pytest.approx(many["lead"] / 2, rel=0.03)
+    assert (many["auroc"], many["alike"]) == (model_choice.AUROC, model_choice.ALIKE)
+    asked = model_choice.equal_rivals(7, 100, 8, auroc=0.8, alike=0.0, repetitions=10_000)
+    assert (asked["auroc"], asked["alike"]) == (0.8, 0.0)
+    assert asked["lead"] > many["lead"]  # less sure a ranking, and luck that is not shared
 
 
 def test_three_intervals_of_one_value(tiny_run):
@@ -104,6 +109,26 @@ def test_a_table_is_read_from_the_folder_given_and_a_missing_one_says_so(tmp_pat
     assert "made by   python -m melanoma_lib study league" in model_choice.made_by(table)
     with pytest.raises(StudyError, match=r"travel\.json does not exist; tables there: league"):
         model_choice.table_of("travel", str(tmp_path))
+
+
+def test_the_notes_of_a_table_unfold_and_none_leave_nothing():
+    league = made_up()
+    text = model_choice.notes_of(league)
+    assert text.startswith("<details><summary>What to know about this table</summary>\n\n- ") and text.endswith("</details>")
+    assert [line[2:] for line in text.splitlines() if line.startswith("- ")] == [
+        *league.notes,
+        "Educational, not for diagnosis.",
+    ]
+    assert model_choice.notes_of(replace(league, notes=[])) == ""
+
+
+def test_scores_are_labelled_as_readers_know_them():
+    assert model_choice.score_label(made_up(), "auroc") == "AUROC"
+    for wanted in (0.9, 0.95):
+        label = model_choice.score_label(made_up(min_sensitivity=wanted), "specificity_at")
+        assert label == f"specificity at {wanted:.0%} sensitivity"
+    with pytest.raises(ValueError, match="'brier'; expected one of auroc, specificity_at"):
+        model_choice.score_label(made_up(), "brier")
 
 
 def test_models_to_choose_from_are_those_of_the_league():

@@ -19,6 +19,7 @@ def row(name, auroc, macs, *, weights=SCRATCH, epochs=8, size=64, backbone=None,
         "behind_auroc": around(auroc - best, spread), "behind_specificity_at": around(specificity - (2 * best - 1.1), 2 * spread),
         "gain_auroc": None if default else around(auroc - 0.87), "delong_p": None if default else 0.01,
         "delong_p_holm": None if default else 0.0301, "parameters": 3_000_000, "macs": macs,
+        "command": f"melanoma_lib train --image-size {size} --max-epochs {epochs} --monitor val/auroc" if epochs else None,
         "training_rate": around(100.0, 5) if epochs else None, "inference_rate": around(3e10 / macs, 5),
     }  # fmt: skip
     return values | changes

@@ -31,6 +31,14 @@ def test_the_table_says_what_the_predictions_say(gathered, tmp_path):
     assert "--runs-dir" not in table.command
 
 
+def test_a_run_that_averages_views_is_named_so_and_not_asked_again(gathered, monkeypatch):
+    monkeypatch.setitem(vars(gathered), "settings", gathered.settings.with_changes(tta=True))
+    monkeypatch.setattr("melanoma_lib.studies.folds_table.evaluate_run", lambda *_, **__: pytest.fail("predicted again"))
+    for views in (False, True):
+        (row,) = folds_table(gathered, views).rows
+        assert row["name"] == "eight views, averaged"
+
+
 def test_one_training_is_no_cross_validation(tiny_run):
     with pytest.raises(StudyError, match="train --folds"):
         folds_table(tiny_run)

@@ -1,14 +1,17 @@
 """Ingredients: gains against scikit-learn, the noise of seeds against simulation, words against the numbers they follow from."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from melanoma_lib.__main__ import main
 from melanoma_lib.errors import StudyError
 from melanoma_lib.evaluation import Interval
 from melanoma_lib.settings import Settings
@@ -168,13 +171,31 @@ def test_the_table_is_fit_to_be_committed_and_drawn(tmp_path):
         assert f"{row['fair_gain']['value']:+.3f}" in figure.alt_text
         assert f"| {row['name']} | {row['auroc']['value']:.3f}" in ingredients_report(table)
     drawn = {text.get_text() for text in figure.axes[0].texts}
+    assert {"minutes\nof training", "passes\nan image"} <= drawn
     assert {f"{row['fair_gain']['value']:+.3f}" for row in table.rows} <= drawn
+
+
+def test_the_band_says_from_how_many_seeds_and_by_which_rule_and_for_whom_it_is_not():
+    rows = [scored("default recipe", DEFAULT), *(scored(f"another seed: {seed}", SEED, seed=seed) for seed in (1, 2))]
+    table = table_of(SETTINGS, [*rows, averaged("all", rows)])
+    figure, noise = ingredients_figure(table), table.details["noise"]
+    found = re.search(
+        r"It rests on 3 seeds: .*, ([\d.]+), times the t quantile for 2 degrees of freedom, ([\d.]+),", figure.alt_text
+    )
+    deviation, quantile = float(found[1]), float(found[2])
+    assert quantile == pytest.approx(stats.t.interval(0.95, 2)[1], abs=0.005)
+    assert deviation * quantile * np.sqrt(4 / 3) == pytest.approx(noise["limit"], rel=0.01)
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert "what another seed may change, from 3 seeds" in legend
+    assert any("predicted otherwise: the band does not apply" in words for words in legend)
+    assert "It does not apply to rows of the same trainings" in figure.alt_text
 
 
 def test_without_further_seeds_no_single_training_is_settled():
     table = table_of(SETTINGS, [scored("default recipe", DEFAULT, 3.0), scored("weaker", CHANGE, 0.2, 2)])
     assert table.rows[1]["conclusion"].endswith("not settled")
-    assert "weaker" in ingredients_figure(table).alt_text
+    alt_text = ingredients_figure(table).alt_text
+    assert "weaker" in alt_text and "no band" in alt_text
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +239,20 @@ def test_the_whole_study_compares_trainings_and_what_can_be_had_at_prediction(ti
     assert [row["passes"] for row in table.rows] == [1, 1, 1, 8, 2, 16]
     assert table.rows[3]["compared_with"] == "the same model, one view"
     json.dumps(table.details)
+
+
+def test_runs_that_average_views_count_their_passes_and_are_not_viewed_again(tiny_study, tiny_settings, monkeypatch):
+    viewing = tiny_settings.with_changes(tta=True)
+    for run in tiny_study.values():
+        monkeypatch.setitem(vars(run), "settings", run.settings.with_changes(tta=True))
+    monkeypatch.setattr(ingredients, "eight_viewed", lambda *_: pytest.fail("viewed again"))
+    table = compare_ingredients(viewing, tiny_study)
+    names = ["default recipe", "another seed: 1", "without weight averaging", "2 seeds averaged"]
+    assert [(row["name"], row["passes"]) for row in table.rows] == list(zip(names, (8, 8, 8, 16), strict=True))
+
+
+def test_parts_and_finished_together_are_refused(monkeypatch, capsys):
+    for name in ("train_parts", "finished_parts"):
+        monkeypatch.setattr(ingredients, name, lambda *_: pytest.fail("went on"))
+    assert main(["study", "ingredients", "--finished", "--parts", "ema"]) == 1
+    assert "give one of them" in capsys.readouterr().err

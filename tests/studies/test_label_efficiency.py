@@ -122,6 +122,30 @@ def test_gains_are_differences_of_mean_aurocs_on_the_same_choices(tmp_path):
     for row in table.rows:
         assert f"{row['auroc']['value']:.3f}" in figure.alt_text
         assert f"{row['auroc']['value']:.3f}" in text
+    whiskers = [bars.lines[2][0].get_segments() for bars in figure.axes[0].containers if bars.lines[2][0].get_segments()]
+    drawn = sorted(tuple(segment[:, 1]) for segments in whiskers for segment in segments)
+    several = [row for row in table.rows if row["draws"] > 1]
+    wanted = sorted((row["auroc"]["value"] - row["deviation"], row["auroc"]["value"] + row["deviation"]) for row in several)
+    np.testing.assert_allclose(drawn, wanted)
+    assert all(f"(± {row['deviation']:.3f} over {row['draws']} draws of labels)" in figure.alt_text for row in several)
+    assert figure.alt_text.count("draws of labels)") == len(several)
+    assert "fine-tuned: not tried at 10%" in figure.alt_text
+    assert [axes.get_xlabel().endswith("(not tried: 10%)") for axes in figure.axes] == [False, True]
+
+
+def test_one_training_alone_settles_nothing_and_comparisons_are_counted():
+    trials, test, warm = simulated_table()
+    strong = Trial(TUNED, SIMCLR, 1.0, (700, 70), [6.0 * test["target"].to_numpy() + trials[0].scores[0]], 60.0)
+    cold = next(one for one in trials if (one.method, one.start) == (TUNED, IMAGENET))
+    weak = Trial(TUNED, SIMCLR, 1.0, (700, 70), [-strong.scores[0]], 60.0)
+    probes = [one for one in trials if one.method == PROBE]
+    for tuned, word in ((strong, "better"), (weak, "worse")):
+        table = label_table(Settings(n_resamples=100), Pretraining(), warm, [*probes, cold, tuned], test)
+        assert table.rows[-1]["conclusion"] == f"{word} than ImageNet on these cases; one training: not settled"
+        assert not any("settled" in (row["conclusion"] or "") for row in table.rows if row["method"] == PROBE)
+        n = sum(row["conclusion"] is not None for row in table.rows)
+        assert n == 5
+        assert f"{n} comparisons at 95%: about {n / 20:.1f} of them" in " ".join(table.notes)
 
 
 def test_the_whole_study_on_few_cases(tiny_settings, tmp_path, monkeypatch):

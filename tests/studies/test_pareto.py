@@ -48,6 +48,17 @@ def test_the_figure_says_what_it_shows():
     assert names == {"Good, 64 px", "Bare, 64 px", "Dear, 64 px", "frozen features, 128 px"}
 
 
+@pytest.mark.parametrize("size", [(14, 7), (10.5, 4.8)])  # inches: of a notebook and of a slide
+def test_the_legend_fits_the_figure(size):
+    figure = pareto_figure(made_up(*made_up().rows, row("Own (own weights, 64 px)", 0.8, 40_000_000, weights=OWN)))
+    figure.set_size_inches(*size)
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 6
+    box, page = legend.get_window_extent(), figure.bbox
+    assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
+
+
 def test_kinds_tell_weights_and_training_apart():
     kinds = {entry["name"].split()[0]: kind_of(entry) for entry in made_up().rows if entry["macs"] > 100}
     assert kinds["Good"] == "trained, from ImageNet" and kinds["Bare"] == "trained from scratch"

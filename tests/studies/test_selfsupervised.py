@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from melanoma_lib.data.datamodule import DermoscopyDataModule
-from melanoma_lib.errors import SettingsError, StudyError, WeightsUnavailableError
+from melanoma_lib.errors import RunError, SettingsError, StudyError, WeightsUnavailableError
 from melanoma_lib.module import MelanomaModule
 from melanoma_lib.settings import Settings
 from melanoma_lib.studies import selfsupervised
@@ -112,6 +112,22 @@ def test_an_interrupted_pretraining_ends_where_an_unbroken_one_does(settings, da
     assert resumed.file.name == warm.file.name  # the name is the digest of the weights
     assert [row["loss"] for row in resumed.history] == [row["loss"] for row in warm.history]
     assert not list(tmp_path.rglob("last.ckpt"))
+
+
+def test_a_second_process_is_refused_while_one_pretrains(settings, data, tmp_path, monkeypatch):
+    other, begun = settings.with_changes(runs_dir=tmp_path), []
+
+    def fit(*_):
+        begun.append(1)
+        with pytest.raises(RunError, match="another process pretrains"):
+            pretrain(other, HOW, data)  # a lock of its own, as another process has
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(selfsupervised, "_fit", fit)
+    for _ in range(2):  # the lock does not outlive its holder
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(other, HOW, data)
+    assert len(begun) == 2
 
 
 @needs_lightly

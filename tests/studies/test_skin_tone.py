@@ -94,6 +94,30 @@ def test_files_of_known_skin(tmp_path):
     assert changes["10% darker"]["other_tone"] == pytest.approx(np.mean(moved))
 
 
+@pytest.mark.parametrize("gain", [*LIGHTS.values(), (1.0, 1.0, 1.0), (0.4, 0.5, 0.6)])
+@pytest.mark.parametrize("colour", [PALE, TAN, DARK])
+def test_a_lamp_multiplies_light_and_not_its_code(colour, gain):
+    """The colour is photographed again under the lamp: its light, multiplied, is coded anew and read by OpenCV."""
+    linear = np.array([[colour]], dtype=np.float64) / 255
+    linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4) * gain
+    code = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055).clip(0, 1)
+    theirs = cv2.cvtColor(code.astype(np.float32), cv2.COLOR_RGB2LAB)[0, 0]
+    found = skin_colour(np.full((64, 64, 3), colour, np.uint8), None, gain)
+    np.testing.assert_allclose(found, theirs[[0, 2]], atol=0.4)
+
+
+def test_a_tenth_less_light_lowers_lightness_by_the_cube_root():
+    """CIE L* + 16 is a cube root of light, so a neutral grey under 0.9 of the light loses 3.45% of it."""
+    grey = np.full((64, 64, 3), 180, np.uint8)
+    before, after = skin_colour(grey, None)[0], skin_colour(grey, None, LIGHTS["10% darker"])[0]
+    assert (after + 16) / (before + 16) == pytest.approx(0.9 ** (1 / 3), abs=1e-6)
+
+
+def test_light_beyond_white_is_cut_off():
+    nearly = np.full((64, 64, 3), (249, 240, 230), np.uint8)
+    assert skin_colour(nearly, None, (9, 9, 9)) == pytest.approx((100, 0), abs=0.01)
+
+
 def test_repeatability_is_the_textbooks_analysis_of_variance():
     rng = np.random.default_rng(0)
     lesions = np.repeat(np.arange(400), 3)

@@ -7,10 +7,14 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from melanoma_lib.__main__ import main
 from melanoma_lib.errors import StudyError
+from melanoma_lib.evaluation.intervals import wilson_interval
 from melanoma_lib.settings import Settings
+from melanoma_lib.studies.results import load_results, save_results
 from melanoma_lib.studies.sources_out import HALVES, compare_sources, sources_report, study_parts, train_parts
 from melanoma_lib.studies.travel_figures import sources_figure
+from melanoma_lib.studies.travel_home_words import sources_words
 from tests.data.builders import case_table
 
 SIZES = {"modern": (120, 0.3), "film": (60, 0.3), "screening": (300, 0.06)}
@@ -124,6 +128,50 @@ def test_the_table_compares_the_same_cases(cases, tmp_path):
     assert sum(row["images"] for row in table.rows) == len(cases)
     assert table.rows[0]["source"] in sources_report(table)
     assert "film: AUROC seen" in sources_figure(table).alt_text
+    worst = min(table.rows, key=lambda row: row["auroc_change"]["value"])
+    assert f"{worst['source']} loses most AUROC: {worst['auroc_change']['value']:+.3f}" in sources_words(table)
+    assert {row["note"] for row in table.rows} == {""}
     del runs["half-2"]
     with pytest.raises(StudyError, match="half-2"):
         compare_sources(runs)
+
+
+@pytest.mark.parametrize("melanomas", [4, 9, 10])
+def test_a_source_of_few_melanomas_has_no_interval_of_resamples(cases, melanomas, tmp_path):
+    targets = [1] * melanomas + [0] * 60
+    attic = case_table(targets, lesions=[f"attic_{i}" for i in range(len(targets))], acquisition="attic")
+    cases = pd.concat([cases, attic.assign(image_id=[f"attic_{i}" for i in range(len(attic))])], ignore_index=True)
+    scores = pd.Series(np.random.default_rng(5).normal(size=len(cases)), cases["image_id"])
+    runs = {part.name: fake_run(part, scores.sample(frac=1, random_state=i).set_axis(scores.index), 0.5)
+            for i, part in enumerate(study_parts(cases))}  # fmt: skip
+    table = compare_sources(runs, n=100)
+    row = next(row for row in table.rows if row["source"] == "attic")
+    resampled = {name: one for name, one in row.items() if isinstance(one, dict) and one["method"] == "bootstrap"}
+    assert {"auroc_seen", "auroc_unseen", "auroc_change", "sensitivity_change", "specificity_change"} <= set(resampled)
+    assert all(one["value"] is not None for one in resampled.values())
+    if melanomas == 10:
+        assert row["note"] == "" and None not in (row["auroc_change"]["low"], row["sensitivity_seen"]["low"])
+        return
+    assert {(one["low"], one["high"]) for one in resampled.values()} == {(None, None)}
+    right = row["sensitivity_seen"]["value"] * melanomas
+    expected = wilson_interval(right, melanomas)
+    assert row["sensitivity_seen"]["low"] == pytest.approx(expected.low)
+    assert row["sensitivity_seen"]["high"] == pytest.approx(expected.high)
+    assert f"attic: {melanomas} melanoma and 60 benign groups" in sources_report(table)
+    save_results(table, tmp_path)
+    figure = sources_figure(load_results("sources_out", tmp_path))
+    figure.canvas.draw()
+    assert f"attic: AUROC seen {row['auroc_seen']['value']:.3f}, unseen" in figure.alt_text
+
+
+def test_the_command_resamples_as_often_as_it_is_told(monkeypatch):
+    asked = {}
+
+    def compared(runs, n=2000, seed=0):
+        asked["n"] = n
+        raise StudyError("enough")
+
+    monkeypatch.setattr("melanoma_lib.studies.sources_out.train_parts", lambda settings, parts: {})
+    monkeypatch.setattr("melanoma_lib.studies.sources_out.compare_sources", compared)
+    assert main(["study", "sources", "--n-resamples", "321"]) == 1
+    assert asked == {"n": 321}

@@ -1,5 +1,7 @@
 """A travelling run answers abroad as it does at home, and the tables say what counting by hand says."""
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,12 +11,12 @@ from PIL import Image
 from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 
-from melanoma_lib.__main__ import main
+from melanoma_lib.__main__ import build_parser, main
 from melanoma_lib.data import load_cases
 from melanoma_lib.errors import StudyError
 from melanoma_lib.evaluation import Calibrator
-from melanoma_lib.studies import travel_figures
-from melanoma_lib.studies.results import load_results
+from melanoma_lib.studies import travel_figures, travel_table
+from melanoma_lib.studies.results import ResultTable, load_results
 from melanoma_lib.studies.travel import (
     Traveller,
     averaged,
@@ -27,10 +29,13 @@ from melanoma_lib.studies.travel import (
     with_margin,
 )
 from melanoma_lib.studies.travel_home import NO_TONE, by_tone, within_sources
+from melanoma_lib.studies.travel_home_words import stress_words, tone_words, within_words
 from melanoma_lib.studies.travel_table import pictures_in_both
+from melanoma_lib.studies.travel_words import external_words, prior_words, recalibration_words
 from tests.data.builders import case_table
 
 FIGURES = ("external", "recalibration", "within", "tone", "stress")
+WORDS = (external_words, recalibration_words, prior_words, within_words, tone_words, stress_words)
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +170,32 @@ def test_sources_are_taken_apart_and_the_source_alone_is_scored():
     assert within_sources(travellers, cases.assign(acquisition=None)) == {}
 
 
+def test_a_source_of_few_melanomas_has_an_auroc_and_no_interval():
+    travellers = [traveller(1), traveller(1)]
+    for one in travellers:
+        one.home["target"] = np.where(np.arange(240) < 4, 1, one.home["target"] * (np.arange(240) >= 60))
+    ids = [f"h{i}" for i in range(240)]
+    cases = case_table(travellers[0].home["target"], image_id=ids, acquisition=["attic"] * 60 + ["clinic"] * 180)
+    found = within_sources(travellers, cases, n=60)
+    attic, clinic = found["sources"]
+    aurocs = [roc_auc_score(one.home["target"][:60], one.home["margin"][:60]) for one in travellers]
+    assert (attic["auroc"]["value"], attic["auroc"]["low"], attic["auroc"]["high"]) == (
+        pytest.approx(np.mean(aurocs)),
+        None,
+        None,
+    )
+    assert attic["note"].startswith("4 melanoma and 56 benign groups")  # two models ask about the same lesions
+    assert clinic["auroc"]["low"] < clinic["auroc"]["value"] and clinic["note"] == found["note"] == ""
+    assert found["within"]["low"] is not None
+    few = within_sources([Traveller(one.run, one.home[:60], one.abroad) for one in travellers], cases, n=60)
+    assert few["note"] and {few[name]["low"] for name in ("pooled", "excess", "source_alone")} == {None}
+    table = ResultTable("travel", "", "", [], details={"within_sources": found})
+    assert (
+        f"attic ({attic['prevalence']:.1%} melanoma) {attic['auroc']['value']:.3f};"
+        in travel_figures.within_figure(table).alt_text
+    )
+
+
 def test_tones_are_counted_once_and_decided_by_each_model():
     one = traveller(1)
     ids = one.home["image_id"]
@@ -213,6 +244,7 @@ def test_one_command_leaves_a_table_that_draws_itself(tiny_run, isic2020, tmp_pa
     assert "mean of 1 models" in printed and "not for diagnosis" in printed
     table = load_results("travel", tmp_path / "docs" / "results")
     assert str(tmp_path) not in table.command and table.command.startswith("python -m melanoma_lib study travel runs/")
+    assert table.command.endswith(" --data-dir-2020 FOLDER --stressed 6")
     auroc = table.rows[0]["auroc_abroad"]["value"]
     assert f"{auroc:.3f}" in printed
     assert table.details["sample"]["here"]["images"] == 90
@@ -220,7 +252,49 @@ def test_one_command_leaves_a_table_that_draws_itself(tiny_run, isic2020, tmp_pa
         figure = getattr(travel_figures, f"{name}_figure")(table)
         figure.canvas.draw()
         assert len(figure.alt_text) > 80
-    assert f"{auroc:.3f}" in travel_figures.external_figure(table).alt_text
+    assert f"{auroc:.3f}" in travel_figures.external_figure(table).alt_text and f"AUROC {auroc:.3f}" in external_words(table)
+    for words in WORDS:
+        assert len(words(table)) > 80 and not {"nan", "None", "inf"} & set(re.findall(r"\w+", words(table)))
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "expected"),
+    [
+        ([], {}, (None, None, 2000, 0)),
+        ([], {"SEED": "5", "DATA_DIR": "/nowhere", "N_RESAMPLES": "300"}, (Path("/nowhere"), None, 300, 5)),
+        (["--seed", "7", "--cache-dir", "/there"], {"SEED": "5", "CACHE_DIR": "/here"}, (None, Path("/there"), 2000, 7)),
+        (["--n-resamples", "400"], {"CACHE_DIR": "/here"}, (None, Path("/here"), 400, 0)),
+    ],
+)
+def test_the_command_takes_its_settings_from_words_and_environment(tiny_run, monkeypatch, words, variables, expected):
+    asked = []
+
+    def travelled(runs, abroad, home, cache_dir, metadata, stressed, n, seed, show):
+        asked.append((home, cache_dir, n, seed))
+        raise StudyError("enough")
+
+    monkeypatch.setattr(travel_table, "travel", travelled)
+    for name, value in variables.items():
+        monkeypatch.setenv(f"MELANOMA_{name}", value)
+    assert main(["study", "travel", str(tiny_run.path), *words]) == 1
+    assert asked == [expected]
+
+
+def test_a_seed_that_is_no_number_is_told(tiny_run, capsys):
+    assert main(["study", "travel", str(tiny_run.path), "--seed", "abc"]) == 1
+    assert "seed" in capsys.readouterr().err
+
+
+def test_the_stored_command_says_what_was_asked_and_no_folder_of_this_machine():
+    run = SimpleNamespace(path=Path("/secret/runs/one"))
+    command = travel_table._command([run], [run], Path("data/isic2020"), 150, 2000, 0)
+    assert command == "python -m melanoma_lib study travel runs/one --metadata runs/one"
+    command = travel_table._command([run], [], Path("/secret/isic2020"), 0, 500, 3)
+    assert command == (
+        "python -m melanoma_lib study travel runs/one --data-dir-2020 FOLDER --stressed 0 --n-resamples 500 --seed 3"
+    )
+    parsed = build_parser().parse_args(command.split()[3:])
+    assert (parsed.stressed, parsed.setting_n_resamples, parsed.setting_seed) == (0, "500", "3")
 
 
 def test_runs_trained_abroad_or_without_pictures_are_refused(tiny_run, isic2020, capsys, monkeypatch):

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from scipy import integrate
 from scipy.stats import multivariate_normal, norm
 
+from melanoma_lib.data.sources import load_cases
+from melanoma_lib.data.splits import split_cases
 from melanoma_lib.widgets import LuckExplorer
 from melanoma_lib.widgets.luck import (
     LIMITS,
@@ -20,6 +22,7 @@ from melanoma_lib.widgets.luck import (
     gap_error,
     luck_state,
     melanomas_for,
+    presets_figure,
 )
 
 values = st.fixed_dictionaries(
@@ -140,6 +143,33 @@ def test_a_page_without_a_kernel_gets_its_places_with_their_numbers():
     for name, (count, ratio) in {"this test": (52, 4.3), **PLACES}.items():
         state = luck_state(count, ratio, 0.9, 0.01, 0.7, 10)
         assert f"{name}, {count:,} melanomas: ±{state['half_width']:.3f}" in described
+
+
+@pytest.mark.parametrize(
+    ("source", "whole"), [("ham10000", "HAM10000, every lesion once"), ("isic2020", "ISIC 2020, every patient once")]
+)
+def test_the_places_count_groups_of_the_published_tables(shared_data, source, whole):
+    cases = load_cases(source, shared_data / source, missing_images="keep")
+    splits = split_cases(cases)
+
+    def counted(rows):
+        sick = rows.groupby("group_id")["target"].max()
+        return int(sick.sum()), round(float((1 - sick).sum() / sick.sum()), 1)
+
+    assert PLACES[whole] == counted(cases)
+    if source == "ham10000":
+        assert PLACES["HAM10000, one split of 15%"] == counted(cases[splits == "test"])
+
+
+def test_a_share_in_the_table_is_never_rounded_to_none_or_all():
+    figure = presets_figure({"huge": (5000, 50.0), "small": (50, 8.0)}, 8.0, 0.9, 0.02, 0.9, 10)
+    state = luck_state(5000, 50.0, 0.9, 0.02, 0.9, 10)
+    assert 0 < state["wrong"] < 0.005 and state["power"] > 0.995
+    cells = {cell.get_text().get_text() for cell in figure.axes[-1].tables[0].get_celld().values()}
+    assert {"< 1%", "> 99%"} <= cells and not {"0%", "100%"} & cells
+    assert "the worse model first in < 1%, power > 99%" in figure.alt_text
+    (wish,) = figure.axes[0].get_legend().get_texts()
+    assert wish.get_text() == f"±0.02: from\n{melanomas_for(0.02, 0.9, 8.0):,} melanomas on"
 
 
 def test_a_saved_page_holds_its_values_and_asks_nothing_of_a_network(tmp_path):
