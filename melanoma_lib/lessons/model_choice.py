@@ -146,7 +146,8 @@ def notes_of(table: ResultTable) -> str:
     """What the table's study says must be known to read it rightly: a list to unfold, in Markdown; empty without notes."""
     if not table.notes:
         return ""
-    notes = "\n".join(f"- {note}" for note in [*table.notes, "Educational, not for diagnosis."])
+    known = dict.fromkeys([*table.notes, "Educational, not for diagnosis."])  # some tables say it themselves
+    notes = "\n".join(f"- {note}" for note in known)
     return f"<details><summary>What to know about this table</summary>\n\n{notes}\n\n</details>"
 
 

@@ -120,6 +120,7 @@ def test_the_notes_of_a_table_unfold_and_none_leave_nothing():
         "Educational, not for diagnosis.",
     ]
     assert model_choice.notes_of(replace(league, notes=[])) == ""
+    assert model_choice.notes_of(replace(league, notes=["Educational, not for diagnosis."])).count("Educational") == 1
 
 
 def test_scores_are_labelled_as_readers_know_them():
