@@ -25,7 +25,8 @@ def headlines(folder: Path | None = None) -> str:
     """
     folds, travel, league = (load_results(name, folder) for name in ("folds", "travel", "league"))
     decisions = f"<details><summary>Sensitivity and specificity</summary>\n\n{operating_markdown(league)}\n\n</details>"
-    made = f"Made by `{folds.command}` and `python -m melanoma_lib study folds RUN`."
+    views = " --tta" if len(folds.rows) > 1 else ""
+    made = f"Made by `{folds.command}` and `python -m melanoma_lib study folds RUN{views}`."
     parts = [
         f"### {folds.title}\n\n{folds_markdown(folds)}\n\n{made}",
         f"### Does it travel?\n\n{travel_headline(travel)}",
@@ -87,7 +88,7 @@ def _gain_of_pictures(gain: dict) -> str:
 def _of_sources(within: dict) -> str:
     verb = "lifts it by" if _surely(within["excess"], ABOVE) else "changes it by"
     return (
-        f"At home, {within['share_between']:.0%} of the pairs that an AUROC counts are of two sources, which {verb} "
+        f"At home, {within['share_between']:.0%} of the pairs that an AUROC counts are across sources, which {verb} "
         f"{interval_text(within['excess'], sign='+')}; the source alone, without a look at the lesion, ranks with "
         f"{interval_text(within['source_alone'])}."
     )
