@@ -31,7 +31,7 @@ class Watch(pl.Callback):
 
 def train_plainly(settings: Settings, folder: Path, breaks_at: int | None = None) -> Run:
     """Train without augmentation, the one thing that differs between one process and several."""
-    datamodule.training_transform = evaluation_pixels
+    datamodule.training_transform = lambda backbone, image_size, _: evaluation_pixels(backbone, image_size)
     return train(settings, watchers=[Watch(folder / f"rows-{started_team().rank}.json", breaks_at)])
 
 

@@ -50,7 +50,7 @@ def test_importing_loads_nothing_heavy(what):
 
 
 # Used as their declared owners use them: JupyterLab's clients, Gradio's server, scikit-learn's threads.
-BROUGHT = {"jupyter-client", "jupyter-core", "fastapi", "starlette", "uvicorn", "httpx", "threadpoolctl"}
+BROUGHT = {"ipython", "jupyter-client", "jupyter-core", "fastapi", "starlette", "uvicorn", "httpx", "threadpoolctl"}
 OPTIONAL = {"dask", "grad-cam", "lightly"}  # imported where they are needed, with an error that names the cure
 
 
