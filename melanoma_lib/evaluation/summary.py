@@ -97,8 +97,8 @@ def summary_table(summary: dict) -> str:
         return frame
 
     score = summary.get("score")  # of several models
-    name = "score" if score else "probability"
-    decisions = table("Decisions", "", f"{name} >= 0.5", f"{name} >= {chosen['threshold']:.4g} (chosen)")
+    cut = "score" if score else "probability"
+    decisions = table("Decisions", "", f"{cut} >= 0.5", f"{cut} >= {chosen['threshold']:.4g} (chosen)")
     decisions.add_row("TP / FP / TN / FN", *(" / ".join(str(p[k]) for k in ("tp", "fp", "tn", "fn")) for p in (half, chosen)))
     for name in RATES:
         decisions.add_row(_title(name), _text(half[name]), _text(chosen[name]))

@@ -29,6 +29,7 @@ from melanoma_lib.evaluation.canvas import (
 from melanoma_lib.studies.recalibration import AS_IT_IS, BOTH, INTERCEPT, LOCAL_THRESHOLD, PRIOR
 from melanoma_lib.studies.results import ResultTable, interval_text
 from melanoma_lib.studies.skin_tone import TONES
+from melanoma_lib.studies.travel_words import named_sources
 
 WIDTH = 10.5  # inches
 METHOD_STYLE = {
@@ -161,9 +162,7 @@ def within_figure(table: ResultTable) -> DescribedFigure:
     Raises:
         ValueError: if they are not.
     """
-    found = table.details["within_sources"]
-    if not found:
-        raise ValueError("this table has no AUROC within sources: the collection's table does not name them")
+    found = named_sources(table)
     share = found["share_between"]
     rows: list[tuple[str, list[Mark]]] = [
         ("pooled, all pairs", [(found["pooled"], BLACK, "D")]),

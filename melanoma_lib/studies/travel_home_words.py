@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from melanoma_lib.studies.results import ResultTable, interval_text
 from melanoma_lib.studies.skin_tone import TONES
 from melanoma_lib.studies.travel_home import ALL, CLASSES, NO_TONE
-from melanoma_lib.studies.travel_words import Row, apart, known, listed, percent, side_of, value_of
+from melanoma_lib.studies.travel_words import Row, apart, known, listed, named_sources, percent, side_of, value_of
 
 HARDLY = 0.01  # share of the photographs below which tones are hardly there
 DARKER = ("brown", "dark")
@@ -23,9 +23,7 @@ def within_words(table: ResultTable) -> str:
     Raises:
         ValueError: if they are not.
     """
-    found = table.details["within_sources"]
-    if not found:
-        raise ValueError("this table has no AUROC within sources: the collection's table does not name them")
+    found = named_sources(table)
     excess = interval_text(found["excess"], sign="+")
     verdict = {
         1: f"Counting across sources lifts it, by {excess}.",

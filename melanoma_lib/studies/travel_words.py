@@ -171,6 +171,17 @@ def prior_words(table: ResultTable) -> str:
 # --- numbers -------------------------------------------------------------------------------------------------------------------
 
 
+def named_sources(table: ResultTable) -> Row:
+    """What the table holds by acquisition source.
+
+    Raises:
+        ValueError: if its collection's table names none.
+    """
+    if found := table.details["within_sources"]:
+        return found
+    raise ValueError("this table has no AUROC within sources: the collection's table does not name them")
+
+
 def value_of(interval: Row | None) -> float | None:
     """None where there is no interval or its value is undefined."""
     return None if interval is None else interval["value"]
