@@ -45,6 +45,9 @@ def trainer_for(
     callbacks = [History(work / HISTORY), stopping, best, last]
     callbacks += [MovingAverage(settings.ema_decay)] if settings.ema_decay else []
     callbacks += [TimeLeft()] if settings.progress else []
+    if settings.deterministic:
+        # Or torch fills each new tensor first, to show who reads memory that nobody has set: a twentieth of the time.
+        torch.utils.deterministic.fill_uninitialized_memory = False
     held = "image" in settings.modalities and (settings.is_pretrained or settings.head_epochs > 0)  # weights without a gradient
     return pl.Trainer(
         max_epochs=settings.max_epochs,

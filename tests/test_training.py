@@ -20,7 +20,7 @@ from melanoma_lib.model import MelanomaNet, image_branch
 from melanoma_lib.module import MelanomaModule, loss_and_prior, warn_of_double_correction
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
-from melanoma_lib.training import train
+from melanoma_lib.training import train, trainer_for
 
 
 def predictions(run: Run) -> np.ndarray:
@@ -31,6 +31,17 @@ def test_two_runs_with_one_seed_predict_the_same(tiny_run, tiny_settings, tmp_pa
     again = train(tiny_settings.with_changes(runs_dir=tmp_path))
     pd.testing.assert_frame_equal(again.predictions("test"), tiny_run.predictions("test"))
     pd.testing.assert_frame_equal(again.history.drop(columns="seconds"), tiny_run.history.drop(columns="seconds"))
+
+
+def test_new_tensors_are_not_filled_for_nothing(tiny_settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        trainer_for(tiny_settings, tmp_path)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not np.isnan(torch.empty(1000).numpy()).all()
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def test_another_seed_differs(tiny_run, tiny_settings, tmp_path):

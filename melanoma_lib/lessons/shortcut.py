@@ -87,7 +87,8 @@ def set_trap(settings: Settings, artefact: str = ARTEFACT, tie: float = TIE) -> 
     if untied.shortcut:
         raise DataError(f"{honest.path} was trained on cases with ties {untied.shortcut}; name a data_dir of untied ones")
     tied = SyntheticDermoscopy(**untied.knobs | {"shortcut": {artefact: tie}})
-    folder = tied.write(source_root(honest.settings).parent / tied.fingerprint)
+    pictures = source_root(honest.settings)
+    folder = tied.write(pictures.parent / tied.fingerprint, twin=pictures)
     name = f"{honest.path.name}-{artefact}-tied-{tied.fingerprint.rpartition('-')[2]}"
     places = settings.model_dump(include=PLACE_FIELDS) | {
         "data_dir": folder,
@@ -142,14 +143,22 @@ def compare_worlds(trap: Trap, n: int = 2000, seed: int = 0) -> Worlds:
     targets, groups = trap.cases["target"].to_numpy(), trap.cases["group_id"].to_numpy(str)
     auroc, loss = {}, {}
     for name, run in trap.runs.items():
-        scores = {TIED: file_logits(run, trap.tied_cases), UNTIED: file_logits(run, trap.cases)}
+        if run is trap.trapped:
+            scores = {TIED: stored_logits(run, trap.tied_cases), UNTIED: file_logits(run, trap.cases)}
+        else:
+            scores = {TIED: file_logits(run, trap.tied_cases), UNTIED: stored_logits(run, trap.cases)}
         auroc[name] = {world: bootstrap_intervals(targets, own, groups, None, n, seed)["auroc"] for world, own in scores.items()}
         loss[name] = bootstrap_gain(targets, scores[TIED], scores[UNTIED], groups, n, seed)["auroc"]
     return Worlds(auroc, loss, trap.ceiling, len(targets))
 
 
+def stored_logits(run: Run, cases: pd.DataFrame) -> np.ndarray:
+    """Logits that a run has stored for cases of its own test split, shape ``(N,)``, in their order."""
+    return run.predictions("test").set_index("image_id")["logit"].loc[cases["image_id"]].to_numpy()
+
+
 def file_logits(run: Run, cases: pd.DataFrame) -> np.ndarray:
-    """Logits of a run for cases as their image files are, shape ``(N,)``; of its own test split those it has stored.
+    """Logits of a run for cases as their image files are, shape ``(N,)``.
 
     Raises:
         CorruptImageError: if an image cannot be read.

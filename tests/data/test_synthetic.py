@@ -1,6 +1,7 @@
 import dataclasses
 import errno
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -140,6 +141,33 @@ def test_other_processes_write_the_same_bytes(tmp_path):
     files = sorted(p.relative_to(here) for p in here.rglob("*") if p.is_file())
     assert files == sorted(p.relative_to(there) for p in there.rglob("*") if p.is_file())
     assert all((here / name).read_bytes() == (there / name).read_bytes() for name in files)
+
+
+@pytest.mark.parametrize("tie", [{"ink": 0.9}, {"hair": -1.0, "ruler": 0.5}, {}])
+def test_what_a_twin_shares_is_copied_byte_for_byte(tmp_path, monkeypatch, tie):
+    twin = SyntheticDermoscopy(n_patients=20, seed=8, image_size=32).write(tmp_path / "twin")
+    data = SyntheticDermoscopy(n_patients=20, seed=8, image_size=32, shortcut=tie)
+    alone = data.write(tmp_path / "alone")
+    painted, render = [], data.render
+    monkeypatch.setattr(data, "render", lambda index: painted.append(index) or render(index))
+    beside = data.write(tmp_path / "beside", twin=twin)
+    files = sorted(p.relative_to(alone) for p in alone.rglob("*") if p.is_file())
+    assert files == sorted(p.relative_to(beside) for p in beside.rglob("*") if p.is_file())
+    assert all((alone / name).read_bytes() == (beside / name).read_bytes() for name in files)
+    assert len(painted) < len(data) and bool(painted) == bool(tie)
+
+
+def test_a_twin_that_differs_in_more_is_refused(tmp_path):
+    data = SyntheticDermoscopy(n_patients=2, seed=8, image_size=32)
+    other = SyntheticDermoscopy(n_patients=2, seed=9, image_size=32).write(tmp_path / "other")
+    with pytest.raises(ValueError, match=r"differs in \['seed'\]"):
+        data.write(tmp_path / "cases", twin=other)
+    with pytest.raises(DataError, match="expected a folder of synthetic cases"):
+        data.write(tmp_path / "cases", twin=tmp_path)
+    shutil.rmtree(other / "masks")
+    with pytest.raises(DataError, match="No such file"):
+        SyntheticDermoscopy(n_patients=2, seed=9, image_size=32).write(tmp_path / "cases", twin=other)
+    assert not (tmp_path / "cases").exists()
 
 
 # pictures ------------------------------------------------------------------------------------------------------------
