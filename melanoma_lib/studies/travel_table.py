@@ -86,7 +86,9 @@ def travel(
         command=_command(runs, metadata, abroad, stressed, n, seed),
         rows=rows,
         notes=NOTES,
-        details=details | {"backbone": settings.backbone, "image_size": settings.image_size, "models": len(travellers)},
+        details=details
+        | {name: getattr(settings, name) for name in ("backbone", "image_size", "min_sensitivity")}
+        | {"models": len(travellers)},
     )
 
 
