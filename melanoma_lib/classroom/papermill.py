@@ -253,5 +253,7 @@ def smaller(png: str) -> str:
         if picture.mode == "P" or len(data) < LARGE_PICTURE:
             return png
         buffer = io.BytesIO()
-        picture.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(buffer, "PNG", optimize=True)
+        # Rare colours, such as the ends of a colour bar, keep an entry of their own: a median cut would mix them with others.
+        few = picture.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2)
+        few.save(buffer, "PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode() if buffer.tell() < len(data) else png

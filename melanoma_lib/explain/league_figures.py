@@ -1,5 +1,7 @@
 """A league of heatmaps as figures for a slide: who beats the centre prior, by how much, and whose map outlives the weights."""
 
+from itertools import cycle
+
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
@@ -110,8 +112,8 @@ def league_sanity_figure(league: League) -> DescribedFigure:
         panels = figure.subplots(n_rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
         for axes, method in zip(panels, graded, strict=False):
             own = cascade[cascade["method"] == method].pivot(index="stage", columns="layer", values="value").reindex(stages)
-            for layer, colour in zip(layers, colours, strict=True):
-                axes.plot(range(len(stages) + 1), [1.0, *own[layer]], color=colour, marker="o", markersize=4)
+            for layer, colour, marker in zip(layers, colours, cycle("osDv^P"), strict=False):
+                axes.plot(range(len(stages) + 1), [1.0, *own[layer]], color=colour, marker=marker, markersize=6)
                 alike = strangers.get((layer, method), np.nan)
                 axes.plot(len(stages) + 0.7, alike, color=colour, marker="<", markersize=7, linestyle="", clip_on=False)
             axes.set_title(method)

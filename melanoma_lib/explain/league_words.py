@@ -130,6 +130,17 @@ def _against_centre(name: str, rows: pd.DataFrame, controls: pd.DataFrame) -> st
         f"told from it; highest {name_of(best['layer'], best['method'])} with {best['value']:.2f}, difference "
         f"{best['vs_centre']:+.2f} "
         f"[{best['vs_centre_low']:+.2f}, {best['vs_centre_high']:+.2f}].{_edges(name, rows, controls)}"
+        f"{_unsettled(name, controls)}"
+    )
+
+
+def _unsettled(name: str, controls: pd.DataFrame) -> str:
+    """A warning where not even noise can be told from the centre prior, so that nobody can fail or win; empty where it can."""
+    noise = controls.loc[("random", name)] if ("random", name) in controls.index else None
+    if noise is None or noise["verdict"] != UNTOLD:
+        return ""
+    return (
+        " Not even the random map can be told from the centre prior: for these cases, no win here is no fail, it is not settled."
     )
 
 
@@ -180,13 +191,21 @@ def _survivors(maps: pd.DataFrame, stage: str | None) -> str:
         "energy, and by deletion/insertion, know the class and change with the model"
     )
     if kept.empty:
-        return f"{said}."
+        return f"{said}.{_failed(maps, stage)}"
     also = []
     for score in (*PLACES, "road"):
         rows = maps[(maps["score"] == score) & (maps["verdict"] == "better")]
         if score not in ENTRY and (maps["score"] == score).any():
             also.append(f"{label(score)} {sum(pair in passed for pair in zip(rows['layer'], rows['method'], strict=True))}")
     return f"{said}: {_by_method(kept)}. Of these beat it by the other scores: {_and(also)}."
+
+
+def _failed(maps: pd.DataFrame, stage: str) -> str:
+    """Of the maps none of which passed: how many fail something for certain, and of how many it is not settled."""
+    fails = dict.fromkeys(ENTRY, "worse") | {"class_swap": "ignores the class", stage: "ignores the model"}
+    failing = maps[[fails.get(score) == verdict for score, verdict in zip(maps["score"], maps["verdict"], strict=True)]]
+    failed, asked = len(failing.groupby(["layer", "method"])), (maps["score"] == ENTRY[0]).sum()
+    return f" {failed} fail at least one of the four for certain; of {asked - failed} it is not settled."
 
 
 def _by_method(rows: pd.DataFrame) -> str:

@@ -19,6 +19,7 @@ from melanoma_lib.lessons.gradcam import DIRECTIONS, NAMES, Subject
 from melanoma_lib.lessons.training import displayable
 
 WIDTH = 12.0
+ACTIVE = "PRGn"  # activations have a sign, too, which is not that of evidence
 OUTLINED = [patheffects.withStroke(linewidth=4.4, foreground=BLACK)]
 
 
@@ -58,8 +59,9 @@ def recipe_figure(one: Subject, layer: str, n: int = 3) -> DescribedFigure:
         grid = figure.subplots(2, n + 1)
         for column, channel in enumerate(strongest):
             above, below = grid[:, column]
-            _grid_map(above, activations[channel], "cividis")
-            above.set_title(f"channel {channel}\nactivation")
+            top = np.abs(activations[channel]).max()
+            _grid_map(above, activations[channel], ACTIVE, top)
+            above.set_title(f"channel {channel}\nactivation ± {top:.2g}")
             _grid_map(below, parts[channel], SIGNED, np.abs(parts[strongest]).max())
             below.set_title(f"× weight {weights[channel]:+.2g}", color=VERMILLION if weights[channel] > 0 else BLUE)
             said.append(f"channel {channel} weighs {weights[channel]:+.2g}")
@@ -75,6 +77,7 @@ def recipe_figure(one: Subject, layer: str, n: int = 3) -> DescribedFigure:
             ScalarMappable(Normalize(-1, 1), SIGNED), ax=grid.ravel().tolist(), location="bottom", aspect=45, shrink=0.6
         )
         bar.set_ticks([-1, 0, 1], labels=["speaks against melanoma", "0", "speaks for it"])
+        figure.supxlabel("activations, above: green over 0, purple below 0, each on a scale of its own", fontsize=14)
     against = int((weights < 0).sum())
     return describe(
         figure,
@@ -109,13 +112,14 @@ def reach_figure(one: Subject) -> DescribedFigure:
             if sees is not None:
                 start = corner + side / 2 - sees * scale / 2
                 axes.add_patch(Rectangle((start, start), sees * scale, sees * scale, fill=False, edgecolor=ORANGE, linewidth=3.2))
-            beyond = sees is not None and sees > size
+            beyond = sees is not None and start <= -0.5 and start + sees * scale >= len(one.pixels) - 0.5
             axes.set(xlim=(-0.5, len(one.pixels) - 0.5), ylim=(len(one.pixels) - 0.5, -0.5))
             reach = "all of it" if beyond else "unknown" if sees is None else f"{sees} × {sees} pixels"
-            axes.set_title(f"{name}: {points} × {points} points\none sees {reach}")
-            said.append(f"{name} has {points} by {points} points, of which one sees {reach}")
+            axes.set_title(f"{name}: {points} × {points} points\none can see {reach}")
+            said.append(f"{name} has {points} by {points} points, of which one can see {reach}")
         figure.supxlabel(
-            "white: the grid; filled: one point; frame: the pixels it sees (outside the picture where there is none)"
+            "white: the grid; filled: one point; frame: the pixels that can reach it (none drawn: beyond the picture)",
+            fontsize=14,
         )
     return describe(figure, f"Layers of {one.model.backbone} on a picture of {size} by {size} pixels: {'; '.join(said)}.")
 
@@ -146,7 +150,7 @@ def stretched_figure(subjects: Sequence[Subject], layer: str) -> DescribedFigure
         grid[-1, 0].axis("off")
         published, signed = ScalarMappable(Normalize(0, 1), "cividis"), ScalarMappable(Normalize(-top, top), SIGNED)
         figure.colorbar(published, cax=grid[-1, 1], orientation="horizontal").set_ticks(
-            [0, 1], labels=["0", "1 in each that has any"]
+            [0, 1], labels=["0", "each map's own maximum"]
         )
         bar = figure.colorbar(signed, cax=grid[-1, 2], orientation="horizontal")
         bar.set_ticks([-top, 0, top], labels=[f"{-top:.2g}", "0", f"{top:.2g}"])

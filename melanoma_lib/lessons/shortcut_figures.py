@@ -11,12 +11,23 @@ from melanoma_lib.evaluation.canvas import BLACK, BLUE, GREEN, GREY, ORANGE, VER
 from melanoma_lib.evaluation.intervals import Interval
 from melanoma_lib.explain.cam import heatmaps
 from melanoma_lib.explain.figures import SIGNED
-from melanoma_lib.lessons.artefact_pairs import ALL, METHOD, OFF, ArtefactEffect, artefact_pair, energy_intervals, pointing_layer
+from melanoma_lib.lessons.artefact_pairs import (
+    ALL,
+    MAX_RISK,
+    METHOD,
+    OFF,
+    ArtefactEffect,
+    artefact_pair,
+    energy_intervals,
+    pointing_layer,
+    verdict,
+)
 from melanoma_lib.lessons.eda import WIDTH
 from melanoma_lib.lessons.shortcut import HONEST, TIED, TRAPPED, UNTIED, Trap, Worlds
 
 COLOURS = {TRAPPED: VERMILLION, HONEST: BLUE}
 WORLD_WORDS = {TIED: "artefact goes\nwith the label", UNTIED: "artefact knows\nnothing of the label"}
+MIN_CASES = 10  # in a part of the cases, for a mark to be drawn
 NOT_FOR_DIAGNOSIS = "Educational, not for diagnosis."
 
 
@@ -42,7 +53,7 @@ def worlds_figure(worlds: Worlds) -> DescribedFigure:
                 axes.text(at, 0.49, WORLD_WORDS[world], ha="center", va="top", fontsize=13)
                 said.append(f"{model}, {WORLD_WORDS[world]}: {interval:.3f}".replace("\n", " "))
             axes.text(
-                x, 1.035, f"{model}: {worlds.loss[model].value:+.3f} from the tie", ha="center", fontsize=15, color=COLOURS[model]
+                x, 1.035, f"{model}\ntied − untied {worlds.loss[model]:+.3f}", ha="center", fontsize=15, color=COLOURS[model]
             )
         axes.axhline(worlds.ceiling, color=GREEN, linestyle="--")
         axes.text(1.52, worlds.ceiling, f" honest\n ceiling\n {worlds.ceiling:.3f}", color=GREEN, va="center", fontsize=14)
@@ -76,7 +87,7 @@ def pairs_figure(trap: Trap, n: int = 3, cases: pd.DataFrame | None = None) -> D
         raise ValueError("cases: expected at least one to show, got none")
     models = {name: run.model() for name, run in trap.runs.items()}
     said = []
-    with kit_figure(WIDTH, 2.75 * len(cases) + 0.9) as figure:
+    with kit_figure(WIDTH, 2.95 * len(cases) + 0.9) as figure:
         grid = figure.subplots(len(cases), 4, squeeze=False)
         for row, (_, case) in zip(grid, cases.iterrows(), strict=True):
             pair = artefact_pair(case, artefact, side, trap.untied)
@@ -86,8 +97,8 @@ def pairs_figure(trap: Trap, n: int = 3, cases: pd.DataFrame | None = None) -> D
             for axes, (name, run) in zip(row[2:], trap.runs.items(), strict=True):
                 risks, heatmap = _asked(run, models[name], case, pair)
                 answers[name] = risks
-                _overlay(axes, pair.painted, heatmap, pair.where)
-                axes.set_xlabel(f"risk {risks[0]:.0%} → {risks[1]:.0%}", color=COLOURS[name], fontsize=16)
+                top = _overlay(axes, pair.painted, heatmap, pair.where)
+                axes.set_xlabel(f"risk {risks[0]:.0%} → {risks[1]:.0%}\nmap ± {top:.2g}", color=COLOURS[name], fontsize=15)
             label = "melanoma" if case["target"] else "not melanoma"
             row[0].set_xlabel(label, fontsize=14)
             row[1].set_xlabel(f"the same, with {artefact}", fontsize=14)
@@ -99,8 +110,10 @@ def pairs_figure(trap: Trap, n: int = 3, cases: pd.DataFrame | None = None) -> D
             axes.spines[:].set_visible(False)
         for axes, title in zip(grid[0], ("without", f"with {artefact}", *(f"map: {name}" for name in trap.runs)), strict=True):
             axes.set_title(title, color=COLOURS.get(title.removeprefix("map: "), BLACK))
+        layers = dict.fromkeys(pointing_layer(run, models[name]) for name, run in trap.runs.items())
         figure.supxlabel(
-            f"HiResCAM, vermillion positive, blue negative, each map to its own scale; black: outline of the {artefact}",
+            f"HiResCAM of {', '.join(layers)}, vermillion for melanoma, blue against, each map to its own scale: compare places\n"
+            f"black: outline of the {artefact}; cases with much {artefact} clear of the lesion, not drawn at random",
             fontsize=13,
         )
     return describe(
@@ -132,12 +145,14 @@ def _asked(run, model, case: pd.Series, pair) -> tuple[np.ndarray, np.ndarray]:
     return risks, heatmaps(model, image, metadata, layer, METHOD, size=len(pair.where))[layer][1]
 
 
-def _overlay(axes: Axes, picture: np.ndarray, heatmap: np.ndarray, where: np.ndarray) -> None:
+def _overlay(axes: Axes, picture: np.ndarray, heatmap: np.ndarray, where: np.ndarray) -> float:
+    """Draw the map over the grey picture; returns the magnitude at the ends of its scale."""
     axes.imshow(picture.mean(axis=2), cmap="gray", vmin=-100, vmax=255, interpolation="bilinear")
     top = float(np.abs(heatmap).max()) or 1.0
     axes.imshow(heatmap, cmap=SIGNED, vmin=-top, vmax=top, interpolation="bilinear")
     if where.any() and not where.all():
         axes.contour(where, levels=[0.5], colors=BLACK, linewidths=1.6)
+    return top
 
 
 def slope_figure(effects: Mapping[str, ArtefactEffect]) -> DescribedFigure:
@@ -233,8 +248,10 @@ def energy_figure(energies: Mapping[str, pd.DataFrame], artefact: str) -> Descri
     )
 
 
-def flips_figure(effects: Sequence[ArtefactEffect], title: str = "") -> DescribedFigure:
-    """How often each artefact flips a run's decision, and how often where it does not touch the lesion.
+def effects_figure(effects: Sequence[ArtefactEffect], title: str = "") -> DescribedFigure:
+    """What each artefact does to a run: how far it moves the risk, with the verdict, and how often it flips the answer.
+
+    Parts of fewer than ten cases are counted, not drawn.
 
     Args:
         effects: of one run, an artefact each.
@@ -245,41 +262,39 @@ def flips_figure(effects: Sequence[ArtefactEffect], title: str = "") -> Describe
     """
     if not effects:
         raise ValueError("effects: expected at least one, got none")
-    said = []
-    marks = {ALL: (-0.15, VERMILLION, "o"), OFF: (0.15, BLUE, "s")}
-    with kit_figure(WIDTH, 1.7 + 0.85 * len(effects) + 0.4 * bool(title)) as figure:
-        axes = figure.add_subplot()
-        top = max(high for effect in effects for part in marks if np.isfinite(high := effect.intervals(part)["flips"].high))
+    said, marks = [], {ALL: (-0.17, VERMILLION, "o"), OFF: (0.17, BLUE, "s")}
+    with kit_figure(WIDTH + 1, 2.0 + 0.95 * len(effects) + 0.4 * bool(title)) as figure:
+        left, right = figure.subplots(1, 2, sharey=True)
+        left.axvspan(-MAX_RISK, MAX_RISK, color=GREEN, alpha=0.18, linewidth=0)
         for y, effect in enumerate(effects):
             for part, (shift, colour, marker) in marks.items():
-                n = len(effect.rows(part))
-                if not n:
-                    axes.text(
-                        0.01 * top,
-                        y + shift,
-                        "it always touches the lesion",
-                        color=colour,
-                        va="center",
-                        fontsize=12,
-                    )
+                if (n := len(effect.rows(part))) < MIN_CASES:
+                    left.text(0, y + shift, f"{n} cases: too few", color=colour, va="center", ha="center", fontsize=12)
                     continue
-                one = effect.intervals(part)["flips"]
-                axes.errorbar(one.value, y + shift, xerr=_ends(one), fmt=marker, color=colour, capsize=5, markersize=10)
-                end = one.high if np.isfinite(one.high) else one.value
-                axes.text(end + 0.02 * top, y + shift, f"{one.value:.1%} of {n}", va="center", fontsize=12, color=colour)
-                said.append(f"{effect.artefact}, {part} ({n} cases): {one:.3f}")
-        axes.set(
-            ylim=(len(effects) - 0.4, -0.6),
-            xlim=(-0.01 * top, 1.22 * top),
-            xlabel="cases whose decision the pasted artefact flips",
-        )
-        axes.set_yticks(range(len(effects)), [effect.artefact for effect in effects], fontsize=15)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        axes.grid(visible=False, axis="y")
-        handles = [
-            Line2D([], [], color=colour, marker=marker, linestyle="", markersize=10) for _, colour, marker in marks.values()
-        ]
+                found, judged = effect.intervals(part), verdict(effect, part)
+                for axes, name in ((left, "risk"), (right, "flips")):
+                    one = found[name]
+                    style = {"color": colour, "capsize": 5, "markersize": 10}
+                    axes.errorbar(one.value, y + shift, xerr=_ends(one), fmt=marker, **style)
+                words = {left: f"{found['risk'].value:+.3f}, {judged}", right: f"{found['flips'].value:.1%} of {n}"}
+                for axes, text in words.items():
+                    middle = found["risk" if axes is left else "flips"].value
+                    axes.annotate(
+                        text, (middle, y + shift), (0, 8), textcoords="offset points", ha="center", fontsize=12, color=colour
+                    )
+                said.append(
+                    f"{effect.artefact}, {part} ({n} cases): risk {found['risk']:+.3f}, {judged}, flips {found['flips']:.3f}"
+                )
+        left.axvline(0, color=GREY, linewidth=1.5)
+        left.set(ylim=(len(effects) - 0.4, -0.6), xlabel=f"mean change of risk (green: ± {MAX_RISK:g})")
+        left.margins(x=0.18)
+        right.set(xlabel="cases whose answer it flips", xlim=(-0.16 * (top := right.get_xlim()[1]), top))
+        right.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        left.set_yticks(range(len(effects)), [effect.artefact for effect in effects], fontsize=15)
+        for axes in (left, right):
+            axes.grid(visible=False, axis="y")
+        handles = [Line2D([], [], color=c, marker=m, linestyle="", markersize=10) for _, c, m in marks.values()]
         figure.legend(handles, ["all cases", "artefact does not touch the lesion"], loc="outside upper right", ncols=2)
         if title:
             figure.suptitle(title, x=0.01, ha="left", fontsize=16)
-    return describe(figure, f"{title or 'Flip rates'}, with 95% intervals over groups. {'; '.join(said)}. {NOT_FOR_DIAGNOSIS}")
+    return describe(figure, f"{title or 'Effects'}, with 95% intervals over groups. {'; '.join(said)}. {NOT_FOR_DIAGNOSIS}")

@@ -70,15 +70,16 @@ def test_energies_stand_beside_the_area():
     assert figure.alt_text.count("area 0.030") == 2
 
 
-def test_flip_rates_of_all_and_of_untouched_lesions():
+def test_effects_of_all_and_of_untouched_lesions_with_their_verdicts():
     on = [True] * 15 + [False] * 15
-    some = effect_of([0] * 30, [1] * 5 + [0] * 25, on_lesion=on)
-    never_off = effect_of([0] * 30, [0] * 30, on_lesion=[True] * 30)
-    figure = shortcut_figures.flips_figure([some, never_off], "On photographs")
+    risks = np.full(30, 0.2), np.full(30, 0.5)
+    some = effect_of([0] * 30, [1] * 5 + [0] * 25, on_lesion=on, risks=risks)
+    rarely_off = effect_of([0] * 30, [0] * 30, on_lesion=[True] * 21 + [False] * 9)
+    figure = shortcut_figures.effects_figure([some, rarely_off], "On photographs")
     legible(figure)
-    assert "all (30 cases): 0.167 [" in figure.alt_text
-    assert "off the lesion (15 cases): 0.000 [0.000, 0.2" in figure.alt_text
+    assert "all (30 cases): risk +0.300 [+0.300, +0.300], fails, flips 0.167 [" in figure.alt_text
+    assert "off the lesion (15 cases): risk +0.300 [+0.300, +0.300], fails, flips 0.000 [0.000, 0.2" in figure.alt_text
     assert figure.alt_text.count("off the lesion") == 1
-    assert any("always touches" in text.get_text() for text in figure.axes[0].texts)
+    assert "9 cases: too few" in [text.get_text() for text in figure.axes[0].texts]
     with pytest.raises(ValueError, match="at least one"):
-        shortcut_figures.flips_figure([])
+        shortcut_figures.effects_figure([])
