@@ -139,9 +139,7 @@ def _unsettled(name: str, controls: pd.DataFrame) -> str:
     noise = controls.loc[("random", name)] if ("random", name) in controls.index else None
     if noise is None or noise["verdict"] != UNTOLD:
         return ""
-    return (
-        " Not even the random map can be told from the centre prior: for these cases, no win here is no fail, it is not settled."
-    )
+    return " Not even the random map can be told from the centre prior: not to win here is no fail, it is not settled."
 
 
 def _edges(name: str, rows: pd.DataFrame, controls: pd.DataFrame) -> str:

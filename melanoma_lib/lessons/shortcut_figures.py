@@ -263,7 +263,7 @@ def effects_figure(effects: Sequence[ArtefactEffect], title: str = "") -> Descri
     if not effects:
         raise ValueError("effects: expected at least one, got none")
     said, marks = [], {ALL: (-0.17, VERMILLION, "o"), OFF: (0.17, BLUE, "s")}
-    with kit_figure(WIDTH + 1, 2.0 + 0.95 * len(effects) + 0.4 * bool(title)) as figure:
+    with kit_figure(WIDTH, 2.0 + 0.95 * len(effects) + 0.4 * bool(title)) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         left.axvspan(-MAX_RISK, MAX_RISK, color=GREEN, alpha=0.18, linewidth=0)
         for y, effect in enumerate(effects):

@@ -17,6 +17,7 @@ from melanoma_lib.explain import league_cases as cases_module
 from melanoma_lib.explain.faithfulness import deletion_insertion
 from melanoma_lib.explain.league import League, league, score_table
 from melanoma_lib.explain.league_cases import choose_cases
+from melanoma_lib.explain.league_words import conclusion
 from melanoma_lib.explain.sanity import class_swap
 
 METHODS = ["gradcam", "eigencam"]
@@ -257,6 +258,22 @@ def test_words_follow_the_numbers(played):
     assert "nan" not in str(scores)
     assert len(scores.table) == 8
     assert str(scores).count("\n| ") == 8
+
+
+@pytest.mark.parametrize(("random", "said"), [("worse", False), ("not told apart", True)])
+def test_where_noise_is_not_told_from_the_centre_no_win_is_no_fail(played, random, said):
+    scores = played[0].scores.copy()
+    stage = next(name for name in reversed(list(scores["score"])) if name.startswith("cascade:"))
+    own = scores["layer"] != ""
+    scores.loc[own, "verdict"] = "not told apart"
+    scores.loc[own & (scores["score"] == stage), "verdict"] = "changes with it"
+    scores.loc[own & (scores["score"] == "class_swap"), "verdict"] = ["ignores the class", "unclear", *["knows the class"] * 2]
+    gains = (scores["score"] == "deletion_insertion") & (scores["method"] == "random")
+    scores.loc[gains & ~own, "verdict"] = random
+    words = conclusion(played[0].facts, scores)
+    assert "None of 4 maps beat" in words and "1 fail at least one of the four for certain; of 3 it is not settled." in words
+    gain = words.partition("Deletion/insertion")[2].partition("draw the same")[0].partition("ROAD")[0]
+    assert ("not to win here is no fail" in gain) == said
 
 
 def test_what_does_not_exist_is_named(tiny_run, tiny_settings):
