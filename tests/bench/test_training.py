@@ -1,6 +1,7 @@
 import pytest
 
 from melanoma_lib.bench import bench_training, training
+from melanoma_lib.model import MelanomaNet
 
 
 def test_all_three_contenders_run_in_every_round(tiny_settings, monkeypatch):
@@ -14,3 +15,17 @@ def test_all_three_contenders_run_in_every_round(tiny_settings, monkeypatch):
     rows = {line[:44].strip(): line[44:].split() for line in text.splitlines()[2:]}
     assert len(rows) == 3
     assert [float(row[0]) for name, row in rows.items() if not name.startswith("kit")] == [pytest.approx(rate)] * 2
+
+
+def test_all_three_contenders_pass_the_same_pixels(tiny_settings, monkeypatch):
+    monkeypatch.setattr(training, "ROUNDS", 2)
+    monkeypatch.setattr(training, "STEPS", 2)
+    sides, features = set(), MelanomaNet.features
+
+    def spied(model, image, metadata):
+        sides.add(tuple(image.shape[-2:]))
+        return features(model, image, metadata)
+
+    monkeypatch.setattr(MelanomaNet, "features", spied)
+    bench_training(tiny_settings.with_changes(image_size=64, small_epochs=0.6))
+    assert sides == {(64, 64)}
