@@ -27,5 +27,5 @@ def test_all_three_contenders_pass_the_same_pixels(tiny_settings, monkeypatch):
         return features(model, image, metadata)
 
     monkeypatch.setattr(MelanomaNet, "features", spied)
-    bench_training(tiny_settings.with_changes(image_size=64, small_epochs=0.6))
-    assert sides == {(64, 64)}
+    bench_training(tiny_settings.with_changes(image_size=96, small_epochs=0.6))
+    assert sides == {(96, 96)}
