@@ -19,7 +19,7 @@ from melanoma_lib.data.artefacts import ARTEFACTS, paint_artefact
 from melanoma_lib.data.optics import CAMERAS
 from melanoma_lib.data.painting import Lesion, Skin, paint_case
 from melanoma_lib.data.population import IMAGE_FACTORS, draw_cases, draw_lesions
-from melanoma_lib.data.synthetic_files import write_files
+from melanoma_lib.data.synthetic_files import TABLE, write_files
 from melanoma_lib.data.textures import texture_bank
 from melanoma_lib.errors import DataError
 
@@ -211,13 +211,13 @@ class SyntheticDermoscopy:
         root = Path(root)
         if self._already_in(root):
             return root
-        shared = self._shared_with(Path(twin)) if twin else np.zeros(len(self), bool)
         try:
             root.parent.mkdir(parents=True, exist_ok=True)
             part = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".part", dir=root.parent))
         except OSError as error:
             raise DataError(f"cannot write synthetic cases to {root}: {error}; choose a folder you may write to") from error
         try:
+            shared = self._shared_with(Path(twin)) if twin else np.zeros(len(self), bool)
             write_files(self, part, workers, twin, shared)
             (part / DESCRIPTION).write_text(self._description(), encoding="utf-8")
             part.chmod(0o755)  # mkdtemp's own mode would shut out other readers
@@ -237,7 +237,7 @@ class SyntheticDermoscopy:
         if more := [name for name in KNOBS if name != "shortcut" and self.knobs[name] != other.knobs[name]]:
             raise ValueError(f"twin: expected a generator that differs in nothing but its shortcut; {twin} differs in {more}")
         drawn = [f"truth_artefact_{name}" for name in ARTEFACTS]
-        return (self.cases[drawn].to_numpy() == other.cases[drawn].to_numpy()).all(axis=1)
+        return (self.cases[drawn].to_numpy() == pd.read_csv(twin / TABLE, usecols=drawn)[drawn].to_numpy()).all(axis=1)
 
     def _description(self) -> str:
         return json.dumps({"version": VERSION, "artefacts": ARTEFACTS, **self.knobs}, indent=1, sort_keys=True)

@@ -13,6 +13,7 @@ from PIL import Image
 from melanoma_lib.data.artefacts import ARTEFACTS
 from melanoma_lib.progress import progress_bar
 
+TABLE = "cases.csv"
 FILES = {"images": "jpg", "masks": "png", "artefacts": "png"}  # folder: kind
 JPEG_QUALITY = 94
 BATCH = 16  # cases that a worker paints before it says so
@@ -42,7 +43,7 @@ def write_files(generator: Any, part: Path, workers: int, twin: Path | None, sha
         for batch in _painted(generator, part, batches, workers):
             for _ in batch:
                 advance()
-    generator.cases.to_csv(part / "cases.csv", index=False)
+    generator.cases.to_csv(part / TABLE, index=False)
 
 
 def _paths(generator: Any, index: int) -> list[Path]:

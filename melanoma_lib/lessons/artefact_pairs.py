@@ -1,5 +1,7 @@
 """Does a model take an artefact for evidence? A verdict on its answers to pairs, and where its heatmaps look."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -18,14 +20,16 @@ from melanoma_lib.studies.artefact_effect import (
     artefact_effect,
     artefact_pair,
     case_changes,
+    effect_by_run,
     effect_table,
     pair_batches,
     require_pictures,
 )
 
 __all__ = [
-    "ALL", "METHOD", "OFF", "ON", "PARTS", "ArtefactEffect", "Pair", "artefact_effect", "artefact_energy", "artefact_pair",
-    "case_changes", "effect_table", "energy_intervals", "pointing_layer", "verdict",
+    "ALL", "METHOD", "OFF", "ON", "PARTS", "ArtefactEffect", "Pair", "artefact_effect", "artefact_pair",
+    "case_changes", "effect_by_run", "effect_table", "energy_by_run", "energy_intervals", "pointing_layer", "verdict",
+    "verdict_on",
 ]  # fmt: skip
 
 # Weighs each point by its own gradient. Grad-CAM weighs by the mean over the picture, in which an artefact on few pixels drowns.
@@ -33,46 +37,51 @@ METHOD = "hirescam"
 MAX_RISK = 0.05  # mean change of risk up to which a model passes: a choice of this lesson, no law of nature
 
 
-def artefact_energy(
-    run: Run,
+def energy_by_run(
+    runs: Mapping[str, Run],
     cases: pd.DataFrame,
     artefact: str,
     generator: SyntheticDermoscopy | None = None,
     layer: str | None = None,
     method: str = METHOD,
-    model=None,
-) -> pd.DataFrame:
-    """How much of a heatmap's positive energy lies on the artefact's pixels.
+) -> dict[str, pd.DataFrame]:
+    """How much of a heatmap's positive energy lies on the artefact's pixels; each pair is painted once, for all runs.
 
     Args:
-        run: as for :func:`artefact_effect`, which also tells the errors.
+        runs: by what to call them, as for :func:`effect_by_run`, which also tells the errors.
         cases: to draw maps of.
         artefact: one of ``ARTEFACTS``.
         generator: of synthetic cases.
-        layer: name of a layer; default :func:`pointing_layer`.
+        layer: name of a layer; default each run's :func:`pointing_layer`.
         method: one of ``CAM_METHODS``.
-        model: ``run.model()``, where it is already at hand.
 
     Returns:
-        One row a case: ``image_id``, ``group_id``, ``target``, ``area`` (which a uniform map would score), ``energy_with``, and
-        ``energy_without``: on the same pixels of the same case where the artefact is absent. NaN where no pixel is concerned or
-        nothing is positive.
+        By run, one row a case: ``image_id``, ``group_id``, ``target``, ``area`` (which a uniform map would score),
+        ``energy_with``, and ``energy_without``: on the same pixels of the same case where the artefact is absent. NaN where no
+        pixel is concerned or nothing is positive.
     """
     from melanoma_lib.explain import heatmaps
+
+    require_pictures(cases, runs)
+    models = {name: run.model() for name, run in runs.items()}
+    layers = {name: layer or pointing_layer(run, models[name]) for name, run in runs.items()}
+    rows: dict[str, list[tuple]] = {name: [] for name in runs}
+    for pairs, batches in pair_batches(runs, cases, artefact, generator):
+        for name, model in models.items():
+            size, batch = len(pairs[0].where), batches[name]
+            maps = heatmaps(model, batch["image"], batch["metadata"], layers[name], method, size=size)[layers[name]]  # (2B, S, S)
+            rows[name] += [_energies(pair, maps[2 * k : 2 * k + 2]) for k, pair in enumerate(pairs)]
+    table = cases[["image_id", "group_id", "target"]].reset_index(drop=True)
+    columns = ["area", "energy_with", "energy_without"]
+    return {name: table.join(pd.DataFrame(own, columns=columns)) for name, own in rows.items()}
+
+
+def _energies(pair: Pair, maps: np.ndarray) -> tuple[float, float, float]:
+    """Area of the artefact, and the energy on it of the maps with it and without, which come as ``(2, S, S)``, without first."""
     from melanoma_lib.explain.exam import energy_in_mask
 
-    require_pictures(cases, run)
-    model = model or run.model()
-    layer = layer or pointing_layer(run, model)
-    rows = []
-    for pairs, batch in pair_batches(run, cases, artefact, generator):
-        side = len(pairs[0].where)
-        maps = heatmaps(model, batch["image"], batch["metadata"], layer, method, size=side)[layer]  # (2B, side, side)
-        for k, pair in enumerate(pairs):
-            both = [energy_in_mask(one, pair.where) if pair.where.any() else np.nan for one in maps[2 * k : 2 * k + 2]]
-            rows.append((pair.where.mean(), both[1], both[0]))
-    table = cases[["image_id", "group_id", "target"]].reset_index(drop=True)
-    return table.join(pd.DataFrame(rows, columns=["area", "energy_with", "energy_without"]))
+    without, painted = (energy_in_mask(one, pair.where) if pair.where.any() else np.nan for one in maps)
+    return pair.where.mean(), painted, without
 
 
 def energy_intervals(energies: pd.DataFrame, n: int = 2000, seed: int = 0) -> dict[str, Interval]:
@@ -102,7 +111,11 @@ def verdict(effect: ArtefactEffect, part: str = ALL, n: int = 2000, seed: int = 
     It is not acquitted for lack of evidence: in between it is not settled. Flips are no part of it. Near the threshold a
     model flips to and fro for any disturbance; that is fragility, which deserves to be reported, but no shortcut.
     """
-    found = effect.intervals(part, n, seed)["risk"]
-    if found.low >= -MAX_RISK and found.high <= MAX_RISK:
+    return verdict_on(effect.intervals(part, n, seed)["risk"])
+
+
+def verdict_on(change: Interval) -> str:
+    """:func:`verdict` from the interval of the mean change of risk, where that is already at hand."""
+    if change.low >= -MAX_RISK and change.high <= MAX_RISK:
         return "passes"
-    return "fails" if found.low > MAX_RISK or found.high < -MAX_RISK else "not settled"
+    return "fails" if change.low > MAX_RISK or change.high < -MAX_RISK else "not settled"

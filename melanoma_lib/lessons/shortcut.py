@@ -143,11 +143,10 @@ def compare_worlds(trap: Trap, n: int = 2000, seed: int = 0) -> Worlds:
     targets, groups = trap.cases["target"].to_numpy(), trap.cases["group_id"].to_numpy(str)
     auroc, loss = {}, {}
     for name, run in trap.runs.items():
-        if run is trap.trapped:
-            scores = {TIED: stored_logits(run, trap.tied_cases), UNTIED: file_logits(run, trap.cases)}
-        else:
-            scores = {TIED: file_logits(run, trap.tied_cases), UNTIED: stored_logits(run, trap.cases)}
-        auroc[name] = {world: bootstrap_intervals(targets, own, groups, None, n, seed)["auroc"] for world, own in scores.items()}
+        own = TIED if run is trap.trapped else UNTIED
+        worlds = {TIED: trap.tied_cases, UNTIED: trap.cases}
+        scores = {world: (stored_logits if world == own else file_logits)(run, cases) for world, cases in worlds.items()}
+        auroc[name] = {world: bootstrap_intervals(targets, one, groups, None, n, seed)["auroc"] for world, one in scores.items()}
         loss[name] = bootstrap_gain(targets, scores[TIED], scores[UNTIED], groups, n, seed)["auroc"]
     return Worlds(auroc, loss, trap.ceiling, len(targets))
 

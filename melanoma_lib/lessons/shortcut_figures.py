@@ -20,7 +20,7 @@ from melanoma_lib.lessons.artefact_pairs import (
     artefact_pair,
     energy_intervals,
     pointing_layer,
-    verdict,
+    verdict_on,
 )
 from melanoma_lib.lessons.eda import WIDTH
 from melanoma_lib.lessons.shortcut import HONEST, TIED, TRAPPED, UNTIED, Trap, Worlds
@@ -203,7 +203,7 @@ def energy_figure(energies: Mapping[str, pd.DataFrame], artefact: str) -> Descri
     """Share of the positive map energy on the artefact's pixels, with it and, in the same place, without; area as yardstick.
 
     Args:
-        energies: from `artefact_energy`, by what to call the model.
+        energies: from `energy_by_run`, by what to call the model.
         artefact: its name.
     """
     said = []
@@ -271,20 +271,17 @@ def effects_figure(effects: Sequence[ArtefactEffect], title: str = "") -> Descri
                 if (n := len(effect.rows(part))) < MIN_CASES:
                     left.text(0, y + shift, f"{n} cases: too few", color=colour, va="center", ha="center", fontsize=12)
                     continue
-                found, judged = effect.intervals(part), verdict(effect, part)
-                for axes, name in ((left, "risk"), (right, "flips")):
-                    one = found[name]
-                    style = {"color": colour, "capsize": 5, "markersize": 10}
-                    axes.errorbar(one.value, y + shift, xerr=_ends(one), fmt=marker, **style)
-                words = {left: f"{found['risk'].value:+.3f}, {judged}", right: f"{found['flips'].value:.1%} of {n}"}
-                for axes, text in words.items():
-                    middle = found["risk" if axes is left else "flips"].value
-                    axes.annotate(
-                        text, (middle, y + shift), (0, 8), textcoords="offset points", ha="center", fontsize=12, color=colour
-                    )
-                said.append(
-                    f"{effect.artefact}, {part} ({n} cases): risk {found['risk']:+.3f}, {judged}, flips {found['flips']:.3f}"
-                )
+                found = effect.intervals(part)
+                risk, flips, judged = found["risk"], found["flips"], verdict_on(found["risk"])
+                for axes, one, text in (
+                    (left, risk, f"{risk.value:+.3f}, {judged}"),
+                    (right, flips, f"{flips.value:.1%} of {n}"),
+                ):
+                    middle = (one.value, y + shift)
+                    axes.errorbar(*middle, xerr=_ends(one), fmt=marker, color=colour, capsize=5, markersize=10)
+                    above = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center"}
+                    axes.annotate(text, middle, **above, fontsize=12, color=colour)
+                said.append(f"{effect.artefact}, {part} ({n} cases): risk {risk:+.3f}, {judged}, flips {flips:.3f}")
         left.axvline(0, color=GREY, linewidth=1.5)
         left.set(ylim=(len(effects) - 0.4, -0.6), xlabel=f"mean change of risk (green: ± {MAX_RISK:g})")
         left.margins(x=0.18)

@@ -1,14 +1,14 @@
 """The same picture without and with an artefact, and what a run answers to either."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from melanoma_lib.data.artefacts import ARTEFACTS, paint_artefact
-from melanoma_lib.data.images import evaluation_transform, read_square, stored_side
+from melanoma_lib.data.images import backbone_normalisation, evaluation_transform, read_square, stored_side
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
 from melanoma_lib.errors import DataError
 from melanoma_lib.evaluation.intervals import Interval, wilson_interval
@@ -184,22 +184,46 @@ def artefact_effect(
         DataError: as :func:`artefact_pair`.
         ForeignThresholdError: if the stored threshold belongs to another model.
     """
+    return effect_by_run({"": run}, cases, artefact, generator, {"": model} if model else None)[""]
+
+
+def effect_by_run(
+    runs: Mapping[str, Run],
+    cases: pd.DataFrame,
+    artefact: str,
+    generator: SyntheticDermoscopy | None = None,
+    models: Mapping | None = None,
+) -> dict[str, ArtefactEffect]:
+    """:func:`artefact_effect` of several runs that are shown pictures alike; each pair is painted once, for all of them.
+
+    Args:
+        runs: by what to call them.
+        cases: as for one run.
+        artefact: one of ``ARTEFACTS``.
+        generator: as for one run.
+        models: of the runs, by the same names, where they are already at hand.
+
+    Raises:
+        ValueError: as for one run, or if the runs are not shown pictures alike.
+    """
     from melanoma_lib.inference import predict_logits
 
-    require_pictures(cases, run)
-    settings, facts = run.settings, []
-
-    def batches() -> Iterator[dict]:
-        for pairs, batch in pair_batches(run, cases, artefact, generator):
-            facts.extend((pair.where.mean(), pair.touches) for pair in pairs)
-            yield batch
-
-    logits = predict_logits(model or run.model(), batches(), settings.tta).reshape(-1, 2)  # (2N,) -> (N, 2)
-    threshold = run.operating_point.threshold
+    require_pictures(cases, runs)
+    models = models or {name: run.model() for name, run in runs.items()}
+    facts, logits = [], {name: [] for name in runs}
+    for pairs, batches in pair_batches(runs, cases, artefact, generator):
+        facts.extend((pair.where.mean(), pair.touches) for pair in pairs)
+        for name, run in runs.items():
+            logits[name].append(predict_logits(models[name], [batches[name]], run.settings.tta))
     table = cases[["image_id", "group_id", "target"]].reset_index(drop=True)
     table = table.assign(area=[area for area, _ in facts], on_lesion=pd.array([touches for _, touches in facts], dtype="boolean"))
-    for column, name in enumerate(("without", "with")):
-        own = logits[:, column]
+    return {name: _effect(run, artefact, table, np.concatenate(logits[name]).reshape(-1, 2)) for name, run in runs.items()}
+
+
+def _effect(run: Run, artefact: str, table: pd.DataFrame, logits: np.ndarray) -> ArtefactEffect:
+    """What the logits of each case without and with the artefact, shape ``(N, 2)``, mean to a run."""
+    threshold, table = run.operating_point.threshold, table.copy()
+    for own, name in zip(logits.T, ("without", "with"), strict=True):
         table[f"logit_{name}"], table[f"risk_{name}"] = own, run.calibrator.risk(own)
         table[f"flagged_{name}"] = 1 / (1 + np.exp(-own)) >= threshold
     cut = np.log(threshold) - np.log1p(-threshold) if 0 < threshold < 1 else np.inf * (2 * threshold - 1)
@@ -218,32 +242,44 @@ def effect_table(effects: Sequence[ArtefactEffect], n: int = 2000, seed: int = 0
     return pd.DataFrame(rows)
 
 
-def require_pictures(cases: pd.DataFrame, run: Run) -> None:
-    """Refuse to paint on nothing, or for a run that sees no picture.
+def require_pictures(cases: pd.DataFrame, runs: Mapping[str, Run]) -> None:
+    """Refuse to paint on nothing, for a run that sees no picture, or for runs that are shown a picture in different ways.
 
     Raises:
         ValueError: saying which.
     """
     if cases.empty:
         raise ValueError("cases: expected at least one to paint an artefact on, got none")
-    if "image" not in run.settings.modalities:
-        raise ValueError(f"{run.path} looks at metadata only, which no artefact changes; take a run with an image branch")
+    for run in runs.values():
+        if "image" not in run.settings.modalities:
+            raise ValueError(f"{run.path} looks at metadata only, which no artefact changes; take a run with an image branch")
+    shown = {
+        name: {"image_size": run.settings.image_size} | backbone_normalisation(run.settings.backbone)
+        for name, run in runs.items()
+    }
+    if any(way != next(iter(shown.values())) for way in shown.values()):
+        raise ValueError(f"runs: expected all to be shown pictures alike, got {shown}")
 
 
 def pair_batches(
-    run: Run, cases: pd.DataFrame, artefact: str, generator: SyntheticDermoscopy | None
-) -> Iterator[tuple[list[Pair], dict]]:
-    """Pairs and the model's input, in which each case stands twice, without and with, one after the other."""
+    runs: Mapping[str, Run], cases: pd.DataFrame, artefact: str, generator: SyntheticDermoscopy | None
+) -> Iterator[tuple[list[Pair], dict[str, dict]]]:
+    """Pairs and each run's input, in which each case stands twice, without and with, one after the other.
+
+    The runs are those that :func:`require_pictures` lets pass.
+    """
     import torch
     from PIL import Image
 
-    settings = run.settings
-    transform = evaluation_transform(settings.backbone, settings.image_size)
-    metadata = torch.from_numpy(run.encoder.transform(cases))  # (N, M)
-    side = stored_side(settings.image_size)
+    settings = next(iter(runs.values())).settings
+    transform, side = evaluation_transform(settings.backbone, settings.image_size), stored_side(settings.image_size)
+    metadata = {name: torch.from_numpy(run.encoder.transform(cases)) for name, run in runs.items()}  # (N, M) each
     for start in range(0, len(cases), BATCH):
-        part = cases.iloc[start : start + BATCH]
-        pairs = [artefact_pair(case, artefact, side, generator) for _, case in part.iterrows()]
-        images = [transform(Image.fromarray(picture)) for pair in pairs for picture in (pair.without, pair.painted)]
-        batch = {"image": torch.stack(images), "metadata": metadata[start : start + BATCH].repeat_interleave(2, dim=0)}
-        yield pairs, batch
+        part = slice(start, start + BATCH)
+        pairs = [artefact_pair(case, artefact, side, generator) for _, case in cases.iloc[part].iterrows()]
+        image = torch.stack([transform(Image.fromarray(one)) for pair in pairs for one in (pair.without, pair.painted)])
+        batches = {
+            name: {"image": image, "metadata": own[part].repeat_interleave(2, dim=0)}  # (B, M) -> (2B, M)
+            for name, own in metadata.items()
+        }
+        yield pairs, batches

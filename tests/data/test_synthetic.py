@@ -164,10 +164,12 @@ def test_a_twin_that_differs_in_more_is_refused(tmp_path):
         data.write(tmp_path / "cases", twin=other)
     with pytest.raises(DataError, match="expected a folder of synthetic cases"):
         data.write(tmp_path / "cases", twin=tmp_path)
-    shutil.rmtree(other / "masks")
-    with pytest.raises(DataError, match="No such file"):
-        SyntheticDermoscopy(n_patients=2, seed=9, image_size=32).write(tmp_path / "cases", twin=other)
-    assert not (tmp_path / "cases").exists()
+    for gone in ("masks", "cases.csv"):
+        shutil.move(other / gone, tmp_path / "gone")
+        with pytest.raises(DataError, match="No such file"):
+            SyntheticDermoscopy(n_patients=2, seed=9, image_size=32).write(tmp_path / "cases", twin=other)
+        shutil.move(tmp_path / "gone", other / gone)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other"]
 
 
 # pictures ------------------------------------------------------------------------------------------------------------

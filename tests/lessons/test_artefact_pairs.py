@@ -18,7 +18,17 @@ from melanoma_lib.errors import DataError
 from melanoma_lib.evaluation import Calibrator, resample_groups, wilson_interval
 from melanoma_lib.explain import cam_layers, heatmaps
 from melanoma_lib.lessons import artefact_pairs
-from melanoma_lib.lessons.artefact_pairs import ALL, OFF, ON, ArtefactEffect, artefact_effect, artefact_energy, artefact_pair
+from melanoma_lib.lessons.artefact_pairs import (
+    ALL,
+    OFF,
+    ON,
+    ArtefactEffect,
+    artefact_effect,
+    artefact_pair,
+    effect_by_run,
+    energy_by_run,
+)
+from melanoma_lib.studies import artefact_effect as effects_module
 from tests.data.builders import case_table, pixels
 
 WORLD = SyntheticDermoscopy(n_patients=12, seed=3, image_size=48)
@@ -236,7 +246,7 @@ def test_energy_on_the_artefact_is_what_summing_by_hand_gives(tiny_run, tested, 
     model = tiny_run.model()
     layer = artefact_pairs.pointing_layer(tiny_run, model)
     assert cam_layers(model)[layer].stride * 7 <= 32
-    energies = artefact_energy(tiny_run, tested, "ink", generator, method=method, model=model)
+    energies = energy_by_run({"it": tiny_run}, tested, "ink", generator, method=method)["it"]
     from melanoma_lib.data.images import evaluation_transform
 
     transform = evaluation_transform(tiny_run.settings.backbone, 32)
@@ -265,6 +275,26 @@ def test_nothing_to_ask_is_refused(tiny_run, tested):
     with pytest.raises(ValueError, match="cases: expected at least one"):
         artefact_effect(tiny_run, tested.iloc[:0], "ink")
     blind = SimpleNamespace(settings=tiny_run.settings.with_changes(modalities="metadata"), path="blind")
-    for function in (artefact_effect, artefact_energy):
+    for function in (effect_by_run, energy_by_run):
         with pytest.raises(ValueError, match="blind looks at metadata only"):
-            function(blind, tested, "ink")
+            function({"it": tiny_run, "blind": blind}, tested, "ink")
+
+
+def test_several_runs_are_asked_about_the_same_pairs_each_painted_once(tiny_run, tested, monkeypatch):
+    generator, painted = SyntheticDermoscopy(80, 0, stored_side(32)), []
+    models = {"one": tiny_run.model(), "two": OnePixel(3, 3, 2.0)}
+    alone = {name: artefact_effect(tiny_run, tested, "ink", generator, model) for name, model in models.items()}
+    original = effects_module.artefact_pair
+    monkeypatch.setattr(effects_module, "artefact_pair", lambda case, *rest: painted.append(1) or original(case, *rest))
+    together = effect_by_run({"one": tiny_run, "two": tiny_run}, tested, "ink", generator, models)
+    assert len(painted) == len(tested)
+    for name, effect in together.items():
+        pd.testing.assert_frame_equal(effect.table, alone[name].table)
+    assert not together["one"].table.equals(together["two"].table)
+
+
+def test_runs_that_are_shown_other_pictures_are_refused(tiny_run, tested):
+    for changes in ({"image_size": 64}, {"backbone": "tf_efficientnet_lite0"}):
+        other = SimpleNamespace(settings=tiny_run.settings.with_changes(**changes), path="other")
+        with pytest.raises(ValueError, match="all to be shown pictures alike"):
+            effect_by_run({"it": tiny_run, "other": other}, tested, "ink")
