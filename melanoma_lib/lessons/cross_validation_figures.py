@@ -109,7 +109,7 @@ def folds_figure(roles: Sequence[pd.Series]) -> DescribedFigure:
     """Which part of the cases trains, validates and tests in each fold; the width of a part is its share of the images.
 
     Args:
-        roles: from `roles_of`.
+        roles: from `fold_answers.roles_of`.
     """
     table = pd.concat(roles, axis=1, ignore_index=True)
     tested = (table == "test").to_numpy().argmax(axis=1)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from melanoma_lib.evaluation.canvas import DescribedFigure
-from melanoma_lib.lessons import cross_validation, cross_validation_figures, model_choice
+from melanoma_lib.lessons import cross_validation, cross_validation_figures, fold_answers, model_choice
 from melanoma_lib.lessons.eda import unit_of
 from melanoma_lib.runs import Run
 from melanoma_lib.studies.pareto import pareto_figure
@@ -38,7 +38,7 @@ class AskedOfSplits:
     @cached_property
     def roles(self) -> list:
         """Of every case in five folds."""
-        return cross_validation.roles_of(self.quick.cases)
+        return fold_answers.roles_of(self.quick.cases)
 
     def values(self) -> dict[str, Callable[[], Any]]:
         """By the first word of a path."""
@@ -70,7 +70,7 @@ class AskedOfSplits:
         }
 
     def _two_models(self) -> DescribedFigure:
-        answer = partial(cross_validation.out_of_fold, self.quick, self.roles, self.run.settings.min_sensitivity)
+        answer = partial(fold_answers.out_of_fold, self.quick, self.roles, self.run.settings.min_sensitivity)
         both, blind = answer(), answer(inputs="image")
         truth, groups = both["target"].to_numpy(), both["group_id"].to_numpy(str)
         scores = np.stack([both["logit"], blind["logit"]])

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from melanoma_lib.data import split_cases
 from melanoma_lib.errors import RunError
 from melanoma_lib.evaluation import Interval, OperatingCurve
-from melanoma_lib.lessons import cross_validation, cross_validation_figures
+from melanoma_lib.lessons import cross_validation, cross_validation_figures, fold_answers
 from melanoma_lib.lessons.cross_validation import Leak, QuickCases
 
 
@@ -91,8 +91,8 @@ def test_a_lower_score_by_image_is_said_too():
 
 
 def test_folds_answer_every_case_once_and_choose_on_validation(quick):
-    roles = cross_validation.roles_of(quick.cases, 4, seed=1)
-    answers = cross_validation.out_of_fold(quick, roles, 0.9)
+    roles = fold_answers.roles_of(quick.cases, 4, seed=1)
+    answers = fold_answers.out_of_fold(quick, roles, 0.9)
     assert answers["image_id"].tolist() == quick.cases["image_id"].tolist()
     for fold, role in enumerate(roles, 1):
         assert role.groupby(quick.cases["group_id"]).nunique().max() == 1
@@ -102,28 +102,28 @@ def test_folds_answer_every_case_once_and_choose_on_validation(quick):
         np.testing.assert_allclose(part["logit"], quick.logits(train, (role == "test").to_numpy()), rtol=1e-6)
         cut = OperatingCurve(quick.targets[val], quick.logits(train, val)).for_sensitivity(0.9).threshold
         assert (part["called"] == (part["logit"] >= cut)).all()
-    table = cross_validation.fold_table(answers, n=100)
+    table = fold_answers.fold_table(answers, n=100)
     first = answers[answers["fold"] == 1]
     assert table.loc["fold 1", "sensitivity"] == f"{first.loc[first['target'] == 1, 'called'].mean():.1%}"
     assert table.loc["fold 1", "specificity"] == f"{(~first.loc[first['target'] == 0, 'called']).mean():.1%}"
     assert table["images"].iloc[:-1].str.replace(",", "").astype(int).sum() == len(answers)
     mean = table.loc["mean of folds"]
-    assert mean["AUROC"].startswith(f"{cross_validation.fold_aurocs(answers)[0]:.3f} [")
+    assert mean["AUROC"].startswith(f"{fold_answers.fold_aurocs(answers)[0]:.3f} [")
     shares = [answers[(answers["fold"] == fold) & (answers["target"] == 1)]["called"].mean() for fold in range(1, 5)]
     assert mean["sensitivity"] == f"{np.mean(shares):.1%}"
 
 
 def test_moved_scales_change_the_pooled_score_alone(quick):
-    answers = cross_validation.out_of_fold(quick, cross_validation.roles_of(quick.cases), 0.9)
-    mean, pooled = cross_validation.fold_aurocs(answers)
+    answers = fold_answers.out_of_fold(quick, fold_answers.roles_of(quick.cases), 0.9)
+    mean, pooled = fold_answers.fold_aurocs(answers)
     by_hand = [roc_auc_score(part["target"], part["logit"]) for _, part in answers.groupby("fold")]
     assert mean == pytest.approx(np.mean(by_hand))
     assert pooled == pytest.approx(roc_auc_score(answers["target"], answers["logit"]))
-    moved = cross_validation.moved_scales(answers, by=3.0)
+    moved = fold_answers.moved_scales(answers, by=3.0)
     off = pd.Series(moved - answers["logit"]).groupby(answers["fold"]).agg(["min", "max"])
     np.testing.assert_allclose(off["min"], [0, 3, -3, 6, -6], atol=1e-9)
     np.testing.assert_allclose(off["min"], off["max"], atol=1e-9)
-    mean_moved, pooled_moved = cross_validation.fold_aurocs(answers, moved)
+    mean_moved, pooled_moved = fold_answers.fold_aurocs(answers, moved)
     assert mean_moved == pytest.approx(mean)
     assert pooled_moved < pooled
 
@@ -133,7 +133,7 @@ def test_figures_say_their_numbers(quick):
     said = cross_validation_figures.splits_figure(splits, first, marks=(3,)).alt_text
     assert f"{splits['auroc'].min():.3f} to {splits['auroc'].max():.3f}" in said
     assert f"best of 3 {cross_validation.best_of(splits['auroc'], 3):.3f}" in said and f"{first:.3f}" in said
-    roles = cross_validation.roles_of(quick.cases)
+    roles = fold_answers.roles_of(quick.cases)
     shares = roles[0].value_counts(normalize=True)
     said = cross_validation_figures.folds_figure(roles).alt_text
     assert f"{shares['train']:.0%} of the images train, {shares['val']:.0%} validate, {shares['test']:.0%} test" in said
@@ -145,7 +145,7 @@ def test_figures_say_their_numbers(quick):
 
 
 def test_every_part_of_the_drawn_folds_has_one_role(quick):
-    figure = cross_validation_figures.folds_figure(cross_validation.roles_of(quick.cases))
+    figure = cross_validation_figures.folds_figure(fold_answers.roles_of(quick.cases))
     drawn = [patch.get_facecolor() for patch in figure.axes[0].patches if patch.get_width() > 0]
     assert len(drawn) == 50
     assert [len([one for one in drawn if one == colour]) for colour in dict.fromkeys(drawn)] == [10, 5, 35]
