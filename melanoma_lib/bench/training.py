@@ -19,8 +19,9 @@ def bench_training(settings: Settings) -> str:
     """The kit's training epoch, a bare PyTorch loop of the same work, and forward and backward alone on one fixed batch.
 
     The kit's epoch runs inside Lightning with its metrics, moving average and history; between two of its epochs, the peers take
-    as many steps with copies of the same model, so that all three see the same moods of the machine. They share its settings, too: what the kit
-    sets for the whole process, such as how OpenMP's threads wait, helps or harms the peers as much, and no ratio shows it.
+    as many steps with copies of the same model, so that all three see the same moods of the machine. They share its settings,
+    too: what the kit sets for the whole process, such as how OpenMP's threads wait, helps or harms the peers as much, and no
+    ratio shows it.
 
     Args:
         settings: backbone, size, batch, threads; trained from scratch on synthetic cases or the settings' source.
