@@ -84,6 +84,8 @@ def run_lesson(lesson: Lesson, out: Path, values: Mapping[str, Scalar], show_pro
     """Execute one lesson with the values of all its parameters; a failing cell or explorer is told in ``status``."""
     import papermill
 
+    from melanoma_lib.classroom.kernels import AsyncOwnSocketsManager
+
     logging.getLogger("papermill").setLevel(logging.WARNING)  # it tells where its files lie, each time
     out.mkdir(parents=True, exist_ok=True)
     target, page = out / f"{lesson.name}.ipynb", out / f"{lesson.name}.html"
@@ -98,7 +100,8 @@ def run_lesson(lesson: Lesson, out: Path, values: Mapping[str, Scalar], show_pro
             kernel_name=KERNEL["name"],
             language=KERNEL["language"],
             progress_bar={"desc": lesson.name} if show_progress else False,
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns of TCP on the loopback, each time
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # where it needs TCP it warns of that, each time
+            kernel_manager_class=AsyncOwnSocketsManager,
         )
     except papermill.PapermillExecutionError as error:
         status = f"cell {error.cell_index}: {error.ename}: {error.evalue}".splitlines()[0]

@@ -1,8 +1,6 @@
 import base64
 import io
 import re
-import subprocess
-import sys
 
 import nbformat
 import numpy as np
@@ -15,6 +13,7 @@ from melanoma_lib.classroom.lesson import Lesson, tags_of
 from melanoma_lib.classroom.papermill import refresh, run_lessons, smaller, summary, widget_failures
 from melanoma_lib.errors import LessonError
 from tests.notebooks.mini import IMPORTS, mini_lesson
+from tests.notebooks.nbval_run import nbval
 
 EXPLORER = f"""{IMPORTS}
 from melanoma_lib.widgets.base import Explorer, answering
@@ -31,11 +30,6 @@ EXERCISE = """class Lens(Explorer):
         with kit_figure(2, 2) as figure:
             figure.subplots().bar([1, 2], [self.state(x) for x in ({first}, 2)])
         return describe(figure, "Two presets.")"""
-
-
-def nbval(path):
-    command = [sys.executable, "-m", "pytest", "--nbval-lax", "-q", "-p", "no:cacheprovider", "--rootdir", path.parent, path]
-    return subprocess.run(command, capture_output=True, text=True, cwd=path.parent)
 
 
 def test_a_run_leaves_notebook_page_and_summary(lesson, tmp_path):

@@ -1,0 +1,7 @@
+"""A plugin for pytest: nbval's kernels over sockets of their own, since tests run in parallel (see ``classroom.kernels``)."""
+
+import nbval.kernel
+
+from melanoma_lib.classroom.kernels import OwnSocketsManager
+
+nbval.kernel.KernelManager = OwnSocketsManager
