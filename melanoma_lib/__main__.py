@@ -33,6 +33,7 @@ from melanoma_lib.errors import KitError
 from melanoma_lib.settings import Settings
 from melanoma_lib.study_commands import (
     study_folds,
+    study_heatmaps,
     study_ingredients,
     study_league,
     study_selfsupervised,
@@ -162,6 +163,11 @@ def build_parser() -> argparse.ArgumentParser:
     comparing.add_argument("--run", nargs="+", type=Path, default=[], help="finished runs on the same test cases, to compare too")
     comparing.add_argument("--frozen-size", type=int, default=128, help="image size of the frozen features (default 128)")
     comparing.add_argument("--out", type=Path, help="folder of league.json and its figure (default docs/results)")
+
+    grading = _command(studying, "heatmaps", study_heatmaps, "grade all heatmaps of a run against controls")
+    grading.add_argument("run", type=Path, help="run directory; its league is kept, and taken up, in reports/explain/RUN")
+    grading.add_argument("--cases", type=int, default=500, help="tested cases with masks (default 500)")
+    grading.add_argument("--out", type=Path, help="folder of heatmaps.json and its figure (default docs/results)")
 
     recipe = _command(studying, "ingredients", study_ingredients, "what each ingredient of the recipe gives", settings=True)
     recipe.add_argument("--parts", nargs="+", default=(), metavar="PART", help="train these parts alone, write no table")

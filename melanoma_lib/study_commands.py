@@ -37,6 +37,27 @@ def study_league(arguments: argparse.Namespace) -> None:
     print(f"\n{backbones_words.league_report(table)}\n\n{figure.alt_text}\nwritten to {path}")
 
 
+def study_heatmaps(arguments: argparse.Namespace) -> None:
+    """Grade the heatmaps of a run, or take up its league, and put what it says into a table."""
+    from pathlib import Path
+
+    from melanoma_lib.explain.league_figures import league_exam_figure
+    from melanoma_lib.explain.report import league_report
+    from melanoma_lib.files import replacing
+    from melanoma_lib.runs import Run
+    from melanoma_lib.studies.heatmaps_table import heatmaps_headline, heatmaps_table
+    from melanoma_lib.studies.results import save_results
+
+    run = Run(arguments.run)
+    league = league_report(run, arguments.cases, Path("reports") / "explain" / run.path.name)
+    table = heatmaps_table(run, league)
+    path = save_results(table, arguments.out)
+    figure = league_exam_figure(league)
+    with replacing(path.with_suffix(".png")) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+    print(f"{heatmaps_headline(table)}\n\n{figure.alt_text}\nwritten to {path}")
+
+
 def study_sources(arguments: argparse.Namespace) -> None:
     """Leave each source out in turn; train what is missing."""
     settings = settings_of(arguments)

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+ROUNDING = 1e-9  # of sums of shares
 
 
 def score_heatmap(heatmap: np.ndarray, mask: np.ndarray) -> dict[str, float]:
@@ -30,8 +32,8 @@ def score_heatmaps(maps: np.ndarray, mask: np.ndarray) -> dict[str, Floats]:
     Raises:
         ValueError: as in :func:`energy_in_mask`.
     """
-    values, inside = _pixels(maps, mask)
-    return {name: score(values, inside) for name, score in _SCORES.items()}
+    values = _pixels(maps, mask)
+    return {name: score(values, mask) for name, score in _SCORES.items()}
 
 
 def energy_in_mask(heatmap: np.ndarray, mask: np.ndarray) -> float:
@@ -50,6 +52,28 @@ def energy_in_mask(heatmap: np.ndarray, mask: np.ndarray) -> float:
     Source: Wang et al. 2020, "Score-CAM", energy-based pointing game.
     """
     return _one("energy_in_mask", heatmap, mask)
+
+
+def energy_beyond_centred(heatmap: np.ndarray, mask: np.ndarray) -> float:
+    """Energy on the lesion, less what the map's own values would put there if they were arranged around the middle.
+
+    Energy rewards narrow maps: the narrower a spot in the middle, the more of it lies on a lesion in the middle, whatever the
+    model does. Against its own values, the highest in the middle and the lowest at the rim, a map gains by *where* it is high
+    and by nothing else. Pixels equally far from the middle share their values. Distances count in units of each side, as in
+    :func:`~melanoma_lib.explain.controls.centre`, which therefore scores 0, as do a spot of any other width in the middle and a
+    uniform map.
+
+    Args:
+        heatmap: signed relevance, shape ``(H, W)``; only its positive part counts.
+        mask: lesion pixels, boolean, shape ``(H, W)``.
+
+    Returns:
+        A difference of fractions, in [-1, 1]; NaN where nothing is positive.
+
+    Raises:
+        ValueError: as in :func:`energy_in_mask`.
+    """
+    return _one("energy_beyond_centred", heatmap, mask)
 
 
 def pointing_game(heatmap: np.ndarray, mask: np.ndarray) -> float:
@@ -116,33 +140,53 @@ def overlap(heatmap: np.ndarray, mask: np.ndarray) -> float:
 
 def _one(score: str, heatmap: np.ndarray, mask: np.ndarray) -> float:
     _check_shape(heatmap)
-    return float(_SCORES[score](*_pixels(heatmap, mask)))
+    return float(_SCORES[score](_pixels(heatmap, mask), mask))
 
 
-def _energy(values: Floats, inside: NDArray[np.bool_]) -> Floats:
-    energy = np.maximum(values, 0)  # (..., P)
-    energy = energy / _positive_peak(values)  # so that the sum of huge values stays finite
-    return energy[..., inside].sum(-1) / energy.sum(-1)
+def _energy(values: Floats, mask: Mask) -> Floats:
+    energy = _shares(values)
+    return energy[..., mask.ravel()].sum(-1)
 
 
-def _pointing(values: Floats, inside: NDArray[np.bool_]) -> Floats:
+def _beyond_centred(values: Floats, mask: Mask) -> Floats:
+    highest_first = -np.sort(-_shares(values), axis=-1)
+    gain = _energy(values, mask) - highest_first @ _lesion_outwards(mask)
+    return np.where(np.abs(gain) < ROUNDING, 0.0, gain)  # over many cases even a rounding error would look like a difference
+
+
+def _lesion_outwards(mask: Mask) -> Floats:
+    """How much of each place is lesion, shape ``(P,)``, from the middle to the rim; places equally far share their mean."""
+    height, width = mask.shape
+    down, across = (2 * np.arange(side) + 1 - side for side in mask.shape)
+    distance = (down[:, None] * width) ** 2 + (across * height) ** 2  # squared, and whole numbers: equals are equal
+    _, ring, size = np.unique(distance.ravel(), return_inverse=True, return_counts=True)
+    return np.repeat(np.bincount(ring, weights=mask.ravel()) / size, size)
+
+
+def _pointing(values: Floats, mask: Mask) -> Floats:
     at_peak = values == _positive_peak(values)
-    return _ratio(at_peak[..., inside].sum(-1), at_peak.sum(-1))
+    return _ratio(at_peak[..., mask.ravel()].sum(-1), at_peak.sum(-1))
 
 
-def _rank_accuracy(values: Floats, inside: NDArray[np.bool_]) -> Floats:
-    size = int(inside.sum())
+def _rank_accuracy(values: Floats, mask: Mask) -> Floats:
+    inside, size = mask.ravel(), int(mask.sum())
     last = np.partition(values, values.shape[-1] - size, axis=-1)[..., -size, None]  # the lowest value that still has a place
     above, tied = values > last, values == last
     places = size - above.sum(-1)  # left for those that share the last value
     return (above[..., inside].sum(-1) + places * tied[..., inside].sum(-1) / tied.sum(-1)) / size
 
 
-def _overlap(values: Floats, inside: NDArray[np.bool_]) -> Floats:
-    peak = _positive_peak(values)
+def _overlap(values: Floats, mask: Mask) -> Floats:
+    inside, peak = mask.ravel(), _positive_peak(values)
     hot = values >= peak / 2
     union = np.where(np.isnan(peak[..., 0]), 0, (hot | inside).sum(-1))
     return _ratio((hot & inside).sum(-1), union)
+
+
+def _shares(values: Floats) -> Floats:
+    """Each pixel's share of the positive energy, shape ``(..., P)``; NaN where nothing is positive."""
+    energy = np.maximum(values, 0) / _positive_peak(values)  # so that the sum of huge values stays finite
+    return energy / energy.sum(-1, keepdims=True)
 
 
 def _positive_peak(values: Floats) -> Floats:
@@ -163,8 +207,8 @@ def _check_shape(heatmap: np.ndarray) -> None:
         )
 
 
-def _pixels(maps: np.ndarray, mask: np.ndarray) -> tuple[Floats, NDArray[np.bool_]]:
-    """Maps that fit their mask, in double precision, shape ``(..., P)``, and the mask, shape ``(P,)``."""
+def _pixels(maps: np.ndarray, mask: np.ndarray) -> Floats:
+    """Maps that fit their mask, in double precision, shape ``(..., P)``."""
     if mask.ndim != 2 or maps.shape[-2:] != mask.shape:
         raise ValueError(
             f"heatmap and mask: expected the same shape (H, W), got {maps.shape} and {mask.shape}; "
@@ -174,11 +218,12 @@ def _pixels(maps: np.ndarray, mask: np.ndarray) -> tuple[Floats, NDArray[np.bool
         raise ValueError(f"mask: expected booleans, some of them True, got {mask.dtype} with {np.count_nonzero(mask)} not zero")
     if not np.isfinite(maps).all():
         raise ValueError(f"heatmap: expected finite values, got {np.count_nonzero(~np.isfinite(maps))} that are not")
-    return maps.reshape(*maps.shape[:-2], -1).astype(np.float64), mask.ravel()
+    return maps.reshape(*maps.shape[:-2], -1).astype(np.float64)
 
 
-_SCORES: dict[str, Callable[[Floats, NDArray[np.bool_]], Floats]] = {
+_SCORES: dict[str, Callable[[Floats, Mask], Floats]] = {
     "energy_in_mask": _energy,
+    "energy_beyond_centred": _beyond_centred,
     "pointing_game": _pointing,
     "rank_accuracy": _rank_accuracy,
     "overlap": _overlap,

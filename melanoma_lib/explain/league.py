@@ -17,17 +17,17 @@ from melanoma_lib.explain.cam import CAM_METHODS
 from melanoma_lib.explain.layers import cam_layers
 from melanoma_lib.explain.league_cases import Grades, Plan, choose_cases, grade_cases
 from melanoma_lib.explain.league_statistics import group_means, simultaneous_means
-from melanoma_lib.explain.league_words import LEGEND, UNTOLD, conclusion, in_words, judge, last_stage
+from melanoma_lib.explain.league_words import LEGEND, UNTOLD, conclusion, exam_table, in_words, judge, last_stage
 from melanoma_lib.explain.perturbation import WEIGHTS
 from melanoma_lib.files import write_text
 
-VERSION = 1  # raise it when the same run and knobs no longer give the same grades
+VERSION = 2  # raise it when the same run and knobs no longer give the same grades
 DEFAULT_METHODS = tuple(method for method in CAM_METHODS if method not in WEIGHTS)
 ARTEFACT = "energy_on_"
 # What is compared with the centre prior: 1 where more is better, -1 where less is, 0 where neither is.
 COMPARED = {
-    "energy_in_mask": 1, "pointing_game": 1, "rank_accuracy": 1, "overlap": 1, "deletion": -1, "insertion": 1,
-    "deletion_insertion": 1, "road": 1,
+    "energy_in_mask": 1, "energy_beyond_centred": 1, "pointing_game": 1, "rank_accuracy": 1, "overlap": 1, "deletion": -1,
+    "insertion": 1, "deletion_insertion": 1, "road": 1,
 }  # fmt: skip
 THE_SAME = 0.9  # rank correlation above which two maps of a case count as the same
 COLUMNS = {
@@ -55,6 +55,11 @@ class League:
     def table(self) -> pd.DataFrame:
         """One row a map, in words: the main scores, and whether it beats the centre prior, ignores model or class."""
         return in_words(self.scores)
+
+    @property
+    def exam(self) -> pd.DataFrame:
+        """One row a map, by layer and method: ``passes``, ``fails`` or ``not settled``, question by question."""
+        return exam_table(self.scores)
 
     @property
     def conclusion(self) -> str:

@@ -11,11 +11,13 @@ TOO_FEW = f"fewer than {MIN_GROUPS} groups"
 UNTOLD = "not told apart"
 LEGEND = (
     "energy: share on the lesion; gain: of deletion and insertion, in logits; − centre: paired difference to the centre prior; "
+    "− centred: to the map's own values, arranged around the middle, so that its width cannot help it; "
     "similarities, as rank correlations with the map itself: both classes, of the map against melanoma; shuffled, once all "
     "weights are; other case, of another case's map; mirrored, of the image mirrored and turned. Intervals: 95%."
 )
 LABELS = {
     "energy_in_mask": "energy on the lesion",
+    "energy_beyond_centred": "energy beyond the same values centred",
     "pointing_game": "peak on the lesion",
     "rank_accuracy": "rank accuracy",
     "overlap": "overlap with the lesion",
@@ -26,8 +28,20 @@ LABELS = {
 }
 
 
-PLACES = ("energy_in_mask", "pointing_game", "rank_accuracy", "overlap")  # scores of where a map lies
-ENTRY = ("energy_in_mask", "deletion_insertion")  # what a map has to win to pass
+OWN = "energy_beyond_centred"  # its rival is no fixed spot, but the map itself, arranged around the middle
+PLACES = ("energy_in_mask", OWN, "pointing_game", "rank_accuracy", "overlap")  # scores of where a map lies
+WON, LOST = "better", "worse"
+PASSES, FAILS, OPEN = "passes", "fails", "not settled"
+# The questions: the score, and the verdicts that pass and fail it; None stands for the last stage of shuffled weights.
+EXAM = {
+    "on the lesion": ("energy_in_mask", WON, LOST),
+    "well placed": (OWN, WON, LOST),
+    "faithful": ("deletion_insertion", WON, LOST),
+    "knows the class": ("class_swap", "knows the class", "ignores the class"),
+    "needs the model": (None, "changes with it", "ignores the model"),
+}
+# What makes a map a statement about the model; the others ask where it points, and a faithful map may point elsewhere.
+ABOUT_THE_MODEL = ["faithful", "knows the class", "needs the model"]
 
 
 def label(score: str) -> str:
@@ -40,6 +54,24 @@ def label(score: str) -> str:
 def last_stage(names: Iterable[str]) -> str | None:
     """Score that holds the similarity after all weights are shuffled; None if that was not tested."""
     return next((name for name in reversed(list(names)) if name.startswith("cascade:")), None)
+
+
+def exam_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """How each map did in the questions of ``EXAM``, as far as they were asked.
+
+    Args:
+        scores: of a league.
+
+    Returns:
+        One row a map, by layer and method, one column a question: ``PASSES`` or ``FAILS`` where the interval says so, else
+        ``OPEN``.
+    """
+    maps, columns = scores[scores["layer"] != ""], {}
+    for question, (score, passing, failing) in EXAM.items():
+        rows = maps[maps["score"] == (score or last_stage(scores["score"]))].set_index(["layer", "method"])
+        if not rows.empty:
+            columns[question] = rows["verdict"].map({passing: PASSES, failing: FAILS}).fillna(OPEN)
+    return pd.DataFrame(columns).fillna(OPEN)
 
 
 def judge(against: Means, above: str, below: str, otherwise: str) -> list[str]:
@@ -61,11 +93,16 @@ def in_words(scores: pd.DataFrame) -> pd.DataFrame:
     """One row a map: values with their intervals and the verdicts, as text; ``LEGEND`` tells what the columns hold."""
     by_score = {name: rows.set_index(["layer", "method"]) for name, rows in scores.groupby("score", sort=False)}
     columns: dict[str, pd.Series] = {}
-    for name, title, verdict in (("energy_in_mask", "energy", "on the lesion"), ("deletion_insertion", "gain", "faithful")):
+    for name, title, rival, verdict in (
+        ("energy_in_mask", "energy", "centre", "on the lesion"),
+        (OWN, "energy", "centred", "well placed"),
+        ("deletion_insertion", "gain", "centre", "faithful"),
+    ):
         if name in by_score:
             rows = by_score[name]
-            columns[title] = _with_ends(rows, "value", "low", "high")
-            columns[f"{title} − centre"] = _with_ends(rows, "vs_centre", "vs_centre_low", "vs_centre_high", "+")
+            if name != OWN:  # which is a difference itself
+                columns[title] = _with_ends(rows, "value", "low", "high")
+            columns[f"{title} − {rival}"] = _with_ends(rows, "vs_centre", "vs_centre_low", "vs_centre_high", "+")
             columns[verdict] = rows["verdict"]
     for name, title, verdict in (
         ("class_swap", "both classes", "class"),
@@ -106,13 +143,14 @@ def conclusion(facts: dict, scores: pd.DataFrame) -> str:
         elif name.startswith("energy_on_"):
             said.append(_artefact(name, rows, controls))
     stage = last_stage(scores["score"])
-    said.append(_listed("ignores the class", maps, "class_swap", "draw the same for melanoma and for benign"))
-    said.append(_listed("ignores the model", maps, stage, "stay much the same when all weights are shuffled"))
-    said.append(_survivors(maps, stage))
+    said.append(listed("ignores the class", maps, "class_swap", "draw the same for melanoma and for benign"))
+    said.append(listed("ignores the model", maps, stage, "stay much the same when all weights are shuffled"))
+    said.append(in_sum(scores))
     said.append(
-        "The centre prior has seen neither model nor image: to beat it on the lesion is the least a map can do, and tells where "
-        "the map points, not that the model uses what lies there. Intervals of differences hold for all maps of a score at once, "
-        "not between scores. One trained model, one shuffle of its weights. Educational, not for diagnosis."
+        "The centre prior has seen neither model nor image. Where a map does not beat it by place, its lying on the lesion is no "
+        "evidence; where it does, that tells where the map points, not that the model uses what lies there. Intervals of "
+        "differences hold for all maps of a score at once, not between scores. One trained model, one shuffle of its weights. "
+        "Educational, not for diagnosis."
     )
     return " ".join(part for part in said if part)
 
@@ -123,11 +161,12 @@ def _against_centre(name: str, rows: pd.DataFrame, controls: pd.DataFrame) -> st
     known = f"{title} ({rows['cases'].max()} cases; controls: {values}): "
     if (rows["verdict"] == TOO_FEW).all():
         return f"{known}{TOO_FEW}, too few for a verdict."
-    better, worse = ((rows["verdict"] == word).sum() for word in ("better", "worse"))
+    better, worse = ((rows["verdict"] == word).sum() for word in (WON, LOST))
     best = rows.loc[rows["value"].idxmax()]
+    rival, it = ("their own values around the middle", "them") if name == OWN else ("the centre prior", "it")
     return (
-        f"{known}{better} of {len(rows)} maps beat the centre prior, {worse} are worse, {len(rows) - better - worse} cannot be "
-        f"told from it; highest {name_of(best['layer'], best['method'])} with {best['value']:.2f}, difference "
+        f"{known}{better} of {len(rows)} maps beat {rival}, {worse} are worse, {len(rows) - better - worse} cannot be "
+        f"told from {it}; highest {name_of(best['layer'], best['method'])} with {best['value']:.2f}, difference "
         f"{best['vs_centre']:+.2f} "
         f"[{best['vs_centre_low']:+.2f}, {best['vs_centre_high']:+.2f}].{_edges(name, rows, controls)}"
         f"{_unsettled(name, controls)}"
@@ -145,7 +184,7 @@ def _unsettled(name: str, controls: pd.DataFrame) -> str:
 def _edges(name: str, rows: pd.DataFrame, controls: pd.DataFrame) -> str:
     """A warning where a map that has seen no model would win as well; empty where it does not."""
     edges = controls.loc[("edges", name)] if ("edges", name) in controls.index else None
-    if edges is None or edges["verdict"] != "better":
+    if edges is None or edges["verdict"] != WON:
         return ""
     above = (rows["low"] > edges["high"]).sum()
     return f" So do plain edges, which have seen no model; {above} maps lie above these, intervals apart."
@@ -162,7 +201,8 @@ def _artefact(name: str, rows: pd.DataFrame, controls: pd.DataFrame) -> str:
     )
 
 
-def _listed(verdict: str, maps: pd.DataFrame, score: str | None, what: str) -> str:
+def listed(verdict: str, maps: pd.DataFrame, score: str | None, what: str) -> str:
+    """How many maps have a verdict, and which; empty where nobody asked."""
     rows = maps[maps["score"] == score]
     if rows.empty:
         return ""
@@ -172,38 +212,37 @@ def _listed(verdict: str, maps: pd.DataFrame, score: str | None, what: str) -> s
     return f"{len(found)} of {len(rows)} maps {what}{names}" + (f"; of {unclear} it is unclear." if unclear else ".")
 
 
-def _survivors(maps: pd.DataFrame, stage: str | None) -> str:
-    """Which maps pass all that was asked of them; empty where not all was asked."""
-    wanted = dict.fromkeys(ENTRY, "better") | {"class_swap": "knows the class", stage: "changes with it"}
-    if not set(wanted) <= set(maps["score"]):
+def speaks_of_the_model(told: pd.DataFrame) -> pd.Series:
+    """Which maps pass all that makes them a statement about the model; none where not all was asked.
+
+    Args:
+        told: of :func:`exam_table`.
+
+    Returns:
+        Booleans, one a map.
+    """
+    return (told.reindex(columns=ABOUT_THE_MODEL) == PASSES).all(axis=1)
+
+
+def in_sum(scores: pd.DataFrame) -> str:
+    """Which maps pass what makes them a statement about the model, and how they stand by place; empty where not all was asked."""
+    told = exam_table(scores)
+    if not set(ABOUT_THE_MODEL) <= set(told.columns):
         return ""
-    passed = None
-    for score, verdict in wanted.items():
-        rows = maps[(maps["score"] == score) & (maps["verdict"] == verdict)]
-        own = set(zip(rows["layer"], rows["method"], strict=True))
-        passed = own if passed is None else passed & own
-    kept = maps[(maps["score"] == "energy_in_mask")]
-    kept = kept[[pair in passed for pair in zip(kept["layer"], kept["method"], strict=True)]]
+    passed = told.index[speaks_of_the_model(told)]
     said = (
-        f"{len(kept) or 'None'} of {(maps['score'] == 'energy_in_mask').sum()} maps beat the centre prior both on the lesion, by "
-        "energy, and by deletion/insertion, know the class and change with the model"
+        f"{len(passed) or 'None'} of {len(told)} maps beat the centre prior by deletion/insertion, know the class and change "
+        "with the model"
     )
-    if kept.empty:
-        return f"{said}.{_failed(maps, stage)}"
+    if passed.empty:
+        failed = (told[ABOUT_THE_MODEL] == FAILS).any(axis=1).sum()
+        return f"{said}. {failed} fail at least one of these for certain; of {len(told) - failed} it is not settled."
     also = []
     for score in (*PLACES, "road"):
-        rows = maps[(maps["score"] == score) & (maps["verdict"] == "better")]
-        if score not in ENTRY and (maps["score"] == score).any():
-            also.append(f"{label(score)} {sum(pair in passed for pair in zip(rows['layer'], rows['method'], strict=True))}")
-    return f"{said}: {_by_method(kept)}. Of these beat it by the other scores: {_and(also)}."
-
-
-def _failed(maps: pd.DataFrame, stage: str) -> str:
-    """Of the maps none of which passed: how many fail something for certain, and of how many it is not settled."""
-    fails = dict.fromkeys(ENTRY, "worse") | {"class_swap": "ignores the class", stage: "ignores the model"}
-    failing = maps[[fails.get(score) == verdict for score, verdict in zip(maps["score"], maps["verdict"], strict=True)]]
-    failed, asked = len(failing.groupby(["layer", "method"])), (maps["score"] == ENTRY[0]).sum()
-    return f" {failed} fail at least one of the four for certain; of {asked - failed} it is not settled."
+        rows = scores[(scores["score"] == score)].set_index(["layer", "method"])
+        if not rows.empty:
+            also.append(f"{label(score)} {(rows.loc[passed, 'verdict'] == WON).sum()}")
+    return f"{said}: {_by_method(passed.to_frame(index=False))}. How many of these win by the other scores: {_and(also)}."
 
 
 def _by_method(rows: pd.DataFrame) -> str:

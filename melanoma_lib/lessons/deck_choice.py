@@ -1,4 +1,4 @@
-"""What the deck of the cross-validation lesson may ask of a run, and of the league of backbones."""
+"""What the deck of the cross-validation lesson may ask of a run, and what decks may ask of the tables of studies."""
 
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from melanoma_lib.evaluation.canvas import DescribedFigure
+from melanoma_lib.explain.league_figures import league_exam_figure
 from melanoma_lib.lessons import cross_validation, cross_validation_figures, fold_answers, model_choice
 from melanoma_lib.lessons.eda import unit_of
 from melanoma_lib.runs import Run
+from melanoma_lib.studies.heatmaps_table import league_of
 from melanoma_lib.studies.pareto import pareto_figure
 from melanoma_lib.studies.travel_figures import external_figure
 from melanoma_lib.widgets.luck import PLACES, LuckExplorer, melanomas_for
@@ -66,6 +68,7 @@ class AskedOfSplits:
             "folds": lambda: cross_validation_figures.folds_figure(self.roles),
             "two_models": self._two_models,
             "pareto": lambda: pareto_figure(model_choice.table_of("league")),
+            "heatmap_exam": lambda: league_exam_figure(league_of(model_choice.table_of("heatmaps"))),
             "external": lambda: external_figure(model_choice.table_of("travel")),
         }
 

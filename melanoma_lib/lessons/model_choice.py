@@ -127,7 +127,7 @@ def table_of(name: str, folder: str = "") -> ResultTable:
     """A table that a study on real data has left.
 
     Args:
-        name: of the study: ``league``, ``ingredients``, ``selfsupervised``, ``sources_out`` or ``travel``.
+        name: of the study: ``league``, ``heatmaps``, ``ingredients``, ``selfsupervised``, ``sources_out`` or ``travel``.
         folder: where the tables lie; empty for the committed ones.
 
     Raises:

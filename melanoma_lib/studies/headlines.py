@@ -8,6 +8,7 @@ from pathlib import Path
 from melanoma_lib.errors import StudyError
 from melanoma_lib.studies.backbones_words import as_markdown, operating_markdown, recommend
 from melanoma_lib.studies.folds_table import folds_markdown
+from melanoma_lib.studies.heatmaps_table import heatmaps_headline
 from melanoma_lib.studies.results import ResultTable, interval_text, load_results
 
 MEASURES = ("auroc", "sensitivity", "specificity")
@@ -15,15 +16,15 @@ ABOVE, BELOW = 1, -1  # of zero
 
 
 def headlines(folder: Path | None = None) -> str:
-    """Cross-validation, travel and league, in Markdown.
+    """Cross-validation, travel, backbones and heatmaps, in Markdown.
 
     Args:
-        folder: of the tables ``folds``, ``travel`` and ``league``; default: the committed ones.
+        folder: of the tables ``folds``, ``travel``, ``league`` and ``heatmaps``; default: the committed ones.
 
     Raises:
         StudyError: if one is missing.
     """
-    folds, travel, league = (load_results(name, folder) for name in ("folds", "travel", "league"))
+    folds, travel, league, heatmaps = (load_results(name, folder) for name in ("folds", "travel", "league", "heatmaps"))
     decisions = f"<details><summary>Sensitivity and specificity</summary>\n\n{operating_markdown(league)}\n\n</details>"
     views = " --tta" if len(folds.rows) > 1 else ""
     made = f"Made by `{folds.command}` and `python -m melanoma_lib study folds RUN{views}`."
@@ -33,6 +34,8 @@ def headlines(folder: Path | None = None) -> str:
         f"### Which backbone?\n\n![What each backbone is worth and costs, with the Pareto front](docs/results/league.png)\n\n"
         f"{as_markdown(league)}\n\n{decisions}\n\n{recommend(league)}\n\nMade by `{league.command}`; costs, notes and the "
         "command of every row are in `docs/results/league.json` and lesson 06.",
+        "### Do the heatmaps deserve belief?\n\n![Layers against methods, with a mark for each question that a map passes, fails "
+        f"or leaves open](docs/results/heatmaps.png)\n\n{heatmaps_headline(heatmaps)}\n\nMade by `{heatmaps.command}`.",
     ]
     return "\n\n".join(parts)
 

@@ -8,11 +8,22 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from sklearn.metrics import jaccard_score
 
 from melanoma_lib.explain import score_heatmap
-from melanoma_lib.explain.exam import SCORES, energy_in_mask, overlap, pointing_game, rank_accuracy, score_heatmaps
+from melanoma_lib.explain.controls import centre
+from melanoma_lib.explain.exam import (
+    SCORES,
+    energy_beyond_centred,
+    energy_in_mask,
+    overlap,
+    pointing_game,
+    rank_accuracy,
+    score_heatmaps,
+)
 
 LESION = np.array([[True, True, False], [True, False, False]])
 
 
+# Of the six pixels two are nearest to the middle, one of them on the lesion, and four farther off, two of them on it: the same
+# values, arranged around the middle, always put half of their energy on the lesion.
 @pytest.mark.parametrize(
     ("heatmap", "energy", "hit", "ranks", "union"),
     [
@@ -27,8 +38,54 @@ LESION = np.array([[True, True, False], [True, False, False]])
 )
 def test_scores_by_hand(heatmap, energy, hit, ranks, union):
     found = score_heatmap(np.array(heatmap, np.float32), LESION)
-    expected = {"energy_in_mask": energy, "pointing_game": hit, "rank_accuracy": ranks, "overlap": union}
+    expected = {"energy_in_mask": energy, "energy_beyond_centred": energy - 0.5}
+    expected |= {"pointing_game": hit, "rank_accuracy": ranks, "overlap": union}
     assert found == pytest.approx(expected, nan_ok=True)
+
+
+@given(st.data())
+def test_centred_energy_is_that_of_a_map_arranged_around_the_middle_in_any_order_of_equals(data):
+    heatmap = data.draw(arrays(np.float32, (2, 3), elements=st.sampled_from([-1.0, 0.0, 0.5, 2.0])))
+    mask = data.draw(arrays(bool, (2, 3)).filter(np.any))
+    prior = centre(np.zeros((2, 3, 3), np.uint8)).ravel().round(5)  # float32: equals differ in the last digit
+    highest_first = np.maximum(np.sort(heatmap.ravel())[::-1], 0)
+    shares = []
+    for places in permutations(range(6)):
+        if (np.diff(prior[list(places)]) <= 0).all():
+            arranged = np.zeros(6)
+            arranged[list(places)] = highest_first
+            shares.append(arranged[mask.ravel()].sum() / arranged.sum() if arranged.any() else np.nan)
+    expected = energy_in_mask(heatmap, mask) - np.mean(shares)
+    assert energy_beyond_centred(heatmap, mask) == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize("width", [0.02, 0.1, 0.5, 5])
+def test_no_spot_in_the_middle_beats_itself_however_narrow(width):
+    mask = np.random.default_rng(4).random((40, 30)) < 0.3
+    mask[15:25, 10:20] = True
+    down, across = np.meshgrid((np.arange(40) + 0.5) / 40 - 0.5, (np.arange(30) + 0.5) / 30 - 0.5, indexing="ij")
+    spot = np.exp(-(down**2 + across**2) / (2 * width**2))
+    assert energy_beyond_centred(spot, mask) == pytest.approx(0, abs=1e-9)
+    beside = np.roll(mask, 15, axis=0)
+    assert energy_beyond_centred(np.roll(spot, 15, axis=0), beside) > 0  # a spot on a lesion that lies elsewhere gains
+
+
+@pytest.mark.parametrize("size", [(64, 64), (40, 30), (7, 13)])
+def test_a_uniform_map_and_the_centre_prior_gain_exactly_nothing(size):
+    rng = np.random.default_rng(7)
+    for _ in range(20):
+        mask = rng.random(size) < 0.4
+        for heatmap in (np.full(size, 0.3), centre(np.zeros((*size, 3), np.uint8))):
+            assert energy_beyond_centred(heatmap, mask) == 0  # not nearly: with enough cases that would be a verdict
+
+
+def test_the_lesion_itself_gains_what_a_disc_of_its_size_in_the_middle_misses():
+    mask = np.zeros((64, 64), bool)
+    mask[:20, :30] = True
+    down, across = np.indices(mask.shape) - 31.5
+    nearest = np.argsort((down**2 + across**2).ravel(), kind="stable")[: mask.sum()]
+    missed = 1 - mask.ravel()[nearest].mean()
+    assert energy_beyond_centred(mask.astype(np.float32), mask) == pytest.approx(missed, abs=0.01)  # the last ring is shared
 
 
 @given(st.data())

@@ -101,6 +101,29 @@ def test_a_map_better_on_every_case_beats_the_centre_and_the_centre_differs_from
     np.testing.assert_allclose(rows["others"], level[::2].mean(0))
 
 
+def test_a_narrow_spot_in_the_middle_is_not_well_placed_but_may_speak_of_the_model():
+    rng = np.random.default_rng(6)
+    grades = {
+        "energy_in_mask": np.array([0.7, 0.7, 0.4, 0.4]) + rng.normal(0, 0.05, (60, 4)),
+        "energy_beyond_centred": np.array([0.2, 0.0, -0.1, 0.0]) + rng.normal(0, 0.05, (60, 4)) * [1, 1, 1, 0],
+        "deletion_insertion": np.array([0.9, 0.9, 0.1, 0.1]) + rng.normal(0, 0.05, (60, 4)),
+        "class_swap": np.array([-1.0, -1.0, 1.0, 1.0]) + rng.normal(0, 0.01, (60, 4)),
+        "cascade:stem": np.array([0.0, 0.0, 1.0, 1.0]) + rng.normal(0, 0.01, (60, 4)),
+        "stranger": np.array([0.1, 0.1, 0.1, 1.0]) + 0 * rng.normal(size=(60, 4)),
+    }
+    scores, verdicts = made_up(**grades)
+    assert verdicts["energy_in_mask", "bad"] == "better"
+    assert [verdicts["energy_beyond_centred", name] for name in ("good", "bad")] == ["better", "not told apart"]
+    facts = {"n": 60, "melanomas": 30, "groups": 30, "run": "made up", "layers": ["late"], "methods": ["good", "bad"]}
+    told = League(facts, scores).exam
+    assert told.loc[("late", "good")].tolist() == ["passes"] * 5
+    assert told.loc[("late", "bad")].tolist() == ["passes", "not settled", "passes", "passes", "passes"]
+    said = conclusion(facts, scores)
+    assert "2 of 2 maps beat the centre prior by deletion/insertion, know the class" in said
+    assert "change with the model: good of late; bad of late." in said
+    assert "by the other scores: energy on the lesion 2, energy beyond the same values centred 1." in said
+
+
 def test_maps_that_ignore_model_or_class_are_named():
     jitter = np.random.default_rng(2).normal(0, 0.02, (60, 4))
     after = np.array([0.05, 0.8, 0.1, 1.0]) + jitter
@@ -142,7 +165,8 @@ def test_grades_are_those_of_the_exam_case_by_case(tiny_run, layers, everyone, p
     for layer in layers:
         graded = [score_heatmap(one, mask) for one, mask in zip(maps[layer], masks, strict=True)]
         for name in graded[0]:
-            expected = [g[name] if np.isfinite(g[name]) else m.mean() for g, m in zip(graded, masks, strict=True)]
+            flat = [score_heatmap(np.ones((32, 32)), mask)[name] for mask in masks]
+            expected = [g[name] if np.isfinite(g[name]) else uniform for g, uniform in zip(graded, flat, strict=True)]
             found = scores.score(name).loc[(layer, "gradcam"), "value"]
             assert found == pytest.approx(np.mean(expected), abs=1e-3), name  # rounding can cost a pixel
         gain = deletion_insertion(model, images[:12], metadata[:12], maps[layer][:12]).gain().mean()
@@ -256,6 +280,8 @@ def test_words_follow_the_numbers(played):
     assert scores.conclusion.endswith("Educational, not for diagnosis.")
     assert "know the class and change with the model" in scores.conclusion
     assert "nan" not in str(scores)
+    placed = scores.scores[(scores.scores["score"] == "energy_beyond_centred") & (scores.scores["layer"] != "")]
+    assert f"{(placed['verdict'] == 'better').sum()} of 4 maps beat their own values around the middle" in scores.conclusion
     assert len(scores.table) == 8
     assert str(scores).count("\n| ") == 8
 
@@ -271,7 +297,7 @@ def test_where_noise_is_not_told_from_the_centre_no_win_is_no_fail(played, rando
     gains = (scores["score"] == "deletion_insertion") & (scores["method"] == "random")
     scores.loc[gains & ~own, "verdict"] = random
     words = conclusion(played[0].facts, scores)
-    assert "None of 4 maps beat" in words and "1 fail at least one of the four for certain; of 3 it is not settled." in words
+    assert "None of 4 maps beat" in words and "1 fail at least one of these for certain; of 3 it is not settled." in words
     gain = words.partition("Deletion/insertion")[2].partition("draw the same")[0].partition("ROAD")[0]
     assert ("not to win here is no fail" in gain) == said
 
