@@ -4,7 +4,6 @@ import argparse
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from melanoma_lib.errors import ExportError, KitError, LessonError
 from melanoma_lib.settings import Settings
@@ -62,13 +61,13 @@ def explain(arguments: argparse.Namespace) -> None:
     import pandas as pd
 
     from melanoma_lib.explain.league import DEFAULT_METHODS
-    from melanoma_lib.explain.report import explain_cases, league_report
+    from melanoma_lib.explain.report import explain_cases, league_report, report_folder
     from melanoma_lib.lessons.start import choose_case, tested_cases
     from melanoma_lib.runs import Run
 
     settings = settings_of(arguments)
     run = Run(arguments.run) if arguments.run else Run.latest(settings.runs_dir)
-    out = arguments.out or Path("reports") / "explain" / run.path.name
+    out = arguments.out or report_folder(run)
     try:
         if arguments.league is not None:
             methods = arguments.method or DEFAULT_METHODS

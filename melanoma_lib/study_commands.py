@@ -39,17 +39,18 @@ def study_league(arguments: argparse.Namespace) -> None:
 
 def study_heatmaps(arguments: argparse.Namespace) -> None:
     """Grade the heatmaps of a run, or take up its league, and put what it says into a table."""
-    from pathlib import Path
-
-    from melanoma_lib.explain.league_figures import league_exam_figure
-    from melanoma_lib.explain.report import league_report
+    from melanoma_lib.explain.exam_figure import league_exam_figure
+    from melanoma_lib.explain.report import league_report, report_folder
     from melanoma_lib.files import replacing
     from melanoma_lib.runs import Run
     from melanoma_lib.studies.heatmaps_table import heatmaps_headline, heatmaps_table
     from melanoma_lib.studies.results import save_results
 
     run = Run(arguments.run)
-    league = league_report(run, arguments.cases, Path("reports") / "explain" / run.path.name)
+    try:
+        league = league_report(run, arguments.cases, report_folder(run))
+    except ValueError as error:
+        raise StudyError(f"--cases: {error}") from error
     table = heatmaps_table(run, league)
     path = save_results(table, arguments.out)
     figure = league_exam_figure(league)

@@ -5,7 +5,9 @@ opens a connection meanwhile, such as a second kernel, may have got one of them;
 """
 
 import os
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +17,18 @@ LONGEST_SOCKET = 100  # bytes of a path; systems cut it off, or refuse it, at 10
 
 
 class _OwnSockets:
-    """Gives a kernel manager a folder of its own, removed with it; over TCP where there are no sockets as files."""
+    """Gives a kernel manager a folder of its own; over TCP where there are no sockets as files, or the folder lies too deep.
+
+    The folder goes when the manager is collected, which may be late, for started managers stand in cycles; or else at exit.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        if os.name != "posix":
-            return
-        self._folder = tempfile.TemporaryDirectory(prefix="kernel-")
-        connection = Path(self._folder.name) / "k.json"
-        if len(os.fsencode(connection)) <= LONGEST_SOCKET:
-            self.connection_file, self.transport = str(connection), "ipc"
+        deepest = Path(tempfile.gettempdir()) / "kernel-12345678" / "k-ipc-1"  # as the sockets will be called
+        if os.name == "posix" and len(os.fsencode(deepest)) <= LONGEST_SOCKET:
+            folder = tempfile.mkdtemp(prefix="kernel-")
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            self.connection_file, self.transport = f"{folder}/k.json", "ipc"
 
 
 class OwnSocketsManager(_OwnSockets, KernelManager):

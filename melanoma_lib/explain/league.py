@@ -16,12 +16,13 @@ from melanoma_lib.errors import KitError
 from melanoma_lib.explain.cam import CAM_METHODS
 from melanoma_lib.explain.layers import cam_layers
 from melanoma_lib.explain.league_cases import Grades, Plan, choose_cases, grade_cases
+from melanoma_lib.explain.league_exam import exam_table, last_stage, of_maps
 from melanoma_lib.explain.league_statistics import group_means, simultaneous_means
-from melanoma_lib.explain.league_words import LEGEND, UNTOLD, conclusion, exam_table, in_words, judge, last_stage
+from melanoma_lib.explain.league_words import LEGEND, UNTOLD, conclusion, in_words, judge
 from melanoma_lib.explain.perturbation import WEIGHTS
 from melanoma_lib.files import write_text
 
-VERSION = 2  # raise it when the same run and knobs no longer give the same grades
+VERSION = 3  # raise it when the same run and knobs no longer give the same grades
 DEFAULT_METHODS = tuple(method for method in CAM_METHODS if method not in WEIGHTS)
 ARTEFACT = "energy_on_"
 # What is compared with the centre prior: 1 where more is better, -1 where less is, 0 where neither is.
@@ -58,8 +59,8 @@ class League:
 
     @property
     def exam(self) -> pd.DataFrame:
-        """One row a map, by layer and method: ``passes``, ``fails`` or ``not settled``, question by question."""
-        return exam_table(self.scores)
+        """One row a map, by layer and method; by question ``passes``, ``fails``, ``not settled``, or empty: not asked."""
+        return of_maps(exam_table(self.scores))
 
     @property
     def conclusion(self) -> str:
@@ -137,6 +138,9 @@ def league(
     never saw the model keeps, than to the similarity of the original with another case's map, which has nothing in common with it
     but layer and method: that is, above the middle of the two, or above 0.9 if that is less. A map ignores the class if the maps
     for and against correlate above 0.9.
+
+    Beside the controls that know nothing stands the outline of the lesion as a map: what there is to win by place, and how much
+    the lesion matters to the model.
 
     Args:
         run: a finished run with an image branch.

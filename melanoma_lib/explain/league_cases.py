@@ -29,6 +29,7 @@ BATCH = 16
 ROAD_SHARES = (0.1, 0.3, 0.5)  # of the pixels; beyond half, little of the order is left to tell maps apart
 Contestant = tuple[str, str]  # layer and method; a control has no layer
 PLAYERS = CONTROLS | {"uniform": lambda image, _: np.ones(image.shape[:2], np.float32)}  # the last scores what an empty map does
+OUTLINE = ("", "outline")  # the lesion itself as a map: what there is to win
 Grades = dict[str, np.ndarray]  # by score, one row a case and one column a contestant, shape (N, K); NaN where not graded
 
 
@@ -57,7 +58,9 @@ class Plan:
     @cached_property
     def contestants(self) -> list[Contestant]:
         """Layer and method of each column of the grades; the controls, which have no layer, come last."""
-        return [(layer, method) for method in self.methods for layer in self.layers] + [("", name) for name in PLAYERS]
+        return (
+            [(layer, method) for method in self.methods for layer in self.layers] + [("", name) for name in PLAYERS] + [OUTLINE]
+        )
 
     @property
     def fast(self) -> list[str]:
@@ -162,6 +165,7 @@ class _Batch:
         """All grades of the batch, shape ``(B, K)`` each."""
         plan = self.plan
         maps = self._maps(plan.fast, len(self.rows)) | {("", name): self._control(name, self.pixels) for name in PLAYERS}
+        maps[OUTLINE] = np.stack(self.masks).astype(np.float32)
         self._grade(maps, len(self.rows))
         if plan.slow and (n := self._first(plan.n_slow)) > 0:
             self._grade(self._maps(plan.slow, n), n)

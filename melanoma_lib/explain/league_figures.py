@@ -11,11 +11,11 @@ from matplotlib.patches import Rectangle
 
 from melanoma_lib.evaluation.canvas import BLACK, BLUE, GREY, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.explain.league import COMPARED, League
-from melanoma_lib.explain.league_words import ABOUT_THE_MODEL, FAILS, OPEN, PASSES, UNTOLD, label, name_of, speaks_of_the_model
+from melanoma_lib.explain.league_exam import OWN
+from melanoma_lib.explain.league_words import UNTOLD, label, name_of, rival
 
 # Blue below the centre prior, white like it, orange above: told apart under every colour blindness, and pale enough for numbers.
 AGAINST_CENTRE = LinearSegmentedColormap.from_list("against_centre", ["#4C94C4", "#FFFFFF", "#E5834A"])
-MARKS = {PASSES: ("o", VERMILLION), FAILS: ("X", BLUE), OPEN: (".", GREY)}
 VERDICT_COLOURS = {"better": VERMILLION, "more": VERMILLION, "worse": BLUE, "less": BLUE}
 
 
@@ -55,9 +55,9 @@ def league_heat_figure(league: League, score: str = "energy_in_mask") -> Describ
         axes.spines[:].set_visible(False)
         axes.set_title(f"{label(score)} (controls: {_reference(league, score)})")
         bar = figure.colorbar(shown, ax=axes, aspect=18)
-        bar.set_label("difference to the centre prior")
+        bar.set_label(f"difference to {rival(score)}")
         bar.outline.set_visible(False)
-        figure.supxlabel(_footnote(rows, f"outlined: {beats} than the centre prior"), fontsize=12, x=0.01, ha="left")
+        figure.supxlabel(_footnote(rows, f"outlined: {beats} than {rival(score)}"), fontsize=12, x=0.01, ha="left")
     return describe(figure, _words(league, score, rows))
 
 
@@ -83,7 +83,8 @@ def league_interval_figure(league: League, score: str = "energy_in_mask") -> Des
         panels[-1].yaxis.tick_right()
         panels[-1].set_title("controls")
         panels[0].set_ylabel("layer, early to late")
-        scale = f"{label(score)}: difference to the centre prior, which has {rows.loc[('', 'centre'), 'value']:.2f}"
+        scale = f"{label(score)}: difference to {rival(score)}"
+        scale += "" if score == OWN else f", which has {rows.loc[('', 'centre'), 'value']:.2f}"
         colours = "orange: better, blue: worse" if COMPARED.get(score, 0) else "orange: more, blue: less"
         figure.supxlabel(f"{scale}\n{_footnote(rows, f'{colours}, grey: {UNTOLD}')}", fontsize=12)
     return describe(figure, _words(league, score, rows))
@@ -142,56 +143,6 @@ def league_sanity_figure(league: League) -> DescribedFigure:
     )
 
 
-def league_exam_figure(league: League) -> DescribedFigure:
-    """Who passes what: layers against methods, in each cell a mark for every question; statements about the model are framed.
-
-    Args:
-        league: of any run.
-    """
-    told, layers, methods = league.exam, league.facts["layers"], league.facts["methods"]
-    questions, speaks = list(told.columns), speaks_of_the_model(told)
-    numbers = ", ".join(f"{k + 1}" for k, question in enumerate(questions) if question in ABOUT_THE_MODEL)
-    step = len(questions) + 1  # marks of a cell stand 1 apart, cells have one more between them
-    with kit_figure(max(11.0, 0.27 * step * len(methods) + 2.6), 0.5 * len(layers) + 3.4) as figure:
-        axes = figure.subplots()
-        for (i, layer), (j, method) in _cells(layers, methods):
-            own = told.loc[(layer, method)]
-            for k, result in enumerate(own):
-                marker, colour = MARKS[result]
-                axes.plot(j * step + k, i, marker, color=colour, markersize=11, markeredgewidth=0)
-            if speaks.loc[(layer, method)]:
-                frame = (j * step - 0.55, i - 0.42), len(questions) + 0.1, 0.84
-                axes.add_patch(Rectangle(*frame, fill=False, edgecolor=BLACK, linewidth=2.2))
-        axes.set_xticks([j * step + (len(questions) - 1) / 2 for j in range(len(methods))], methods)
-        axes.set_yticks(range(len(layers)), layers)
-        axes.set(ylabel="layer, early to late", xlim=(-1, step * len(methods) - 1), ylim=(len(layers) - 0.4, -0.6))
-        above = axes.secondary_xaxis("top")
-        above.set_xticks([j * step + k for j in range(len(methods)) for k in range(len(questions))])
-        above.set_xticklabels([f"{k + 1}" for _ in methods for k in range(len(questions))], fontsize=12)
-        for each in (axes, above):
-            each.tick_params(length=0)
-            each.spines[:].set_visible(False)
-        axes.grid(False)
-        for j in range(1, len(methods)):
-            axes.axvline(j * step - 1, color=GREY, linewidth=0.6)
-        lines = [
-            axes.plot([], [], marker, color=colour, markersize=11, markeredgewidth=0)[0] for marker, colour in MARKS.values()
-        ]
-        figure.legend(lines, list(MARKS), loc="outside upper right", ncols=len(MARKS))
-        numbered = ",  ".join(f"{k + 1} {question}" for k, question in enumerate(questions))
-        notes = f"{league.facts['n']} cases, fewer for {numbers}; framed: passes {numbers}. Educational, not for diagnosis."
-        figure.supxlabel(f"{numbered}\n{notes}", fontsize=12)
-    counts = "; ".join(
-        f"{question}: {', '.join(f'{(told[question] == result).sum()} {result}' for result in MARKS)}" for question in questions
-    )
-    passed = ", ".join(name_of(*index) for index in told.index[speaks])
-    return describe(
-        figure,
-        f"Results of {len(told)} maps of {league.facts['run']} by layer and method, question by question. {counts}. "
-        f"What makes a map a statement about the model ({', '.join(ABOUT_THE_MODEL)}) is passed by {passed or 'no map'}.",
-    )
-
-
 def _cells(layers: list[str], methods: list[str]) -> list[tuple[tuple[int, str], tuple[int, str]]]:
     return [(row, column) for row in enumerate(layers) for column in enumerate(methods)]
 
@@ -236,6 +187,6 @@ def _words(league: League, score: str, rows: pd.DataFrame) -> str:
     return (
         f"{label(score)} of {len(maps)} maps by layer and method, {int(maps['cases'].max())} cases of {league.facts['run']}; "
         f"controls: {_reference(league, score)}. Highest {name_of(*best)} with {maps.loc[best, 'value']:.2f}, lowest "
-        f"{name_of(*worst)} with {maps.loc[worst, 'value']:.2f}. Compared with the centre prior, {counts[beats]} of the maps are "
+        f"{name_of(*worst)} with {maps.loc[worst, 'value']:.2f}. Compared with {rival(score)}, {counts[beats]} of the maps are "
         f"{beats}{f' ({winners})' if winners else ''}, {counts[loses]} {loses}, the others are {UNTOLD}."
     )

@@ -5,19 +5,34 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from melanoma_lib.explain.league_exam import (
+    ABOUT_THE_MODEL,
+    EXAM,
+    FAILS,
+    LOST,
+    OWN,
+    PLACES,
+    WON,
+    asked_of_the_model,
+    exam_table,
+    last_stage,
+    of_maps,
+    speaks_of_the_model,
+)
 from melanoma_lib.explain.league_statistics import MIN_GROUPS, Means
 
 TOO_FEW = f"fewer than {MIN_GROUPS} groups"
 UNTOLD = "not told apart"
 LEGEND = (
     "energy: share on the lesion; gain: of deletion and insertion, in logits; − centre: paired difference to the centre prior; "
-    "− centred: to the map's own values, arranged around the middle, so that its width cannot help it; "
+    "− centred: to the map's own values, arranged around the middle: 0 is as good as the middle, or flat, and chance lies below; "
     "similarities, as rank correlations with the map itself: both classes, of the map against melanoma; shuffled, once all "
     "weights are; other case, of another case's map; mirrored, of the image mirrored and turned. Intervals: 95%."
 )
+UNITS = {"energy_in_mask": "energy", OWN: "energy", "deletion_insertion": "gain"}  # of the columns of the table
 LABELS = {
     "energy_in_mask": "energy on the lesion",
-    "energy_beyond_centred": "energy beyond the same values centred",
+    OWN: "energy beyond the same values centred",
     "pointing_game": "peak on the lesion",
     "rank_accuracy": "rank accuracy",
     "overlap": "overlap with the lesion",
@@ -28,22 +43,6 @@ LABELS = {
 }
 
 
-OWN = "energy_beyond_centred"  # its rival is no fixed spot, but the map itself, arranged around the middle
-PLACES = ("energy_in_mask", OWN, "pointing_game", "rank_accuracy", "overlap")  # scores of where a map lies
-WON, LOST = "better", "worse"
-PASSES, FAILS, OPEN = "passes", "fails", "not settled"
-# The questions: the score, and the verdicts that pass and fail it; None stands for the last stage of shuffled weights.
-EXAM = {
-    "on the lesion": ("energy_in_mask", WON, LOST),
-    "well placed": (OWN, WON, LOST),
-    "faithful": ("deletion_insertion", WON, LOST),
-    "knows the class": ("class_swap", "knows the class", "ignores the class"),
-    "needs the model": (None, "changes with it", "ignores the model"),
-}
-# What makes a map a statement about the model; the others ask where it points, and a faithful map may point elsewhere.
-ABOUT_THE_MODEL = ["faithful", "knows the class", "needs the model"]
-
-
 def label(score: str) -> str:
     """A score's name for people."""
     if score.startswith("energy_on_"):
@@ -51,27 +50,9 @@ def label(score: str) -> str:
     return LABELS.get(score, score.replace("_", " "))
 
 
-def last_stage(names: Iterable[str]) -> str | None:
-    """Score that holds the similarity after all weights are shuffled; None if that was not tested."""
-    return next((name for name in reversed(list(names)) if name.startswith("cascade:")), None)
-
-
-def exam_table(scores: pd.DataFrame) -> pd.DataFrame:
-    """How each map did in the questions of ``EXAM``, as far as they were asked.
-
-    Args:
-        scores: of a league.
-
-    Returns:
-        One row a map, by layer and method, one column a question: ``PASSES`` or ``FAILS`` where the interval says so, else
-        ``OPEN``.
-    """
-    maps, columns = scores[scores["layer"] != ""], {}
-    for question, (score, passing, failing) in EXAM.items():
-        rows = maps[maps["score"] == (score or last_stage(scores["score"]))].set_index(["layer", "method"])
-        if not rows.empty:
-            columns[question] = rows["verdict"].map({passing: PASSES, failing: FAILS}).fillna(OPEN)
-    return pd.DataFrame(columns).fillna(OPEN)
+def rival(score: str) -> str:
+    """What maps are compared with in a score, in words."""
+    return "their own values around the middle" if score == OWN else "the centre prior"
 
 
 def judge(against: Means, above: str, below: str, otherwise: str) -> list[str]:
@@ -93,17 +74,14 @@ def in_words(scores: pd.DataFrame) -> pd.DataFrame:
     """One row a map: values with their intervals and the verdicts, as text; ``LEGEND`` tells what the columns hold."""
     by_score = {name: rows.set_index(["layer", "method"]) for name, rows in scores.groupby("score", sort=False)}
     columns: dict[str, pd.Series] = {}
-    for name, title, rival, verdict in (
-        ("energy_in_mask", "energy", "centre", "on the lesion"),
-        (OWN, "energy", "centred", "well placed"),
-        ("deletion_insertion", "gain", "centre", "faithful"),
-    ):
-        if name in by_score:
-            rows = by_score[name]
+    for question, (name, *_) in EXAM.items():
+        if name in by_score and name in UNITS:
+            rows, unit = by_score[name], UNITS[name]
             if name != OWN:  # which is a difference itself
-                columns[title] = _with_ends(rows, "value", "low", "high")
-            columns[f"{title} − {rival}"] = _with_ends(rows, "vs_centre", "vs_centre_low", "vs_centre_high", "+")
-            columns[verdict] = rows["verdict"]
+                columns[unit] = _with_ends(rows, "value", "low", "high")
+            against = "centred" if name == OWN else "centre"
+            columns[f"{unit} − {against}"] = _with_ends(rows, "vs_centre", "vs_centre_low", "vs_centre_high", "+")
+            columns[question] = rows["verdict"]
     for name, title, verdict in (
         ("class_swap", "both classes", "class"),
         (last_stage(scores["score"]), "shuffled", "model"),
@@ -142,10 +120,7 @@ def conclusion(facts: dict, scores: pd.DataFrame) -> str:
             said.append(_against_centre(name, rows, controls))
         elif name.startswith("energy_on_"):
             said.append(_artefact(name, rows, controls))
-    stage = last_stage(scores["score"])
-    said.append(listed("ignores the class", maps, "class_swap", "draw the same for melanoma and for benign"))
-    said.append(listed("ignores the model", maps, stage, "stay much the same when all weights are shuffled"))
-    said.append(in_sum(scores))
+    said += [*ignorant(scores), in_sum(scores)]
     said.append(
         "The centre prior has seen neither model nor image. Where a map does not beat it by place, its lying on the lesion is no "
         "evidence; where it does, that tells where the map points, not that the model uses what lies there. Intervals of "
@@ -163,31 +138,30 @@ def _against_centre(name: str, rows: pd.DataFrame, controls: pd.DataFrame) -> st
         return f"{known}{TOO_FEW}, too few for a verdict."
     better, worse = ((rows["verdict"] == word).sum() for word in (WON, LOST))
     best = rows.loc[rows["value"].idxmax()]
-    rival, it = ("their own values around the middle", "them") if name == OWN else ("the centre prior", "it")
-    return (
-        f"{known}{better} of {len(rows)} maps beat {rival}, {worse} are worse, {len(rows) - better - worse} cannot be "
-        f"told from {it}; highest {name_of(best['layer'], best['method'])} with {best['value']:.2f}, difference "
-        f"{best['vs_centre']:+.2f} "
-        f"[{best['vs_centre_low']:+.2f}, {best['vs_centre_high']:+.2f}].{_edges(name, rows, controls)}"
-        f"{_unsettled(name, controls)}"
-    )
+    unsettled, them = len(rows) - better - worse, "them" if name == OWN else "it"
+    said = [
+        f"{known}{better} of {len(rows)} maps beat {rival(name)}, {worse} are worse, {unsettled} cannot be told from {them}; "
+        f"highest {name_of(best['layer'], best['method'])} with {best['value']:.2f}, difference {best['vs_centre']:+.2f} "
+        f"[{best['vs_centre_low']:+.2f}, {best['vs_centre_high']:+.2f}]."
+    ]
+    return " ".join(said + warnings_of(name, rows, controls.xs(name, level="score")))
 
 
-def _unsettled(name: str, controls: pd.DataFrame) -> str:
-    """A warning where not even noise can be told from the centre prior, so that nobody can fail or win; empty where it can."""
-    noise = controls.loc[("random", name)] if ("random", name) in controls.index else None
-    if noise is None or noise["verdict"] != UNTOLD:
-        return ""
-    return " Not even the random map can be told from the centre prior: not to win here is no fail, it is not settled."
+def warnings_of(score: str, maps: pd.DataFrame, controls: pd.DataFrame) -> list[str]:
+    """What must be said beside one score's verdicts: that edges win as well, or that not even noise loses.
 
-
-def _edges(name: str, rows: pd.DataFrame, controls: pd.DataFrame) -> str:
-    """A warning where a map that has seen no model would win as well; empty where it does not."""
-    edges = controls.loc[("edges", name)] if ("edges", name) in controls.index else None
-    if edges is None or edges["verdict"] != WON:
-        return ""
-    above = (rows["low"] > edges["high"]).sum()
-    return f" So do plain edges, which have seen no model; {above} maps lie above these, intervals apart."
+    Args:
+        score: its name.
+        maps: the score's rows of maps.
+        controls: the score's rows of controls, by method.
+    """
+    said, edges, noise = [], controls.reindex(["edges"]).iloc[0], controls.reindex(["random"]).iloc[0]
+    if edges["verdict"] == WON:
+        above = (maps["low"] > edges["high"]).sum()
+        said.append(f"So do plain edges, which have seen no model; {above} maps lie above these, intervals apart.")
+    if noise["verdict"] == UNTOLD:
+        said.append(f"Not even the random map can be told from {rival(score)}: not to win here is no fail, it is not settled.")
+    return said
 
 
 def _artefact(name: str, rows: pd.DataFrame, controls: pd.DataFrame) -> str:
@@ -201,33 +175,27 @@ def _artefact(name: str, rows: pd.DataFrame, controls: pd.DataFrame) -> str:
     )
 
 
-def listed(verdict: str, maps: pd.DataFrame, score: str | None, what: str) -> str:
-    """How many maps have a verdict, and which; empty where nobody asked."""
-    rows = maps[maps["score"] == score]
-    if rows.empty:
-        return ""
-    found = rows[rows["verdict"] == verdict]
-    unclear = (rows["verdict"] == "unclear").sum()
-    names = f" ({_by_method(found)})" if len(found) else ""
-    return f"{len(found)} of {len(rows)} maps {what}{names}" + (f"; of {unclear} it is unclear." if unclear else ".")
-
-
-def speaks_of_the_model(told: pd.DataFrame) -> pd.Series:
-    """Which maps pass all that makes them a statement about the model; none where not all was asked.
-
-    Args:
-        told: of :func:`exam_table`.
-
-    Returns:
-        Booleans, one a map.
-    """
-    return (told.reindex(columns=ABOUT_THE_MODEL) == PASSES).all(axis=1)
+def ignorant(scores: pd.DataFrame) -> list[str]:
+    """How many of the maps that were asked ignore class or model, and which: a sentence each."""
+    maps, said = scores[(scores["layer"] != "") & (scores["cases"] > 0)], []
+    for score, verdict, what in (
+        ("class_swap", "ignores the class", "draw the same for melanoma and for benign"),
+        (last_stage(scores["score"]), "ignores the model", "stay much the same when all weights are shuffled"),
+    ):
+        rows = maps[maps["score"] == score]
+        if not rows.empty:
+            found, unclear = rows[rows["verdict"] == verdict], (rows["verdict"] == "unclear").sum()
+            names = f" ({_by_method(found)})" if len(found) else ""
+            rest = f"; of {unclear} it is unclear." if unclear else "."
+            said.append(f"{len(found)} of {len(rows)} maps {what}{names}{rest}")
+    return said
 
 
 def in_sum(scores: pd.DataFrame) -> str:
     """Which maps pass what makes them a statement about the model, and how they stand by place; empty where not all was asked."""
-    told = exam_table(scores)
-    if not set(ABOUT_THE_MODEL) <= set(told.columns):
+    told = of_maps(exam_table(scores))
+    told = told[asked_of_the_model(told)]
+    if told.empty:
         return ""
     passed = told.index[speaks_of_the_model(told)]
     said = (
@@ -241,8 +209,11 @@ def in_sum(scores: pd.DataFrame) -> str:
     for score in (*PLACES, "road"):
         rows = scores[(scores["score"] == score)].set_index(["layer", "method"])
         if not rows.empty:
-            also.append(f"{label(score)} {(rows.loc[passed, 'verdict'] == WON).sum()}")
-    return f"{said}: {_by_method(passed.to_frame(index=False))}. How many of these win by the other scores: {_and(also)}."
+            verdicts = rows.loc[passed, "verdict"]
+            unsettled = (~verdicts.isin([WON, LOST])).sum()
+            also.append(f"{label(score)} {(verdicts == WON).sum()}" + (f" ({unsettled} not settled)" if unsettled else ""))
+    names = _by_method(passed.to_frame(index=False))
+    return f"{said}: {names}. How many of these win by the other scores: {_and(also)}."
 
 
 def _by_method(rows: pd.DataFrame) -> str:

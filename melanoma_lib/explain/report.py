@@ -12,6 +12,11 @@ from melanoma_lib.files import replacing, write_text
 PIXELS = 256  # a side of the drawn image
 
 
+def report_folder(run) -> Path:
+    """Where what is said of a run's heatmaps lies, below the working directory."""
+    return Path("reports") / "explain" / run.path.name
+
+
 def explain_cases(
     run, cases: pd.DataFrame, out: Path, layers: Sequence[str] | None = None, methods: Sequence[str] = ("gradcam",)
 ) -> list[Path]:

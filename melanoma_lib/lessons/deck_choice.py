@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from melanoma_lib.evaluation.canvas import DescribedFigure
-from melanoma_lib.explain.league_figures import league_exam_figure
+from melanoma_lib.explain.exam_figure import league_exam_figure
 from melanoma_lib.lessons import cross_validation, cross_validation_figures, fold_answers, model_choice
 from melanoma_lib.lessons.eda import unit_of
 from melanoma_lib.runs import Run

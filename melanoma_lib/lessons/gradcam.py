@@ -4,7 +4,6 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from melanoma_lib.explain.cam import heatmaps_by_method, resize_heatmap
 from melanoma_lib.explain.controls import CONTROLS
 from melanoma_lib.explain.league import DEFAULT_METHODS, League, league
 from melanoma_lib.explain.league_cases import choose_cases
+from melanoma_lib.explain.report import report_folder
 from melanoma_lib.inference import predict_logits
 from melanoma_lib.lessons.artefact_pairs import ArtefactEffect, artefact_effect
 from melanoma_lib.lessons.shortcut import Trap
@@ -248,7 +248,7 @@ def kept_league(run: Run, n: int, show_progress: bool = False) -> League:
         show_progress: draw a bar.
     """
     if n >= ENOUGH:
-        out, methods, knobs = Path("reports") / "explain" / run.path.name / "league.json", DEFAULT_METHODS, {}
+        out, methods, knobs = report_folder(run) / "league.json", DEFAULT_METHODS, {}
     else:
         fewer, methods = max(12, n // 4), FEW
         out = run.path / "explain" / f"league-{n}.json"

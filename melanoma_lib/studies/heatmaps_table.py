@@ -9,12 +9,13 @@ import pandas as pd
 
 from melanoma_lib.errors import StudyError
 from melanoma_lib.explain.league import COLUMNS, League
-from melanoma_lib.explain.league_words import LOST, OWN, PLACES, WON, in_sum, label, last_stage, listed, name_of
+from melanoma_lib.explain.league_exam import LOST, OWN, PLACES, WON, last_stage
+from melanoma_lib.explain.league_words import TOO_FEW, ignorant, in_sum, label, name_of, rival, warnings_of
 from melanoma_lib.runs import Run
 from melanoma_lib.studies.results import ResultTable, interval_text
 
 ASKED = (*PLACES, "deletion_insertion", "road")
-CONTROLS = ("random", "edges", "centre", "uniform")
+CONTROLS = ("random", "edges", "centre", "outline")
 FACTS = ("run", "n", "melanomas", "groups", "layers", "methods", "n_faithful", "n_road", "n_sanity")
 
 
@@ -67,34 +68,51 @@ def heatmaps_headline(table: ResultTable) -> str:
     """
     league = league_of(table)
     facts, scores = league.facts, league.scores
-    maps = scores[scores["layer"] != ""]
+    by_score = {name: scores[scores["score"] == name] for name in ASKED if name in set(scores["score"])}
     lines = ["| score | against | cases | controls | better | worse | highest |", "|---|---|---:|---|---:|---:|---|"]
-    lines += [_line(name, league.score(name)) for name in ASKED if name in set(scores["score"])]
-    said = [
-        listed("ignores the class", maps, "class_swap", "draw the same for melanoma and for benign"),
-        listed("ignores the model", maps, last_stage(scores["score"]), "stay much the same when all weights are shuffled"),
-        in_sum(scores),
+    lines += [_line(name, rows) for name, rows in by_score.items()]
+    warned = [
+        f"- {label(name)}: {' '.join(found)}" for name, rows in by_score.items() if (found := warnings_of(name, *_apart(rows)))
     ]
+    model = table.title.removeprefix("Heatmaps of ")
     about = (
-        f"Every layer and method of one run ({table.title.removeprefix('Heatmaps of ')}), graded against maps that have seen no "
-        f"model: {facts['n']} test images with outlined lesions ({facts['melanomas']} melanomas, {facts['groups']} lesions), "
-        f"{len(facts['layers'])} layers x {len(facts['methods'])} methods. How many maps are better or worse than the control "
-        "named, by intervals that hold for all maps of a score at once:"
+        f"Every layer and method of one run ({model}), graded on {facts['n']} test images with outlined lesions "
+        f"({facts['melanomas']} of them melanomas; {facts['groups']} patients or lesions). {len(facts['layers'])} layers x "
+        f"{len(facts['methods'])} methods; *better* and *worse* by intervals that hold for all maps of a score at once. The "
+        "*centre prior* is a blurred spot that has seen nothing; *their own values around the middle* are the maps themselves, "
+        "the highest values put in the middle; the *outline* is the lesion as a map."
     )
-    moral = (
-        "Lesions lie in the middle of their pictures, so a spot in the middle that has seen nothing lies on them as well, the "
-        "more so the narrower it is. One model, one shuffle; lesson 05 says what may be concluded."
+    said = " ".join([*ignorant(scores), in_sum(scores)]).strip()
+    return "\n\n".join(filter(None, [about, "\n".join(lines), "\n".join(warned), said, _moral(by_score)]))
+
+
+def _moral(by_score: dict[str, pd.DataFrame]) -> str:
+    """What follows for maps that lie on lesions, where lesions lie in the middle and no map does better than that."""
+    controls, own = _apart(by_score["energy_in_mask"])[1], _apart(by_score[OWN])[0]
+    central = controls.loc["centre", "low"] > controls.loc["uniform", "high"] and not (own["verdict"] == WON).any()
+    place = (
+        "Lesions lie in the middle of their pictures, so such spots lie on them, the narrower the more. A map on the lesion is "
+        "therefore no evidence that it follows the lesion. "
     )
-    return "\n".join([about, "", *lines, "", " ".join(filter(None, said)), "", moral])
+    return (
+        f"{place if central else ''}Which pixels matter to the model is another question (deletion/insertion, ROAD). One model, "
+        "one shuffle; lesson 05 says what may be concluded."
+    )
+
+
+def _apart(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One score's rows of graded maps, and those of controls by method."""
+    is_control = rows["layer"] == ""
+    return rows[~is_control & (rows["cases"] > 0)], rows[is_control].set_index("method")
 
 
 def _line(name: str, rows: pd.DataFrame) -> str:
-    maps, controls = rows[[layer != "" for layer, _ in rows.index]], rows.loc[""]
+    maps, controls = _apart(rows)
     best = maps.loc[maps["value"].idxmax()]
     values = ", ".join(f"{control} {controls.loc[control, 'value']:.2f}" for control in CONTROLS if control in controls.index)
     better, worse = ((maps["verdict"] == verdict).sum() for verdict in (WON, LOST))
+    told = f"{better} of {len(maps)} | {worse}" if (maps["verdict"] != TOO_FEW).any() else f"{TOO_FEW} | –"
     return (
-        f"| {label(name)} | {'own values centred' if name == OWN else 'centre prior'} | {int(maps['cases'].max())} | {values} | "
-        f"{better} of {len(maps)} | {worse} | "
-        f"{name_of(*best.name)}, {interval_text(best[['value', 'low', 'high']].to_dict(), digits=2)} |"
+        f"| {label(name)} | {rival(name)} | {int(maps['cases'].max())} | {values} | {told} | "
+        f"{name_of(best['layer'], best['method'])}, {interval_text(best[['value', 'low', 'high']].to_dict(), digits=2)} |"
     )

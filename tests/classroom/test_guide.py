@@ -242,10 +242,16 @@ def test_the_plan_names_cells_of_all_three_lessons():
 def test_the_class_of_90_minutes_runs_cell_by_cell_as_written(number, lesson_folders, monkeypatch):
     from nbclient import NotebookClient
 
+    from melanoma_lib.classroom.kernels import AsyncOwnSocketsManager
+
     for name, folder in lesson_folders.items():
         monkeypatch.setenv(f"MELANOMA_{name.upper()}", str(folder))
     notebook = nbformat.v4.new_notebook(cells=class_cells(number))
     NotebookClient(
-        notebook, timeout=1500, kernel_name="python3", resources={"metadata": {"path": str(ROOT / "notebooks")}}
+        notebook,
+        timeout=1500,
+        kernel_name="python3",
+        kernel_manager_class=AsyncOwnSocketsManager,
+        resources={"metadata": {"path": str(ROOT / "notebooks")}},
     ).execute()
     assert all(cell.execution_count for cell in notebook.cells)

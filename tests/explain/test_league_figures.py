@@ -8,12 +8,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from melanoma_lib.explain.league import League, score_table
-from melanoma_lib.explain.league_figures import (
-    league_exam_figure,
-    league_heat_figure,
-    league_interval_figure,
-    league_sanity_figure,
-)
+from melanoma_lib.explain.league_figures import league_heat_figure, league_interval_figure, league_sanity_figure
 
 LAYERS, METHODS = ["early", "late"], ["gradcam", "eigencam", "scorecam"]
 
@@ -25,15 +20,13 @@ def made_up() -> League:
     rng = np.random.default_rng(0)
     energy = 0.4 + rng.normal(0, 0.02, (40, 9)) + 0.2 * np.eye(9)[1] - 0.3 * np.eye(9)[6]
     shuffled = np.where(np.isin(np.arange(9), [4, 5]), np.nan, rng.uniform(0, 0.3, (40, 9)))
-    swapped = np.where(np.arange(9) < 2, -1.0, 1.0) + 0 * energy
-    grades = {"energy_in_mask": energy, "deletion_insertion": energy, "class_swap": swapped}
-    grades |= {"cascade:head": shuffled + 0.4, "cascade:stem": shuffled, "stranger": 0 * energy}
+    grades = {"energy_in_mask": energy, "cascade:head": shuffled + 0.4, "cascade:stem": shuffled, "stranger": 0 * energy}
     scores = score_table(grades, contestants, pd.Series(np.arange(40) % 2), pd.Series(np.arange(40)), 200)
     facts = {"run": "made-up", "layers": LAYERS, "methods": METHODS, "n": 40, "n_sanity": 40}
     return League(facts, scores)
 
 
-@pytest.mark.parametrize("draw", [league_heat_figure, league_interval_figure, league_sanity_figure, league_exam_figure])
+@pytest.mark.parametrize("draw", [league_heat_figure, league_interval_figure, league_sanity_figure])
 def test_figures_are_described_legible_and_leave_pyplot_alone(made_up, draw):
     figure = draw(made_up)
     data, metadata = figure._repr_mimebundle_()
@@ -55,29 +48,6 @@ def test_only_the_winner_is_outlined_and_named(made_up):
     numbers = [text.get_text() for text in figure.axes[0].texts]
     assert numbers.count(f"{value:.2f}") >= 1
     assert len(numbers) == 6
-
-
-def test_the_exam_marks_every_question_and_frames_statements_about_the_model(made_up):
-    told = made_up.exam
-    assert list(told.columns) == ["on the lesion", "faithful", "knows the class", "needs the model"]  # placement was not asked
-    figure = league_exam_figure(made_up)
-    by_marker, marks = {"o": "passes", "X": "fails", ".": "not settled"}, dict.fromkeys(("passes", "fails", "not settled"), 0)
-    for line in figure.axes[0].lines:
-        if line.get_marker() in by_marker and len(line.get_xdata()):
-            marks[by_marker[line.get_marker()]] += 1
-    assert marks == {result: (told == result).sum().sum() for result in marks}
-    assert sum(marks.values()) == told.size == 24
-    frames = [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle) and not patch.get_fill()]
-    (frame,) = frames  # gradcam, the first method, of the late layer, the second row
-    assert frame.get_x() < 0 < frame.get_x() + frame.get_width() and round(frame.get_y() + 0.42) == 1
-    assert figure.alt_text.endswith("is passed by gradcam of late.")
-
-
-def test_without_shuffled_weights_no_map_is_framed(made_up):
-    scores = made_up.scores[~made_up.scores["score"].str.startswith("cascade:")]
-    figure = league_exam_figure(League(made_up.facts, scores))
-    assert figure.alt_text.endswith("is passed by no map.")
-    assert not [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle) and not patch.get_fill()]
 
 
 def test_dots_stand_at_the_differences(made_up):

@@ -1,4 +1,4 @@
-"""nbval in a process of its own, as a reader would start it."""
+"""nbval in a process of its own, its kernels over sockets of their own."""
 
 import os
 import subprocess
@@ -19,5 +19,6 @@ def nbval(path: Path, *options: str, settings: Mapping[str, str] | None = None) 
     """
     command = [sys.executable, "-m", "pytest", "--nbval-lax", "-q", "--rootdir", path.parent, *options, path]
     command += ["-p", "no:cacheprovider", "-p", "tests.notebooks.nbval_sockets"]
-    environment = os.environ | (settings or {}) | {"PYTHONPATH": str(ROOT)}
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))  # the plugin lies below the root
+    environment = os.environ | (settings or {}) | {"PYTHONPATH": paths}
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=path.parent)

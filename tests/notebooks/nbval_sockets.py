@@ -4,4 +4,5 @@ import nbval.kernel
 
 from melanoma_lib.classroom.kernels import OwnSocketsManager
 
+assert nbval.kernel.KernelManager, "nbval starts kernels in another way than when this was written"
 nbval.kernel.KernelManager = OwnSocketsManager

@@ -1,13 +1,16 @@
 """Kernels of lessons: no other process can take what they will be spoken to through."""
 
+import gc
 import os
 import socket
 
+import nbformat
 import pytest
 from jupyter_client.provisioning import LocalProvisioner
 
 from melanoma_lib.classroom.kernels import AsyncOwnSocketsManager, OwnSocketsManager
 from melanoma_lib.classroom.papermill import run_lessons
+from tests.notebooks.nbval_run import nbval
 
 posix = pytest.mark.skipif(os.name != "posix", reason="sockets as files are used on POSIX systems only")
 
@@ -35,14 +38,27 @@ def test_a_lesson_runs_although_a_neighbour_takes_every_port_it_could_have_had(l
 
 
 @posix
-@pytest.mark.parametrize("manager", [OwnSocketsManager, AsyncOwnSocketsManager])
-def test_two_managers_never_share_a_path_and_leave_nothing_behind(manager):
-    first, second = manager(), manager()
-    folders = [os.path.dirname(one.connection_file) for one in (first, second)]
-    assert folders[0] != folders[1]
-    assert all(one.ip.startswith(folder) for one, folder in zip((first, second), folders, strict=True))
-    del first, second
-    assert not any(map(os.path.exists, folders))
+def test_two_managers_never_share_a_folder():
+    first, second = OwnSocketsManager(), AsyncOwnSocketsManager()
+    folders = {os.path.dirname(manager.connection_file) for manager in (first, second)}
+    assert len(folders) == 2
+    assert {os.path.dirname(manager.ip) for manager in (first, second)} == folders
+
+
+@posix
+def test_a_kernel_that_was_restarted_answers_and_leaves_no_folder_behind():
+    manager = OwnSocketsManager()
+    folder = os.path.dirname(manager.connection_file)
+    manager.start_kernel()
+    manager.restart_kernel(now=True)
+    client = manager.client()
+    client.start_channels()
+    client.wait_for_ready(timeout=60)
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+    del manager, client
+    gc.collect()
+    assert not os.path.exists(folder)
 
 
 @posix
@@ -53,3 +69,14 @@ def test_a_folder_too_deep_for_a_socket_falls_back_to_tcp(tmp_path, monkeypatch)
     manager = OwnSocketsManager()
     assert manager.transport == "tcp"
     assert not manager.connection_file
+    assert not list(deep.iterdir())
+
+
+@posix
+def test_nbval_uses_them_too(tmp_path):
+    code = "import json\nfrom ipykernel.connect import get_connection_file\n"
+    code += "assert json.load(open(get_connection_file()))['transport'] == 'ipc'"
+    path = tmp_path / "transport.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), path)
+    done = nbval(path)
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout
