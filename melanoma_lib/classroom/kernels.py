@@ -1,7 +1,12 @@
-"""Kernels that are spoken to through files in a folder of their own, where the system has such sockets.
+"""Kernels that can be had by two lessons at once, and clients that hear every answer.
 
-Jupyter chooses the TCP ports of a kernel, lets go of them, and starts the kernel, which takes them about a second later. Whatever
-opens a connection meanwhile, such as a second kernel, may have got one of them; the kernel then dies before its first cell.
+Kernels are spoken to through files in a folder of their own, where the system has such sockets. Jupyter chooses the TCP ports of
+a kernel, lets go of them, and starts the kernel, which takes them about a second later. Whatever opens a connection meanwhile,
+such as a second kernel, may have got one of them; the kernel then dies before its first cell.
+
+Clients look for answers anew each second. A cell that draws into an Output widget, as progress bars do, makes nbclient send on
+the very socket on which it waits for the cell's reply. A reply that comes at that moment wakes nobody, and nbclient would wait
+for ever.
 """
 
 import os
@@ -9,10 +14,15 @@ import shutil
 import tempfile
 import weakref
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
+from jupyter_client.asynchronous.client import AsyncKernelClient
+from jupyter_client.channels import AsyncZMQSocketChannel
 from jupyter_client.manager import AsyncKernelManager, KernelManager
+from traitlets import Type
 
+LOOK_AGAIN = 1.0  # seconds
 LONGEST_SOCKET = 100  # bytes of a path; systems cut it off, or refuse it, at 103 to 107
 
 
@@ -35,5 +45,33 @@ class OwnSocketsManager(_OwnSockets, KernelManager):
     """For callers that wait."""
 
 
+class WakefulChannel(AsyncZMQSocketChannel):
+    """Waits for a message as long as it takes, but never on one wake-up alone."""
+
+    async def get_msg(self, timeout: float | None = None) -> dict[str, Any]:
+        """The next message.
+
+        Args:
+            timeout: seconds to wait; None for ever.
+
+        Raises:
+            queue.Empty: if none comes in time.
+        """
+        while timeout is None:
+            try:
+                return await super().get_msg(LOOK_AGAIN)
+            except Empty:
+                pass  # nothing yet
+        return await super().get_msg(timeout)
+
+
+class WakefulClient(AsyncKernelClient):
+    """Asks the shell channel, on which nbclient both sends and waits, in a way that misses no answer."""
+
+    shell_channel_class = Type(WakefulChannel)
+
+
 class AsyncOwnSocketsManager(_OwnSockets, AsyncKernelManager):
     """For callers with an event loop, as papermill is."""
+
+    client_factory = Type(WakefulClient)

@@ -1,14 +1,17 @@
-"""Kernels of lessons: no other process can take what they will be spoken to through."""
+"""Kernels of lessons: no other process can take what they are spoken to through, and no answer is missed."""
 
+import asyncio
 import gc
 import os
 import socket
+from queue import Empty
 
 import nbformat
 import pytest
+from jupyter_client.channels import AsyncZMQSocketChannel
 from jupyter_client.provisioning import LocalProvisioner
 
-from melanoma_lib.classroom.kernels import AsyncOwnSocketsManager, OwnSocketsManager
+from melanoma_lib.classroom.kernels import AsyncOwnSocketsManager, OwnSocketsManager, WakefulChannel, WakefulClient
 from melanoma_lib.classroom.papermill import run_lessons
 from tests.notebooks.nbval_run import nbval
 
@@ -70,6 +73,57 @@ def test_a_folder_too_deep_for_a_socket_falls_back_to_tcp(tmp_path, monkeypatch)
     assert manager.transport == "tcp"
     assert not manager.connection_file
     assert not list(deep.iterdir())
+
+
+class Dozing:
+    """A socket whose message wakes nobody who waits already: seen by whoever asks anew."""
+
+    asked = 0
+
+    async def poll(self, timeout):
+        self.asked += 1
+        if self.asked == 1:
+            await asyncio.sleep(1e6 if timeout is None else timeout / 1000)
+            return 0
+        return 1
+
+
+def dozing(kind):
+    """A channel with such a socket."""
+    channel = object.__new__(kind)  # its constructor takes no stand-in
+    channel.socket = Dozing()
+
+    async def received():
+        return {"msg_type": "execute_reply"}
+
+    channel._recv = received
+    return channel
+
+
+@pytest.mark.parametrize(("kind", "hears"), [(WakefulChannel, True), (AsyncZMQSocketChannel, False)])
+def test_a_reply_that_wakes_nobody_is_heard(kind, hears, monkeypatch):
+    monkeypatch.setattr("melanoma_lib.classroom.kernels.LOOK_AGAIN", 0.01)
+    channel = dozing(kind)
+
+    async def wait():
+        return await asyncio.wait_for(channel.get_msg(), 2)
+
+    if hears:
+        assert asyncio.run(wait()) == {"msg_type": "execute_reply"}
+    else:
+        with pytest.raises(TimeoutError):
+            asyncio.run(wait())
+
+
+def test_no_message_in_time_is_empty_as_ever():
+    with pytest.raises(Empty):
+        asyncio.run(dozing(WakefulChannel).get_msg(timeout=0.01))
+
+
+def test_lessons_are_run_by_a_client_that_hears_it():
+    client = AsyncOwnSocketsManager().client()
+    assert isinstance(client, WakefulClient)
+    assert client.shell_channel_class is WakefulChannel
 
 
 @posix
