@@ -158,7 +158,9 @@ def warnings_of(score: str, maps: pd.DataFrame, controls: pd.DataFrame) -> list[
     said, edges, noise = [], controls.reindex(["edges"]).iloc[0], controls.reindex(["random"]).iloc[0]
     if edges["verdict"] == WON:
         above = (maps["low"] > edges["high"]).sum()
-        said.append(f"So do plain edges, which have seen no model; {above} maps lie above these, intervals apart.")
+        said.append(
+            f"Plain edges, which have seen no model, beat {rival(score)} as well; {above} maps lie above these, intervals apart."
+        )
     if noise["verdict"] == UNTOLD:
         said.append(f"Not even the random map can be told from {rival(score)}: not to win here is no fail, it is not settled.")
     return said
