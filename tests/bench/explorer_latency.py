@@ -170,9 +170,14 @@ def measure_threshold(root: Path, browser: str, n: int, n_redrawn: int = 30) -> 
     print(f"in JupyterLab, ratio of medians: {median(redrawn[:, 0]) / median(explorer[:, 0]):.0f}")
 
 
+def layer_cells(run: Path) -> list[str]:
+    """The cells that show a run's LayerExplorer, wherever their kernel is started."""
+    return [cell.replace("{run!r}", repr(str(run.resolve()))) for cell in LAYER_CELLS]
+
+
 def measure_layers(root: Path, browser: str, run: Run, n: int, n_again: int = 10) -> None:
     """LayerExplorer in a notebook and in a file; and how long the kernel takes to compute all maps again."""
-    with notebook(root, browser, [cell.replace("{run!r}", repr(str(run.path))) for cell in LAYER_CELLS]) as page:
+    with notebook(root, browser, layer_cells(run.path)) as page:
         ask_kernel(page, f"str(explorer.save_page({str(root / 'page.html')!r}, 'Layers'))")
         live = press_layers(page, n)
         page.get_by_role("button", name="Next").click()
