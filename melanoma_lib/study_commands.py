@@ -1,9 +1,22 @@
 """What ``study`` does: each study trains or asks what it needs and leaves a table of figures."""
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from melanoma_lib.commands import settings_of
 from melanoma_lib.errors import StudyError
+
+if TYPE_CHECKING:
+    from melanoma_lib.evaluation.canvas import DescribedFigure
+
+
+def _save_beside(table: Path, figure: "DescribedFigure") -> None:
+    """A table's figure, under the table's name, whole or not there."""
+    from melanoma_lib.files import replacing
+
+    with replacing(table.with_suffix(".png")) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
 
 
 def study_folds(arguments: argparse.Namespace) -> None:
@@ -19,7 +32,6 @@ def study_folds(arguments: argparse.Namespace) -> None:
 def study_league(arguments: argparse.Namespace) -> None:
     """Compare backbones on the same cases."""
     settings = settings_of(arguments)
-    from melanoma_lib.files import replacing
     from melanoma_lib.runs import Run
     from melanoma_lib.studies import backbones, backbones_words
     from melanoma_lib.studies.pareto import pareto_figure
@@ -32,8 +44,7 @@ def study_league(arguments: argparse.Namespace) -> None:
     table = backbones.league(settings, finished=finished, frozen_size=arguments.frozen_size, show=print)
     path = save_results(table, arguments.out)
     figure = pareto_figure(table)
-    with replacing(path.with_suffix(".png")) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    _save_beside(path, figure)
     print(f"\n{backbones_words.league_report(table)}\n\n{figure.alt_text}\nwritten to {path}")
 
 
@@ -41,7 +52,6 @@ def study_heatmaps(arguments: argparse.Namespace) -> None:
     """Grade the heatmaps of a run, or take up its league, and put what it says into a table."""
     from melanoma_lib.explain.exam_figure import league_exam_figure
     from melanoma_lib.explain.report import league_report, report_folder
-    from melanoma_lib.files import replacing
     from melanoma_lib.runs import Run
     from melanoma_lib.studies.heatmaps_table import heatmaps_headline, heatmaps_table
     from melanoma_lib.studies.results import save_results
@@ -54,8 +64,7 @@ def study_heatmaps(arguments: argparse.Namespace) -> None:
     table = heatmaps_table(run, league)
     path = save_results(table, arguments.out)
     figure = league_exam_figure(league)
-    with replacing(path.with_suffix(".png")) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    _save_beside(path, figure)
     print(f"{heatmaps_headline(table)}\n\n{figure.alt_text}\nwritten to {path}")
 
 
