@@ -27,7 +27,6 @@ FROM_SCRATCH: dict[str, Any] = {"pretrained": False, "learning_rate": 1e-3, "bac
 # One yardstick picks every network's best epoch; F1 at 0.5 may be 0 for epochs on end where weights start at random.
 COMMON: dict[str, Any] = {"monitor": "val/auroc", "resume": True}
 METRICS = ("auroc", "average_precision", "sensitivity", "specificity", "brier")
-COMPARED = ("auroc", "average_precision", "brier")
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def command_of(settings: Settings, words: str = "train", places: bool = True) ->
     Args:
         settings: whatever differs from the field defaults is written out.
         words: of the command.
-        places: also write out where things lie and how comfortably to run.
+        places: also write out the folders.
     """
     flags = []
     for name, known in Settings.model_fields.items():
@@ -173,8 +172,8 @@ def score_runs(
         seed: of the resampling.
 
     Returns:
-        Rows with ``name``, ``METRICS`` (value, low, high; the mean over folds), of the ``COMPARED`` ones ``gain_METRIC``,
-        ``delong_p`` and ``delong_p_holm`` (Holm 1979), and of the network ``parameters`` and ``macs`` (multiply-adds an image).
+        Rows with ``name``, ``METRICS`` (value, low, high; the mean over folds), ``gain_METRIC`` of three of them, ``delong_p``
+        and ``delong_p_holm`` (Holm 1979), and of the network ``parameters`` and ``macs`` (multiply-adds an image).
     """
     from statsmodels.stats.multitest import multipletests
 
@@ -188,7 +187,7 @@ def score_runs(
         curves = [OperatingCurve(table["target"], table["probability"]) for table in tables[name]]
         at = float(np.mean([curve.for_sensitivity(min_sensitivity).specificity for curve in curves]))
         row |= {"specificity_at": {"value": at, "low": None, "high": None}, "delong_p": None, "delong_p_holm": None}
-        for metric in COMPARED:
+        for metric in ("auroc", "average_precision", "brier"):
             (value, draws), (base, base_draws) = drawn[name][metric], drawn[default][metric]
             gain = Interval.from_replicates(value - base, draws - base_draws).to_dict()
             row[f"gain_{metric}"] = None if name == default else gain
@@ -253,14 +252,14 @@ def _matching(run: Run, reference: Sequence[Run]) -> list[Run]:
     Raises:
         StudyError: if there is none for one of them.
     """
-    offered = {_tested(fold): fold for fold in (run.folds if run.is_cross_validation else [run])}
+
+    def tested(one: Run) -> frozenset[str]:
+        return frozenset(one.splits.loc[one.splits["split"] == "test", "image_id"])
+
+    offered = {tested(fold): fold for fold in (run.folds if run.is_cross_validation else [run])}
     try:
-        return [offered[_tested(fold)] for fold in reference]
+        return [offered[tested(fold)] for fold in reference]
     except KeyError as error:
         raise StudyError(
             f"{run.path} did not test the cases of {reference[0].path}; name a run of the same source, folds and seed"
         ) from error
-
-
-def _tested(run: Run) -> frozenset[str]:
-    return frozenset(run.splits.loc[run.splits["split"] == "test", "image_id"])

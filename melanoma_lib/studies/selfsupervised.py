@@ -95,21 +95,15 @@ def pretrain(settings: Settings, how: Pretraining, data: DermoscopyDataModule) -
     if len(rows) < how.batch_size:
         raise StudyError(f"expected at least one batch of {how.batch_size} training images, got {len(rows)}")
     folder = settings.runs_dir / f"selfsupervised-{settings.backbone}-{_digest(settings, how, data)}".replace("/", "_")
-    if not _finished(folder):
-        with _alone(folder):
-            if not _finished(folder):  # by who held it until now
-                state = _fit(settings, how, data, rows, folder / "last.ckpt")
-                write_text(folder / "history.json", json.dumps(state["history"], indent=1) + "\n")
-                unnamed = folder / "unnamed.pt"
-                torch.save(state["branch"], unnamed)
-                unnamed.rename(folder / f"simclr-{hashlib.sha256(unnamed.read_bytes()).hexdigest()[:12]}.pt")
-            (folder / "last.ckpt").unlink(missing_ok=True)
+    with _alone(folder):
+        if not list(folder.glob("simclr-*.pt")):
+            state = _fit(settings, how, data, rows, folder / "last.ckpt")
+            write_text(folder / "history.json", json.dumps(state["history"], indent=1) + "\n")
+            torch.save(state["branch"], unnamed := folder / "unnamed.pt")
+            unnamed.rename(folder / f"simclr-{hashlib.sha256(unnamed.read_bytes()).hexdigest()[:12]}.pt")
+        (folder / "last.ckpt").unlink(missing_ok=True)
     history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
-    return WarmStart(_finished(folder)[0], history)
-
-
-def _finished(folder: Path) -> list[Path]:
-    return sorted(folder.glob("simclr-*.pt"))
+    return WarmStart(next(folder.glob("simclr-*.pt")), history)
 
 
 @contextmanager

@@ -5,8 +5,7 @@ import shlex
 import numpy as np
 import pytest
 
-from melanoma_lib.__main__ import build_parser, main
-from melanoma_lib.commands import settings_of
+from melanoma_lib.__main__ import main
 from melanoma_lib.errors import StudyError, WeightsUnavailableError
 from melanoma_lib.evaluation import bootstrap_gain, delong_test
 from melanoma_lib.runs import Run
@@ -14,6 +13,7 @@ from melanoma_lib.settings import Settings
 from melanoma_lib.studies import backbones
 from melanoma_lib.studies.backbones import ENTRIES, Entry, command_of, compare_backbones, has_weights, plan, score_runs
 from melanoma_lib.studies.results import load_results
+from melanoma_lib.study_commands import OUT
 from melanoma_lib.training import train
 
 TINY = (Entry("Tiny", "test_efficientnet", pretrained=False), Entry("Residual", "test_resnet", pretrained=False))
@@ -85,12 +85,19 @@ def test_weights_decide_the_recipe(base, monkeypatch):
     assert planned["ConvNeXt-T (from scratch, 32 px)"].learning_rate == 3.5e-4
 
 
-def test_the_command_of_settings_gives_these_settings_back(base, tmp_path):
+def test_the_command_of_settings_gives_these_settings_back(base, tmp_path, monkeypatch):
+    given = []
+
+    def stop(settings):
+        given.append(settings)
+        raise StudyError("seen")
+
+    monkeypatch.setattr("melanoma_lib.run_writer.RunWriter", stop)
     spaced = base.with_changes(runs_dir=tmp_path / "two words", alpha=0.25, tta=True, image_dirs=(tmp_path, tmp_path / "b"))
     for settings in (spaced, Settings(), *plan(base, TINY).values()):
         words = shlex.split(command_of(settings))
         assert words[:4] == ["python", "-m", "melanoma_lib", "train"]
-        assert settings_of(build_parser().parse_args(words[3:])) == settings
+        assert main(words[3:]) == 1 and given[-1] == settings
 
 
 def test_the_command_plans_or_leaves_a_table_outside_the_committed_ones(base, compared, capsys, monkeypatch, tmp_path):
@@ -102,4 +109,4 @@ def test_the_command_plans_or_leaves_a_table_outside_the_committed_ones(base, co
     assert main([*words, "--out", str(tmp_path / "new")]) == 0
     assert load_results("league", tmp_path / "new").rows == list(compared.rows)
     assert NAMES[1] in capsys.readouterr().out
-    assert build_parser().parse_args(words).out.parts[0] == "reports"
+    assert OUT.parts[0] == "reports"
