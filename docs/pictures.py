@@ -1,4 +1,8 @@
-"""Draw the pictures of the README: python docs/pictures.py RUN, after `make notebooks` has left a run and its evaluation."""
+"""Write the quoted tables, and draw the pictures of the README.
+
+``python docs/pictures.py`` writes the tables of the pages from ``docs/results``; with a RUN, after ``make notebooks`` has left it
+and its evaluation, it draws the pictures too.
+"""
 
 import base64
 import io
@@ -12,8 +16,10 @@ from PIL import Image, ImageOps
 from melanoma_lib.classroom.lesson import Lesson, find_lessons
 from melanoma_lib.data import SyntheticDermoscopy
 from melanoma_lib.evaluation import DescribedFigure, describe, kit_figure
+from melanoma_lib.studies.views import quote_tables
 
 HERE = Path(__file__).parent
+PAGES = (HERE.parent / "README.md", HERE / "results.md", HERE / "launch.md")  # with quoted tables
 SHOWN = {  # of each lesson the picture of the cell that holds these words
     "00": "CaseExplorer(",
     "01": "ladder.ladder_figure(",
@@ -90,7 +96,13 @@ def committed_picture(lesson: Lesson) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
 
 
-def main(run: Path) -> None:
+def write_tables() -> None:
+    """Write every quoted table of the pages anew."""
+    for page in PAGES:
+        page.write_text(quote_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def draw_pictures(run: Path) -> None:
     """Draw the contact sheet and the map of lessons; copy two figures of a run's evaluation."""
     figure = lesson_map(find_lessons())
     figure.savefig(HERE / "lessons.png", dpi=80)
@@ -103,4 +115,6 @@ def main(run: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    write_tables()
+    if len(sys.argv) > 1:
+        draw_pictures(Path(sys.argv[1]))

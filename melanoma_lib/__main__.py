@@ -13,7 +13,6 @@ from melanoma_lib.commands import (
     bench,
     card,
     compare,
-    costs,
     data_audit,
     data_fetch,
     doctor,
@@ -26,18 +25,17 @@ from melanoma_lib.commands import (
     notebooks_refresh,
     notebooks_run,
     notebooks_sweep,
+    settings_of,
     slides_build,
     train,
 )
 from melanoma_lib.errors import KitError
 from melanoma_lib.settings import Settings
 from melanoma_lib.study_commands import (
-    study_folds,
-    study_heatmaps,
-    study_ingredients,
+    OUT,
+    costs,
     study_league,
     study_selfsupervised,
-    study_sources,
     study_travel,
 )
 
@@ -142,48 +140,48 @@ def build_parser() -> argparse.ArgumentParser:
     building.add_argument("--out", type=Path, default=Path("reports/slides"), help="folder (default reports/slides)")
     building.add_argument("--markdown", action="store_true", help="write the filled Markdown and figures alone, without Marp")
 
-    studies = commands.add_parser("study", help="measure what a claim needs; each leaves a table in docs/results")
+    studies = commands.add_parser("study", help="measure what a claim needs; each prints a table and leaves it as a file")
     studying = studies.add_subparsers(dest="what", required=True)
-    gathered = _command(studying, "folds", study_folds, "what a cross-validation says, as a table to quote")
-    gathered.add_argument("run", type=Path, help="run of train --folds")
-    gathered.add_argument("--tta", action="store_true", help="also average the eight flips and turns of each image")
-    sources = _command(studying, "sources", study_sources, "train without one camera's pictures, test on them", settings=True)
-    sources.add_argument("--parts", nargs="+", default=(), metavar="PART", help="train these parts alone, write no table")
-    sending = _command(studying, "travel", study_travel, "test runs on ISIC 2020, by source and skin tone, under artefacts")
+    comparing = _command(studying, "league", _league, "compare backbones on the same cases", settings=True)
+    comparing.add_argument("--plan", action="store_true", help="train nothing; print the command of each training")
+    comparing.add_argument("--run", nargs="+", type=Path, default=[], help="finished runs on the same test cases, to compare too")
+    sending = _command(studying, "travel", _travel, "test runs on ISIC 2020")
     sending.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="runs of one recipe, or a cross-validation")
     sending.add_argument(
         "--metadata", nargs="+", type=Path, default=(), metavar="RUN", help="runs of metadata alone to gain over"
     )
     sending.add_argument("--data-dir-2020", type=Path, default=Path("data/isic2020"), help="ISIC 2020 (default data/isic2020)")
-    sending.add_argument("--stressed", type=int, default=150, help="melanomas, and others, to paste artefacts on (default 150)")
-    _add_settings(sending, ["data_dir", "cache_dir", "n_resamples", "seed"])
-
-    comparing = _command(studying, "league", study_league, "compare backbones and baselines on the same cases", settings=True)
-    comparing.add_argument("--plan", action="store_true", help="train nothing; print the command of each training")
-    comparing.add_argument("--run", nargs="+", type=Path, default=[], help="finished runs on the same test cases, to compare too")
-    comparing.add_argument("--frozen-size", type=int, default=128, help="image size of the frozen features (default 128)")
-    comparing.add_argument("--out", type=Path, help="folder of league.json and its figure (default docs/results)")
-
-    grading = _command(studying, "heatmaps", study_heatmaps, "grade all heatmaps of a run against controls")
-    grading.add_argument("run", type=Path, help="run directory; its league is kept, and taken up, in reports/explain/RUN")
-    grading.add_argument("--cases", type=int, default=500, help="tested cases with masks (default 500)")
-    grading.add_argument("--out", type=Path, help="folder of heatmaps.json and its figure (default docs/results)")
-
-    recipe = _command(studying, "ingredients", study_ingredients, "what each ingredient of the recipe gives", settings=True)
-    recipe.add_argument("--parts", nargs="+", default=(), metavar="PART", help="train these parts alone, write no table")
-    recipe.add_argument("--finished", action="store_true", help="train nothing; compare what is there")
-    start = _command(studying, "selfsupervised", study_selfsupervised, "a warm start from unlabelled images", settings=True)
+    _add_settings(sending, ["cache_dir", "n_resamples", "seed"])
+    for leaving in (comparing, sending):
+        leaving.add_argument("--out", type=Path, default=OUT, help=f"folder of the table (default {OUT})")
+    start = _command(studying, "selfsupervised", _selfsupervised, "pretrain on unlabelled images", settings=True)
     start.add_argument("--epochs", type=int, default=8, help="passes over the unlabelled images (default 8)")
 
     _command(commands, "doctor", doctor, "check packages, weights, data, disk; each finding with its cure")
 
-    cost = _command(commands, "costs", costs, "time an image that finished runs took, and what a larger archive would take")
+    cost = _command(commands, "costs", _costs, "time an image that finished runs took, and what a larger archive would take")
     cost.add_argument("runs", nargs="+", type=Path, help="run directories of one recipe and machine")
     cost.add_argument("--images", type=int, default=401_059, help="images of the larger archive (default 401059: ISIC 2024)")
 
     benchmark = _command(commands, "bench", bench, "measure speed against named peers, taking turns", settings=True)
     benchmark.add_argument("what", choices=["training", "loading", "thresholds", "heatmaps", "inference"])
     return parser
+
+
+def _league(given: argparse.Namespace) -> None:
+    study_league(settings_of(given), given.plan, given.run, given.out)
+
+
+def _travel(given: argparse.Namespace) -> None:
+    study_travel(settings_of(given), given.runs, given.metadata, given.data_dir_2020, given.out)
+
+
+def _selfsupervised(given: argparse.Namespace) -> None:
+    study_selfsupervised(settings_of(given), given.epochs)
+
+
+def _costs(given: argparse.Namespace) -> None:
+    costs(given.runs, given.images)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -243,14 +243,6 @@ def bench(arguments: argparse.Namespace) -> None:
     print(getattr(benchmarks, f"bench_{arguments.what}")(settings_of(arguments)))
 
 
-def costs(arguments: argparse.Namespace) -> None:
-    """Say what runs cost and what more images would."""
-    from melanoma_lib.bench.costs import cost_of
-    from melanoma_lib.runs import Run
-
-    print(cost_of([Run(path) for path in arguments.runs]).report(arguments.images))
-
-
 def _pairs(given: Sequence[Sequence[str]]) -> dict[str, str]:
     names = [name for name, _ in given]
     if twice := sorted({name for name in names if names.count(name) > 1}):

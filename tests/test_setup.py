@@ -111,7 +111,7 @@ def test_the_readme_links_to_files_that_exist_and_describes_its_pictures():
     links = re.findall(r"(!?)\[([^\]]*)\]\(([^)]+)\)", README)
     assert [target for _, _, target in links if not target.startswith("http") and not (ROOT / target).is_file()] == []
     pictures = [text for mark, text, _ in links if mark]
-    assert len(pictures) == 6
+    assert len(pictures) == 4
     assert min(map(len, pictures)) > 30
 
 

@@ -1,17 +1,19 @@
-"""Figures of the cross-validation lesson: widths, splits as draws, a leak, folds, and two models side by side."""
+"""Figures of the cross-validation lesson: widths, splits, a leak, folds, two models, and what backbones cost."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 from melanoma_lib.evaluation import Interval, bootstrap_gain, bootstrap_intervals, delong_test
 from melanoma_lib.evaluation.canvas import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.lessons.cross_validation import Leak, best_of
 from melanoma_lib.lessons.eda import WIDTH, Row, forest, height_of
+from melanoma_lib.studies.results import ResultTable
+from melanoma_lib.studies.views import interval_of
 from melanoma_lib.widgets.luck import Z
 
 ROLES = {"train": ("training", "#CFE3F1", ""), "val": ("validation", ORANGE, "//"), "test": ("test", VERMILLION, "xx")}
@@ -109,7 +111,7 @@ def folds_figure(roles: Sequence[pd.Series]) -> DescribedFigure:
     """Which part of the cases trains, validates and tests in each fold; the width of a part is its share of the images.
 
     Args:
-        roles: from `fold_answers.roles_of`.
+        roles: from ``roles_of``.
     """
     table = pd.concat(roles, axis=1, ignore_index=True)
     tested = (table == "test").to_numpy().argmax(axis=1)
@@ -184,4 +186,33 @@ def two_models_figure(
         figure,
         f"""AUROC of {names[0]} {alone[0]:.3f}, of {names[1]} {alone[1]:.3f}: the intervals {overlap}. Their difference on the
         same cases is {by_image:+.3f} by DeLong and {paired:+.3f} where whole groups are resampled.""",
+    )
+
+
+def performance_cost_figure(table: ResultTable) -> DescribedFigure:
+    """AUROC with its interval against multiply-adds an image; the line joins models that none cheaper equals.
+
+    Args:
+        table: of ``study league``; rows without a network are left out.
+    """
+    rows = sorted((row for row in table.rows if row["backbone"]), key=lambda row: (row["macs"], -row["auroc"]["value"]))
+    costs, values = [row["macs"] / 1e6 for row in rows], [row["auroc"]["value"] for row in rows]
+    best = np.maximum.accumulate(values)
+    front = [i for i in range(len(rows)) if i == 0 or values[i] > best[i - 1]]
+    intervals = [interval_of(row["auroc"]) for row in rows]
+    with kit_figure(WIDTH, 5.4) as figure:
+        axes = figure.add_subplot()
+        reach = [[one.value - one.low for one in intervals], [one.high - one.value for one in intervals]]
+        axes.errorbar(costs, values, reach, fmt="o", color=BLUE, ecolor=GREY, markersize=10, capsize=3, elinewidth=1.5)
+        axes.step([costs[i] for i in front], [values[i] for i in front], where="post", color=VERMILLION, linewidth=1.5)
+        for number, (cost, value) in enumerate(zip(costs, values, strict=True), 1):
+            axes.annotate(str(number), (cost, value), xytext=(9, 6), textcoords="offset points")
+        axes.set(xscale="log", xlabel="million multiply-adds an image", ylabel="AUROC, 95% interval")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        names = [f"{number} {row['name']}" for number, row in enumerate(rows, 1)]
+        axes.annotate("\n".join(names), (1.03, 0.5), xycoords="axes fraction", va="center", fontsize=11, annotation_clip=False)
+    return describe(
+        figure, f"AUROC against multiply-adds an image of {len(rows)} models; the front is {', '.join(names[i] for i in front)}."
     )

@@ -6,14 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from melanoma_lib.evaluation.canvas import DescribedFigure
-from melanoma_lib.explain.exam_figure import league_exam_figure
-from melanoma_lib.lessons import cross_validation, cross_validation_figures, fold_answers, model_choice
+from melanoma_lib.evaluation import DescribedFigure, comparison_figure
+from melanoma_lib.lessons import cross_validation, cross_validation_figures, model_choice
 from melanoma_lib.lessons.eda import unit_of
 from melanoma_lib.runs import Run
-from melanoma_lib.studies.heatmaps_table import league_of
-from melanoma_lib.studies.pareto import pareto_figure
-from melanoma_lib.studies.travel_figures import external_figure
+from melanoma_lib.studies.results import load_results
+from melanoma_lib.studies.views import interval_of
 from melanoma_lib.widgets.luck import PLACES, LuckExplorer, melanomas_for
 
 SPLITS, REPEATS, RIVALS = 100, 6, 7
@@ -40,7 +38,7 @@ class AskedOfSplits:
     @cached_property
     def roles(self) -> list:
         """Of every case in five folds."""
-        return fold_answers.roles_of(self.quick.cases)
+        return cross_validation.roles_of(self.quick.cases)
 
     def values(self) -> dict[str, Callable[[], Any]]:
         """By the first word of a path."""
@@ -51,8 +49,8 @@ class AskedOfSplits:
             },
             "planned": lambda: {"auroc": AUROC, "ratio": round(RATIO)},
             "rivals": lambda: model_choice.equal_rivals(RIVALS, *ONE_SPLIT),
-            "league": lambda: {"command": model_choice.table_of("league").command},
-            "travel": lambda: {"command": model_choice.table_of("travel").command},
+            "league": lambda: {"command": load_results("league").command},
+            "travel": lambda: {"command": load_results("travel").command},
         }
 
     def figures(self) -> dict[str, Callable[[], DescribedFigure]]:
@@ -67,14 +65,37 @@ class AskedOfSplits:
             ),
             "folds": lambda: cross_validation_figures.folds_figure(self.roles),
             "two_models": self._two_models,
-            "pareto": lambda: pareto_figure(model_choice.table_of("league")),
-            "heatmap_exam": lambda: league_exam_figure(league_of(model_choice.table_of("heatmaps"))),
-            "external": lambda: external_figure(model_choice.table_of("travel")),
+            "pareto": lambda: cross_validation_figures.performance_cost_figure(load_results("league")),
+            "heatmap_exam": graded_maps_figure,
+            "external": external_figure,
         }
 
     def _two_models(self) -> DescribedFigure:
-        answer = partial(fold_answers.out_of_fold, self.quick, self.roles, self.run.settings.min_sensitivity)
+        answer = partial(cross_validation.out_of_fold, self.quick, self.roles, self.run.settings.min_sensitivity)
         both, blind = answer(), answer(inputs="image")
         truth, groups = both["target"].to_numpy(), both["group_id"].to_numpy(str)
         scores = np.stack([both["logit"], blind["logit"]])
         return cross_validation_figures.two_models_figure(truth, *scores, groups, ("all inputs", "picture alone"))
+
+
+def external_figure() -> DescribedFigure:
+    """AUROC, sensitivity and specificity of the committed external validation: internal, external, and of metadata alone."""
+    table = load_results("travel")
+    mean = table.rows[0]
+    rows = {
+        f"{title}, {place}": interval_of(mean[f"{name}_{key}"])
+        for name, title in (("auroc", "AUROC"), ("sensitivity", "sensitivity"), ("specificity", "specificity"))
+        for key, place in (("home", "internal"), ("abroad", "external"))
+    }
+    return comparison_figure(rows | {"AUROC of metadata alone, external": interval_of(table.details["metadata_alone"]["auroc"])})
+
+
+def graded_maps_figure(score: str = "deletion_insertion", best: int = 6) -> DescribedFigure:
+    """The best maps of the committed heatmap benchmark by one score, below them the controls that saw no model."""
+    rows = [row for row in load_results("heatmaps").rows if row["score"] == score and row["value"] is not None]
+    maps = sorted((row for row in rows if row["layer"]), key=lambda row: -row["value"])[:best]
+    controls = [row for row in rows if not row["layer"]]
+    shown = {f"{row['method']} of {row['layer']}": interval_of(row) for row in maps}
+    return comparison_figure(
+        shown | {f"control: {row['method']}": interval_of(row) for row in controls}, score.replace("_", "/"), 0.0
+    )

@@ -1,8 +1,10 @@
-"""What a study leaves: a table of figures with the command that made it, small and safe enough to be committed."""
+"""Results of studies: tables of numbers that name the code, the weights and the command that made them."""
 
 import json
 import math
 import platform
+import subprocess
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
@@ -10,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from melanoma_lib.errors import StudyError
-from melanoma_lib.evaluation import Interval
 from melanoma_lib.files import write_text
+from melanoma_lib.runs import CHECKPOINT, Run, sha256
 from melanoma_lib.settings import project_dir
 
 # What tells one case from another, or what was said of it, has no place in a table that anybody may read.
 PRIVATE = {"image_id", "lesion_id", "patient_id", "group_id", "image_path", "mask_path", "target", "logit", "probability", "risk"}
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class ResultTable:
-    """Figures of one study.
+    """Numbers of one study, with where they come from.
 
     Attributes:
         name: of the study; also of its file.
@@ -28,9 +31,12 @@ class ResultTable:
         command: the command line that made it.
         rows: one dictionary a line; an interval is ``{"value", "low", "high"}``.
         notes: what a reader must know to read it rightly, a sentence each.
-        details: further figures that belong to the table as a whole, fit for JSON.
+        details: further numbers that belong to the table as a whole, fit for JSON.
         made: day it was made, ISO 8601.
         machine: what it ran on.
+        commit: of the code that made it, 40 hex digits, with ``+changes`` if files differed from it; or ``unknown``.
+        weights_sha256: digest of the weights of each run behind it, by the run's name; or ``unknown``.
+        command_of: ``this kit`` if it still has the command, else ``its commit``.
     """
 
     name: str
@@ -41,6 +47,9 @@ class ResultTable:
     details: dict[str, Any] = field(default_factory=dict)
     made: str = field(default_factory=lambda: date.today().isoformat())
     machine: str = field(default_factory=lambda: describe_machine())
+    commit: str = field(default_factory=lambda: current_commit())
+    weights_sha256: dict[str, str] | str = UNKNOWN
+    command_of: str = "this kit"
 
 
 def describe_machine() -> str:
@@ -53,58 +62,79 @@ def describe_machine() -> str:
     return f"{platform.machine()}, {os.cpu_count()} cores, {device}, torch {torch.__version__}"
 
 
+def current_commit() -> str:
+    """Commit of the code that runs, ``+changes`` where tracked files differ from it, ``unknown`` outside a git checkout."""
+    package = Path(__file__).parents[1]
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=package, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", __file__)  # an installed copy may lie inside a checkout of something else
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return UNKNOWN
+
+
+def weights_of(runs: Iterable[Run]) -> dict[str, str]:
+    """SHA-256 of the checkpoint of each run, by the run's name; a cross-validation stands for its folds."""
+    single = [one for run in runs for one in (run.folds if run.is_cross_validation else [run])]
+    return {run.path.name: sha256(run.path / CHECKPOINT) for run in single}
+
+
 def results_dir() -> Path:
     """Where the committed tables lie."""
     return project_dir() / "docs" / "results"
 
 
-def save_results(table: ResultTable, folder: Path | None = None) -> Path:
+def save_results(table: ResultTable, folder: Path) -> Path:
     """Write a table as ``NAME.json``.
-
-    Args:
-        table: the study's figures.
-        folder: default: where the committed tables lie.
-
-    Returns:
-        The file.
 
     Raises:
         StudyError: if a key names something of single cases, or a number is not finite.
     """
     value = asdict(table)
-    if private := sorted(PRIVATE & set(_keys(value["rows"])) | PRIVATE & set(_keys(value["details"]))):
-        raise StudyError(f"a result table holds figures of groups, never of single cases; leave out {', '.join(private)}")
+    if private := sorted(PRIVATE & (set(_keys(value["rows"])) | set(_keys(value["details"])))):
+        raise StudyError(f"a result table holds numbers of groups, never of single cases; leave out {', '.join(private)}")
     try:
         text = json.dumps(_plain(value), indent=1, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise StudyError(f"result table {table.name}: expected text and finite numbers or None; {error}") from error
-    path = (folder or results_dir()) / f"{table.name}.json"
+    path = folder / f"{table.name}.json"
     write_text(path, text + "\n")
     return path
 
 
-def load_results(name: str, folder: Path | None = None) -> ResultTable:
+def load_results(name: str, folder: Path | str = "") -> ResultTable:
     """Read a table that ``save_results`` wrote.
 
+    Args:
+        name: of the study.
+        folder: looked into first; a table that is not there is the committed one. Empty: the committed ones.
+
     Raises:
-        StudyError: if there is none of that name, or the file is none.
+        StudyError: if there is no such folder or table, or the file is none.
     """
-    path = (folder or results_dir()) / f"{name}.json"
+    own = Path(folder).expanduser() if str(folder) else results_dir()
+    if not own.is_dir():
+        raise StudyError(f"{own}: expected a folder of result tables, found none")
+    path = next((path for path in (own / f"{name}.json", results_dir() / f"{name}.json") if path.is_file()), None)
+    if path is None:
+        there = ", ".join(sorted(file.stem for file in (*own.glob("*.json"), *results_dir().glob("*.json")))) or "none"
+        raise StudyError(f"there is no table {name} in {own}; tables: {there}")
     try:
         return ResultTable(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        there = ", ".join(sorted(file.stem for file in path.parent.glob("*.json"))) or "none"
-        raise StudyError(f"{path} does not exist; tables there: {there}. python -m melanoma_lib study writes them") from error
     except (json.JSONDecodeError, TypeError) as error:
         raise StudyError(f"{path} is no result table: {error}") from error
 
 
-def interval_text(value: dict[str, float | None] | None, digits: int = 3, sign: str = "") -> str:
-    """An interval as ``0.906 [0.892, 0.919]``; a dash for what is not known."""
-    if value is None or value.get("value") is None:
-        return "–"
-    ends = (math.nan if value.get(end) is None else value[end] for end in ("low", "high"))
-    return format(Interval(value["value"], *ends), f"{sign}.{digits}f")
+def provenance(table: ResultTable) -> str:
+    """Title, command, day, commit, weights and machine of a table, one line each, long ones broken."""
+    weights = table.weights_sha256
+    digests = weights if isinstance(weights, str) else ", ".join(f"{name} {digest[:12]}" for name, digest in weights.items())
+    rows = {"title": table.title, "command": f"{table.command}  (of {table.command_of})", "made": table.made}
+    rows |= {"commit": table.commit, "weights": digests, "machine": table.machine}
+    return "\n".join(textwrap.fill(f"{key:<9}{text}", 100, subsequent_indent=" " * 9) for key, text in rows.items())
 
 
 def _keys(value: Any) -> Iterable[str]:

@@ -28,6 +28,9 @@ from melanoma_lib.progress import progress_bar
 from melanoma_lib.settings import Settings
 
 WIDTH = 128  # of the space that the contrast is drawn in
+LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.01  # the rate at its peak
+TEMPERATURE = 0.2  # of the contrast; the lower, the more the nearest others count
+MIN_CROP, COLOUR = 0.3, 0.4  # least share of the frame in a view; mild changes of colour, which tells lesions apart
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,6 @@ class Pretraining:
         side: of a view in pixels.
         epochs: passes over the images.
         batch_size: images a step; each gives two views, and 2 (batch_size - 1) others to be told from.
-        learning_rate: at its peak; it warms up over half an epoch and falls to zero as a cosine.
-        weight_decay: decoupled.
-        temperature: of the contrast; the lower, the more the nearest others count.
-        min_crop: least share of the frame that a view shows.
-        colour: strength of the colour changes; mild, since colour tells lesions apart, and never grey.
 
     Raises:
         StudyError: if a value is out of range.
@@ -51,26 +49,14 @@ class Pretraining:
     side: int = 64
     epochs: int = 8
     batch_size: int = 128
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    temperature: float = 0.2
-    min_crop: float = 0.3
-    colour: float = 0.4
 
     def __post_init__(self) -> None:
-        fine = {
-            "side": self.side >= 32,
-            "epochs": self.epochs >= 1,
-            "batch_size": self.batch_size >= 2,
-            "learning_rate": 0 < self.learning_rate < 1,
-            "temperature": self.temperature > 0,
-            "min_crop": 0 < self.min_crop <= 1,
-        }
-        if wrong := [f"{name}={getattr(self, name)!r}" for name, good in fine.items() if not good]:
-            raise StudyError(f"pretraining: out of range: {', '.join(wrong)}; side from 32, epochs from 1, batch_size from 2")
+        for name, least in (("side", 32), ("epochs", 1), ("batch_size", 2)):
+            if (value := getattr(self, name)) < least:
+                raise StudyError(f"pretraining: {name}: expected at least {least}, got {value}")
 
     @classmethod
-    def of(cls, settings: Settings, **changes: Any) -> "Pretraining":
+    def of(cls, settings: Settings, **changes: int) -> "Pretraining":
         """For a model of these settings: views of two thirds of its side, which crops make up for, but none below 64 px."""
         smaller = 32 * round(settings.image_size * 2 / 3 / 32)  # in whole strides of the backbone
         return cls(**{"side": min(settings.image_size, max(64, smaller))} | changes)
@@ -83,14 +69,10 @@ class WarmStart:
     Attributes:
         file: its weights, named after their digest, as ``init_weights`` takes it.
         history: epoch, loss, found (share of views whose nearest other view is of the same image), seconds; one row an epoch.
-        chance: loss of a branch that tells nothing apart.
-        n_images: unlabelled images it has seen.
     """
 
     file: Path
     history: list[dict[str, float]]
-    chance: float
-    n_images: int
 
 
 def pretrain(settings: Settings, how: Pretraining, data: DermoscopyDataModule) -> WarmStart:
@@ -113,21 +95,15 @@ def pretrain(settings: Settings, how: Pretraining, data: DermoscopyDataModule) -
     if len(rows) < how.batch_size:
         raise StudyError(f"expected at least one batch of {how.batch_size} training images, got {len(rows)}")
     folder = settings.runs_dir / f"selfsupervised-{settings.backbone}-{_digest(settings, how, data)}".replace("/", "_")
-    if not _finished(folder):
-        with _alone(folder):
-            if not _finished(folder):  # by who held it until now
-                state = _fit(settings, how, data, rows, folder / "last.ckpt")
-                write_text(folder / "history.json", json.dumps(state["history"], indent=1) + "\n")
-                unnamed = folder / "unnamed.pt"
-                torch.save(state["branch"], unnamed)
-                unnamed.rename(folder / f"simclr-{hashlib.sha256(unnamed.read_bytes()).hexdigest()[:12]}.pt")
-            (folder / "last.ckpt").unlink(missing_ok=True)
+    with _alone(folder):
+        if not list(folder.glob("simclr-*.pt")):
+            state = _fit(settings, how, data, rows, folder / "last.ckpt")
+            write_text(folder / "history.json", json.dumps(state["history"], indent=1) + "\n")
+            torch.save(state["branch"], unnamed := folder / "unnamed.pt")
+            unnamed.rename(folder / f"simclr-{hashlib.sha256(unnamed.read_bytes()).hexdigest()[:12]}.pt")
+        (folder / "last.ckpt").unlink(missing_ok=True)
     history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
-    return WarmStart(_finished(folder)[0], history, math.log(2 * how.batch_size - 1), len(rows))
-
-
-def _finished(folder: Path) -> list[Path]:
-    return sorted(folder.glob("simclr-*.pt"))
+    return WarmStart(next(folder.glob("simclr-*.pt")), history)
 
 
 @contextmanager
@@ -153,7 +129,7 @@ def _fit(settings: Settings, how: Pretraining, data: DermoscopyDataModule, rows:
     branch = image_branch(settings.backbone, settings.pretrained).to(memory_format=torch.channels_last)
     head = head_of(branch.head_hidden_size)
     parameters = [*branch.parameters(), *head.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=how.learning_rate, weight_decay=how.weight_decay)
+    optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     sampler = EpochSampler(np.zeros(len(data.cases)), rows, "plain", how.batch_size, settings.seed)
     history: list[dict[str, float]] = []
     if last.exists():
@@ -172,7 +148,7 @@ def _fit(settings: Settings, how: Pretraining, data: DermoscopyDataModule, rows:
             begun, losses, found = time.perf_counter(), [], []
             for step, draw in enumerate(sampler):
                 for group in optimiser.param_groups:
-                    group["lr"] = how.learning_rate * rate_at(epoch * steps + step, steps, how.epochs)
+                    group["lr"] = LEARNING_RATE * rate_at(epoch * steps + step, steps, how.epochs)
                 pairs = [views_of(Image.fromarray(pixels[row])) for row in draw.rows]
                 views = torch.stack([pair[side] for side in (0, 1) for pair in pairs])  # (2B, 3, S, S)
                 spots = head(branch(views.to(memory_format=torch.channels_last)))  # (2B, WIDTH)
@@ -224,8 +200,8 @@ def _lightly(settings: Settings, how: Pretraining) -> tuple[nn.Module, Any, Any]
     normalisation = backbone_normalisation(settings.backbone)
     views = SimCLRTransform(
         input_size=how.side,
-        min_scale=how.min_crop,
-        cj_strength=how.colour,
+        min_scale=MIN_CROP,
+        cj_strength=COLOUR,
         random_gray_scale=0.0,
         gaussian_blur=0.3,
         hf_prob=0.5,
@@ -233,7 +209,7 @@ def _lightly(settings: Settings, how: Pretraining) -> tuple[nn.Module, Any, Any]
         rr_prob=0.5,
         normalize={name: list(normalisation[name]) for name in ("mean", "std")},
     )
-    return NTXentLoss(how.temperature), lambda width: SimCLRProjectionHead(width, width, WIDTH), views
+    return NTXentLoss(TEMPERATURE), lambda width: SimCLRProjectionHead(width, width, WIDTH), views
 
 
 def _digest(settings: Settings, how: Pretraining, data: DermoscopyDataModule) -> str:

@@ -1,4 +1,4 @@
-"""The cross-validation lesson: splits against scikit-learn, a leak that is put in, folds that keep apart, figures that say it."""
+"""The cross-validation lesson: splits against scikit-learn, a leak that is put in, folds that keep apart."""
 
 import re
 from dataclasses import replace
@@ -13,9 +13,9 @@ from sklearn.preprocessing import StandardScaler
 
 from melanoma_lib.data import split_cases
 from melanoma_lib.errors import RunError
-from melanoma_lib.evaluation import Interval, OperatingCurve
-from melanoma_lib.lessons import cross_validation, cross_validation_figures, fold_answers
-from melanoma_lib.lessons.cross_validation import Leak, QuickCases
+from melanoma_lib.evaluation import OperatingCurve
+from melanoma_lib.lessons import cross_validation, cross_validation_figures
+from melanoma_lib.lessons.cross_validation import QuickCases, fold_aurocs, fold_table, moved_scales, out_of_fold, roles_of
 
 
 def made_up(signal=0.8, memory=0.0, n_groups=150, seed=0):
@@ -75,24 +75,16 @@ def test_a_leak_that_is_there_is_found_and_one_that_is_not_is_not():
     assert leaky.known > 0.5
     assert leaky.difference.low > 0.02
     assert leaky.difference.value == pytest.approx(np.mean(leaky.by_image - leaky.by_group), abs=1e-9)
-    assert "**inflates**" in cross_validation.leak_words(leaky, "patient")
     alone = made_up(memory=0.0)
     alone = replace(alone, cases=alone.cases.assign(group_id="image:" + alone.cases["image_id"]))
     honest = cross_validation.leak(alone, repeats=3, n=200)
     assert honest.known == 0
     assert honest.difference.low < 0 < honest.difference.high
-    assert "no inflation is shown" in cross_validation.leak_words(honest, "image")
-
-
-def test_a_lower_score_by_image_is_said_too():
-    found = Leak(np.array([0.8]), np.array([0.85]), Interval(-0.05, -0.08, -0.02), 0.4)
-    words = cross_validation.leak_words(found, "lesion")
-    assert "**lower**" in words and "-0.050 [-0.080, -0.020]" in words and "40% of the test melanomas" in words
 
 
 def test_folds_answer_every_case_once_and_choose_on_validation(quick):
-    roles = fold_answers.roles_of(quick.cases, 4, seed=1)
-    answers = fold_answers.out_of_fold(quick, roles, 0.9)
+    roles = roles_of(quick.cases, 4, seed=1)
+    answers = out_of_fold(quick, roles, 0.9)
     assert answers["image_id"].tolist() == quick.cases["image_id"].tolist()
     for fold, role in enumerate(roles, 1):
         assert role.groupby(quick.cases["group_id"]).nunique().max() == 1
@@ -102,50 +94,32 @@ def test_folds_answer_every_case_once_and_choose_on_validation(quick):
         np.testing.assert_allclose(part["logit"], quick.logits(train, (role == "test").to_numpy()), rtol=1e-6)
         cut = OperatingCurve(quick.targets[val], quick.logits(train, val)).for_sensitivity(0.9).threshold
         assert (part["called"] == (part["logit"] >= cut)).all()
-    table = fold_answers.fold_table(answers, n=100)
-    first = answers[answers["fold"] == 1]
+    table, first = fold_table(answers, n=100), answers[answers["fold"] == 1]
     assert table.loc["fold 1", "sensitivity"] == f"{first.loc[first['target'] == 1, 'called'].mean():.1%}"
-    assert table.loc["fold 1", "specificity"] == f"{(~first.loc[first['target'] == 0, 'called']).mean():.1%}"
     assert table["images"].iloc[:-1].str.replace(",", "").astype(int).sum() == len(answers)
     mean = table.loc["mean of folds"]
-    assert mean["AUROC"].startswith(f"{fold_answers.fold_aurocs(answers)[0]:.3f} [")
+    assert mean["AUROC"].startswith(f"{fold_aurocs(answers)[0]:.3f} [")
     shares = [answers[(answers["fold"] == fold) & (answers["target"] == 1)]["called"].mean() for fold in range(1, 5)]
     assert mean["sensitivity"] == f"{np.mean(shares):.1%}"
 
 
 def test_moved_scales_change_the_pooled_score_alone(quick):
-    answers = fold_answers.out_of_fold(quick, fold_answers.roles_of(quick.cases), 0.9)
-    mean, pooled = fold_answers.fold_aurocs(answers)
+    answers = out_of_fold(quick, roles_of(quick.cases), 0.9)
+    mean, pooled = fold_aurocs(answers)
     by_hand = [roc_auc_score(part["target"], part["logit"]) for _, part in answers.groupby("fold")]
     assert mean == pytest.approx(np.mean(by_hand))
     assert pooled == pytest.approx(roc_auc_score(answers["target"], answers["logit"]))
-    moved = fold_answers.moved_scales(answers, by=3.0)
+    moved = moved_scales(answers, by=3.0)
     off = pd.Series(moved - answers["logit"]).groupby(answers["fold"]).agg(["min", "max"])
     np.testing.assert_allclose(off["min"], [0, 3, -3, 6, -6], atol=1e-9)
     np.testing.assert_allclose(off["min"], off["max"], atol=1e-9)
-    mean_moved, pooled_moved = fold_answers.fold_aurocs(answers, moved)
+    mean_moved, pooled_moved = fold_aurocs(answers, moved)
     assert mean_moved == pytest.approx(mean)
     assert pooled_moved < pooled
 
 
-def test_figures_say_their_numbers(quick):
-    splits, first = cross_validation.single_splits(quick, n=12), cross_validation.first_split(quick, n=100)
-    said = cross_validation_figures.splits_figure(splits, first, marks=(3,)).alt_text
-    assert f"{splits['auroc'].min():.3f} to {splits['auroc'].max():.3f}" in said
-    assert f"best of 3 {cross_validation.best_of(splits['auroc'], 3):.3f}" in said and f"{first:.3f}" in said
-    roles = fold_answers.roles_of(quick.cases)
-    shares = roles[0].value_counts(normalize=True)
-    said = cross_validation_figures.folds_figure(roles).alt_text
-    assert f"{shares['train']:.0%} of the images train, {shares['val']:.0%} validate, {shares['test']:.0%} test" in said
-    found = Leak(np.array([0.8, 0.9]), np.array([0.85, 0.8]), Interval(0.025, -0.01, 0.06), 0.4)
-    said = cross_validation_figures.leak_figure(found, "patient").alt_text
-    assert "mean 0.825" in said and "mean 0.850" in said and "+0.025 [-0.010, +0.060]" in said
-    said = cross_validation_figures.width_figure({"a": Interval(0.9, 0.8, 0.95), "b": Interval(0.9, 0.85, 0.93)}, 0.02).alt_text
-    assert said == "AUROC with 95% intervals: a 0.900 [0.800, 0.950]; b 0.900 [0.850, 0.930]."
-
-
 def test_every_part_of_the_drawn_folds_has_one_role(quick):
-    figure = cross_validation_figures.folds_figure(fold_answers.roles_of(quick.cases))
+    figure = cross_validation_figures.folds_figure(roles_of(quick.cases))
     drawn = [patch.get_facecolor() for patch in figure.axes[0].patches if patch.get_width() > 0]
     assert len(drawn) == 50
     assert [len([one for one in drawn if one == colour]) for colour in dict.fromkeys(drawn)] == [10, 5, 35]

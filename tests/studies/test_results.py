@@ -1,10 +1,29 @@
+"""Result tables: saved and found again, where they come from, and every number that a page quotes of them."""
+
 import json
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from melanoma_lib.errors import StudyError
-from melanoma_lib.studies.results import ResultTable, interval_text, load_results, save_results
+from melanoma_lib.studies import results
+from melanoma_lib.studies.results import ResultTable, load_results, provenance, save_results, weights_of
+from melanoma_lib.studies.views import QUOTED, VIEWS, interval_text, markdown, quote_tables, view
+from tests.command_line import parsed
+
+ROOT = Path(__file__).parents[2]
+COMMITTED = sorted(path.stem for path in (ROOT / "docs/results").glob("*.json"))
+PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/results.md", "docs/launch.md")}
+
+
+@pytest.fixture(autouse=True)
+def _committed(monkeypatch):
+    """Tests run in a folder of their own; the committed tables are the repository's."""
+    monkeypatch.setattr(results, "results_dir", lambda: ROOT / "docs/results")
 
 
 def table(**changes):
@@ -23,39 +42,102 @@ def test_a_table_comes_back_as_it_was_saved(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "rows", [[{"image_id": "ISIC_1"}], [{"by": {"target": 1}}], [{"folds": [{"risk": 0.1}]}], [{"auroc": float("inf")}]]
+    "changes",
+    [{"rows": [{"folds": [{"risk": 0.1}]}]}, {"rows": [{"n": float("inf")}]}, {"details": {"a": {"group_id": "HAM_1"}}}],
 )
-def test_figures_of_single_cases_and_infinite_ones_are_refused(rows, tmp_path):
+def test_numbers_of_single_cases_and_infinite_ones_are_refused(changes, tmp_path):
     with pytest.raises(StudyError, match=r"leave out|finite"):
-        save_results(table(rows=rows), tmp_path)
+        save_results(table(**changes), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_details_are_held_to_the_same_rule(tmp_path):
-    with pytest.raises(StudyError, match="group_id"):
-        save_results(table(details={"worst": {"group_id": "HAM_1"}}), tmp_path)
-
-
-def test_a_missing_table_names_those_there(tmp_path):
-    save_results(table(), tmp_path)
-    with pytest.raises(StudyError, match="trial"):
-        load_results("league", tmp_path)
-
-
-def test_a_foreign_file_is_no_table(tmp_path):
+def test_a_folder_goes_before_the_committed_tables_and_what_is_nowhere_is_told(tmp_path):
+    save_results(table(name="league", title="mine"), tmp_path)
+    assert load_results("league", tmp_path).title == "mine" != load_results("league").title
+    assert load_results("travel", str(tmp_path)) == load_results("travel")
+    with pytest.raises(StudyError, match=r"no table trial.*league"):
+        load_results("trial", tmp_path)
+    with pytest.raises(StudyError, match="expected a folder"):
+        load_results("league", tmp_path / "nowhere")
     (tmp_path / "league.json").write_text('{"rows": 1}')
     with pytest.raises(StudyError, match="no result table"):
         load_results("league", tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        ({"value": 0.9061, "low": 0.892, "high": 0.9187}, "0.906 [0.892, 0.919]"),
-        ({"value": 0.5, "low": None, "high": None}, "0.500"),
-        ({"value": None, "low": None, "high": None}, "–"),
-        (None, "–"),
-    ],
-)
-def test_intervals_read_as_text(value, text):
-    assert interval_text(value) == text
+# --- where a table comes from -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_every_committed_table_names_code_weights_command_and_day(name):
+    raw = json.loads((ROOT / f"docs/results/{name}.json").read_text())
+    assert raw["name"] == name
+    assert re.fullmatch(r"[0-9a-f]{40}|unknown", raw["commit"])
+    digests = raw["weights_sha256"]
+    assert digests == "unknown" or all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in digests.values())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", raw["made"]) and raw["machine"]
+    words = shlex.split(raw["command"])
+    assert words[:3] == ["python", "-m", "melanoma_lib"]
+    if raw["command_of"] == "this kit":
+        parsed(words[3:])
+    else:
+        assert raw["command_of"] == "its commit" and raw["commit"] != "unknown"
+
+
+def test_a_new_table_names_the_commit_and_the_weights_of_its_runs(tiny_run, monkeypatch):
+    made = table(weights_sha256=weights_of([tiny_run]))
+    stored = json.loads((tiny_run.path / "operating_point.json").read_text())
+    assert made.weights_sha256 == {tiny_run.path.name: stored["checkpoint_sha256"]}
+    assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?|unknown", made.commit)
+    assert made.commit in provenance(made) and stored["checkpoint_sha256"][:12] in provenance(made)
+    monkeypatch.setattr(results.subprocess, "run", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError("git")))
+    assert table().commit == "unknown"
+
+
+# --- what pages quote ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_quoted_table_is_the_committed_one(page):
+    text = PAGES[page]
+    assert QUOTED.search(text)
+    assert quote_tables(text) == text, "python docs/pictures.py writes the tables of the pages anew"
+    prose = re.sub(r"```.*?```", "", QUOTED.sub("", text), flags=re.S)
+    assert re.findall(r"0\.\d{2,}", prose) == []  # a measured number stands in a table, where it is compared
+
+
+def test_a_number_typed_wrong_or_a_row_left_out_is_found():
+    text = PAGES["README.md"]
+    for wrong in (text.replace("| 0.906 [", "| 0.960 [", 1), re.sub(r"\| image only .*\n", "", text, count=1)):
+        assert wrong != text
+        assert quote_tables(wrong) == text
+
+
+def test_the_readme_is_short_and_quotes_few_tables():
+    assert len(PAGES["README.md"].split()) < 2000
+    assert len(QUOTED.findall(PAGES["README.md"])) <= 3
+
+
+def test_costs_multiply_out():
+    (row,) = load_results("costs").rows
+    for end in ("value", "low", "high"):
+        hours = row["milliseconds"][end] / 1000 * row["epochs"] * row["share"] * row["images"] / 3600
+        assert row["hours"][end] == pytest.approx(hours, abs=0.1)
+
+
+def test_views_show_the_numbers_of_the_rows():
+    auroc = {"value": 0.9061, "low": 0.892, "high": 0.9187}
+    own = replace(table(name="league"), rows=[{"name": "a", "auroc": auroc, "delong_p_holm": 0.0301, "gain_auroc": None}])
+    shown = view("backbones", own)
+    assert shown.iloc[0].tolist() == ["a", "0.906 [0.892, 0.919]", "–", "0.030", "–", "–"]
+    assert markdown(shown.iloc[:, :2]).splitlines() == ["| model | AUROC |", "| --- | ---: |", "| a | 0.906 [0.892, 0.919] |"]
+    assert all(len(view(name)) for name in VIEWS)
+    controls, maps = view("heatmaps, controls").set_index("score"), view("heatmaps, energy").set_index("layer")
+    raw = load_results("heatmaps").rows
+    for frame, wanted in ((controls.loc["energy_in_mask"], ""), (maps.loc["bn2"], "bn2")):
+        rows = [row for row in raw if row["score"] == "energy_in_mask" and row["layer"] == wanted]
+        assert frame.to_dict() == {row["method"]: interval_text(row, ".2f") for row in rows}
+    assert interval_text({"value": 0.5, "low": None, "high": None}) == "0.500" and interval_text({"value": None}) == "–"
+    with pytest.raises(StudyError, match="expected one of the views"):
+        view("nothing")
+    with pytest.raises(StudyError, match=r"no details\.metadata_alone"):
+        view("external, metadata", own)

@@ -1,0 +1,174 @@
+"""Views of result tables: which columns a page, a lesson or a slide shows, as frames of text."""
+
+import math
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from melanoma_lib.errors import StudyError
+from melanoma_lib.evaluation import Interval
+from melanoma_lib.studies.results import ResultTable, load_results
+
+
+@dataclass(frozen=True)
+class View:
+    """Some columns of a table, as text.
+
+    Attributes:
+        table: name of the study.
+        columns: heading to key and format, such as ``auroc:.3f``; a number or an interval, else text. Key ``.`` is the row.
+        path: where the rows are, such as ``details.stress``; one dictionary is one row.
+        where: values that a row must have.
+        pivot: heading of the rows and of the columns; the last of ``columns`` then fills the cells.
+    """
+
+    table: str
+    columns: dict[str, str]
+    path: str = "rows"
+    where: dict[str, Any] = field(default_factory=dict)
+    pivot: tuple[str, str] | None = None
+
+
+_RATES = {"AUROC": "auroc:.3f", "sensitivity": "sensitivity:.3f", "specificity": "specificity:.3f"}
+_MAPS = {"layer": "layer", "method": "method", "value": ".:.2f"}
+_INTERNAL_EXTERNAL = {
+    f"{measure}, {place}": f"{key}_{column}:.3f"
+    for measure, key in (("AUROC", "auroc"), ("sensitivity", "sensitivity"), ("specificity", "specificity"))
+    for place, column in (("internal", "home"), ("external", "abroad"))
+}
+VIEWS = {
+    "folds": View("folds", {
+        "prediction": "name", "AUROC, mean of folds": "auroc:.3f", "average precision": "average_precision:.3f",
+        "sensitivity": "sensitivity:.3f", "specificity": "specificity:.3f", "Brier": "brier:.3f",
+        "calibration slope": "slope:.3f",
+    }),
+    "folds, short": View("folds", {"prediction": "name"} | _RATES),
+    "folds, each": View("folds", {"AUROC of each fold": ".:.3f"}, "details.auroc_by_fold"),
+    "inputs": View("inputs", {
+        "inputs": "inputs", "seeds": "seeds", "test AUROC": "auroc:.3f", "gain over metadata only": "gain_metadata:+.3f",
+        "gain over image only": "gain_image:+.3f",
+    }),
+    "external, mean": View("travel", {"models": "model"} | _INTERNAL_EXTERNAL, where={"model": "mean of 5 models"}),
+    "external": View("travel", {"models": "model"} | _INTERNAL_EXTERNAL),
+    "external, metadata": View("travel", {
+        "AUROC of metadata alone, external": "auroc:.3f", "gain of the image model": "gain:+.3f",
+    }, "details.metadata_alone"),
+    "recalibration": View("travel", {
+        "local patients": "patients", "method": "method", "observed / expected": "observed_over_expected:.2f",
+        "low": "observed_over_expected_low:.2f", "high": "observed_over_expected_high:.2f", "sensitivity": "sensitivity:.2f",
+        "specificity": "specificity:.2f",
+    }, "details.few_cases"),
+    "within": View("travel", {
+        "all pairs": "pooled:.3f", "pairs within a source": "within:.3f", "pairs across sources": "between:.3f",
+        "difference, all less within": "excess:+.3f", "source alone": "source_alone:.3f",
+    }, "details.within_sources"),
+    "sources": View("travel", {
+        "source": "source", "images": "images:,", "melanomas": "melanomas:,",
+    } | _RATES, "details.within_sources.sources"),
+    "skin tone": View("travel", {
+        "skin-tone proxy": "tone", "images": "images:,", "melanomas": "melanomas:,",
+    } | _RATES, "details.tone.performance.home"),
+    "artefacts": View("travel", {
+        "artefact": "artefact", "class": "class", "images": "images", "share of decisions changed": "flips:.2f",
+        "change of risk": "risk_change:+.3f",
+    }, "details.stress", {"part": "all"}),
+    "left out": View("sources_out", {
+        "source left out": "source", "melanomas": "melanomas:,", "AUROC, seen": "auroc_seen:.3f",
+        "AUROC, never seen": "auroc_unseen:.3f", "change": "auroc_change:+.3f",
+    }),
+    "backbones": View("league", {
+        "model": "name", "AUROC": "auroc:.3f", "AUROC minus the default's": "gain_auroc:+.3f",
+        "DeLong p (Holm)": "delong_p_holm:.3f", "average precision": "average_precision:.3f", "Brier, calibrated": "brier:.3f",
+    }),
+    "backbones, decisions": View("league", {
+        "model": "name", "specificity at 95% sensitivity (test ROC)": "specificity_at:.3f",
+        "sensitivity, threshold from validation": "sensitivity:.3f",
+        "specificity, threshold from validation": "specificity:.3f",
+    }),
+    "backbones, costs": View("league", {
+        "model": "name", "parameters": "parameters:,", "multiply-adds an image": "macs:,",
+        "training, images/s": "training_rate:.0f",
+        "inference, images/s": "inference_rate:.0f", "epochs": "epochs",
+    }),
+    "ablations": View("ingredients", {
+        "change": "name", "AUROC": "auroc:.3f", "gain over the default's seeds": "fair_gain:+.4f",
+        "training, s": "training_seconds:,", "passes an image": "passes",
+    }),
+    "self-supervised": View("selfsupervised", {
+        "method": "method", "start": "start", "share of labels": "share:.0%", "AUROC": "auroc:.3f",
+        "standard deviation over label draws": "deviation:.3f", "gain over ImageNet": "gain:+.3f",
+    }),
+    "heatmaps, controls": View("heatmaps", {"score": "score", "method": "method", "value": ".:.2f"}, where={"layer": ""},
+                               pivot=("score", "method")),
+    "heatmaps, energy": View("heatmaps", _MAPS, where={"score": "energy_in_mask"}, pivot=("layer", "method")),
+    "heatmaps, deletion": View("heatmaps", _MAPS, where={"score": "deletion_insertion"}, pivot=("layer", "method")),
+    "costs": View("costs", {
+        "ms an image and epoch": "milliseconds:.2f", "epochs measured": "epochs_measured", "images": "images:,",
+        "share trained on": "share:.0%", "epochs": "epochs", "hours": "hours:.1f", "image caches, GB": "cache_gigabytes:.1f",
+    }),
+}  # fmt: skip
+
+
+def view(name: str, table: ResultTable | None = None) -> pd.DataFrame:
+    """A view of a result table: a frame of text, intervals as ``0.906 [0.892, 0.919]``, a dash for what is not known.
+
+    Args:
+        name: one of ``VIEWS``.
+        table: of the study that the view is of; default: the committed one.
+
+    Raises:
+        StudyError: if there is no such view, or the table does not hold its rows.
+    """
+    if name not in VIEWS:
+        raise StudyError(f"expected one of the views {', '.join(VIEWS)}; got {name!r}")
+    wanted = VIEWS[name]
+    part: Any = asdict(table or load_results(wanted.table))
+    for key in wanted.path.split("."):
+        part = part.get(key) if isinstance(part, dict) else None
+    if not part:
+        raise StudyError(f"view {name!r}: the table has no {wanted.path}")
+    rows = [part] if isinstance(part, dict) else part
+    kept = [row for row in rows if all(row.get(key) == value for key, value in wanted.where.items())]
+    frame = pd.DataFrame([{head: _cell(row, column) for head, column in wanted.columns.items()} for row in kept])
+    if wanted.pivot:
+        down, across = wanted.pivot
+        if "layer" not in wanted.where and "layer" in frame:
+            frame = frame[frame["layer"] != ""]  # controls have none
+        order = {column: list(dict.fromkeys(frame[column])) for column in (down, across)}
+        frame = frame.pivot(index=down, columns=across, values=list(wanted.columns)[-1]).fillna("–")
+        frame = frame.loc[order[down], order[across]].reset_index().rename_axis(columns=None)
+    return frame
+
+
+def _cell(row: dict[str, Any], column: str) -> str:
+    key, _, spec = column.partition(":")
+    value = row if key == "." else row.get(key)
+    if isinstance(value, dict):
+        return interval_text(value, spec)
+    return "–" if value is None else format(value, spec)
+
+
+def interval_of(value: dict[str, float | None]) -> Interval:
+    """An interval of a result table; what is not known is NaN."""
+    return Interval(*(math.nan if value.get(part) is None else value[part] for part in ("value", "low", "high")))
+
+
+def interval_text(value: dict[str, float | None], spec: str = ".3f") -> str:
+    """An interval as ``0.906 [0.892, 0.919]``, its value alone where the ends are not known; a dash for what is not known."""
+    return "–" if value.get("value") is None else format(interval_of(value), spec)
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A frame of text as a Markdown table without its index."""
+    lines = [list(frame.columns), ["---", *["---:"] * (frame.shape[1] - 1)], *frame.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+QUOTED = re.compile(r"(<!-- table: (.+?) -->\n)((?:\|.*\n)*)")
+
+
+def quote_tables(text: str) -> str:
+    """A Markdown page with the table below each ``<!-- table: VIEW -->`` written from the committed results."""
+    return QUOTED.sub(lambda found: f"{found[1]}{markdown(view(found[2]))}\n", text)
