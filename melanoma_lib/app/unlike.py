@@ -10,6 +10,8 @@ answer there is worth nothing, however sure it sounds.
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +22,6 @@ import numpy as np
 from melanoma_lib.data.images import GREY_OF_RGB
 from melanoma_lib.errors import ForeignThresholdError, RunError
 from melanoma_lib.explain.layers import cam_layers
-from melanoma_lib.export.container import BROKEN_ZIP
 from melanoma_lib.export.document import Reading
 from melanoma_lib.files import replacing
 from melanoma_lib.model import MelanomaNet
@@ -143,7 +144,7 @@ class Reference:
                 views = None if record["views"] is None else Reading(**record["views"])
                 held = {name: arrays[name] for name in ("low", "high", "features", "test")}
                 reference = cls(record["checkpoint_sha256"], far=record["far"], views=views, **held)
-        except (ValueError, KeyError, TypeError, *BROKEN_ZIP) as error:
+        except (ValueError, KeyError, TypeError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise RunError(f"{file} cannot be read ({error}); delete it, and the next start makes it anew") from error
         if reference.checkpoint_sha256 != checkpoint_sha256:
             raise ForeignThresholdError(
