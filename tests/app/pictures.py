@@ -133,15 +133,18 @@ FAULTS = [
     Fault("photograph in the dark", "dark.png", lambda: encoded(lesion().point(lambda v: v // 32)), "too dark", True),
     Fault("noise", "noise.png", lambda: encoded(np.random.default_rng(0).integers(0, 256, (99, 99, 3), np.uint8)), "noise", True),
 ]  # fmt: skip
-# Fields of an API request, and the pattern of the answer.
+# Fields of an API request beside the image, or its whole body, and the pattern of the refusal; empty where there is an answer.
 API_FAULTS = [
     ("age -5", {"age": -5}, "age_approx expects years"),
     ("age 999", {"age": 999}, "age_approx expects years"),
-    ("age as text", {"age": "old"}, "wrong kind"),
+    ("age as text", {"age": "old"}, "age: Input should be a valid number"),
     ("age NaN", {"age": float("nan")}, ""),
     ("sex that is not known", {"sex": "robot"}, "sex expects one of"),
     ("site that is not known", {"site": "../../etc/passwd"}, "expects one of"),
-    ("prevalence 0", {"prevalence": 0}, "between 0 and 1"),
-    ("unknown field", {"threshold": 0.1}, "fields among"),
+    ("prevalence 0", {"prevalence": 0}, "prevalence: Input should be greater than 0"),
+    ("unknown field", {"threshold": 0.1}, "threshold: Extra inputs are not permitted"),
     ("image that is no base64", {"image": "data:image/png;base64,xx"}, "base64"),
+    ("no JSON", b"\xff\xfe\x00", "Invalid JSON"),
+    ("a JSON list", b"[1, 2]", "must be a JSON object"),
+    ("100,000 brackets", b"[" * 100_000, "Invalid JSON"),
 ]
