@@ -208,23 +208,14 @@ def _form(service: Service) -> dict:
 def _header(service: Service) -> str:
     facts = service.facts()
     reads = {"image+metadata": "image, age, sex and site", "image": "the image alone", "metadata": "age, sex and site alone"}
-    return (
-        '<header class="ml-header"><h1>One lesion, one answer, and what it is worth</h1>'
-        f"<p>{escape(facts['backbone'])} on {escape(facts['source'])} cases, reads {reads[facts['modalities']]}; answered by "
-        f"{facts['backend']}. Run <code>{escape(facts['run'])}</code></p></header>"
-    )
+    return f"""<header class="ml-header"><h1>One lesion, one answer, and what it is worth</h1>
+        <p>{escape(facts["backbone"])} on {escape(facts["source"])} cases, reads {reads[facts["modalities"]]}; answered by
+        {facts["backend"]}. Run <code>{escape(facts["run"])}</code></p></header>"""
 
 
 def _footer(service: Service) -> str:
-    lacks = ""
-    if service.lacks:
-        lacks = (
-            '<div class="ml-warning">This server cannot tell whether an image is unlike training, nor average eight views: '
-            f"{escape(service.lacks)}</div>"
-        )
-    return (
-        f'{lacks}<footer class="ml-footer">Uploads are read in memory, never written to disk or logs, and forgotten '
-        "after half an hour or when you leave. Nothing is loaded from other computers. "
-        'For programs: <a href="api/facts">api/facts</a>, POST api/predict.<br>'
-        f"{escape(service.document.licence)}.</footer>"
-    )
+    lacks = f"""<div class="ml-warning">This server cannot tell whether an image is unlike training, nor average eight views:
+        {escape(service.lacks)}</div>"""
+    return f"""{lacks if service.lacks else ""}<footer class="ml-footer">Uploads are read in memory, never written to disk or
+        logs, and forgotten after half an hour or when you leave. Nothing is loaded from other computers. For programs:
+        <a href="api/facts">api/facts</a>, POST api/predict.<br>{escape(service.document.licence)}.</footer>"""

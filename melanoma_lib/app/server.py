@@ -10,6 +10,7 @@ from contextlib import suppress
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # asked at import
 
 import gradio as gr
+import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
@@ -81,9 +82,8 @@ def create_app(service: Service) -> FastAPI:
     _add_api(app, service, store)
     blocks = build_page(Page(service, store))
     blocks.queue(default_concurrency_limit=4, api_open=False)
-    theme = gr.themes.Base(
-        font=FONTS, font_mono=("ui-monospace", "Consolas", "monospace"), primary_hue="sky", neutral_hue="slate"
-    )
+    mono = ("ui-monospace", "Consolas", "monospace")
+    theme = gr.themes.Base(font=FONTS, font_mono=mono, primary_hue="sky", neutral_hue="slate")
     app = gr.mount_gradio_app(
         app, blocks, path="/", footer_links=[], run_history=False, ssr_mode=False, pwa=False, mcp_server=False,
         enable_monitoring=False, theme=theme, css_paths=[FOLDER / "page.css"], show_error=True,
@@ -93,13 +93,7 @@ def create_app(service: Service) -> FastAPI:
 
 
 def serve(service: Service, host: str = "127.0.0.1", port: int = 7860) -> None:
-    """Serve until interrupted.
-
-    Raises:
-        KitError: if the port is taken.
-    """
-    import uvicorn
-
+    """Serve until interrupted; KitError if the port is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -128,8 +122,7 @@ def _add_api(app: FastAPI, service: Service, store: Store) -> None:
     @app.post("/api/images")
     async def keep(request: Request) -> JSONResponse:
         case = await run_in_threadpool(service.admit, await _body(request, MAX_BYTES))
-        said = {"image": store.put(case), "warnings": list(case.warnings), "notes": list(case.notes)}
-        return JSONResponse(said)
+        return JSONResponse({"image": store.put(case), "warnings": list(case.warnings), "notes": list(case.notes)})
 
     @app.delete("/api/images/{token}")
     def forget(token: str) -> JSONResponse:
@@ -143,12 +136,7 @@ def _add_api(app: FastAPI, service: Service, store: Store) -> None:
 
 
 def predict_json(service: Service, body: bytes) -> dict:
-    """What ``POST /api/predict`` answers to a body of JSON; see ``docs/api.md``.
-
-    Raises:
-        DataError: if the body is not what it should be.
-        CorruptImageError: if the image cannot be read.
-    """
+    """What ``POST /api/predict`` answers to a body of JSON; a KitError if it cannot. See ``docs/api.md``."""
     try:
         question = Question.model_validate_json(body)
     except ValidationError as error:
@@ -168,18 +156,11 @@ def predict_json(service: Service, body: bytes) -> dict:
 
 
 async def _body(request: Request, most: int) -> bytes:
-    """The body of a request, in memory alone; a larger one is read to its end, so that the refusal arrives, and thrown away.
-
-    Raises:
-        CorruptImageError: if it is larger than ``most``.
-    """
+    """The body of a request, in memory alone; one beyond ``most`` bytes is read to its end, so that the refusal arrives."""
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
-        if size <= most:
-            parts.append(part)
-        else:
-            parts.clear()
+        parts = [*parts, part] if size <= most else []
         if size > 20 * most:
             raise too_large()
     if size > most:

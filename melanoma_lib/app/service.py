@@ -103,8 +103,8 @@ class Answer(Prediction):
 
     def rate(self, name: str) -> Interval:
         """``sensitivity`` or ``specificity`` on the test split, with its interval over patients."""
-        fields = self.reading.test["at_threshold"][name]
-        return Interval(**{key: np.nan if value is None else value for key, value in fields.items()})
+        found = self.reading.test["at_threshold"][name]
+        return Interval(**{key: np.nan if value is None else value for key, value in found.items()})
 
     def risk_at(self, prevalence: float) -> float:
         """The risk carried to another prevalence, in (0, 1)."""

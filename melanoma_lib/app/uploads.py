@@ -53,11 +53,7 @@ class Upload:
     notes: tuple[str, ...]
 
     def square(self, side: int) -> np.ndarray:
-        """The whole frame squashed to a square as in training, uint8, shape ``(side, side, 3)``.
-
-        Raises:
-            CorruptImageError: in words for the page, if the decoder stumbles at this scale alone.
-        """
+        """The whole frame squashed to a square as in training, uint8, ``(side, side, 3)``; CorruptImageError if that fails."""
         with TWO_AT_A_TIME:
             try:
                 return read_square(io.BytesIO(self.data), side)
@@ -107,13 +103,10 @@ class Store:
 
 
 def open_upload(data: bytes) -> Upload:
-    """Read a picture of unknown origin, once it is known to be harmless: kind, frames and pixels are looked at before decoding.
-
-    Args:
-        data: a file's bytes. Its name is never asked for.
+    """Read a file of unknown origin, once it is known to be harmless: kind, frames and pixels are looked at before decoding.
 
     Raises:
-        CorruptImageError: in words for the page, if the bytes are no photograph that can be read whole.
+        CorruptImageError: if the bytes are no photograph that can be read whole; the message is for the user.
     """
     if not data:
         raise CorruptImageError("The file is empty. Choose a photograph of the lesion.")

@@ -11,24 +11,17 @@ from melanoma_lib.app.service import METHODS, Answer, Case, Heatmap
 from melanoma_lib.explain.cam import resize_heatmap
 from melanoma_lib.explain.figures import SIGNED
 
-BANNER = (
-    '<div class="ml-banner" role="note"><strong>Educational, not for diagnosis.</strong> '
-    "<span>No decision about a person may rest on this page. Show a lesion that worries you to a doctor.</span></div>"
-)
-EMPTY = (
-    '<div class="ml-card ml-empty"><p class="ml-big">No image yet</p>'
-    "<p>Choose one on the left, or try an example. It stays on this computer, in memory, and is forgotten afterwards.</p></div>"
-)
+BANNER = """<div class="ml-banner" role="note"><strong>Educational, not for diagnosis.</strong>
+    <span>No decision about a person may rest on this page. Show a lesion that worries you to a doctor.</span></div>"""
+EMPTY = """<div class="ml-card ml-empty"><p class="ml-big">No image yet</p><p>Choose one on the left, or try an example.
+    It stays on this computer, in memory, and is forgotten afterwards.</p></div>"""
 METHOD_NOTES = {
     "gradcam": "Each channel counts by its mean gradient.",
     "gradcam++": "Each channel counts by its positive gradients alone; blue is no evidence against melanoma.",
     "layercam": "Each point counts by its own positive gradient; blue is no evidence against melanoma.",
     "xgradcam": "Each channel counts by its gradients, averaged in proportion to its activations.",
     "hirescam": "Each point counts by its own gradient.",
-    "eigencam": (
-        "Uses no gradient and ignores the class: melanoma and benign get the same map. Its colours only mean “responds more, or "
-        "less, than elsewhere”."
-    ),
+    "eigencam": "Uses no gradient and ignores the class. Its colours only mean “responds more, or less, than elsewhere”.",
     "eigengradcam": "The direction in which gradient times activation differs most; turned so that vermillion raises the risk.",
 }
 

@@ -18,19 +18,16 @@ NAME, FOLDER = "model_card.md", Path(__file__).parent
 
 
 def write_card(run: Run, benchmark: Path | None = None) -> Path:
-    """Write ``model_card.md`` into the directory of a run.
+    """Write ``model_card.md`` into the directory of a finished run.
 
-    Args:
-        run: a finished run.
-        benchmark: JSON of its graded heatmaps; by default ``league.json`` in the run directory, where there is one.
+    The benchmark is the JSON of its graded heatmaps; by default ``league.json`` in the run directory, where there is one.
 
     Raises:
         CardError: if the heatmaps are of another model.
-        ForeignThresholdError: if the stored operating point belongs to another model.
+        ForeignThresholdError: if the stored operating point is.
     """
-    path = run.path / NAME
-    write_text(path, card_text(run, benchmark))
-    return path
+    write_text(run.path / NAME, card_text(run, benchmark))
+    return run.path / NAME
 
 
 def differences(run: Run, benchmark: Path | None = None) -> list[str]:
@@ -68,9 +65,7 @@ def graded_heatmaps(run: Run, path: Path | None) -> dict | None:
     kept = path or run.path / "league.json"
     if not kept.is_file():
         if path:
-            raise CardError(
-                f"no graded heatmaps in {path}; make them with python -m melanoma_lib explain {run.path} --league 500"
-            )
+            raise CardError(f"no graded heatmaps in {path}; make them: python -m melanoma_lib explain {run.path} --league 500")
         return None
     found = json.loads(kept.read_text(encoding="utf-8"))
     if found["facts"]["checkpoint_sha256"] != run.operating_point.checkpoint_sha256:
@@ -86,9 +81,8 @@ def shared_by_image_split(splits: pd.DataFrame) -> float:
 
     An image's k - 1 siblings all miss the training part with probability (1 - share)^(k - 1), drawing with replacement.
     """
-    share = (splits["split"] == "train").mean()
     siblings = splits.groupby("group_id")["image_id"].transform("size")[splits["target"] == 1] - 1
-    return float((1 - (1 - share) ** siblings).mean())
+    return float((1 - (splits["split"] != "train").mean() ** siblings).mean())
 
 
 def interval(value: dict, digits: int = 3) -> str:

@@ -20,6 +20,7 @@ SCHEMA = 2  # raise when a reader of the old document would misread a new one
 RECORD = "melanoma_lib.json"  # name under which the file's metadata holds the document
 SEAL = re.compile(rb"melanoma_lib sealed by SHA-256 [0-9a-f]{64}")
 UNSEALED = f"melanoma_lib sealed by SHA-256 {'0' * 64}"
+AGAIN = "export the run with python -m melanoma_lib export"
 NOTE = "Educational, not for diagnosis."
 
 
@@ -63,12 +64,9 @@ class Prediction:
     """What the model says of one case. Educational, not for diagnosis.
 
     Attributes:
-        logit: the model's own output.
         probability: sigmoid of the logit, which the threshold refers to; of a focal loss it is no risk.
         risk: calibrated on validation; holds at that split's prevalence.
-        flagged: ``probability >= threshold``.
-        threshold: the operating point, chosen on validation.
-        note: what it must not be used for.
+        flagged: ``probability >= threshold``, which was chosen on validation.
     """
 
     logit: float
@@ -88,8 +86,7 @@ class Reading:
         threshold: ``sigmoid(logit) >= threshold`` is flagged; chosen on validation by ``rule``.
         sensitivity: at the threshold, on validation; so is specificity.
         prevalence: share of melanomas on validation, where the risk holds.
-        checkpoint_sha256: of the checkpoint whose predictions these numbers come from.
-        predictions_sha256: of the validation predictions.
+        checkpoint_sha256: of the model behind these numbers; ``predictions_sha256`` is of its validation predictions.
         test: test metrics with intervals, as ``evaluate_predictions`` gives them.
     """
 
@@ -119,10 +116,8 @@ class Document:
     """The record inside every exported file.
 
     Attributes:
-        run: name of the run directory.
-        source: what it was trained on.
+        run: name of the run directory; ``source`` is what it was trained on.
         licence: what whoever passes the file on should know.
-        checkpoint_sha256: of the checkpoint it was made from.
         preprocessing: None without an image branch.
         encoder: None without a metadata branch.
         readings: number of averaged views ("1", "8") to the reading of their mean logit.
@@ -149,12 +144,6 @@ class Document:
                     f"the operating point for {views} view(s) was chosen for checkpoint {reading.checkpoint_sha256[:12]}…, the "
                     f"model comes from {self.checkpoint_sha256[:12]}…; a threshold means nothing for another model: export again"
                 )
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Names of the network's inputs, in order."""
-        parts = {"image": self.preprocessing, "metadata": self.encoder}
-        return tuple(name for name, part in parts.items() if part is not None)
 
     def to_json(self) -> str:
         """Serialise; :meth:`from_json` gives an equal document back."""
@@ -201,12 +190,12 @@ def read_sealed(path: str | Path) -> bytes:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise ExportError(f"{path} cannot be read ({error}); make one with python -m melanoma_lib export") from error
+        raise ExportError(f"{path} cannot be read ({error}); {AGAIN}") from error
     seals = SEAL.findall(data)
     if not seals:
         old = RECORD.encode() in data
         what = "comes from an earlier version of this kit, or is damaged" if old else "is no model exported by this kit"
-        raise ExportError(f"{path} {what}: it has no seal; export the run (again) with python -m melanoma_lib export")
+        raise ExportError(f"{path} {what}; {AGAIN}")
     if seals != SEAL.findall(sealed(SEAL.sub(UNSEALED.encode(), data))):
-        raise ExportError(f"{path} is not as it was exported: its network or its record was changed; export the run again")
+        raise ExportError(f"{path} is not as it was exported: network or record was changed; {AGAIN}")
     return data

@@ -9,7 +9,6 @@ import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -18,7 +17,7 @@ from melanoma_lib.errors import DataError, ExportError
 from melanoma_lib.export.document import RECORD, Document, Prediction, read_sealed
 
 ONNX, TORCHSCRIPT = "onnx", "torchscript"
-Picture: TypeAlias = "str | Path | bytes | Image.Image | np.ndarray"
+Picture = str | Path | bytes | Image.Image | np.ndarray
 Network = Callable[[dict[str, np.ndarray]], np.ndarray]  # inputs by name, (B, ...) each -> logits (B,)
 
 
@@ -34,8 +33,7 @@ class Predictor:
     Attributes:
         document: the file's record.
         format: onnx or torchscript.
-        views: 1, or 8 with test-time augmentation.
-        reading: calibration, operating point and test metrics that are in force.
+        views: 1, or 8 with test-time augmentation; ``reading`` is what holds for that.
         network: from named inputs, shape ``(B, ...)`` each, to the logits of one view, shape ``(B,)``.
 
     Raises:
@@ -54,10 +52,8 @@ class Predictor:
         known = sorted(self.document.readings, key=int)
         self.views = int(known[0]) if tta is None else 8 if tta else 1
         if str(self.views) not in known:
-            raise ExportError(
-                f"{path} has calibration and threshold for {' and '.join(known)} view(s) of an image, not for {self.views}; "
-                "logits of averaged views are another model's: " + ("export the run with --tta" if tta else "ask with tta=True")
-            )
+            advice = "export the run with --tta" if tta else "ask with tta=True"
+            raise ExportError(f"{path} is calibrated for {' and '.join(known)} view(s), not for {self.views}: {advice}")
         self.reading = self.document.readings[str(self.views)]
 
     def predict(
@@ -108,9 +104,8 @@ class Predictor:
         if self.document.preprocessing is None:
             raise DataError("this model looks at metadata alone; give it no image")
         if isinstance(image, np.ndarray):
-            if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)):
-                got = f"{image.dtype} of shape {image.shape}"
-                raise DataError(f"an array of pixels must be uint8 of shape (H, W, 3) or (H, W), got {got}")
+            if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
+                raise DataError(f"expected pixels as uint8, (H, W, 3) or (H, W), got {image.dtype} of shape {image.shape}")
             image = Image.fromarray(image)
         if isinstance(image, bytes):
             image = io.BytesIO(image)
@@ -124,7 +119,7 @@ class Predictor:
         Their shapes are ``(B, 3, S, S)`` and ``(B, M)``; one that the model does not look at stays None.
         """
         given = {"image": image, "metadata": metadata}
-        return logits_of(self.network, {name: given[name] for name in self.document.inputs}, self.views)
+        return logits_of(self.network, {name: part for name, part in given.items() if part is not None}, self.views)
 
     def _count(self, given: dict[str, Sequence | None]) -> int:
         """Number of cases; refuses what the model does not look at, and columns of unequal length."""
@@ -172,8 +167,7 @@ def _torchscript_network(data: bytes) -> tuple[str, Network]:
     except ImportError as error:
         raise ExportError("a torchscript file needs PyTorch, which is not installed; export it as onnx") from error
     record = {RECORD: ""}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TorchScript is deprecated; whoever has such a file knows
+    with warnings.catch_warnings(action="ignore"):  # TorchScript is deprecated; whoever has such a file knows
         module = torch.jit.load(io.BytesIO(data), _extra_files=record)
 
     @torch.inference_mode()

@@ -31,17 +31,16 @@ from melanoma_lib.runs import Run
 FORMATS = {ONNX: "model.onnx", TORCHSCRIPT: "model.torchscript.pt"}  # format to default file name
 OPSET = 18  # the one that PyTorch's exporter writes by itself; older ones need a conversion
 TOLERANCE = 1e-4  # of a logit, between the model and its export
-LARGEST = 2**31 - 1  # bytes of a protocol buffer
 
 
 def export_run(run: Run, kind: str = ONNX, out: Path | None = None, tta: bool = False) -> Path:
-    """Write a run's model, with all that it takes to serve its risks, as one file.
+    """Write a finished run's model, with all that it takes to serve its risks, as one file.
 
     Args:
-        run: a finished run.
+        run: whose model.
         kind: one of ``FORMATS``.
         out: file to write; default: in the run directory.
-        tta: add calibration and threshold of eight averaged views; predicts validation and test anew, which needs the images.
+        tta: add calibration and threshold of eight averaged views, for which validation and test images are predicted anew.
 
     Raises:
         ForeignThresholdError: if the run's operating point was chosen for another model.
@@ -68,13 +67,13 @@ def write_export(out: Path, model: MelanomaNet, document: Document, kind: str = 
             )
 
 
-def largest_difference(model: MelanomaNet, file: Path, image_size: int, batches: Sequence[int] = (1, 2, 5)) -> float:
+def largest_difference(model: MelanomaNet, file: Path, image_size: int) -> float:
     """The most by which a logit of the file's differs from the model's, on noise of several batch sizes.
 
     Of logits beyond 1 it is the share of the logit: noise drives some models far out, where float32 has fewer decimals left.
     """
     network, differences = Predictor(file).network, []
-    for size in batches:
+    for size in (1, 2, 5):
         inputs = example_inputs(model, image_size, size, seed=size)
         with torch.inference_mode():
             expected = model(inputs.get("image"), inputs.get("metadata")).numpy()
@@ -84,16 +83,10 @@ def largest_difference(model: MelanomaNet, file: Path, image_size: int, batches:
 
 
 def serialise(model: MelanomaNet, image_size: int, kind: str, document: Document | None = None) -> bytes:
-    """A model for any batch size, in evaluation mode, as the bytes of a file.
+    """A model on the CPU, for any number of images of one size, as the bytes of a file.
 
-    Args:
-        model: on the CPU.
-        image_size: side of the images it will be given.
-        kind: onnx or torchscript.
-        document: record to put inside, under seal; None for the network alone.
-
-    Raises:
-        ExportError: if PyTorch cannot export the model, or it is too large for one ONNX file.
+    The document is put inside, under seal; without one the file holds the network alone. ExportError if PyTorch cannot export
+    the model, or it is too large for one ONNX file.
     """
     network = _Inputs(model).eval()
     examples = tuple(example_inputs(model, image_size, 2).values())
@@ -105,7 +98,7 @@ def serialise(model: MelanomaNet, image_size: int, kind: str, document: Document
                 batch = torch.export.Dim("batch", min=1)
                 shapes = (tuple({0: batch} for _ in examples),)
                 data = _onnx(torch.export.export(network, examples, dynamic_shapes=shapes), network.names, document)
-    except RuntimeError as error:  # what the exporters raise, all of them
+    except (RuntimeError, ValueError) as error:  # the exporters; and ONNX, of more than the 2 GB that a file of its may hold
         raise ExportError(f"PyTorch cannot export {model.backbone} as {kind}: {error}") from error
     return data if document is None else sealed(data)
 
@@ -116,8 +109,7 @@ def quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(before)
@@ -143,11 +135,9 @@ def _onnx(program: torch.export.ExportedProgram, names: Sequence[str], document:
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     proto.graph.ClearField("value_info")  # shapes of the inner values, told in the exporter's own name of the batch
     proto.ClearField("metadata_props")
-    texts = {} if document is None else {RECORD: document.to_json(), "melanoma_lib.seal": UNSEALED}
-    for key, text in texts.items():
-        proto.metadata_props.add(key=key, value=text)
-    if (size := proto.ByteSize()) > LARGEST:
-        raise ExportError(f"the model takes {size / 1e9:.1f} GB, one ONNX file holds 2 GB; export it as torchscript")
+    if document is not None:
+        for key, text in {RECORD: document.to_json(), "melanoma_lib.seal": UNSEALED}.items():
+            proto.metadata_props.add(key=key, value=text)
     return proto.SerializeToString(deterministic=True)
 
 
@@ -201,12 +191,9 @@ def describe_run(run: Run, tta: bool = False) -> Document:
 
 
 def reading_of(run: Run, val: pd.DataFrame, test: pd.DataFrame) -> Reading:
-    """Calibration and operating point of the run's model predicting in another way: from the validation part alone.
+    """Calibration and operating point, from validation alone, of the run's model predicting in another way.
 
-    Args:
-        run: whose model predicted.
-        val: target, logit and probability of the validation split.
-        test: as ``prediction_table`` gives it; its risk is calibrated anew.
+    Both tables are as ``prediction_table`` gives them; the risk of the test cases is calibrated anew.
     """
     calibrator = Calibrator.fit(val["logit"], val["target"])
     point = choose_operating_point(val, run.settings.min_sensitivity)

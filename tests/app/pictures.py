@@ -60,12 +60,10 @@ def transparent() -> Image.Image:
     return image
 
 
-def exif(**tags) -> Image.Exif:
-    """EXIF of these tags: orientation, maker, description."""
-    numbers = {"orientation": 0x0112, "maker": 0x010F, "description": 0x010E}
+def exif(orientation: int, description: str = "") -> Image.Exif:
+    """EXIF of these tags."""
     made = Image.Exif()
-    for name, value in tags.items():
-        made[numbers[name]] = value
+    made[0x0112], made[0x010E] = orientation, description
     return made
 
 
@@ -77,15 +75,7 @@ def animation(kind: str) -> bytes:
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that is sent to the page.
-
-    Attributes:
-        what: in words.
-        name: of the file.
-        make: its bytes.
-        sees: pattern of what the page says: in the error, in a note, or in a warning.
-        accepted: whether an answer is given nevertheless.
-    """
+    """What is sent, ``sees`` being a pattern of the error, note or warning; where accepted, there is an answer nevertheless."""
 
     what: str
     name: str
@@ -94,7 +84,6 @@ class Fault:
     accepted: bool = False
 
 
-LONG = "a" * 240 + ".jpg"
 FAULTS = [
     Fault("text called .jpg", "lesion.jpg", lambda: b"this is no image\n" * 40, "not an image"),
     Fault("zero bytes", "empty.jpg", lambda: b"", "file is empty"),
@@ -121,10 +110,6 @@ FAULTS = [
     Fault("zip archive called .jpg", "lesions.jpg", lambda: b"PK\x03\x04" + bytes(900), "zip archive"),
     Fault("HEIC of a phone", "phone.heic", lambda: b"\0\0\0\x18ftypheic" + bytes(900), "HEIC"),
     Fault("PNG called .jpg", "really-png.jpg", lambda: encoded(lesion()), "", True),
-    Fault("no extension", "lesion", lambda: encoded(lesion(), "JPEG"), "", True),
-    Fault("name with a path", "../../../etc/passwd.jpg", lambda: encoded(lesion(), "JPEG"), "", True),
-    Fault("name with a script", "<img src=x onerror=alert(1)>.jpg", lambda: encoded(lesion(), "JPEG"), "", True),
-    Fault("name of 244 letters", LONG, lambda: encoded(lesion(), "JPEG"), "", True),
     Fault("EXIF of 60 kB and orientation 99", "exif.jpg",
           lambda: encoded(lesion(), "JPEG", exif=exif(orientation=99, description="x" * 60_000)), "", True),
     Fault("comment that unpacks to 80 MB", "comment.png", text_bomb, "damaged|not an image"),

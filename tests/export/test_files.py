@@ -65,7 +65,7 @@ def test_a_lowered_threshold_and_another_network_are_refused(exported, tmp_path)
         proto = onnx.load(exported)
         forge(proto)
         onnx.save(proto, tmp_path / "forged.onnx")
-        with pytest.raises(ExportError, match="was changed; export the run again"):
+        with pytest.raises(ExportError, match="was changed; export the run"):
             Predictor(tmp_path / "forged.onnx")
 
 
