@@ -95,8 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     exporting = _command(commands, "export", export, "write a run's model as one file that runs without the kit's trainer")
     exporting.add_argument("run", nargs="?", type=Path, help="run directory; default: the latest")
-    exporting.add_argument("--format", choices=["onnx", "torchscript", "pt2"], default="onnx", help="default onnx")
-    exporting.add_argument("--int8", action="store_true", help="eight-bit onnx; prints what it costs on the test split")
+    exporting.add_argument("--format", choices=["onnx", "torchscript"], default="onnx", help="default onnx")
     exporting.add_argument("--tta", action="store_true", help="add calibration and threshold of eight averaged views")
     exporting.add_argument("--out", type=Path, help="file to write (default model.onnx, ... in the run directory)")
     _add_settings(exporting, ["runs_dir"])

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from melanoma_lib.errors import ExportError, KitError, LessonError
+from melanoma_lib.errors import KitError, LessonError
 from melanoma_lib.settings import Settings
 
 
@@ -195,17 +195,11 @@ def slides_build(arguments: argparse.Namespace) -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     """Write a run's model as one file that runs elsewhere."""
-    from melanoma_lib.export import export_int8, export_run
+    from melanoma_lib.export import export_run
     from melanoma_lib.runs import Run
 
-    if arguments.int8 and (arguments.format != "onnx" or arguments.tta):
-        raise ExportError("--int8 writes onnx and predicts as the run does; leave --format and --tta out")
     run = Run(arguments.run) if arguments.run else Run.latest(settings_of(arguments).runs_dir)
-    if arguments.int8:
-        path, cost = export_int8(run, arguments.out)
-        print(f"{cost}\nkept in {path.with_suffix('.json')}")
-    else:
-        path = export_run(run, arguments.format, arguments.out, arguments.tta)
+    path = export_run(run, arguments.format, arguments.out, arguments.tta)
     print(f"written to {path}; educational, not for diagnosis")
 
 
@@ -224,7 +218,7 @@ def app(arguments: argparse.Namespace) -> None:
 
 def card(arguments: argparse.Namespace) -> int:
     """Write a run's model card, or hold the one there to the run."""
-    from melanoma_lib.card import differences, write_card
+    from melanoma_lib.export.card import differences, write_card
     from melanoma_lib.runs import Run
 
     run = Run(arguments.run) if arguments.run else Run.latest(settings_of(arguments).runs_dir)

@@ -2,17 +2,17 @@
 
 import json
 import math
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 import gradio as gr
+import numpy as np
 
 from melanoma_lib.app import words
-from melanoma_lib.app.answers import Patient
-from melanoma_lib.app.examples import Example
-from melanoma_lib.app.service import METHODS, Service
-from melanoma_lib.app.store import Store
-from melanoma_lib.app.uploads import MAX_BYTES, READS
+from melanoma_lib.app.service import METHODS, Case, Patient, Service
+from melanoma_lib.app.uploads import MAX_BYTES, READS, Store
+from melanoma_lib.data.synthetic import SyntheticDermoscopy
 from melanoma_lib.errors import KitError
 
 FOLDER = Path(__file__).parent
@@ -20,6 +20,34 @@ UNKNOWN = "unknown"
 START_PREVALENCE = 10.0  # percent
 NO_PICTURES = '<p class="ml-small">Appears with the image.</p>'
 TITLE = "melanoma_lib: one lesion"
+EXAMPLES = ((1, 0.7), (0, 0.05), (1, 0.4), (0, 0.3))  # target and true risk that a painted lesion comes closest to
+
+
+@dataclass(frozen=True)
+class Example:
+    """A painted lesion to try the page with: what the page calls it, a JPEG file, and who has it."""
+
+    name: str
+    data: bytes
+    patient: Patient
+
+
+def paint_examples() -> dict[str, Example]:
+    """Two melanomas, two other lesions, and a photograph in the dark, which the model should not answer, by token."""
+    generator = SyntheticDermoscopy(n_patients=40, seed=20, image_size=256)
+    cases, made, taken = generator.cases, [], []
+    for target, risk in EXAMPLES:
+        open_to = cases[(cases["target"] == target) & ~cases["lesion_id"].isin(taken)]
+        row = (open_to["true_risk"] - risk).abs().idxmin()
+        case = cases.loc[row]
+        taken.append(case["lesion_id"])
+        known = [case[name] for name in ("age_approx", "sex", "anatom_site_general_challenge")]
+        patient = Patient(*(None if value != value else value for value in known))
+        name = f"Painted lesion, {'melanoma' if target else 'not melanoma'}, true risk {case['true_risk']:.0%}"
+        made.append(Example(name, words.jpeg(generator.render(row).image, quality=94, subsampling=0), patient))
+    dark = words.jpeg((generator.render(0).image * 0.04).astype(np.uint8), quality=94, subsampling=0)
+    made.append(Example("Painted lesion, photographed in the dark", dark, Patient()))
+    return {f"example-{i}": one for i, one in enumerate(made)}
 
 
 class Page:
@@ -28,28 +56,22 @@ class Page:
     Args:
         service: the run.
         store: where uploads are between two requests.
-        examples: painted lesions and the names under which the store would know them.
     """
 
-    def __init__(self, service: Service, store: Store, examples: list[Example]) -> None:
-        self.service, self.store, self.examples = service, store, examples
-        self._cases = {f"example-{i}": service.admit(one.data) for i, one in enumerate(examples)} if service.reads_images else {}
+    def __init__(self, service: Service, store: Store) -> None:
+        self.service, self.store = service, store
+        self.examples = paint_examples() if service.reads_images else {}
+        self._cases = {token: service.admit(one.data) for token, one in self.examples.items()}
 
-    def case(self, token: str):
-        """The case of a name; None where there is none yet.
-
-        Raises:
-            DataError: if it is no longer kept.
-        """
-        if not token:
-            return None
-        return self._cases.get(token) or self.store.get(token)
+    def case(self, token: str) -> Case | None:
+        """The case of a name, None where there is none yet; DataError if it is no longer kept."""
+        return (self._cases.get(token) or self.store.get(token)) if token else None
 
     def patient_of(self, token: str) -> tuple:
         """Age, sex and site that go with an example; of an upload those in the form stay."""
-        if token not in self._cases:
+        if token not in self.examples:
             return gr.skip(), gr.skip(), gr.skip()
-        patient = self.examples[int(token.removeprefix("example-"))].patient
+        patient = self.examples[token].patient
         return "" if patient.age is None else f"{patient.age:g}", patient.sex or UNKNOWN, patient.site or UNKNOWN
 
     def answer(self, token: str, age: str, sex: str, site: str, tta: bool, prevalence: float) -> tuple[str, str]:
@@ -135,30 +157,24 @@ def _wire(blocks: gr.Blocks, page: Page, picker, form: dict, looks: list, answer
 def _picker(page: Page) -> gr.HTML:
     """Drop zone and examples. The file goes to a route that keeps it in memory; only a name for it comes back as the value."""
     buttons = "".join(
-        f'<button type="button" data-example="example-{i}" title="{escape(one.name)}" aria-label="{escape(one.name)}">'
+        f'<button type="button" data-example="{token}" title="{escape(one.name)}" aria-label="{escape(one.name)}">'
         f'<img alt="" src="{words.data_uri(one.data)}"></button>'
-        for i, one in enumerate(page.examples)
+        for token, one in page.examples.items()
     )
     template = (FOLDER / "picker.html").read_text(encoding="utf-8").replace("@buttons", buttons).replace("@reads", READS)
     template = template.replace("@megabytes", f"{MAX_BYTES / 1024**2:.0f}")
     script = (FOLDER / "picker.js").read_text(encoding="utf-8").replace("@max", json.dumps(MAX_BYTES))
     return gr.HTML(
-        "",
-        html_template=template,
-        js_on_load=script,
-        elem_id="ml-picker",
-        visible=page.service.reads_images,
+        "", html_template=template, js_on_load=script, elem_id="ml-picker", visible=page.service.reads_images,
         apply_default_css=False,
-    )
+    )  # fmt: skip
 
 
 def _looks(service: Service) -> list:
     """Choice of layer and method."""
-    size, layers = service.run.settings.image_size, service.layers
-    named = [
-        (f"{name} ({math.ceil(size / one.stride)} x {math.ceil(size / one.stride)} points)", name) for name, one in layers.items()
-    ]
-    methods = [(words.METHOD_NAMES[method], method) for method in METHODS]
+    layers, methods = service.layers, [(name, method) for method, name in METHODS.items()]
+    points = {name: math.ceil(service.run.settings.image_size / layer.stride) for name, layer in layers.items()}
+    named = [(f"{name} ({n} x {n} points)", name) for name, n in points.items()]
     with gr.Row():
         layer = gr.Dropdown(named, value=service.first_layer if layers else None, label="Layer, early to late", filterable=False)
         method = gr.Dropdown(methods, value="gradcam", label="Method", filterable=False)
@@ -181,12 +197,10 @@ def _form(service: Service) -> dict:
             0.5, 50, START_PREVALENCE, step=0.1, label="Prevalence, % of lesions that are melanomas",
             info="about 2 in ISIC 2020, 11 in HAM10000; a referral clinic has more than a screening",
         )  # fmt: skip
-        info = (
-            "always on for this run" if always else "own calibration and threshold" if tested else "not calibrated on this server"
-        )
+        info = "own calibration and threshold" if tested else "not calibrated on this server"
         tta = gr.Checkbox(
-            value=always, label="Average eight flips and turns", info=info, interactive=tested and not always,
-            visible=service.reads_images,
+            value=always, label="Average eight flips and turns", info="always on for this run" if always else info,
+            interactive=tested and not always, visible=service.reads_images,
         )  # fmt: skip
     return {"age": age, "sex": sex, "site": site, "prevalence": prevalence, "tta": tta}
 
@@ -194,23 +208,14 @@ def _form(service: Service) -> dict:
 def _header(service: Service) -> str:
     facts = service.facts()
     reads = {"image+metadata": "image, age, sex and site", "image": "the image alone", "metadata": "age, sex and site alone"}
-    return (
-        '<header class="ml-header"><h1>One lesion, one answer, and what it is worth</h1>'
-        f"<p>{escape(facts['backbone'])} on {escape(facts['source'])} cases, reads {reads[facts['modalities']]}; answered by "
-        f"{facts['backend']}. Run <code>{escape(facts['run'])}</code></p></header>"
-    )
+    return f"""<header class="ml-header"><h1>One lesion, one answer, and what it is worth</h1>
+        <p>{escape(facts["backbone"])} on {escape(facts["source"])} cases, reads {reads[facts["modalities"]]}; answered by
+        {facts["backend"]}. Run <code>{escape(facts["run"])}</code></p></header>"""
 
 
 def _footer(service: Service) -> str:
-    lacks = ""
-    if service.lacks:
-        lacks = (
-            '<div class="ml-warning">This server cannot tell whether an image is unlike training, nor average eight views: '
-            f"{escape(service.lacks)}</div>"
-        )
-    return (
-        f'{lacks}<footer class="ml-footer">Uploads are read in memory, never written to disk or logs, and forgotten '
-        "after half an hour or when you leave. Nothing is loaded from other computers. "
-        'For programs: <a href="api/facts">api/facts</a>, POST api/predict.<br>'
-        f"{escape(service.document.licence)}.</footer>"
-    )
+    lacks = f"""<div class="ml-warning">This server cannot tell whether an image is unlike training, nor average eight views:
+        {escape(service.lacks)}</div>"""
+    return f"""{lacks if service.lacks else ""}<footer class="ml-footer">Uploads are read in memory, never written to disk or
+        logs, and forgotten after half an hour or when you leave. Nothing is loaded from other computers. For programs:
+        <a href="api/facts">api/facts</a>, POST api/predict.<br>{escape(service.document.licence)}.</footer>"""

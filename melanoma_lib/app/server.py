@@ -1,8 +1,7 @@
 """The server: the page, a small JSON API, and nothing else of what Gradio could serve."""
 
 import base64
-import binascii
-import json
+import ctypes
 import os
 import re
 import socket
@@ -11,20 +10,18 @@ from contextlib import suppress
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # asked at import
 
 import gradio as gr
+import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from melanoma_lib.app.answers import Patient
-from melanoma_lib.app.examples import paint_examples
 from melanoma_lib.app.page import FOLDER, START_PREVALENCE, Page, build_page
-from melanoma_lib.app.service import BACKENDS, Service
-from melanoma_lib.app.store import Store
-from melanoma_lib.app.uploads import MAX_BYTES, too_large
+from melanoma_lib.app.service import BACKENDS, Patient, Service
+from melanoma_lib.app.uploads import MAX_BYTES, Store, too_large
 from melanoma_lib.errors import DataError, KitError
 
-FIELDS = {"image": str, "age": (int, float), "sex": str, "site": str, "tta": bool, "prevalence": (int, float)}
 # What the page needs. Gradio's upload, file, proxy and history routes write to disk or reach out, so they are not served.
 SERVED = re.compile(
     r"/(|config|theme\.css|favicon\.ico|manifest\.json|robots\.txt|(assets|static|svelte)/.*"
@@ -42,7 +39,19 @@ HEADERS = {
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
 }
+M_ARENA_MAX = -8  # of malloc.h
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
+
+
+class Question(BaseModel, extra="forbid", strict=True):
+    """The body of ``POST /api/predict``; null and left out mean the same."""
+
+    image: str | None = None
+    age: float | None = None
+    sex: str | None = None
+    site: str | None = None
+    tta: bool | None = None
+    prevalence: float | None = Field(None, gt=0, lt=1)
 
 
 class OnlyThePage:
@@ -54,8 +63,7 @@ class OnlyThePage:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+            return await self.app(scope, receive, send)
 
         async def send_with_headers(message: dict) -> None:
             if message["type"] == "http.response.start":
@@ -64,23 +72,18 @@ class OnlyThePage:
                 message = {**message, "headers": [*kept, *added]}
             await send(message)
 
-        if SERVED.fullmatch(scope["path"]):
-            await self.app(scope, receive, send_with_headers)
-        else:
-            await JSONResponse({"error": "There is nothing at this address."}, 404)(scope, receive, send_with_headers)
+        nothing = JSONResponse({"error": "There is nothing at this address."}, 404)
+        return await (self.app if SERVED.fullmatch(scope["path"]) else nothing)(scope, receive, send_with_headers)
 
 
-def create_app(service: Service, store: Store | None = None) -> FastAPI:
+def create_app(service: Service) -> FastAPI:
     """Page and API of a service, as an application for any ASGI server."""
-    store = store or Store()
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app, store = FastAPI(openapi_url=None, docs_url=None, redoc_url=None), Store()
     _add_api(app, service, store)
-    page = Page(service, store, paint_examples() if service.reads_images else [])
-    blocks = build_page(page)
+    blocks = build_page(Page(service, store))
     blocks.queue(default_concurrency_limit=4, api_open=False)
-    theme = gr.themes.Base(
-        font=FONTS, font_mono=("ui-monospace", "Consolas", "monospace"), primary_hue="sky", neutral_hue="slate"
-    )
+    mono = ("ui-monospace", "Consolas", "monospace")
+    theme = gr.themes.Base(font=FONTS, font_mono=mono, primary_hue="sky", neutral_hue="slate")
     app = gr.mount_gradio_app(
         app, blocks, path="/", footer_links=[], run_history=False, ssr_mode=False, pwa=False, mcp_server=False,
         enable_monitoring=False, theme=theme, css_paths=[FOLDER / "page.css"], show_error=True,
@@ -90,32 +93,19 @@ def create_app(service: Service, store: Store | None = None) -> FastAPI:
 
 
 def serve(service: Service, host: str = "127.0.0.1", port: int = 7860) -> None:
-    """Serve until interrupted.
-
-    Raises:
-        KitError: if the port is taken.
-    """
-    import uvicorn
-
+    """Serve until interrupted; KitError if the port is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
             raise KitError(f"cannot listen on {host}:{port} ({error.strerror}); choose another one with --port") from error
-    _few_arenas()
+    with suppress(OSError, AttributeError):  # macOS, Windows, musl: no such library or call
+        # glibc's threads may share two heaps; one for each of forty threads would keep forty times what one needs.
+        ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 2)
     app = create_app(service)
     print(f"serving {service.run.path} by {BACKENDS[service.backend]} on http://{host}:{port}; Ctrl-C ends it", flush=True)
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
-
-
-def _few_arenas() -> None:
-    """Tell glibc to let threads share two heaps: one for each of forty threads would keep forty times what one needs."""
-    import ctypes
-
-    arena_max = -8  # a name of malloc.h
-    with suppress(OSError, AttributeError):  # macOS, Windows, musl: no such library or call
-        ctypes.CDLL("libc.so.6").mallopt(arena_max, 2)
 
 
 def _add_api(app: FastAPI, service: Service, store: Store) -> None:
@@ -132,8 +122,7 @@ def _add_api(app: FastAPI, service: Service, store: Store) -> None:
     @app.post("/api/images")
     async def keep(request: Request) -> JSONResponse:
         case = await run_in_threadpool(service.admit, await _body(request, MAX_BYTES))
-        said = {"image": store.put(case), "warnings": list(case.warnings), "notes": list(case.notes)}
-        return JSONResponse(said)
+        return JSONResponse({"image": store.put(case), "warnings": list(case.warnings), "notes": list(case.notes)})
 
     @app.delete("/api/images/{token}")
     def forget(token: str) -> JSONResponse:
@@ -147,50 +136,31 @@ def _add_api(app: FastAPI, service: Service, store: Store) -> None:
 
 
 def predict_json(service: Service, body: bytes) -> dict:
-    """What ``POST /api/predict`` answers to a body of JSON; see ``docs/api.md``.
-
-    Raises:
-        DataError: if the body is not what it should be.
-        CorruptImageError: if the image cannot be read.
-    """
+    """What ``POST /api/predict`` answers to a body of JSON; a KitError if it cannot. See ``docs/api.md``."""
     try:
-        given = json.loads(body)
-    except (ValueError, RecursionError):
-        raise DataError('The body must be JSON, such as {"image": "<base64>", "age": 55}.') from None
-    if not isinstance(given, dict) or (unknown := sorted(set(given) - set(FIELDS))):
-        found = f"got {', '.join(unknown)[:80]} as well" if isinstance(given, dict) else f"got a {type(given).__name__}"
-        raise DataError(f"The body must be a JSON object with fields among {', '.join(FIELDS)}; {found}.")
-    given = {name: value for name, value in given.items() if value is not None}
-    for name, value in given.items():
-        if not isinstance(value, FIELDS[name]) or (isinstance(value, bool) and FIELDS[name] is not bool):
-            raise DataError(f"{name} is a JSON value of the wrong kind ({type(value).__name__}).")
-    prevalence = given.get("prevalence", START_PREVALENCE / 100)
-    if not 0 < prevalence < 1:
-        raise DataError("prevalence expects a share of melanomas between 0 and 1, both excluded.")
+        question = Question.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = f"{first['loc'][0]}: " if first["loc"] else ""
+        fields = ", ".join(Question.model_fields)
+        raise DataError(f"The body must be a JSON object with fields among {fields}. {where}{first['msg']}.") from None
     case = None
-    if "image" in given:
+    if question.image is not None:
         try:
-            data = base64.b64decode(given["image"], validate=True)
-        except (binascii.Error, ValueError):
+            data = base64.b64decode(question.image, validate=True)
+        except ValueError:
             raise DataError("image must be the base64 of an image file, without spaces and without a data: prefix.") from None
         case = service.admit(data)
-    patient = Patient(given.get("age"), given.get("sex"), given.get("site"))
-    return service.ask(case, patient, given.get("tta", False)).to_dict(prevalence)
+    answer = service.ask(case, Patient(question.age, question.sex, question.site), bool(question.tta))
+    return answer.to_dict(START_PREVALENCE / 100 if question.prevalence is None else question.prevalence)
 
 
 async def _body(request: Request, most: int) -> bytes:
-    """The body of a request, in memory alone; a larger one is read to its end, so that the refusal arrives, and thrown away.
-
-    Raises:
-        CorruptImageError: if it is larger than ``most``.
-    """
+    """The body of a request, in memory alone; one beyond ``most`` bytes is read to its end, so that the refusal arrives."""
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
-        if size <= most:
-            parts.append(part)
-        else:
-            parts.clear()
+        parts = [*parts, part] if size <= most else []
         if size > 20 * most:
             raise too_large()
     if size > most:

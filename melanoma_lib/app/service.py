@@ -1,44 +1,140 @@
 """From a picture and what is known of the patient to an answer: plain functions, no page, no Gradio."""
 
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from PIL import Image
 
-from melanoma_lib.app.answers import Answer, Case, Patient, similar_cases
 from melanoma_lib.app.unlike import Reference, layer_features
-from melanoma_lib.app.uploads import Upload, open_upload
+from melanoma_lib.app.uploads import open_upload
 from melanoma_lib.data.images import stored_side
 from melanoma_lib.errors import DataError, ForeignThresholdError, KitError
-from melanoma_lib.explain.cam import CAM_METHODS, heatmaps, resize_heatmap
+from melanoma_lib.evaluation import Interval, OperatingPoint, carry_risk, wilson_interval
+from melanoma_lib.explain.cam import heatmaps
 from melanoma_lib.explain.layers import CamLayer, cam_layers
-from melanoma_lib.explain.perturbation import WEIGHTS
-from melanoma_lib.export.document import NOTE, Document, sigmoid
+from melanoma_lib.export.document import NOTE, Document, Prediction, Reading
 from melanoma_lib.export.predictor import Predictor, logits_of
 from melanoma_lib.runs import Run
 
 BACKENDS = {"torch": "PyTorch", "onnx": "ONNX Runtime"}
-METHODS = tuple(method for method in CAM_METHODS if method not in WEIGHTS)  # those ask the model once a channel: too slow here
+METHODS = {  # all but those that ask the model once a channel, which takes too long here
+    "gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "layercam": "LayerCAM", "xgradcam": "XGrad-CAM", "hirescam": "HiResCAM",
+    "eigencam": "EigenCAM", "eigengradcam": "EigenGradCAM",
+}  # fmt: skip
 MIN_GRID = 7  # cells a side below which a heatmap only says "somewhere here"
+ALIKE = (20, 100)  # fewest and most test cases that stand for those of similar risk
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What is known beside the image: age in years, in [0, 120], sex and site as the encoder names them; None is not known."""
+
+    age: float | None = None
+    sex: str | None = None
+    site: str | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A picture made ready; nothing else of the upload is kept.
+
+    Attributes:
+        shown: for the page, uint8, shape ``(h, w, 3)``.
+        pixels: for the network, float32, shape ``(3, S, S)``.
+        notes: how it was read, where that is worth telling.
+        warnings: in which respects it is unlike training.
+    """
+
+    shown: np.ndarray
+    pixels: np.ndarray
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Heatmap:
-    """A map of one case.
+    """A map of one case, signed, at the layer's own resolution, shape ``(h, w)``.
 
-    Attributes:
-        values: signed, at the layer's own resolution, shape ``(h, w)``.
-        layer: where it was taken.
-        method: how.
-        doubtful_sign: whether it might as well be turned round.
+    Where the sign is doubtful, the map might as well be turned round.
     """
 
     values: np.ndarray
     layer: CamLayer
     method: str
     doubtful_sign: bool
+
+
+@dataclass(frozen=True)
+class Similar:
+    """The ``n`` test cases of closest risk, and their ``observed`` share of melanomas with its Wilson interval."""
+
+    n: int
+    melanomas: int
+    risk_from: float
+    risk_to: float
+    observed: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer(Prediction):
+    """What the run says of one case. Educational, not for diagnosis.
+
+    Attributes:
+        views: 1, or 8 with test-time augmentation.
+        reading: calibration, operating point and test metrics in force.
+        similar: what became of test cases of similar risk.
+        notes: how the image was read.
+        warnings: in which respects the image is unlike training; if there is one, the risk is nothing to rely on.
+    """
+
+    views: int
+    reading: Reading
+    similar: Similar
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def point(self) -> OperatingPoint:
+        """Counts of the test split at the threshold."""
+        counts = self.reading.test["at_threshold"]
+        return OperatingPoint(self.threshold, *(counts[name] for name in ("tp", "fp", "tn", "fn")))
+
+    def rate(self, name: str) -> Interval:
+        """``sensitivity`` or ``specificity`` on the test split, with its interval over patients."""
+        found = self.reading.test["at_threshold"][name]
+        return Interval(**{key: np.nan if value is None else value for key, value in found.items()})
+
+    def risk_at(self, prevalence: float) -> float:
+        """The risk carried to another prevalence, in (0, 1)."""
+        return float(carry_risk(self.risk, self.reading.prevalence, prevalence))
+
+    def to_dict(self, prevalence: float) -> dict:
+        """Fit for JSON."""
+        own = ("risk", "probability", "logit", "flagged", "threshold", "views", "note")
+        return {name: getattr(self, name) for name in own} | {
+            "risk_at_prevalence": self.risk_at(prevalence),
+            "prevalence": prevalence,
+            "validation_prevalence": self.reading.prevalence,
+            "rule": self.reading.rule,
+            "sensitivity": self.rate("sensitivity").to_dict(),
+            "specificity": self.rate("specificity").to_dict(),
+            "ppv_at_prevalence": self.point.ppv_at(prevalence),
+            "npv_at_prevalence": self.point.npv_at(prevalence),
+            "similar_test_cases": vars(self.similar) | {"observed": self.similar.observed.to_dict()},
+            "reliable": not self.warnings,
+            "warnings": list(self.warnings),
+            "notes": list(self.notes),
+        }
+
+
+def similar_cases(test: np.ndarray, risk: float) -> Similar:
+    """Those whose risk is closest, an eighth within ``ALIKE``, of test cases' risk and target, shape ``(n, 2)``."""
+    n = min(len(test), int(np.clip(len(test) // 8, *ALIKE)))
+    chosen = test[np.argsort(np.abs(test[:, 0] - risk), kind="stable")[:n]]
+    k = int(chosen[:, 1].sum())
+    return Similar(n, k, float(chosen[:, 0].min()), float(chosen[:, 0].max()), wilson_interval(k, n))
 
 
 class Service:
@@ -48,27 +144,29 @@ class Service:
         run: a finished run.
         backend: ``torch``, or ``onnx`` for the exported file in the run directory. Heatmaps and the distance to training need
             gradients and features, which PyTorch computes from the same weights in either case.
-        reference: what training looks like; None looks for it, and fits it if it is not there yet.
 
     Attributes:
         document: what the run says of itself.
         readings: number of averaged views (1, 8) to calibration and operating point.
-        reference: None where the run's images are gone.
+        reference: what training looks like; None where the run's images are gone.
         lacks: why there is no reference; empty if there is.
+        layers: those a heatmap can be taken from, early to late; none without an image branch.
 
     Raises:
         ExportError: if the ONNX file is missing or damaged.
         ForeignThresholdError: if threshold, file and checkpoint do not belong together.
     """
 
-    def __init__(self, run: Run, backend: str = "torch", reference: Reference | None = None) -> None:
+    def __init__(self, run: Run, backend: str = "torch") -> None:
         from melanoma_lib.export.writer import FORMATS, describe_run
 
         if backend not in BACKENDS:
             raise DataError(f"backend expects one of {list(BACKENDS)}, got {backend!r}")
-        self.run, self.backend = run, backend
+        self.run, self.backend, self.model = run, backend, run.model()
+        self._asking = threading.Lock()  # hooks and gradients of heatmaps are the model's, not the thread's
         own = describe_run(run)
         self.document: Document = own
+        self._network = self._torch_network
         if backend == "onnx":
             predictor = Predictor(run.path / FORMATS["onnx"])
             self.document, self._network = predictor.document, predictor.network
@@ -77,14 +175,11 @@ class Service:
                     f"{run.path / FORMATS['onnx']} was exported from another checkpoint than the run's; "
                     f"export again with python -m melanoma_lib export {run.path}"
                 )
-        self.model = run.model()
-        self._asking = threading.Lock()  # hooks and gradients of heatmaps are the model's, not the thread's
-        if backend == "torch":
-            self._network = self._torch_network
-        self.readings = {int(views): reading for views, reading in (own.readings | self.document.readings).items()}
-        self._tests = {int(views): run.predictions("test")[["risk", "target"]].to_numpy(float) for views in own.readings}
-        self.reference, self.lacks = reference, ""
-        if self.reads_images and reference is None:
+        self.layers: dict[str, CamLayer] = cam_layers(self.model) if self.reads_images else {}
+        self.readings = {int(views): reading for views, reading in own.readings.items()}
+        self._tests = {views: run.predictions("test")[["risk", "target"]].to_numpy(float) for views in self.readings}
+        self.reference, self.lacks = None, ""
+        if self.reads_images:
             try:
                 self.reference = Reference.of(run)
             except ForeignThresholdError:
@@ -93,7 +188,6 @@ class Service:
                 self.lacks = str(error)
         if self.reference is not None and self.reference.views is not None:
             self.readings[8], self._tests[8] = self.reference.views, self.reference.test
-        self.readings = {views: reading for views, reading in self.readings.items() if views in self._tests}
 
     @property
     def reads_images(self) -> bool:
@@ -106,41 +200,32 @@ class Service:
         return self.document.encoder is not None
 
     @property
-    def layers(self) -> dict[str, CamLayer]:
-        """Layers a heatmap can be taken from, early to late; none without an image branch."""
-        return cam_layers(self.model) if self.reads_images else {}
-
-    @property
     def first_layer(self) -> str:
         """The latest layer whose map is fine enough to point."""
         fine = [name for name, layer in self.layers.items() if layer.stride * MIN_GRID <= self.run.settings.image_size]
         return (fine or list(self.layers)[:1])[-1]
 
     def admit(self, data: bytes) -> Case:
-        """Read an upload; of its bytes nothing is kept.
+        """Read an upload and compare it with the images of training; of its bytes nothing is kept.
 
         Raises:
-            CorruptImageError: in words for the page.
+            CorruptImageError: if it cannot be read; the message is for the user.
             DataError: if the model looks at metadata alone.
         """
         if not self.reads_images:
             raise DataError("This model looks at age, sex and site alone; it takes no image.")
-        return self.prepare(open_upload(data))
-
-    def prepare(self, upload: Upload) -> Case:
-        """Make a picture ready and compare it with those of training."""
+        upload = open_upload(data)
         square = upload.square(stored_side(self.run.settings.image_size))
         pixels = self.document.preprocessing.prepare(Image.fromarray(square))
-        warnings = self.reference.warnings(square, self._features(pixels)) if self.reference is not None else ()
+        warnings: tuple[str, ...] = ()
+        if self.reference is not None:
+            with self._asking:
+                features = layer_features(self.model, torch.from_numpy(pixels[None]))[0]  # (F,)
+            warnings = self.reference.warnings(square, features)
         return Case(upload.shown, pixels, upload.notes, warnings)
 
     def ask(self, case: Case | None, patient: Patient, tta: bool = False) -> Answer:
-        """The run's answer.
-
-        Args:
-            case: None for a model of metadata alone.
-            patient: what is known.
-            tta: average eight views; of a run that always does so it changes nothing.
+        """The run's answer; ``tta`` averages eight views, which changes nothing of a run that always does so.
 
         Raises:
             DataError: if a value is not known to the encoder, the image is missing, or there is no reading of eight views.
@@ -148,25 +233,14 @@ class Service:
         views = (8 if tta else 1) if len(self.readings) > 1 else next(iter(self.readings))
         if tta and views != 8:
             raise DataError("This server has no calibration and threshold for eight averaged views, so it cannot average them.")
-        inputs = self._inputs(case, patient)
-        logit = float(logits_of(self._network, inputs, views)[0])
         reading = self.readings[views]
-        probability, risk = float(sigmoid(np.array(logit))), float(reading.risk(np.array(logit)))
-        return Answer(
-            logit, probability, risk, probability >= reading.threshold, views, reading,
-            similar_cases(self._tests[views], risk),
-            case.notes if case else (),
-            case.warnings if case else (),
-        )  # fmt: skip
+        (said,) = reading.read(logits_of(self._network, self._inputs(case, patient), views))
+        notes, warnings = (case.notes, case.warnings) if case else ((), ())
+        similar = similar_cases(self._tests[views], said.risk)
+        return Answer(**vars(said), views=views, reading=reading, similar=similar, notes=notes, warnings=warnings)
 
     def heatmap(self, case: Case, patient: Patient, layer: str, method: str) -> Heatmap:
-        """Where the layer sees what moves the logit.
-
-        Raises:
-            DataError: for an unknown layer or method, or a value that the encoder does not know.
-        """
-        import torch
-
+        """Where the layer sees what moves the logit; DataError for an unknown layer, method or value of the patient."""
         if layer not in self.layers or method not in METHODS:
             raise DataError(f"heatmaps expect a layer of {list(self.layers)} and a method of {list(METHODS)}")
         inputs = {name: torch.from_numpy(values) for name, values in self._inputs(case, patient).items()}
@@ -176,13 +250,9 @@ class Service:
 
     def facts(self) -> dict:
         """What the page and the API tell of the run, fit for JSON."""
-        encoder = self.document.encoder
-        return {
+        encoder, told = self.document.encoder, ("source", "licence", "backbone", "modalities")
+        return {name: getattr(self.document, name) for name in told} | {
             "run": self.run.path.name,
-            "source": self.document.source,
-            "licence": self.document.licence,
-            "backbone": self.document.backbone,
-            "modalities": self.document.modalities,
             "backend": BACKENDS[self.backend],
             "views": sorted(self.readings),
             "sexes": list(encoder.sexes) if encoder else [],
@@ -194,34 +264,19 @@ class Service:
         }
 
     def _inputs(self, case: Case | None, patient: Patient) -> dict[str, np.ndarray]:
-        inputs: Mapping[str, np.ndarray] = {}
+        """What the network takes, one case: shapes ``(1, 3, S, S)`` and ``(1, M)``."""
+        inputs = {}
         if self.reads_images:
             if case is None:
                 raise DataError("This model looks at an image; choose one first.")
-            inputs = {"image": case.pixels[None]}  # (1, 3, S, S)
-        if not self.reads_metadata:
-            if patient != Patient():
-                raise DataError("This model looks at the image alone; leave age, sex and site unknown.")
-            return dict(inputs)
-        encoded = self.document.encoder.encode_cases([patient.age], [patient.sex], [patient.site])  # (1, M)
-        return dict(inputs) | {"metadata": encoded}
+            inputs["image"] = case.pixels[None]
+        if self.reads_metadata:
+            inputs["metadata"] = self.document.encoder.encode_cases([patient.age], [patient.sex], [patient.site])
+        elif patient != Patient():
+            raise DataError("This model looks at the image alone; leave age, sex and site unknown.")
+        return inputs
 
-    def _torch_network(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        import torch
-
+    def _torch_network(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         given = {name: torch.from_numpy(values) for name, values in inputs.items()}
         with self._asking, torch.inference_mode():
             return self.model(given.get("image"), given.get("metadata")).numpy()
-
-    def _features(self, pixels: np.ndarray) -> np.ndarray:
-        """What a middle layer makes of a picture, shape ``(F,)``."""
-        import torch
-
-        with self._asking:
-            return layer_features(self.model, torch.from_numpy(pixels[None]))[0]
-
-
-def enlarged(heatmap: Heatmap, shape: tuple[int, int]) -> np.ndarray:
-    """The map at the size of the picture, divided by its own largest magnitude: within -1 and 1."""
-    values = resize_heatmap(heatmap.values, shape)
-    return values / (float(np.abs(values).max()) or 1.0)

@@ -1,33 +1,36 @@
 """Is this picture like those the model learned from? Light, colours, grain, and how far off it lies in feature space.
 
+A network answers anything, and often with confidence. Of what is unlike its training images nobody tested its answers.
+
 Features are the mean and deviation of each channel of a middle layer. The last layer would not do: it was trained to forget all
 that does not tell melanoma from other lesions, and a screenshot looks to it like a mole.
-
-A network answers anything, and often with confidence. What is unlike its training images it has never been tested on, so an
-answer there is worth nothing, however sure it sounds.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 import numpy as np
+import torch
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
 
+from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.data.images import GREY_OF_RGB
+from melanoma_lib.data.sampling import Draw
 from melanoma_lib.errors import ForeignThresholdError, RunError
 from melanoma_lib.explain.layers import cam_layers
-from melanoma_lib.export.container import BROKEN_ZIP
 from melanoma_lib.export.document import Reading
+from melanoma_lib.export.writer import reading_of
 from melanoma_lib.files import replacing
 from melanoma_lib.model import MelanomaNet
+from melanoma_lib.reports import predict_with_views
 from melanoma_lib.runs import Run
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 REFERENCE = "app_reference.npz"
 MOST_IMAGES = 2000  # of the training split, drawn with a fixed seed
@@ -35,7 +38,6 @@ NEIGHBOURS = 5
 TAIL = 0.002  # of the training images beyond each limit, before the margin
 MARGIN = 0.15  # of the range between the limits, added on either side
 FAR = 0.99  # quantile of the validation images' distances beyond which one is far
-BLOCK = 256
 FINEST = 8  # stride in pixels of the layer that is looked at, or less
 # Name of each measure: what to say below its lower and above its upper limit.
 MEASURES = {
@@ -46,6 +48,7 @@ MEASURES = {
     "grain": ("The image has no detail", "The image is covered by noise, text or a pattern"),
 }
 SIGNED = ("warmth", "green")
+ARRAYS = ("low", "high", "features", "test")
 
 
 def measure(pixels: np.ndarray) -> np.ndarray:
@@ -55,26 +58,16 @@ def measure(pixels: np.ndarray) -> np.ndarray:
         pixels: uint8, shape ``(..., H, W, 3)``.
 
     Returns:
-        float64, shape ``(..., 5)``, in the order of ``MEASURES``: mean and standard deviation of the grey value, 0 to 255; median
-        over the pixels of (R - B) / (R + G + B) and of (2 G - R - B) / (R + G + B); mean step between neighbours as a share
-        of the standard deviation.
+        float64, shape ``(..., 5)``, in the order of ``MEASURES``: mean and deviation of the grey value, 0 to 255; median of
+        (R - B) / (R + G + B) and of (2 G - R - B) / (R + G + B); mean step between neighbours over the deviation.
     """
     colours = pixels.astype(np.float32)
     grey = colours @ GREY_OF_RGB.astype(np.float32)  # (..., H, W)
-    total = colours.sum(-1) + 1
+    total, spread = colours.sum(-1) + 1, grey.std((-2, -1))
     red, green, blue = (colours[..., k] for k in range(3))
-    spread = grey.std((-2, -1))
+    warmth, greenness = (np.median(part / total, axis=(-2, -1)) for part in (red - blue, 2 * green - red - blue))
     steps = (np.abs(np.diff(grey, axis=-1)).mean((-2, -1)) + np.abs(np.diff(grey, axis=-2)).mean((-2, -1))) / 2
-    return np.stack(
-        [
-            grey.mean((-2, -1)),
-            spread,
-            np.median((red - blue) / total, axis=(-2, -1)),
-            np.median((2 * green - red - blue) / total, axis=(-2, -1)),
-            steps / (spread + 1),
-        ],
-        axis=-1,
-    ).astype(np.float64)
+    return np.stack([grey.mean((-2, -1)), spread, warmth, greenness, steps / (spread + 1)], axis=-1).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -101,12 +94,7 @@ class Reference:
 
     @classmethod
     def of(cls, run: Run) -> Reference:
-        """The reference kept in the run directory; fitted and kept there at the first call, which takes a while.
-
-        Raises:
-            DataError: if the run's images are gone and nothing was kept.
-            ForeignThresholdError: if what was kept belongs to another model.
-        """
+        """The reference kept in the run directory; fitted at the first call, which takes a while and needs the images."""
         file = run.path / REFERENCE
         if file.is_file():
             return cls.load(file, run.operating_point.checkpoint_sha256)
@@ -117,39 +105,27 @@ class Reference:
 
     def save(self, file: Path) -> None:
         """Write it as one file."""
-        record = {
-            "checkpoint_sha256": self.checkpoint_sha256,
-            "far": self.far,
-            "measures": list(MEASURES),
-            "views": None if self.views is None else asdict(self.views),
-        }
+        record = {"checkpoint_sha256": self.checkpoint_sha256, "far": self.far, "measures": list(MEASURES)}
+        record["views"] = None if self.views is None else asdict(self.views)
         with replacing(file) as temporary, temporary.open("wb") as opened:
-            arrays = {name: getattr(self, name) for name in ("low", "high", "features", "test")}
-            np.savez_compressed(opened, record=json.dumps(record), **arrays)
+            np.savez_compressed(opened, record=json.dumps(record), **{name: getattr(self, name) for name in ARRAYS})
 
     @classmethod
     def load(cls, file: Path, checkpoint_sha256: str) -> Reference:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            RunError: if it cannot be read.
-            ForeignThresholdError: if it belongs to another model.
-        """
+        """Read what :meth:`save` wrote; RunError if that cannot be, ForeignThresholdError if it is of another model."""
+        advice = "delete it, and the next start makes it anew"
         try:
             with np.load(file) as arrays:
                 record = json.loads(str(arrays["record"]))
-                if record["measures"] != list(MEASURES):
-                    raise ValueError(f"measures {record['measures']}")
-                views = None if record["views"] is None else Reading(**record["views"])
-                held = {name: arrays[name] for name in ("low", "high", "features", "test")}
-                reference = cls(record["checkpoint_sha256"], far=record["far"], views=views, **held)
-        except (ValueError, KeyError, TypeError, *BROKEN_ZIP) as error:
-            raise RunError(f"{file} cannot be read ({error}); delete it, and the next start makes it anew") from error
+                if record.pop("measures") != list(MEASURES):
+                    raise ValueError("it holds other measures")
+                record["views"] = record["views"] and Reading(**record["views"])
+                reference = cls(**record, **{name: arrays[name] for name in ARRAYS})
+        except (ValueError, KeyError, TypeError, OSError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:
+            raise RunError(f"{file} cannot be read ({error}); {advice}") from error
         if reference.checkpoint_sha256 != checkpoint_sha256:
-            raise ForeignThresholdError(
-                f"{file} was made for another checkpoint ({reference.checkpoint_sha256[:12]}…, not {checkpoint_sha256[:12]}…); "
-                "delete it, and the next start makes it anew"
-            )
+            found, wanted = reference.checkpoint_sha256[:12], checkpoint_sha256[:12]
+            raise ForeignThresholdError(f"{file} was made for another checkpoint ({found}…, not {wanted}…); {advice}")
         return reference
 
     def distances(self, features: np.ndarray) -> np.ndarray:
@@ -157,20 +133,16 @@ class Reference:
 
         Source: Sun et al. 2022, "Out-of-distribution detection with deep nearest neighbors", which takes the k-th distance.
         """
-        bank, k = self.features.astype(np.float32), min(NEIGHBOURS, len(self.features))
-        found = []
-        for start in range(0, len(features), BLOCK):
-            cosine = _unit(features[start : start + BLOCK]) @ bank.T  # (b, n)
-            nearest = np.partition(cosine, -k, axis=1)[:, -k:]
-            found.append(np.sqrt(np.clip(2 - 2 * nearest, 0, None)).mean(1))
-        return np.concatenate(found)
+        nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(self.features)), algorithm="brute")
+        nearest.fit(self.features.astype(np.float32))
+        return nearest.kneighbors(normalize(np.asarray(features, np.float32)))[0].mean(1)
 
-    def warnings(self, square: np.ndarray, features: np.ndarray | None) -> tuple[str, ...]:
-        """In which respects a picture is unlike training, in words; empty if in none.
+    def warnings(self, square: np.ndarray, features: np.ndarray) -> tuple[str, ...]:
+        """In which respects a picture is unlike training; empty if in none.
 
         Args:
             square: as training's images are cached, uint8, shape ``(C, C, 3)``.
-            features: as :func:`layer_features` gives them, shape ``(F,)``; None if they are not at hand.
+            features: as :func:`layer_features` gives them, shape ``(F,)``.
         """
         said = []
         for (name, words), value, low, high in zip(MEASURES.items(), measure(square), self.low, self.high, strict=True):
@@ -178,7 +150,7 @@ class Reference:
                 low = low if name in SIGNED else max(low, 0)  # a margin below zero is no brightness
                 range_ = f"{name} {value:.2f}, training images lie between {low:.2f} and {high:.2f}"
                 said.append(f"{words[int(value > high)]} ({range_}).")
-        if features is not None and (distance := float(self.distances(features[None])[0])) > self.far:
+        if (distance := float(self.distances(features[None])[0])) > self.far:
             said.append(
                 "To the network it is unlike every image it learned from "
                 f"(distance {distance:.2f}; {FAR:.0%} of the validation images are nearer than {self.far:.2f})."
@@ -187,51 +159,36 @@ class Reference:
 
 
 def fit(run: Run) -> Reference:
-    """Look at a run's images once more.
-
-    Raises:
-        DataError: if they are gone.
-    """
-    from melanoma_lib.data.datamodule import DermoscopyDataModule
-    from melanoma_lib.data.sampling import Draw
-    from melanoma_lib.export.writer import reading_of
-    from melanoma_lib.reports import predict_with_views
-
+    """Look at a run's images once more; DataError if they are gone."""
     data = DermoscopyDataModule(run.settings, run.cases())
     model, dataset = run.model(), data.dataset(training=False)
     training = np.sort(np.random.default_rng(0).permutation(data.rows("train"))[:MOST_IMAGES])
-    low, high = limits(np.concatenate([measure(data.pixels()[rows]) for rows in _blocks(training)]))
+
+    def blocks(rows: np.ndarray) -> list[np.ndarray]:  # parts that fit in memory
+        return [rows[start : start + 64] for start in range(0, len(rows), 64)]
 
     def features(rows: np.ndarray) -> np.ndarray:
-        return np.concatenate([layer_features(model, dataset.__getitems__(Draw(part, 0))["image"]) for part in _blocks(rows)])
+        return np.concatenate([layer_features(model, dataset.__getitems__(Draw(part, 0))["image"]) for part in blocks(rows)])
 
+    low, high = limits(np.concatenate([measure(data.pixels()[rows]) for rows in blocks(training)]))
     views, test = None, np.empty((0, 2))
     if not run.settings.tta:
         tables = predict_with_views(run)
         views = reading_of(run, **tables)
-        risk = views.risk(tables["test"]["logit"].to_numpy())
-        test = np.column_stack([risk, tables["test"]["target"]])
-    bank = _unit(features(training)).astype(np.float16)
+        test = np.column_stack([views.risk(tables["test"]["logit"].to_numpy()), tables["test"]["target"]])
+    bank = normalize(features(training)).astype(np.float16)
     draft = Reference(run.operating_point.checkpoint_sha256, low, high, bank, np.inf, views, test)
-    far = float(np.quantile(draft.distances(features(data.rows("val"))), FAR))
-    return Reference(draft.checkpoint_sha256, low, high, bank, far, views, test)
+    return replace(draft, far=float(np.quantile(draft.distances(features(data.rows("val"))), FAR)))
 
 
-def layer_features(model: MelanomaNet, images: Tensor) -> np.ndarray:
+def layer_features(model: MelanomaNet, images: torch.Tensor) -> np.ndarray:
     """Mean and deviation of each channel of the last layer whose points are at most ``FINEST`` pixels apart.
 
-    Args:
-        model: with an image branch, in evaluation mode.
-        images: normalised, shape ``(B, 3, S, S)``.
-
-    Returns:
-        float32, shape ``(B, 2 C)``.
+    Images are normalised, shape ``(B, 3, S, S)``; the result is float32, shape ``(B, 2 C)``.
     """
-    import torch
-
     layers = list(cam_layers(model).values())
     layer = ([one for one in layers if one.stride <= FINEST] or layers[:1])[-1]
-    kept: list[Tensor] = []
+    kept: list[torch.Tensor] = []
     hook = layer.module.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
     try:
         with torch.inference_mode():
@@ -242,18 +199,7 @@ def layer_features(model: MelanomaNet, images: Tensor) -> np.ndarray:
     return torch.cat([maps.mean((2, 3)), maps.std((2, 3))], dim=1).numpy()
 
 
-def _blocks(rows: np.ndarray) -> list[np.ndarray]:
-    """Rows in parts that fit in memory."""
-    return [rows[start : start + 64] for start in range(0, len(rows), 64)]
-
-
 def limits(measures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper limits, shape ``(M,)`` each, of measures of many images, shape ``(N, M)``."""
     low, high = np.quantile(measures, [TAIL, 1 - TAIL], axis=0)
     return low - MARGIN * (high - low), high + MARGIN * (high - low)
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    """Rows scaled to length 1, float32."""
-    features = np.asarray(features, np.float32)
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)

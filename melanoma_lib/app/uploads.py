@@ -1,39 +1,29 @@
-"""Bytes from a stranger to a picture: what the page reads, what it refuses, and in which words."""
+"""Bytes from a stranger to a picture: what the page reads, what it refuses, and how pictures are kept between requests."""
 
 import io
-import struct
+import secrets
 import threading
+import time
 import warnings
-import zlib
+from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from melanoma_lib.data.images import read_square
-from melanoma_lib.errors import CorruptImageError
+from melanoma_lib.errors import CorruptImageError, DataError
 
 MAX_BYTES = 20 * 1024**2  # the largest dermoscopy photographs of ISIC take about 10 MB
 MAX_PIXELS = 50_000_000  # 150 MB once decoded; the sensors of phones and cameras, binned or not, mostly stay below
 MIN_SIDE = 32
 SHOWN_SIDE = 640  # pixels of the longer side of what the page shows
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")  # decoders that a stranger's bytes may reach; JPEG brings MPO
-# What decoders raise of damage; wider than it should be, and narrow enough for a mistake of ours to show.
-BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    RuntimeError,
-    TypeError,
-    IndexError,
-    OverflowError,
-    EOFError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-)
 READS = "JPEG, PNG, TIFF, BMP, WebP or GIF"
 TWO_AT_A_TIME = threading.Semaphore(2)  # decoding: the memory of twenty large pictures at once is not there
+MOST_CASES = 100  # kept at a time, about 2 MB each at 256 pixels
+SECONDS = 1800.0  # that a case is kept without being asked for
 
 # First bytes of what people send by mistake, and what it is.
 MISTAKEN = {
@@ -53,7 +43,7 @@ class Upload:
     """A picture that was read.
 
     Attributes:
-        data: the file, as it came.
+        data: the file as it came.
         shown: upright, at most ``SHOWN_SIDE`` pixels a side, uint8, shape ``(h, w, 3)``.
         notes: what a user should know of how it was read.
     """
@@ -63,26 +53,60 @@ class Upload:
     notes: tuple[str, ...]
 
     def square(self, side: int) -> np.ndarray:
-        """The whole frame squashed to a square as in training, uint8, shape ``(side, side, 3)``.
-
-        Raises:
-            CorruptImageError: in words for the page, if the decoder stumbles at this scale alone.
-        """
+        """The whole frame squashed to a square as in training, uint8, ``(side, side, 3)``; CorruptImageError if that fails."""
         with TWO_AT_A_TIME:
             try:
                 return read_square(io.BytesIO(self.data), side)
-            except (*BROKEN, CorruptImageError) as error:
+            except Exception as error:  # damaged files make decoders raise all kinds of errors
                 raise CorruptImageError(_unreadable(self.data)) from error
 
 
-def open_upload(data: bytes) -> Upload:
-    """Read a picture of unknown origin, once it is known to be harmless: kind, frames and pixels are looked at before decoding.
+class Store:
+    """Cases in memory, by a name that cannot be guessed; the one that was not asked for longest makes room."""
 
-    Args:
-        data: a file's bytes. Its name is never asked for.
+    def __init__(self, most: int = MOST_CASES, seconds: float = SECONDS) -> None:
+        self.most, self.seconds = most, seconds
+        self._cases: OrderedDict[str, tuple[float, Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Cases held now."""
+        return len(self._cases)
+
+    def put(self, case: Any) -> str:
+        """Keep a case; returns its name."""
+        token = secrets.token_urlsafe(16)
+        self._renew(token, case)
+        return token
+
+    def get(self, token: str) -> Any:
+        """The case of a name; DataError if it is no longer, or never was, kept."""
+        return self._renew(token)
+
+    def drop(self, token: str) -> None:
+        """Forget a case; a name that is not known is no error."""
+        with self._lock:
+            self._cases.pop(token, None)
+
+    def _renew(self, token: str, case: Any = None) -> Any:
+        now = time.monotonic()
+        with self._lock:
+            while self._cases and next(iter(self._cases.values()))[0] < now - self.seconds:
+                self._cases.popitem(last=False)
+            if case is None and token not in self._cases:
+                raise DataError("This image is no longer held in memory (uploads are kept for half an hour). Choose it again.")
+            case = case or self._cases.pop(token)[1]
+            self._cases[token] = (now, case)
+            while len(self._cases) > self.most:
+                self._cases.popitem(last=False)
+        return case
+
+
+def open_upload(data: bytes) -> Upload:
+    """Read a file of unknown origin, once it is known to be harmless: kind, frames and pixels are looked at before decoding.
 
     Raises:
-        CorruptImageError: in words for the page, if the bytes are no photograph that can be read whole.
+        CorruptImageError: if the bytes are no photograph that can be read whole; the message is for the user.
     """
     if not data:
         raise CorruptImageError("The file is empty. Choose a photograph of the lesion.")
@@ -99,9 +123,7 @@ def open_upload(data: bytes) -> Upload:
             raise
         except Image.DecompressionBombError:
             raise CorruptImageError(_too_many_pixels("more than twice what Pillow takes for honest")) from None
-        except (
-            Exception
-        ) as error:  # damaged files make decoders raise all kinds of errors, struct.error and IndexError among them
+        except Exception as error:  # damaged files make decoders raise all kinds of errors
             raise CorruptImageError(_unreadable(data)) from error
     return Upload(data, shown, tuple(notes))
 
@@ -172,6 +194,6 @@ def _unreadable(data: bytes) -> str:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             kind = image.format
-    except BROKEN:  # not even the header can be read
+    except Exception:  # not even the header can be read
         return f"This is not an image that can be read. The page reads {READS}, whatever the file is called."
     return f"The {kind} file is damaged or cut short: it does not decode to its end. Copy or export it again."

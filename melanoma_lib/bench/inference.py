@@ -1,4 +1,4 @@
-"""Inference: PyTorch against the exported files, float and eight bits, on the same images with as many threads."""
+"""Inference: PyTorch against the exported file, on the same images with as many threads."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from melanoma_lib.settings import Settings
 ROUNDS = 60  # single images of each contender, one after the other
 BATCH_ROUNDS = 7
 N_PATIENTS = 200  # synthetic ones, where no run is given: their test split is a few batches
-TORCH, FLOAT, INT8 = "PyTorch (eval, channels last)", "ONNX Runtime, float32", "ONNX Runtime, int8"
+TORCH, FLOAT = "PyTorch (eval, channels last)", "ONNX Runtime, float32"
 Network = Callable[[dict[str, np.ndarray]], np.ndarray]
 
 
@@ -61,8 +61,8 @@ def bench_inference(settings: Settings) -> str:
     """Latency of one image and throughput of batches, from prepared pixels to logits.
 
     Args:
-        settings: with ``run_dir``, that run's model on its own test images, where eight bits show their true error; without, an
-            untrained model of the settings' backbone on synthetic images, whose speed is the same. ``threads`` holds for all.
+        settings: with ``run_dir``, that run's model on its own test images; without, an untrained model of the settings'
+            backbone on synthetic images, whose speed is the same. ``threads`` holds for all.
 
     Returns:
         A table.
@@ -71,7 +71,6 @@ def bench_inference(settings: Settings) -> str:
         RunError: if ``run_dir`` is given and is no finished run.
         SettingsError: for a model of metadata alone.
     """
-    from melanoma_lib.export.int8 import quantise
     from melanoma_lib.export.predictor import onnx_network
     from melanoma_lib.export.writer import serialise
 
@@ -81,8 +80,7 @@ def bench_inference(settings: Settings) -> str:
     torch.set_num_threads(threads)
     model, inputs, origin = _subject(settings)
     exact = serialise(model, inputs["image"].shape[-1], "onnx")
-    small = quantise(exact, iter(_slices(inputs, settings.batch_size)))
-    contenders = {TORCH: _torch_network(model), FLOAT: onnx_network(exact, threads), INT8: onnx_network(small, threads)}
+    contenders = {TORCH: _torch_network(model), FLOAT: onnx_network(exact, threads)[1]}
     answers = {name: network(inputs) for name, network in contenders.items()}
     rounds = f"{ROUNDS} and {BATCH_ROUNDS} alternating rounds (medians)"
     title = f"inference, {origin}, {inputs['image'].shape[-1]} px, {threads} thread(s), {rounds}"

@@ -7,11 +7,5 @@ from melanoma_lib.lazy import lazy_names
 
 __all__, __getattr__ = lazy_names(
     __name__,
-    {
-        "predictor": ("Prediction", "Predictor"),
-        "document": ("Document",),
-        "container": ("read_export",),
-        "writer": ("FORMATS", "export_run"),
-        "int8": ("Int8Cost", "export_int8"),
-    },
+    {"document": ("Document", "Prediction"), "predictor": ("Predictor",), "writer": ("FORMATS", "export_run")},
 )

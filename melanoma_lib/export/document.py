@@ -1,8 +1,10 @@
-"""What an exported file says of itself, in every format the same: preprocessing, encoder, calibration, threshold, origin."""
+"""What an exported file says of itself, in both formats the same: preprocessing, encoder, calibration, threshold, origin."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -14,7 +16,11 @@ from melanoma_lib.data.images import read_square
 from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.errors import DataError, ExportError, ForeignThresholdError
 
-SCHEMA = 1  # raise when a reader of the old document would misread a new one
+SCHEMA = 2  # raise when a reader of the old document would misread a new one
+RECORD = "melanoma_lib.json"  # name under which the file's metadata holds the document
+SEAL = re.compile(rb"melanoma_lib sealed by SHA-256 [0-9a-f]{64}")
+UNSEALED = f"melanoma_lib sealed by SHA-256 {'0' * 64}"
+AGAIN = "export the run with python -m melanoma_lib export"
 NOTE = "Educational, not for diagnosis."
 
 
@@ -26,9 +32,8 @@ class Preprocessing:
         stored_side: side of the square that the decoded frame is first squashed to, pixels.
         image_size: side of the network's input, pixels.
         interpolation: Pillow's name of the second resize: bicubic, bilinear, ...; the first is always bicubic.
-        mean: of each colour, on the scale 0 to 1.
-        std: of each colour, on the scale 0 to 1.
-        rule: the steps in words.
+        mean: of each colour, on the scale 0 to 1; so is std.
+        rule: the steps, for whoever writes another reader.
     """
 
     stored_side: int
@@ -39,39 +44,49 @@ class Preprocessing:
     rule: str = (
         "turn as EXIF says; 16-bit grey divided by 257; convert to RGB; squash the whole frame to stored_side by Pillow's "
         "BICUBIC (a JPEG file is first decoded at 1/2, 1/4 or 1/8 where both sides stay at least stored_side: Image.draft); "
-        "squash to image_size by Pillow's filter named in interpolation; (pixel - 255 mean) / (255 std) in float32; colours first"
+        "squash to image_size by the filter named in interpolation; (pixel - 255 mean) / (255 std) in float32; colours first"
     )
 
     def __post_init__(self) -> None:
-        if not hasattr(Image.Resampling, self.interpolation.upper()):
-            raise ExportError(f"Pillow knows no interpolation {self.interpolation!r}; it has {Image.Resampling._member_names_}")
+        if self.interpolation.upper() not in (known := Image.Resampling._member_names_):
+            raise ExportError(f"Pillow knows no interpolation {self.interpolation!r}; it has {known}")
 
     def prepare(self, file: Path | IO[bytes] | Image.Image) -> np.ndarray:
-        """Decode, squash and scale one image, float32, shape ``(3, image_size, image_size)``.
-
-        Raises:
-            CorruptImageError: if it cannot be decoded.
-        """
-        square = Image.fromarray(read_square(file, self.stored_side))
-        pixels = square.resize((self.image_size, self.image_size), Image.Resampling[self.interpolation.upper()])
+        """Float32 pixels of an image, shape ``(3, image_size, image_size)``; CorruptImageError if it cannot be decoded."""
+        square, size = Image.fromarray(read_square(file, self.stored_side)), (self.image_size, self.image_size)
+        pixels = square.resize(size, Image.Resampling[self.interpolation.upper()])
         mean, std = (np.array(colours, np.float32) * np.float32(255) for colours in (self.mean, self.std))
         return ((np.asarray(pixels).astype(np.float32) - mean) / std).transpose(2, 0, 1)  # (S, S, 3) -> (3, S, S)
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How a logit is read: calibration and operating point of this model predicting in this way, and how it did on the test.
+class Prediction:
+    """What the model says of one case. Educational, not for diagnosis.
 
     Attributes:
-        slope: risk = sigmoid(slope * logit + intercept), fitted on validation.
-        intercept: see slope.
-        threshold: ``sigmoid(logit) >= threshold`` is flagged; chosen on validation.
-        rule: how the threshold was chosen, in words.
-        sensitivity: at the threshold, on validation.
-        specificity: at the threshold, on validation.
+        probability: sigmoid of the logit, which the threshold refers to; of a focal loss it is no risk.
+        risk: calibrated on validation; holds at that split's prevalence.
+        flagged: ``probability >= threshold``, which was chosen on validation.
+    """
+
+    logit: float
+    probability: float
+    risk: float
+    flagged: bool
+    threshold: float
+    note: str = NOTE
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a logit is read: calibration and operating point of this model predicting in this way, and its test metrics.
+
+    Attributes:
+        slope: risk = sigmoid(slope * logit + intercept), both fitted on validation.
+        threshold: ``sigmoid(logit) >= threshold`` is flagged; chosen on validation by ``rule``.
+        sensitivity: at the threshold, on validation; so is specificity.
         prevalence: share of melanomas on validation, where the risk holds.
-        checkpoint_sha256: of the checkpoint whose predictions these numbers come from.
-        predictions_sha256: of the validation predictions.
+        checkpoint_sha256: of the model behind these numbers; ``predictions_sha256`` is of its validation predictions.
         test: test metrics with intervals, as ``evaluate_predictions`` gives them.
     """
 
@@ -90,25 +105,23 @@ class Reading:
         """Calibrated risk in [0, 1] of logits of any shape."""
         return sigmoid(self.slope * np.asarray(logits, np.float64) + self.intercept)
 
+    def read(self, logits: np.ndarray) -> list[Prediction]:
+        """A prediction for each of the logits, shape ``(B,)``."""
+        columns = zip(logits, sigmoid(logits), self.risk(logits), strict=True)
+        return [Prediction(float(z), float(p), float(r), bool(p >= self.threshold), self.threshold) for z, p, r in columns]
+
 
 @dataclass(frozen=True)
 class Document:
     """The record inside every exported file.
 
     Attributes:
-        run: name of the run directory.
-        source: what it was trained on.
+        run: name of the run directory; ``source`` is what it was trained on.
         licence: what whoever passes the file on should know.
-        backbone: name of the timm model.
-        modalities: which branches the model has.
-        precision: float32 or int8.
-        checkpoint_sha256: of the checkpoint it was made from.
         preprocessing: None without an image branch.
         encoder: None without a metadata branch.
         readings: number of averaged views ("1", "8") to the reading of their mean logit.
-        kit: version of the kit that wrote it.
-        schema: version of this record.
-        note: what it must not be used for.
+        kit: version of the kit that wrote it; ``schema`` is that of this record.
     """
 
     run: str
@@ -116,7 +129,6 @@ class Document:
     licence: str
     backbone: str
     modalities: str
-    precision: str
     checkpoint_sha256: str
     preprocessing: Preprocessing | None
     encoder: MetadataEncoder | None
@@ -133,12 +145,6 @@ class Document:
                     f"model comes from {self.checkpoint_sha256[:12]}…; a threshold means nothing for another model: export again"
                 )
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Names of the network's inputs, in order."""
-        parts = {"image": self.preprocessing, "metadata": self.encoder}
-        return tuple(name for name, part in parts.items() if part is not None)
-
     def to_json(self) -> str:
         """Serialise; :meth:`from_json` gives an equal document back."""
         values = asdict(self) | {"encoder": None if self.encoder is None else json.loads(self.encoder.to_json())}
@@ -146,16 +152,11 @@ class Document:
 
     @classmethod
     def from_json(cls, text: str) -> Document:
-        """Read what :meth:`to_json` wrote.
-
-        Raises:
-            ExportError: if the text is no such document, or one of a schema that this version does not know.
-            ForeignThresholdError: if an operating point belongs to another checkpoint.
-        """
+        """Read what :meth:`to_json` wrote; ExportError if it is none, or of a schema that this version does not know."""
         try:
             values = json.loads(text)
             if (found := values["schema"]) != SCHEMA:
-                raise ExportError(f"the file's record has schema {found!r}, this version reads {SCHEMA}; export the run again")
+                raise ExportError(f"the record has schema {found!r}, this version reads {SCHEMA}; export the run again")
             shape, encoder = values["preprocessing"], values["encoder"]
             colours = {} if shape is None else {name: tuple(shape[name]) for name in ("mean", "std")}
             parts = {
@@ -172,3 +173,29 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     """Probability of logits of any shape, float64, without overflow."""
     falling = np.exp(-np.abs(np.asarray(logits, np.float64)))  # in (0, 1]
     return np.where(np.asarray(logits) >= 0, 1, falling) / (1 + falling)
+
+
+def sealed(data: bytes) -> bytes:
+    """An exported file with its digest in the place of ``UNSEALED``: SHA-256 of the file in which zeros stand there."""
+    digest = hashlib.sha256(data).hexdigest()
+    return data.replace(UNSEALED.encode(), UNSEALED.replace("0" * 64, digest).encode())
+
+
+def read_sealed(path: str | Path) -> bytes:
+    """The bytes of an exported file; ExportError if it was not exported by this version, or has been changed since.
+
+    The seal finds damage, a network changed after export, and a record (threshold, calibration) of another file. It is no
+    signature: whoever changes a file on purpose can seal it again.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ExportError(f"{path} cannot be read ({error}); {AGAIN}") from error
+    seals = SEAL.findall(data)
+    if not seals:
+        old = RECORD.encode() in data
+        what = "comes from an earlier version of this kit, or is damaged" if old else "is no model exported by this kit"
+        raise ExportError(f"{path} {what}; {AGAIN}")
+    if seals != SEAL.findall(sealed(SEAL.sub(UNSEALED.encode(), data))):
+        raise ExportError(f"{path} is not as it was exported: network or record was changed; {AGAIN}")
+    return data

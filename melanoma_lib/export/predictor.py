@@ -1,6 +1,6 @@
 """Risks from an exported file, with onnxruntime, NumPy and Pillow alone: neither PyTorch nor pandas is imported.
 
-A TorchScript or PT2 file is served as well, by PyTorch, where that is installed.
+A TorchScript file is served as well, by PyTorch, where that is installed.
 """
 
 from __future__ import annotations
@@ -8,40 +8,17 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from melanoma_lib.errors import DataError, ExportError
-from melanoma_lib.export.container import ONNX, TORCHSCRIPT, ExportedFile, read_export
-from melanoma_lib.export.document import NOTE, sigmoid
+from melanoma_lib.export.document import RECORD, Document, Prediction, read_sealed
 
-Picture: TypeAlias = "str | Path | bytes | Image.Image | np.ndarray"
+ONNX, TORCHSCRIPT = "onnx", "torchscript"
+Picture = str | Path | bytes | Image.Image | np.ndarray
 Network = Callable[[dict[str, np.ndarray]], np.ndarray]  # inputs by name, (B, ...) each -> logits (B,)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the model says of one case. Educational, not for diagnosis.
-
-    Attributes:
-        logit: the model's own output.
-        probability: sigmoid of the logit, which the threshold refers to; of a focal loss it is no risk.
-        risk: calibrated on validation; holds at that split's prevalence.
-        flagged: ``probability >= threshold``.
-        threshold: the operating point, chosen on validation.
-        note: what it must not be used for.
-    """
-
-    logit: float
-    probability: float
-    risk: float
-    flagged: bool
-    threshold: float
-    note: str = NOTE
 
 
 class Predictor:
@@ -55,14 +32,12 @@ class Predictor:
 
     Attributes:
         document: the file's record.
-        format: onnx, torchscript or pt2.
-        model_sha256: digest of its network.
-        views: 1, or 8 with test-time augmentation.
-        reading: calibration, operating point and test metrics that are in force.
+        format: onnx or torchscript.
+        views: 1, or 8 with test-time augmentation; ``reading`` is what holds for that.
         network: from named inputs, shape ``(B, ...)`` each, to the logits of one view, shape ``(B,)``.
 
     Raises:
-        ExportError: if the file is no export of this kit, has been changed, or has no reading for ``tta``.
+        ExportError: if the file is no export of this version, has been changed, or has no reading for ``tta``.
         ForeignThresholdError: if its operating point was chosen for another model.
 
     Example:
@@ -70,17 +45,16 @@ class Predictor:
     """
 
     def __init__(self, path: str | Path, tta: bool | None = None, threads: int = 0) -> None:
-        exported = read_export(path)
-        self.document, self.format, self.model_sha256 = exported.document, exported.format, exported.model_sha256
+        data = read_sealed(path)
+        self.format = TORCHSCRIPT if data.startswith(b"PK") else ONNX
+        record, self.network = _torchscript_network(data) if self.format == TORCHSCRIPT else onnx_network(data, threads)
+        self.document = Document.from_json(record)
         known = sorted(self.document.readings, key=int)
         self.views = int(known[0]) if tta is None else 8 if tta else 1
         if str(self.views) not in known:
-            raise ExportError(
-                f"{path} has calibration and threshold for {' and '.join(known)} view(s) of an image, not for {self.views}; "
-                "logits of averaged views are another model's: " + ("export the run with --tta" if tta else "ask with tta=True")
-            )
+            advice = "export the run with --tta" if tta else "ask with tta=True"
+            raise ExportError(f"{path} is calibrated for {' and '.join(known)} view(s), not for {self.views}: {advice}")
         self.reading = self.document.readings[str(self.views)]
-        self.network = _network(exported, threads)
 
     def predict(
         self, image: Picture | None = None, age: float | None = None, sex: str | None = None, site: str | None = None
@@ -95,13 +69,10 @@ class Predictor:
             sex: one of the encoder's sexes, or None.
             site: one of the encoder's sites, or None.
 
-        Returns:
-            The prediction.
-
         Raises:
             CorruptImageError: if the image cannot be decoded.
-            DataError: if the image is missing or no image, a value of the metadata is not known, or something is given that the
-                model does not look at.
+            DataError: if the image is missing or no image, a value of the metadata is not known, or something is given that
+                the model does not look at.
         """
         given = [None if value is None else [value] for value in (age, sex, site)]
         return self.predict_batch(None if image is None else [image], *given)[0]
@@ -114,18 +85,7 @@ class Predictor:
         sites: Sequence[str | None] | None = None,
         batch_size: int = 32,
     ) -> list[Prediction]:
-        """Ask about many cases; arguments and errors are those of :meth:`predict`, one entry a case.
-
-        Args:
-            images: N images; None for a model of metadata alone.
-            ages: N ages; None where none is known.
-            sexes: N sexes; None where none is known.
-            sites: N sites; None where none is known.
-            batch_size: cases at a time.
-
-        Returns:
-            N predictions in order.
-        """
+        """Ask about N cases, ``batch_size`` at a time; arguments and errors are those of :meth:`predict`, one entry a case."""
         given = {"image": images, "age": ages, "sex": sexes, "site": sites}
         n = self._count(given)
         columns = [[None] * n if values is None else values for values in (ages, sexes, sites)]
@@ -137,17 +97,15 @@ class Predictor:
             if self.document.preprocessing is not None:
                 inputs["image"] = np.stack([self.prepare(image) for image in images[rows]])  # (B, 3, S, S)
             parts.append(self.logits(**inputs))
-        logits = np.concatenate(parts) if parts else np.empty(0)
-        return self._read(logits)
+        return self.reading.read(np.concatenate(parts) if parts else np.empty(0))
 
     def prepare(self, image: Picture) -> np.ndarray:
         """The network's input of one image, float32, shape ``(3, S, S)``; errors as of :meth:`predict`."""
         if self.document.preprocessing is None:
             raise DataError("this model looks at metadata alone; give it no image")
         if isinstance(image, np.ndarray):
-            if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)):
-                got = f"{image.dtype} of shape {image.shape}"
-                raise DataError(f"an array of pixels must be uint8 of shape (H, W, 3) or (H, W), got {got}")
+            if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
+                raise DataError(f"expected pixels as uint8, (H, W, 3) or (H, W), got {image.dtype} of shape {image.shape}")
             image = Image.fromarray(image)
         if isinstance(image, bytes):
             image = io.BytesIO(image)
@@ -156,34 +114,19 @@ class Predictor:
         return self.document.preprocessing.prepare(image)
 
     def logits(self, image: np.ndarray | None = None, metadata: np.ndarray | None = None) -> np.ndarray:
-        """Logits of prepared inputs, averaged over the views in force.
+        """Logits, float64, shape ``(B,)``, averaged over the views in force, of prepared float32 inputs.
 
-        Args:
-            image: float32, shape ``(B, 3, S, S)``; None for a model without an image branch.
-            metadata: float32, shape ``(B, M)``; None for a model without a metadata branch.
-
-        Returns:
-            float64, shape ``(B,)``.
+        Their shapes are ``(B, 3, S, S)`` and ``(B, M)``; one that the model does not look at stays None.
         """
         given = {"image": image, "metadata": metadata}
-        return logits_of(self.network, {name: given[name] for name in self.document.inputs}, self.views)
-
-    def _read(self, logits: np.ndarray) -> list[Prediction]:
-        probability, risk = sigmoid(logits), self.reading.risk(logits)
-        threshold = self.reading.threshold
-        return [
-            Prediction(float(z), float(p), float(r), bool(p >= threshold), threshold)
-            for z, p, r in zip(logits, probability, risk, strict=True)
-        ]
+        return logits_of(self.network, {name: part for name, part in given.items() if part is not None}, self.views)
 
     def _count(self, given: dict[str, Sequence | None]) -> int:
         """Number of cases; refuses what the model does not look at, and columns of unequal length."""
         looks_at = {"image": self.document.preprocessing is not None}
         for name, values in given.items():
             if values is not None and not looks_at.get(name, self.document.encoder is not None):
-                raise DataError(
-                    f"this model was trained on {self.document.modalities} alone and does not look at {name}; leave it out"
-                )
+                raise DataError(f"this model looks at {self.document.modalities} alone, not at {name}; leave that out")
         if looks_at["image"] and given["image"] is None:
             raise DataError("this model looks at an image; give one as path, bytes, Pillow image or array")
         lengths = {name: len(values) for name, values in given.items() if values is not None}
@@ -208,31 +151,28 @@ def _eight_views(images: np.ndarray) -> Iterator[np.ndarray]:
         yield turned[..., ::-1]
 
 
-def onnx_network(data: bytes, threads: int = 0) -> Network:
-    """An ONNX network by onnxruntime on the processor; threads 0 leaves it the choice."""
+def onnx_network(data: bytes, threads: int = 0) -> tuple[str, Network]:
+    """Record, empty if there is none, and network of an ONNX file on the processor; threads 0 leaves onnxruntime the choice."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    return lambda inputs: session.run(None, inputs)[0]
+    return session.get_modelmeta().custom_metadata_map.get(RECORD, ""), lambda inputs: session.run(None, inputs)[0]
 
 
-def _network(exported: ExportedFile, threads: int) -> Network:
-    """The network of a file, loaded from the bytes whose seal was checked."""
-    if exported.format == ONNX:
-        return onnx_network(exported.data, threads)
+def _torchscript_network(data: bytes) -> tuple[str, Network]:
     try:
         import torch
     except ImportError as error:
-        raise ExportError(f"a {exported.format} file needs PyTorch, which is not installed; export it as onnx") from error
-    data = io.BytesIO(exported.data)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated; whoever has such a file knows
-        module = torch.jit.load(data) if exported.format == TORCHSCRIPT else torch.export.load(data).module()
+        raise ExportError("a torchscript file needs PyTorch, which is not installed; export it as onnx") from error
+    record = {RECORD: ""}
+    with warnings.catch_warnings(action="ignore"):  # TorchScript is deprecated; whoever has such a file knows
+        module = torch.jit.load(io.BytesIO(data), _extra_files=record)
 
     @torch.inference_mode()
     def run(inputs: dict[str, np.ndarray]) -> np.ndarray:
-        return module(*(torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in exported.document.inputs)).numpy()
+        given = [inputs[name] for name in ("image", "metadata") if name in inputs]
+        return module(*(torch.from_numpy(np.ascontiguousarray(values)) for values in given)).numpy()
 
-    return run
+    return record[RECORD], run

@@ -32,12 +32,6 @@ def service(app_run) -> Service:
 
 
 @pytest.fixture(scope="session")
-def onnx_service(app_run) -> Service:
-    """The run by ONNX Runtime."""
-    return Service(app_run, "onnx")
-
-
-@pytest.fixture(scope="session")
 def server(app_run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The app in a process of its own."""
     live = Server(app_run.path, tmp_path_factory.mktemp("live"))

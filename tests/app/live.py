@@ -14,20 +14,14 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from melanoma_lib.settings_names import ENV_PREFIX, TEST_ENV_PREFIX
+from melanoma_lib.settings_names import ENV_PREFIX
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 300.0  # seconds for the stack to be imported on a loaded machine
 
 
 class Server:
-    """``python -m melanoma_lib app`` in a folder of its own: home, temporary files, working directory and log lie there.
-
-    Args:
-        run_dir: of a finished run.
-        folder: empty; all that the process writes outside the run directory lands here.
-        words: further words of the command line.
-    """
+    """``python -m melanoma_lib app`` on a run, with home, temporary files, working directory and log in an empty folder."""
 
     def __init__(self, run_dir: Path, folder: Path, *words: str) -> None:
         self.run_dir, self.folder, self.log = run_dir, folder, folder / "server.log"
@@ -36,10 +30,7 @@ class Server:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        kept = {
-            key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX) or key.startswith(TEST_ENV_PREFIX)
-        }
-        environment = kept | {
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)} | {
             "HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1",
             "MPLCONFIGDIR": str(folder / "home/mpl"), "XDG_CACHE_HOME": str(folder / "home/.cache"),
         }  # fmt: skip
@@ -53,11 +44,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Wait until it serves.
-
-        Raises:
-            RuntimeError: with its log, if it ends or takes too long.
-        """
+        """Wait until it serves; RuntimeError, with its log, if it ends or takes too long."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
@@ -77,11 +64,10 @@ class Server:
             self.process.kill()
             self.process.wait()
 
-    def files(self) -> dict[str, int]:
-        """Everything that the process may have written, with sizes; the log aside."""
-        roots = (self.folder, self.run_dir)
-        found = (path for root in roots for path in root.rglob("*") if path.is_file() and path != self.log)
-        return {str(path): path.stat().st_size for path in found}
+    def files(self) -> set[str]:
+        """Everything that the process may have written; the log aside."""
+        found = (path for root in (self.folder, self.run_dir) for path in root.rglob("*"))
+        return {str(path) for path in found if path.is_file() and path != self.log}
 
     def said(self) -> list[str]:
         """Lines of the log since it serves; that it serves is one that may come a moment late."""

@@ -1,7 +1,6 @@
 """Small models and their records, to be exported in the tests."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -36,7 +35,7 @@ def document_of(model: MelanomaNet, image_size: int, **changes) -> Document:
     shape = Preprocessing(stored_side(image_size), image_size, **backbone_normalisation(model.backbone))
     values = {
         "run": "tiny", "source": "synthetic", "licence": "none", "backbone": model.backbone, "modalities": model.modalities,
-        "precision": "float32", "checkpoint_sha256": "c" * 64, "kit": "0", "readings": {"1": reading},
+        "checkpoint_sha256": "c" * 64, "kit": "0", "readings": {"1": reading},
         "preprocessing": shape if "image" in model.modalities else None,
         "encoder": ENCODER if "metadata" in model.modalities else None,
     }  # fmt: skip
@@ -52,10 +51,3 @@ def picture(size: tuple[int, int], mode: str = "RGB", seed: int = 0, orientation
     exif[0x0112] = orientation
     image.save(buffer, kind, exif=exif)
     return buffer.getvalue()
-
-
-def written(folder: Path, name: str, data: bytes) -> Path:
-    """A file of these bytes."""
-    path = folder / name
-    path.write_bytes(data)
-    return path
