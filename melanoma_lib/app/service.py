@@ -12,16 +12,14 @@ from melanoma_lib.app.unlike import Reference, layer_features
 from melanoma_lib.app.uploads import Upload, open_upload
 from melanoma_lib.data.images import stored_side
 from melanoma_lib.errors import DataError, ForeignThresholdError, KitError
-from melanoma_lib.explain.cam import CAM_METHODS, heatmaps, resize_heatmap
-from melanoma_lib.explain.layers import CamLayer, cam_layers
-from melanoma_lib.explain.perturbation import WEIGHTS
+from melanoma_lib.explain.cam import ONE_PASS_METHODS, heatmaps, resize_heatmap
+from melanoma_lib.explain.layers import CamLayer, cam_layers, default_layer
 from melanoma_lib.export.document import NOTE, Document, sigmoid
 from melanoma_lib.export.predictor import Predictor, logits_of
 from melanoma_lib.runs import Run
 
 BACKENDS = {"torch": "PyTorch", "onnx": "ONNX Runtime"}
-METHODS = tuple(method for method in CAM_METHODS if method not in WEIGHTS)  # those ask the model once a channel: too slow here
-MIN_GRID = 7  # cells a side below which a heatmap only says "somewhere here"
+METHODS = ONE_PASS_METHODS  # the others ask the model once a channel: too slow here
 
 
 @dataclass(frozen=True)
@@ -113,8 +111,7 @@ class Service:
     @property
     def first_layer(self) -> str:
         """The latest layer whose map is fine enough to point."""
-        fine = [name for name, layer in self.layers.items() if layer.stride * MIN_GRID <= self.run.settings.image_size]
-        return (fine or list(self.layers)[:1])[-1]
+        return default_layer(self.layers, self.run.settings.image_size)
 
     def admit(self, data: bytes) -> Case:
         """Read an upload; of its bytes nothing is kept.

@@ -8,7 +8,7 @@ import pandas as pd
 from melanoma_lib.data.splits import SPLITS, assert_no_straddling
 from melanoma_lib.errors import CardError
 from melanoma_lib.evaluation.intervals import RATES
-from melanoma_lib.explain.league import League
+from melanoma_lib.explain.benchmark import Benchmark as League
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
 
@@ -183,7 +183,7 @@ def _heatmaps(_run: Run, league: League | None) -> str:
     about = (
         f"Graded on {facts['n']} test cases with an outlined lesion ({facts['melanomas']} melanomas, {facts['groups']} groups)."
     )
-    return f"{about}\n\n{league.conclusion}"
+    return f"{about}\n\n```\n{league.criteria.to_string()}\n```"
 
 
 def _limits(_run: Run, _league: League | None) -> str:

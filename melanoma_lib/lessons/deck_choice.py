@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from melanoma_lib.evaluation.canvas import DescribedFigure
-from melanoma_lib.explain.exam_figure import league_exam_figure
+from melanoma_lib.explain.benchmark import Benchmark
+from melanoma_lib.explain.figures import criteria_figure
 from melanoma_lib.lessons import cross_validation, cross_validation_figures, fold_answers, model_choice
 from melanoma_lib.lessons.eda import unit_of
 from melanoma_lib.runs import Run
-from melanoma_lib.studies.heatmaps_table import league_of
 from melanoma_lib.studies.pareto import pareto_figure
 from melanoma_lib.studies.travel_figures import external_figure
 from melanoma_lib.widgets.luck import PLACES, LuckExplorer, melanomas_for
@@ -68,9 +68,13 @@ class AskedOfSplits:
             "folds": lambda: cross_validation_figures.folds_figure(self.roles),
             "two_models": self._two_models,
             "pareto": lambda: pareto_figure(model_choice.table_of("league")),
-            "heatmap_exam": lambda: league_exam_figure(league_of(model_choice.table_of("heatmaps"))),
+            "heatmap_exam": self._heatmap_criteria,
             "external": lambda: external_figure(model_choice.table_of("travel")),
         }
+
+    def _heatmap_criteria(self) -> DescribedFigure:
+        table = model_choice.table_of("heatmaps")
+        return criteria_figure(Benchmark.from_rows(table.details, table.rows))
 
     def _two_models(self) -> DescribedFigure:
         answer = partial(fold_answers.out_of_fold, self.quick, self.roles, self.run.settings.min_sensitivity)

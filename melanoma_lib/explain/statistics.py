@@ -1,4 +1,4 @@
-"""Means over cases with intervals that resample groups, and paired differences that hold for all maps of a league at once."""
+"""Means over cases with intervals that resample groups, and paired differences that hold for all maps of a benchmark at once."""
 
 from typing import NamedTuple
 
