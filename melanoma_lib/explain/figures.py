@@ -239,6 +239,7 @@ def benchmark_figure(benchmark: "Benchmark", score: str = "energy_in_mask") -> D
         bar.outline.set_visible(False)
         note = "outlined: better, by 95% intervals that hold for all maps at once. Educational, not for diagnosis."
         figure.supxlabel(f"{rows['n'].max()} cases; {note}", fontsize=12, x=0.01, ha="left")
-    counts = ", ".join(f"{(rows.drop(index='')['verdict'] == each).sum()} {each}" for each in MARKS)
+    maps = rows[rows.index.get_level_values("layer") != ""]
+    counts = ", ".join(f"{(maps['verdict'] == each).sum()} {each}" for each in MARKS)
     text = f"{title} of maps by layer and method, {rows['n'].max()} cases of {benchmark.facts['run']}; controls: {controls}."
     return describe(figure, f"{text} Against the reference, {counts}.")

@@ -89,12 +89,14 @@ def asked_map(
         alone = ImageOnly(model, None if metadata is None else metadata[case : case + 1])
         engine = ScoreCAM(alone, []) if method == "scorecam" else AblationCAM(alone, [], ablation_layer=ablation)
         one, points = image[case : case + 1], activations[case : case + 1].cpu().numpy()
-        silent = SimpleNamespace(tqdm=iter)  # the package draws a bar for every call
+        silent, hooks = SimpleNamespace(tqdm=iter), layer.module._forward_hooks.copy()  # the package draws a bar for every call
         try:
             with mock.patch.object(sys.modules[type(engine).__module__], "tqdm", silent), np.errstate(all="ignore"):
                 found = engine.get_cam_image(one, layer.module, [lambda logit: direction * logit], points, None)
-        finally:
-            replace_layer_recursive(alone, ablation, layer.module)  # which the package leaves out when it is interrupted
+        finally:  # when the package is interrupted, it leaves a hook or its own layer behind
+            replace_layer_recursive(alone, ablation, layer.module)
+            for name in layer.module._forward_hooks.keys() - hooks.keys():
+                del layer.module._forward_hooks[name]
         if method == "ablationcam":
             found = np.sign(direction * alone(one).cpu().numpy()) * found
         maps.append(torch.from_numpy(np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)))  # a score of 0 has no shares

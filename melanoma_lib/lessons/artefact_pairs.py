@@ -93,11 +93,11 @@ def energy_intervals(energies: pd.DataFrame, n: int = 2000, seed: int = 0) -> di
 
 
 def verdict(effect: ArtefactEffect, part: str = ALL, n: int = 2000, seed: int = 0) -> str:
-    """Does the model take the artefact for evidence? ``passes``, ``fails`` or ``not settled``.
+    """Does the model take the artefact for evidence? ``passes``, ``fails`` or ``inconclusive``.
 
     A shortcut has a direction: the artefact moves the risks of most cases the same way. So the model passes where the mean change
     of risk is shown to be small, its whole interval within ``MAX_RISK`` of zero; it fails where the whole interval lies beyond.
-    It is not acquitted for lack of evidence: in between it is not settled. Flips are no part of it. Near the threshold a
+    It is not acquitted for lack of evidence: in between it is inconclusive. Flips are no part of it. Near the threshold a
     model flips to and fro for any disturbance; that is fragility, which deserves to be reported, but no shortcut.
     """
     return verdict_on(effect.intervals(part, n, seed)["risk"])
@@ -107,7 +107,7 @@ def verdict_on(change: Interval) -> str:
     """:func:`verdict` from the interval of the mean change of risk, where that is already at hand."""
     if change.low >= -MAX_RISK and change.high <= MAX_RISK:
         return "passes"
-    return "fails" if change.low > MAX_RISK or change.high < -MAX_RISK else "not settled"
+    return "fails" if change.low > MAX_RISK or change.high < -MAX_RISK else "inconclusive"
 
 
 def slope_figure(effects: Mapping[str, ArtefactEffect]) -> DescribedFigure:

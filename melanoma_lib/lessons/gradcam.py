@@ -277,7 +277,7 @@ def field_figure(one: Subject) -> DescribedFigure:
             points, side = -(-size // layer.stride), layer.stride * scale
             axes.imshow(one.pixels.mean(axis=2), cmap="gray", vmin=-100, vmax=255)
             field = resize_heatmap(fields[name], one.pixels.shape[:2])
-            axes.imshow(np.ones_like(field), cmap="Oranges", vmin=0, vmax=1.6, alpha=np.sqrt(field.clip(0, 1)))
+            axes.imshow(np.ones_like(field), cmap="Oranges", vmin=0, vmax=1.6, alpha=field.clip(0, 1))
             for k in range(1, points):  # a dense grid must not hide the picture
                 for line in (axes.axhline, axes.axvline):
                     line(k * side - 0.5, color="white", alpha=0.8, linewidth=min(0.7, 16 / points))
