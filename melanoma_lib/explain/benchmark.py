@@ -119,7 +119,7 @@ class Benchmark:
         return cls(facts, scores.assign(verdict=scores["verdict"].replace(FORMER_VERDICTS)))
 
 
-def benchmark(
+def benchmark_heatmaps(
     run,
     n: int = 500,
     methods: Sequence[str] = ONE_PASS_METHODS,
@@ -242,7 +242,7 @@ def score_table(
             continue
         against = simultaneous_means(values - reference, groups, n_resamples, seed)
         good, bad = (against.low > 0, against.high < 0) if better > 0 else (against.high < 0, against.low > 0)
-        # The centre prior is no reference of its own; a control that differs from itself is noise, and knows no class and no weights.
+        # The centre prior has no reference but itself; a control that differs from itself is noise, and knows neither.
         silent = (means.cases == 0) | (is_centre if name in COMPARED else is_control & good)
         verdict = np.select([silent, good, bad], ["", BETTER, WORSE], INCONCLUSIVE)
         ends = {"difference": against.value, "difference_low": against.low, "difference_high": against.high}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from melanoma_lib.evaluation.canvas import DescribedFigure
-from melanoma_lib.explain.benchmark import Benchmark, benchmark
+from melanoma_lib.explain.benchmark import Benchmark, benchmark_heatmaps
 from melanoma_lib.explain.cam import ONE_PASS_METHODS
 from melanoma_lib.files import replacing, write_text
 
@@ -76,11 +76,11 @@ def benchmark_report(
         show_progress: draw a bar.
 
     Returns:
-        The benchmark; errors as of :func:`~melanoma_lib.explain.benchmark.benchmark`.
+        The benchmark; errors as of :func:`~melanoma_lib.explain.benchmark_heatmaps`.
     """
     from melanoma_lib.explain.figures import benchmark_figure, criteria_figure
 
-    found = benchmark(run, n, methods, layers, out=out / "league.json", show_progress=show_progress)
+    found = benchmark_heatmaps(run, n, methods, layers, out=out / "league.json", show_progress=show_progress)
     write_text(out / "league.csv", found.scores.to_csv(index=False))
     figures = {f"league-{score}": benchmark_figure(found, score) for score in ("energy_in_mask", "deletion_insertion")}
     _write(out, figures | {"league-criteria": criteria_figure(found)})

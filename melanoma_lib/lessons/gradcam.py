@@ -13,9 +13,9 @@ from matplotlib.patches import Rectangle
 
 from melanoma_lib.data.images import read_square
 from melanoma_lib.data.schema import SITES
-from melanoma_lib.evaluation.canvas import BLACK, BLUE, ORANGE, VERMILLION, DescribedFigure, describe, kit_figure
+from melanoma_lib.evaluation.canvas import BLACK, BLUE, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.explain import METHOD_NAMES, cam_layers, heatmaps, heatmaps_by_method
-from melanoma_lib.explain.benchmark import Benchmark, benchmark
+from melanoma_lib.explain.benchmark import Benchmark, benchmark_heatmaps
 from melanoma_lib.explain.cam import (
     ONE_PASS_METHODS,
     activations_and_gradients,
@@ -201,7 +201,7 @@ def kept_benchmark(run: Run, n: int, show_progress: bool = False) -> Benchmark:
 
     From two hundred cases on it is the very one that ``python -m melanoma_lib explain RUN --league N`` makes and keeps in
     ``reports/explain``. Below, so that a class does not wait, only three methods are graded (one that knows the class, one that
-    half knows it, one that does not), pixels are removed in a quarter of the cases, ROAD is left out, and it is kept beside the run.
+    half knows it, one that does not), pixels are removed in a quarter of the cases, and ROAD is left out.
     """
     if n >= ENOUGH:
         out, methods, knobs = report_folder(run) / "league.json", ONE_PASS_METHODS, {}
@@ -210,7 +210,7 @@ def kept_benchmark(run: Run, n: int, show_progress: bool = False) -> Benchmark:
         out = run.path / "explain" / f"benchmark-{n}.json"
         knobs = {"n_faithful": fewer, "n_road": 0, "n_sanity": fewer, "n_resamples": 1000}
     out.parent.mkdir(parents=True, exist_ok=True)
-    return benchmark(run, n, methods, **knobs, out=out, show_progress=show_progress)
+    return benchmark_heatmaps(run, n, methods, **knobs, out=out, show_progress=show_progress)
 
 
 # --- figures ---
