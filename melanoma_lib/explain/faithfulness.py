@@ -2,17 +2,11 @@
 
 All of them remove a share of the pixels in the order of the map, most relevant first and least relevant first, and watch the
 score. They differ in what is put in the place of a pixel: an image that stands for "nothing there", or what its neighbours let
-one expect. None is natural, and the model has seen neither, so believe a verdict on which several agree.
+one expect. The model has seen neither, so believe a verdict on which several agree.
 
-The score is the logit, times the direction, and the verdict is the area *between* the two curves:
-
-- A probability saturates: it hardly moves for a clear case, whatever is removed, and metadata that make the patient safer shrink
-  every change. In the logit the metadata of a ``MelanomaNet`` are a constant that cancels.
-- One curve alone rewards whoever breaks the image fastest. For pixels removed in a random order both curves are the same on
-  average, whatever the model, so the area between them is 0 by chance.
-
-Pixels of equal relevance, such as all those a ReLU has set to zero, are removed in one random order, the same at both ends, so
-that a constant map scores exactly 0.
+The score is the logit, times the direction: a probability saturates. The verdict is the area *between* the two curves: one curve
+alone rewards whoever breaks the image fastest, and for pixels removed in a random order both are the same on average. Pixels of
+equal relevance are removed in one random order, the same at both ends, so that a constant map scores exactly 0.
 
 Sources: Petsiuk, Das and Saenko 2018, "RISE", deletion and insertion; Rong et al. 2022, "A consistent and efficient evaluation
 strategy for attribution methods", ROAD; Blücher, Vielhaben and Strodthoff 2024, "Decoupling pixel flipping and occlusion strategy
@@ -51,11 +45,7 @@ class Perturbed:
     least: NDArray[np.float64]
 
     def gain(self) -> NDArray[np.float64]:
-        """Area between the curves: how much more the most relevant pixels hold up the score than the least relevant.
-
-        Returns:
-            Shape ``(B, K)``, in logits: 0 by chance, high is good, below 0 is worse than no map.
-        """
+        """Area between the curves in logits, shape ``(B, K)``: 0 by chance, high is good, below 0 is worse than no map."""
         return self._area(self.least) - self._area(self.most)
 
     @property
@@ -130,11 +120,12 @@ def road(
 ) -> Perturbed:
     """Scores while pixels are replaced by what their neighbours let one expect, so that no border tells what was removed.
 
-    Pixels are filled in by pytorch-grad-cam, an image at a time; order, noise and area are as in :func:`deletion_insertion`.
+    Pixels are filled in by pytorch-grad-cam, an image at a time; order and area are as in :func:`deletion_insertion`, which
+    tells the other arguments and errors.
 
     Args:
-        model: with an image branch; left as it was.
-        image: as for :func:`deletion_insertion`, like metadata, maps and direction.
+        model: with an image branch.
+        image: shape ``(B, 3, H, W)``.
         metadata: shape ``(B, n_metadata)`` or None.
         maps: shape ``(B, h, w)`` or ``(B, K, h, w)``.
         direction: 1 or -1.
@@ -143,11 +134,8 @@ def road(
             filling is.
         seed: of the noise, the same field for every image, and of the order among pixels of equal relevance.
 
-    Returns:
-        The curves at these shares.
-
     Raises:
-        ValueError: as in :func:`deletion_insertion`; if shares are not increasing or leave nothing to remove or to keep.
+        ValueError: if shares are not increasing or leave nothing to remove or to keep.
     """
     from pytorch_grad_cam.metrics.road import NoisyLinearImputer  # seven seconds
 
@@ -159,7 +147,6 @@ def road(
     if not 0 <= noise < np.inf:
         raise ValueError(f"noise: expected 0 or more, got {noise}")
     field = noise * torch.randn(image.shape[1:], generator=torch.Generator().manual_seed(seed)).to(image.device)
-
     imputer = NoisyLinearImputer(noise=0)  # its own noise is new at each call
 
     def replace(case: int, removed: Tensor) -> Tensor:

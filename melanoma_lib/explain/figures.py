@@ -30,8 +30,6 @@ SIGNED = LinearSegmentedColormap.from_list(
     "signed",
     [to_rgba(BLUE, 0.9), to_rgba(BLUE, 0.5), to_rgba("white", 0.0), to_rgba(VERMILLION, 0.5), to_rgba(VERMILLION, 0.9)],
 )
-# Blue below the reference, white like it, orange above, and pale enough for numbers.
-AGAINST = LinearSegmentedColormap.from_list("against", ["#4C94C4", "#FFFFFF", "#E5834A"])
 MARKS = {"better": ("o", VERMILLION), "worse": ("X", BLUE), "inconclusive": (".", GREY)}
 
 
@@ -197,49 +195,3 @@ def criteria_figure(benchmark: "Benchmark") -> DescribedFigure:
     maps = verdicts[verdicts.index.get_level_values("layer") != ""]
     counts = "; ".join(f"{name}: {', '.join(f'{(maps[name] == each).sum()} {each}' for each in MARKS)}" for name in questions)
     return describe(figure, f"Verdicts on {len(maps)} maps of {benchmark.facts['run']} by layer and method. {counts}.")
-
-
-def benchmark_figure(benchmark: "Benchmark", score: str = "energy_in_mask") -> DescribedFigure:
-    """Layers against methods: each map's estimate, coloured by its difference to the centre prior, outlined where it is better.
-
-    Args:
-        benchmark: of any run.
-        score: one that is compared with the centre prior.
-
-    Raises:
-        ValueError: if there is no such comparison.
-    """
-    rows, layers, methods = benchmark.score(score), benchmark.facts["layers"], benchmark.facts["methods"]
-    if score not in (compared := [name for name, own in benchmark.scores.groupby("score") if own["difference"].notna().any()]):
-        raise ValueError(f"score: expected one with a reference, of {compared}, got {score!r}")
-    values, differences = (rows[name].unstack("method").reindex(layers)[methods] for name in ("estimate", "difference"))
-    limit = float(np.nanmax(np.abs(differences.to_numpy()))) or 1.0
-    controls = ", ".join(f"{name} {value:.2f}" for name, value in rows.loc[""]["estimate"].items() if not math.isnan(value))
-    title = score.replace("_", " ")
-    with kit_figure(max(11.0, 1.35 * len(methods) + 4.2), 0.62 * len(layers) + 2.9) as figure:
-        axes = figure.subplots()
-        shown = axes.pcolormesh(differences.to_numpy(), cmap=AGAINST, vmin=-limit, vmax=limit, edgecolors="white")
-        for (i, layer), (j, method) in product(enumerate(layers), enumerate(methods)):
-            if np.isnan(values.loc[layer, method]):
-                continue
-            better = rows.loc[(layer, method), "verdict"] == "better"
-            weight = "bold" if better else None
-            axes.text(j + 0.5, i + 0.5, f"{values.loc[layer, method]:.2f}", ha="center", va="center", weight=weight)
-            if better:
-                axes.add_patch(Rectangle((j + 0.06, i + 0.06), 0.88, 0.88, fill=False, edgecolor=BLACK, linewidth=2.6))
-        axes.set_xticks(np.arange(len(methods)) + 0.5, methods, rotation=20, ha="right")
-        axes.set_yticks(np.arange(len(layers)) + 0.5, layers)
-        axes.set_ylabel("layer, early to late")
-        axes.set_title(f"{title} (controls: {controls})")
-        axes.invert_yaxis()
-        axes.grid(False)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        bar = figure.colorbar(shown, ax=axes, aspect=18, label="difference to the reference")
-        bar.outline.set_visible(False)
-        note = "outlined: better, by 95% intervals that hold for all maps at once. Educational, not for diagnosis."
-        figure.supxlabel(f"{rows['n'].max()} cases; {note}", fontsize=12, x=0.01, ha="left")
-    maps = rows[rows.index.get_level_values("layer") != ""]
-    counts = ", ".join(f"{(maps['verdict'] == each).sum()} {each}" for each in MARKS)
-    text = f"{title} of maps by layer and method, {rows['n'].max()} cases of {benchmark.facts['run']}; controls: {controls}."
-    return describe(figure, f"{text} Against the reference, {counts}.")

@@ -31,16 +31,7 @@ Grades = dict[str, np.ndarray]  # by score, one row a case and one column a map,
 
 @dataclass(frozen=True)
 class Plan:
-    """What is graded, and on how many of the cases; each number counts from the first case.
-
-    Attributes:
-        layers: of the model.
-        methods: of ``CAM_METHODS``.
-        seed: of the cases, the random control, the noise of ROAD and the shuffled weights.
-        n_faithful: cases of deletion and insertion.
-        n_road: cases of ROAD, which takes many times as long.
-        n_sanity: cases of class swap and shuffled weights.
-    """
+    """What is graded, and on how many of the cases, from the first one on: see ``benchmark_heatmaps``, which takes the same."""
 
     layers: tuple[str, ...]
     methods: tuple[str, ...]
@@ -93,8 +84,8 @@ def grade_cases(run, model: MelanomaNet, cases: pd.DataFrame, plan: Plan, workin
     Args:
         run: whose encoder and settings prepare the cases.
         model: of the run.
-        cases: from :func:`choose_cases`.
-        plan: what is graded.
+        cases: from :func:`choose_cases`, in its order.
+        plan: layers, methods and numbers of cases.
         working: folder in which finished batches are kept until all are; None keeps nothing.
         show_progress: draw a bar.
 

@@ -67,23 +67,14 @@ def benchmark_report(
 ) -> Benchmark:
     """Make a benchmark, or take up an interrupted or finished one, and write JSON, CSV and figures.
 
-    Args:
-        run: a finished run with an image branch.
-        n: cases.
-        out: folder, made when absent: ``league.json``, ``league.csv``, and each figure as PNG with its description.
-        layers: names; all if None.
-        methods: of ``CAM_METHODS``.
-        show_progress: draw a bar.
-
-    Returns:
-        The benchmark; errors as of :func:`~melanoma_lib.explain.benchmark_heatmaps`.
+    In ``out`` then lie ``league.json``, ``league.csv``, and the figure of the criteria as PNG with its description. The other arguments, and the
+    errors, are those of :func:`~melanoma_lib.explain.benchmark_heatmaps`.
     """
-    from melanoma_lib.explain.figures import benchmark_figure, criteria_figure
+    from melanoma_lib.explain.figures import criteria_figure
 
     found = benchmark_heatmaps(run, n, methods, layers, out=out / "league.json", show_progress=show_progress)
     write_text(out / "league.csv", found.scores.to_csv(index=False))
-    figures = {f"league-{score}": benchmark_figure(found, score) for score in ("energy_in_mask", "deletion_insertion")}
-    _write(out, figures | {"league-criteria": criteria_figure(found)})
+    _write(out, {"league-criteria": criteria_figure(found)})
     return found
 
 

@@ -62,11 +62,11 @@ def cascade(
     branch stays: it does not reach into the image's maps. The model itself is not touched; a copy is.
 
     Args:
-        model: as for :func:`class_swap`.
+        model: as for :func:`class_swap`, like image, metadata, layers and methods.
         image: shape ``(B, 3, H, W)``.
         metadata: shape ``(B, n_metadata)`` or None.
-        layers: names, all of them if None.
-        methods: some of ``CAM_METHODS``.
+        layers: names.
+        methods: of ``CAM_METHODS``.
         direction: 1 or -1.
         seed: of the shuffling; the same for all cases, so average over some seeds before you speak of a method.
 

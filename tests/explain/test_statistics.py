@@ -17,12 +17,12 @@ def test_means_percentiles_and_max_t_are_those_of_resampled_rows():
     codes = np.unique(GROUPS, return_inverse=True)[1]
     drawn = np.concatenate(list(resample_groups(codes.max() + 1, 300, 2, 7)))
     own = np.stack([np.nanmean(np.repeat(VALUES, weights[codes], axis=0), axis=0) for weights in drawn])
-    found, together = group_means(VALUES, GROUPS, 300, seed=2), simultaneous_means(VALUES, GROUPS, 300, seed=2, level=0.9)
+    found, together = group_means(VALUES, GROUPS, 300, seed=2), simultaneous_means(VALUES, GROUPS, 300, seed=2)
     mean, error = np.nanmean(VALUES, axis=0), own.std(axis=0)
     np.testing.assert_allclose([found.value, together.value], [mean, mean])
     np.testing.assert_allclose([found.low, found.high], np.quantile(own, [0.025, 0.975], axis=0))
     assert found.cases.tolist() == np.isfinite(VALUES).sum(0).tolist()
-    q = np.quantile((np.abs(own - mean) / error).max(axis=1), 0.9)
+    q = np.quantile((np.abs(own - mean) / error).max(axis=1), 0.95)
     np.testing.assert_allclose([together.low, together.high], [mean - q * error, mean + q * error])
 
 
