@@ -60,8 +60,8 @@ def explain(arguments: argparse.Namespace) -> None:
     """Draw heatmaps of cases, or grade all heatmaps of a run."""
     import pandas as pd
 
-    from melanoma_lib.explain.league import DEFAULT_METHODS
-    from melanoma_lib.explain.report import explain_cases, league_report, report_folder
+    from melanoma_lib.explain.cam import ONE_PASS_METHODS
+    from melanoma_lib.explain.report import benchmark_report, explain_cases, report_folder
     from melanoma_lib.lessons.start import choose_case, tested_cases
     from melanoma_lib.runs import Run
 
@@ -70,8 +70,8 @@ def explain(arguments: argparse.Namespace) -> None:
     out = arguments.out or report_folder(run)
     try:
         if arguments.league is not None:
-            methods = arguments.method or DEFAULT_METHODS
-            print(league_report(run, arguments.league, out, arguments.layers, methods, settings.progress))
+            methods = arguments.method or ONE_PASS_METHODS
+            print(benchmark_report(run, arguments.league, out, arguments.layers, methods, settings.progress))
         else:
             tested = tested_cases(run)
             cases = pd.DataFrame([choose_case(tested, wanted) for wanted in arguments.image_id or [""]])

@@ -12,18 +12,14 @@ from melanoma_lib.app.uploads import open_upload
 from melanoma_lib.data.images import stored_side
 from melanoma_lib.errors import DataError, ForeignThresholdError, KitError
 from melanoma_lib.evaluation import Interval, OperatingPoint, carry_risk, wilson_interval
-from melanoma_lib.explain.cam import heatmaps
-from melanoma_lib.explain.layers import CamLayer, cam_layers
+from melanoma_lib.explain.cam import ONE_PASS_METHODS, heatmaps
+from melanoma_lib.explain.layers import METHOD_NAMES, CamLayer, cam_layers, default_layer
 from melanoma_lib.export.document import NOTE, Document, Prediction, Reading
 from melanoma_lib.export.predictor import Predictor, logits_of
 from melanoma_lib.runs import Run
 
 BACKENDS = {"torch": "PyTorch", "onnx": "ONNX Runtime"}
-METHODS = {  # all but those that ask the model once a channel, which takes too long here
-    "gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "layercam": "LayerCAM", "xgradcam": "XGrad-CAM", "hirescam": "HiResCAM",
-    "eigencam": "EigenCAM", "eigengradcam": "EigenGradCAM",
-}  # fmt: skip
-MIN_GRID = 7  # cells a side below which a heatmap only says "somewhere here"
+METHODS = {method: METHOD_NAMES[method] for method in ONE_PASS_METHODS}  # the others ask the model once a channel: too slow here
 ALIKE = (20, 100)  # fewest and most test cases that stand for those of similar risk
 
 
@@ -202,8 +198,7 @@ class Service:
     @property
     def first_layer(self) -> str:
         """The latest layer whose map is fine enough to point."""
-        fine = [name for name, layer in self.layers.items() if layer.stride * MIN_GRID <= self.run.settings.image_size]
-        return (fine or list(self.layers)[:1])[-1]
+        return default_layer(self.layers, self.run.settings.image_size)
 
     def admit(self, data: bytes) -> Case:
         """Read an upload and compare it with the images of training; of its bytes nothing is kept.

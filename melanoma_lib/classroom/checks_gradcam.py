@@ -56,7 +56,7 @@ def _facts(model, image, metadata) -> dict[str, np.ndarray]:
     import torch
 
     from melanoma_lib.explain import cam_layers
-    from melanoma_lib.explain.capture import activations_and_gradients, undisturbed
+    from melanoma_lib.explain.cam import activations_and_gradients, undisturbed
 
     with undisturbed(model):
         caught = activations_and_gradients(model, [cam_layers(model)[LAYER]], image, metadata, 1)

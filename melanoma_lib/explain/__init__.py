@@ -8,9 +8,11 @@ from melanoma_lib.lazy import lazy_names
 __all__, __getattr__ = lazy_names(
     __name__,
     {
-        "layers": ["cam_layers"],
+        "layers": ["METHOD_NAMES", "cam_layers", "default_layer"],
         "cam": ["CAM_METHODS", "heatmaps", "heatmaps_by_method"],
+        "image_only": ["ImageOnly"],
         "figures": ["heatmap_figure"],
-        "exam": ["score_heatmap"],
+        "scores": ["score_heatmap"],
+        "benchmark": ["benchmark_heatmaps"],
     },
 )

@@ -2,40 +2,32 @@
 
 All of them remove a share of the pixels in the order of the map, most relevant first and least relevant first, and watch the
 score. They differ in what is put in the place of a pixel: an image that stands for "nothing there", or what its neighbours let
-one expect. None is natural, and the model has seen neither, so believe a verdict on which several agree.
+one expect. The model has seen neither, so believe a verdict on which several agree.
 
-The score is the logit, times the direction, and the verdict is the area *between* the two curves:
-
-- A probability saturates: it hardly moves for a clear case, whatever is removed, and metadata that make the patient safer shrink
-  every change. In the logit the metadata of a ``MelanomaNet`` are a constant that cancels.
-- One curve alone rewards whoever breaks the image fastest. For pixels removed in a random order both curves are the same on
-  average, whatever the model, so the area between them is 0 by chance.
-
-Pixels of equal relevance, such as all those a ReLU has set to zero, are removed in one random order, the same at both ends, so
-that a constant map scores exactly 0.
+The score is the logit, times the direction: a probability saturates. The verdict is the area *between* the two curves: one curve
+alone rewards whoever breaks the image fastest, and for pixels removed in a random order both are the same on average. Pixels of
+equal relevance are removed in one random order, the same at both ends, so that a constant map scores exactly 0.
 
 Sources: Petsiuk, Das and Saenko 2018, "RISE", deletion and insertion; Rong et al. 2022, "A consistent and efficient evaluation
 strategy for attribution methods", ROAD; Blücher, Vielhaben and Strodthoff 2024, "Decoupling pixel flipping and occlusion strategy
 for consistent XAI benchmarks", the area between both orders.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 from torch import Tensor
 from torch.nn import functional
 
-from melanoma_lib.explain.capture import undisturbed
-from melanoma_lib.explain.imputation import impute
+from melanoma_lib.explain.cam import undisturbed
 from melanoma_lib.model import MelanomaNet
 
-CHUNK = 64  # altered images that pass the model together
 BLUR = 1 / 16  # of the side: wide enough to dissolve pigment network, hair and rulers, while the lesion stays a shadow
-Score = Literal["logit", "probability"]
 
 
 @dataclass(frozen=True)
@@ -52,48 +44,25 @@ class Perturbed:
     most: NDArray[np.float64]
     least: NDArray[np.float64]
 
-    def gain(self, of: Score = "logit") -> NDArray[np.float64]:
-        """Area between the curves: how much more the most relevant pixels hold up the score than the least relevant.
-
-        Args:
-            of: "logit", or "probability", in which a case counts the more, the less sure the model is.
-
-        Returns:
-            Shape ``(B, K)``, in units of the score: 0 by chance, high is good, below 0 is worse than no map.
-        """
-        return self.area("least", of) - self.area("most", of)
-
-    def area(self, order: Literal["most", "least"], of: Score = "logit") -> NDArray[np.float64]:
-        """Area under one curve over the range of the shares, divided by its width: the mean score on the way.
-
-        Args:
-            order: which pixels go first.
-            of: "logit" or "probability", the sigmoid of the logit times the direction.
-
-        Returns:
-            Shape ``(B, K)``.
-        """
-        scores = self.scores(order, of)
-        if len(self.shares) == 1:
-            return scores[..., 0]
-        return np.trapezoid(scores, self.shares, axis=-1) / (self.shares[-1] - self.shares[0])
-
-    def scores(self, order: Literal["most", "least"], of: Score = "logit") -> NDArray[np.float64]:
-        """One curve, shape ``(B, K, S)``; arguments as in :meth:`area`."""
-        if order not in ("most", "least") or of not in ("logit", "probability"):
-            raise ValueError(f"expected order most or least of logit or probability, got {order!r} of {of!r}")
-        scores = self.most if order == "most" else self.least
-        return scores if of == "logit" else np.exp(-np.logaddexp(0, -scores))
+    def gain(self) -> NDArray[np.float64]:
+        """Area between the curves in logits, shape ``(B, K)``: 0 by chance, high is good, below 0 is worse than no map."""
+        return self._area(self.least) - self._area(self.most)
 
     @property
     def deletion(self) -> NDArray[np.float64]:
         """Area under the probability as published, shape ``(B, K)``: low is good."""
-        return self.area("most", "probability")
+        return self._area(expit(self.most))
 
     @property
     def insertion(self) -> NDArray[np.float64]:
         """Area under the probability as published, shape ``(B, K)``: high is good."""
-        return self.area("least", "probability")
+        return self._area(expit(self.least))
+
+    def _area(self, curve: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Area under a curve divided by its width: the mean on the way."""
+        if len(self.shares) == 1:
+            return curve[..., 0]
+        return np.trapezoid(curve, self.shares, axis=-1) / (self.shares[-1] - self.shares[0])
 
 
 def deletion_insertion(
@@ -115,7 +84,7 @@ def deletion_insertion(
         maps: signed relevance for the direction, one map a case, shape ``(B, h, w)``, or several, shape ``(B, K, h, w)``;
             enlarged bilinearly to the image.
         direction: 1 for the score of melanoma, -1 for that of benign.
-        steps: from the whole image to none of it; a map costs ``2 * (steps - 1)`` images.
+        steps: from the whole image to none of it; a map costs ``2 * (steps + 1)`` images.
         baseline: what stands for nothing: "blur", the image without detail, in which the lesion is still a shadow, or "mean",
             its mean colour, against which the border of what is removed is an edge of its own.
         seed: of the order among pixels of equal relevance.
@@ -151,23 +120,25 @@ def road(
 ) -> Perturbed:
     """Scores while pixels are replaced by what their neighbours let one expect, so that no border tells what was removed.
 
+    Pixels are filled in by pytorch-grad-cam, an image at a time; order and area are as in :func:`deletion_insertion`, which
+    tells the other arguments and errors.
+
     Args:
-        model: with an image branch; left as it was.
-        image: normalised images, shape ``(B, 3, H, W)``.
-        metadata: encoded metadata, shape ``(B, n_metadata)``; None for a model without metadata branch.
-        maps: signed relevance, shape ``(B, h, w)`` or ``(B, K, h, w)``, as for :func:`deletion_insertion`.
+        model: with an image branch.
+        image: shape ``(B, 3, H, W)``.
+        metadata: shape ``(B, n_metadata)`` or None.
+        maps: shape ``(B, h, w)`` or ``(B, K, h, w)``.
         direction: 1 or -1.
         shares: of the pixels to remove, in (0, 1), increasing; a map costs ``2 * len(shares)`` images, and filling them in.
         noise: standard deviation of what is added to a replaced pixel, in units of the normalised image; it hides how smooth the
             filling is.
         seed: of the noise, the same field for every image, and of the order among pixels of equal relevance.
 
-    Returns:
-        The curves at these shares.
-
     Raises:
-        ValueError: as in :func:`deletion_insertion`; if shares are not increasing or leave nothing to remove or to keep.
+        ValueError: if shares are not increasing or leave nothing to remove or to keep.
     """
+    from pytorch_grad_cam.metrics.road import NoisyLinearImputer  # seven seconds
+
     wanted = np.asarray(shares, np.float64)
     pixels = image.shape[-2] * image.shape[-1]
     counts = np.round(wanted * pixels)
@@ -176,9 +147,11 @@ def road(
     if not 0 <= noise < np.inf:
         raise ValueError(f"noise: expected 0 or more, got {noise}")
     field = noise * torch.randn(image.shape[1:], generator=torch.Generator().manual_seed(seed)).to(image.device)
+    imputer = NoisyLinearImputer(noise=0)  # its own noise is new at each call
 
     def replace(case: int, removed: Tensor) -> Tensor:
-        filled = impute(image[case].expand(len(removed), -1, -1, -1), removed)
+        kept, picture = (~removed).float().cpu(), image[case].float().cpu()
+        filled = torch.stack([imputer(picture, mask) for mask in kept]).to(image)  # (n, 3, H, W)
         return filled + field * removed[:, None]
 
     return _perturb(model, image, metadata, maps, direction, wanted, replace, seed)
@@ -213,55 +186,27 @@ def _perturb(
     replace: Callable[[int, Tensor], Tensor],
     seed: int,
 ) -> Perturbed:
-    """Curves of all maps; ``replace(case, removed (n, H, W))`` gives the altered images, shape ``(n, 3, H, W)``."""
+    """Curves of all maps; ``replace(case, removed (S, H, W))`` gives the altered images, shape ``(S, 3, H, W)``."""
     if direction not in (1, -1):
         raise ValueError(f"direction: expected 1 (melanoma) or -1 (benign), got {direction!r}")
     stacked, single = _stacked(maps, image)  # (B, K, h, w)
-    pixels = image.shape[-2] * image.shape[-1]
-    counts = torch.from_numpy(np.round(shares * pixels).astype(np.int64))
-    inner = (counts > 0) & (counts < pixels)  # at the ends all maps have removed the same
-    curves = np.empty((2, *stacked.shape[:2], len(shares)))
+    size = image.shape[-2:]
+    # In double precision and back, or rounding would put pixels of equal relevance into an order of its own.
+    enlarged = functional.interpolate(stacked.double(), size, mode="bilinear", align_corners=False).float()
+    ranks = torch.stack(removal_ranks(enlarged.flatten(2), seed)).unflatten(3, size)  # (2, B, K, H, W)
+    counts = torch.from_numpy(np.round(shares * size.numel())).to(ranks.device)[:, None, None]  # (S, 1, 1)
+    curves = np.empty((*ranks.shape[:3], len(shares)))
     device = next(model.parameters()).device
-
-    def score(case: int, images: Tensor) -> NDArray[np.float64]:
-        held = None if metadata is None else metadata[case : case + 1].expand(len(images), -1).to(device)
-        logit = model(images.to(device), held).double()
-        if not torch.isfinite(logit).all():
-            raise ValueError(f"expected finite logits, got {logit.tolist()}; look for NaN in image, metadata and weights")
-        return (direction * logit).cpu().numpy()
-
     with undisturbed(model):
-        for case in range(len(image)):
-            for at, removed in _ends(counts, pixels, image):
-                curves[:, case, :, at] = score(case, replace(case, removed))
-            found = [score(case, replace(case, removed)) for removed in _masks(stacked[case], image, counts[inner], seed)]
-            if found:
-                curves[:, case, :, inner.numpy()] = np.concatenate(found).reshape(2, -1, int(inner.sum())).transpose(2, 0, 1)
+        for end, case, one in np.ndindex(curves.shape[:3]):
+            altered = replace(case, ranks[end, case, one] < counts).to(device)
+            held = None if metadata is None else metadata[case : case + 1].expand(len(altered), -1).to(device)
+            logit = direction * model(altered, held).double()
+            if not torch.isfinite(logit).all():
+                raise ValueError(f"expected finite logits, got {logit.tolist()}; look for NaN in image, metadata and weights")
+            curves[end, case, one] = logit.cpu().numpy()
     most, least = curves[:, :, 0] if single else curves
     return Perturbed(shares, most, least)
-
-
-def _masks(maps: Tensor, image: Tensor, counts: Tensor, seed: int) -> Iterator[Tensor]:
-    """Pixels removed from one case, in chunks of shape ``(n, H, W)``; together in the order of end, map and share."""
-    if not len(counts):
-        return
-    # In double precision and back, or rounding would put pixels of equal relevance into an order of its own.
-    enlarged = functional.interpolate(maps[:, None].double(), image.shape[-2:], mode="bilinear", align_corners=False)[
-        :, 0
-    ].float()
-    ranks = torch.stack(removal_ranks(enlarged.flatten(1), seed)).flatten(0, 1)  # (K, P) -> (2, K, P) -> (2 * K, P)
-    counts = counts.to(ranks.device)
-    wanted = [(row, count) for row in range(len(ranks)) for count in counts]
-    for start in range(0, len(wanted), CHUNK):
-        removed = torch.stack([ranks[row] < count for row, count in wanted[start : start + CHUNK]])  # (n, P)
-        yield removed.unflatten(1, image.shape[-2:])
-
-
-def _ends(counts: Tensor, pixels: int, image: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Points of the curves at which nothing or everything is removed."""
-    for at, count in enumerate(counts.tolist()):
-        if count in (0, pixels):
-            yield at, torch.full((1, *image.shape[-2:]), count > 0, device=image.device)
 
 
 def _stacked(maps: ArrayLike | Tensor, image: Tensor) -> tuple[Tensor, bool]:

@@ -1,9 +1,10 @@
-"""Heatmaps drawn so that their sign survives, with the lesion's outline, and described in words."""
+"""Heatmaps drawn so that their sign survives, with the lesion's outline; and what a benchmark of heatmaps found."""
 
 import math
 import textwrap
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,21 +12,25 @@ from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgba
+from matplotlib.patches import Rectangle
 from torch.nn import functional
 
-from melanoma_lib.evaluation.canvas import BLACK, BLUE, VERMILLION, DescribedFigure, describe, kit_figure
+from melanoma_lib.evaluation.canvas import BLACK, BLUE, GREY, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.explain.cam import resize_heatmap
-from melanoma_lib.explain.exam import energy_in_mask
+from melanoma_lib.explain.scores import energy_in_mask
+
+if TYPE_CHECKING:
+    from melanoma_lib.explain.benchmark import Benchmark
 
 MOST_MAPS = 11
 PANEL = 3.1  # inches wide
 LETTERS_PER_INCH = 9.5  # of the colour bar's label, on average
-LEVELS = (0.25, 0.5, 0.75)  # of the scale, above and below zero, at which lines run
 # Transparent where a map is zero, blue below, vermillion above: told apart under every colour blindness.
 SIGNED = LinearSegmentedColormap.from_list(
     "signed",
     [to_rgba(BLUE, 0.9), to_rgba(BLUE, 0.5), to_rgba("white", 0.0), to_rgba(VERMILLION, 0.5), to_rgba(VERMILLION, 0.9)],
 )
+MARKS = {"better": ("o", VERMILLION), "worse": ("X", BLUE), "inconclusive": (".", GREY)}
 
 
 def heatmap_figure(
@@ -34,7 +39,6 @@ def heatmap_figure(
     mask: np.ndarray | None = None,
     title: str = "",
     raw: bool = False,
-    contours: bool = False,
 ) -> DescribedFigure:
     """The image, then each map over its grey version: vermillion where positive, blue where negative, nothing where zero.
 
@@ -48,7 +52,6 @@ def heatmap_figure(
         title: above all.
         raw: draw the values as they are, all on one scale, which suits maps of one layer and method. Otherwise each map is
             divided by its own largest magnitude, which is written above it: layers differ a hundredfold in size.
-        contours: draw each map a second time, as lines alone over the image in its colours: what lies beneath stays visible.
 
     Raises:
         ValueError: if there is no map or more than eleven; if an array is not of the type or shape it should be.
@@ -67,44 +70,23 @@ def heatmap_figure(
     sizes = {name: float(np.abs(heatmap).max()) for name, heatmap in maps.items()}
     largest = max(sizes.values())
     scales = {name: (largest if raw else size) or 1.0 for name, size in sizes.items()}  # a map of zeros stays one
-    with _panels(image, len(maps), contours, bool(title)) as (figure, first, over, lines):
-        first.imshow(image)
-        first.set_title("image")
-        for i, (name, heatmap) in enumerate(maps.items()):
-            draw_overlay(over[i], image, heatmap / scales[name])
-            over[i].set_title(name if raw else f"{name}\n±{scales[name]:.2g}")
-            if contours:
-                _lines(lines[i], image, heatmap / scales[name])
-                lines[i].set_title(f"{name}, lines")
-        for axes in [first, *over, *lines]:
-            if mask is not None:
-                outline = axes.contour(mask, levels=[0.5], colors="white", linewidths=2.4)
-                outline.set_path_effects([patheffects.withStroke(linewidth=4.4, foreground=BLACK)])
-        _legend(figure, largest if raw else None, mask is not None, contours)
-        figure.suptitle(title, fontsize=16, x=0.01, ha="left")
-    return describe(figure, _words(title, maps, mask, contours))
-
-
-@contextmanager
-def _panels(
-    image: np.ndarray, n: int, contours: bool, titled: bool
-) -> Iterator[tuple[DescribedFigure, Axes, list[Axes], list[Axes]]]:
-    """A figure with a panel for the image and one for each map, with or without another one for its lines.
-
-    The lines of several maps stand below the maps, those of a single one beside it.
-    """
-    beside = contours and n == 1
-    columns = 3 if beside else min(4, n + 1)
-    storeys = 2 if contours and not beside else 1
-    rows = math.ceil((n + 1) / columns) * storeys
-    height = PANEL * image.shape[0] / image.shape[1] + 0.7
-    with kit_figure(PANEL * columns + 0.3, height * rows + 1.3 + 0.3 * contours + 0.4 * titled) as figure:
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for axes in grid.ravel():
+    columns = min(4, len(maps) + 1)
+    rows = math.ceil((len(maps) + 1) / columns)
+    height = (PANEL * image.shape[0] / image.shape[1] + 0.7) * rows + 1.3 + 0.4 * bool(title)
+    with kit_figure(PANEL * columns + 0.3, height) as figure:
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes in panels:
             axes.axis("off")
-        over = [grid[i // columns * storeys, i % columns] for i in range(n + 1)]
-        below = [grid[0, 2]] if beside else [grid[i // columns * storeys + 1, i % columns] for i in range(1, n + 1) if contours]
-        yield figure, over[0], over[1:], below
+        panels[0].imshow(image)
+        panels[0].set_title("image")
+        for axes, (name, heatmap) in zip(panels[1:], maps.items(), strict=False):
+            draw_overlay(axes, image, heatmap / scales[name])
+            axes.set_title(name if raw else f"{name}\n±{scales[name]:.2g}")
+        for axes in panels[: len(maps) + 1]:
+            draw_outline(axes, mask)
+        _legend(figure, largest if raw else None, mask is not None)
+        figure.suptitle(title, fontsize=16, x=0.01, ha="left")
+    return describe(figure, _words(title, maps, mask))
 
 
 def draw_overlay(axes: Axes, image: np.ndarray, heatmap: np.ndarray) -> None:
@@ -112,31 +94,23 @@ def draw_overlay(axes: Axes, image: np.ndarray, heatmap: np.ndarray) -> None:
     heatmap = resize_heatmap(heatmap, image.shape[:2])
     axes.imshow(image.mean(axis=2), cmap="gray", vmin=-100, vmax=255)
     axes.imshow(heatmap, cmap=SIGNED, vmin=-1, vmax=1)
-    heatmap = _even(heatmap)
-    for level, style in ((-0.5, "dashed"), (0.5, "solid")):
-        if heatmap.min() < level < heatmap.max():
-            axes.contour(heatmap, levels=[level], colors=BLACK, linestyles=style, linewidths=1.4)
-
-
-def _lines(axes: Axes, image: np.ndarray, heatmap: np.ndarray) -> None:
-    """The map, within -1 and 1, as lines over the image in its colours; the stronger, the thicker."""
-    heatmap = _even(resize_heatmap(heatmap, image.shape[:2]))
-    axes.imshow(image)
-    for level, width in zip(LEVELS, (1.4, 2.2, 3.0), strict=True):
-        for sign, color, style in ((-1, BLUE, "dashed"), (1, VERMILLION, "solid")):
-            if heatmap.min() < sign * level < heatmap.max():
-                drawn = axes.contour(heatmap, levels=[sign * level], colors=color, linestyles=style, linewidths=width)
-                drawn.set_path_effects([patheffects.withStroke(linewidth=width + 1.8, foreground="white")])  # tells it from skin
-
-
-def _even(heatmap: np.ndarray) -> np.ndarray:
-    """The map evened out for lines, which would circle each speckle of an early layer, at most 32 means across."""
+    # Lines would circle each speckle of an early layer, so they follow means, at most 32 across.
     height, width = (max(1, side // 32) for side in heatmap.shape)
     means = functional.avg_pool2d(torch.from_numpy(heatmap)[None], (height, width))[0].numpy()
-    return resize_heatmap(means, heatmap.shape)
+    means = resize_heatmap(means, heatmap.shape)
+    for level, style in ((-0.5, "dashed"), (0.5, "solid")):
+        if means.min() < level < means.max():
+            axes.contour(means, levels=[level], colors=BLACK, linestyles=style, linewidths=1.4)
 
 
-def _legend(figure: DescribedFigure, limit: float | None, outlined: bool, contours: bool) -> None:
+def draw_outline(axes: Axes, mask: np.ndarray | None) -> None:
+    """The lesion's outline in white, where there is one."""
+    if mask is not None and mask.any() and not mask.all():
+        outline = axes.contour(mask, levels=[0.5], colors="white", linewidths=2.4)
+        outline.set_path_effects([patheffects.withStroke(linewidth=4.4, foreground=BLACK)])
+
+
+def _legend(figure: DescribedFigure, limit: float | None, outlined: bool) -> None:
     """The colour bar, in the maps' own values up to a limit or as shares of each map's own, and what the lines mean."""
     top = limit or 1.0
     scale = ScalarMappable(Normalize(-top, top), SIGNED)
@@ -145,28 +119,79 @@ def _legend(figure: DescribedFigure, limit: float | None, outlined: bool, contou
     bar.set_ticks([share * top for share in shares], labels=[f"{share * top:.2g}" if limit else f"{share:g}" for share in shares])
     unit = "value" if limit else "value, as a share of the ± above each map"
     lesion = "; white: outline of the lesion" if outlined else ""
-    levels = ", ".join(f"{level:.0%}" for level in LEVELS)
-    also = [f"lines alone: {levels} of the scale, blue and dashed below zero"] if contours else []
-    said = [unit, f"black lines: half of the scale, dashed below zero{lesion}", *also]
     room = int(figure.get_figwidth() * LETTERS_PER_INCH)  # a narrow figure would cut a long line off at both ends
-    bar.set_label("\n".join(line for each in said for line in textwrap.wrap(each, room)))
+    lines = [unit, f"black lines: half of the scale, dashed below zero{lesion}"]
+    bar.set_label("\n".join(line for each in lines for line in textwrap.wrap(each, room)))
 
 
-def _words(title: str, maps: Mapping[str, np.ndarray], mask: np.ndarray | None, contours: bool) -> str:
+def _words(title: str, maps: Mapping[str, np.ndarray], mask: np.ndarray | None) -> str:
     """What the figure shows, map by map."""
-    drawn = "drawn over it in colour and again as lines" if contours else "drawn over it"
-    said = [f"{title or 'Heatmaps'}: the image and {len(maps)} map{'s' * (len(maps) > 1)} {drawn}."]
+    words = [f"{title or 'Heatmaps'}: the image and {len(maps)} map{'s' * (len(maps) > 1)} drawn over it."]
     if mask is not None:
-        said.append(f"The outlined lesion covers {mask.mean():.0%} of the image.")
+        words.append(f"The outlined lesion covers {mask.mean():.0%} of the image.")
     for name, heatmap in maps.items():
         if heatmap.max() <= 0:
             lowest = heatmap.min()
-            said.append(f"{name}: nothing positive, lowest {lowest:.2g}." if lowest else f"{name}: zero everywhere.")
+            words.append(f"{name}: nothing positive, lowest {lowest:.2g}." if lowest else f"{name}: zero everywhere.")
             continue
         row, column = np.unravel_index(heatmap.argmax(), heatmap.shape)
         across, down = (column + 0.5) / heatmap.shape[1], (row + 0.5) / heatmap.shape[0]
         text = f"{name}: peak {heatmap.max():.2g} at {across:.0%} from the left and {down:.0%} from the top"
         if mask is not None:
             text += f", {energy_in_mask(resize_heatmap(heatmap, mask.shape), mask):.0%} of the positive energy on the lesion"
-        said.append(f"{text}; lowest {heatmap.min():.2g}.")
-    return " ".join(said)
+        words.append(f"{text}; lowest {heatmap.min():.2g}.")
+    return " ".join(words)
+
+
+# --- the benchmark ---
+
+
+def criteria_figure(benchmark: "Benchmark") -> DescribedFigure:
+    """Which map meets which criterion: layers against methods, in each cell a mark for every question, controls at the right.
+
+    A map that is better than the reference in all that makes it a statement about the model is framed.
+
+    Args:
+        benchmark: of any run.
+    """
+    from melanoma_lib.explain.benchmark import ABOUT_THE_MODEL
+
+    verdicts, layers, methods = benchmark.criteria, benchmark.facts["layers"], benchmark.facts["methods"]
+    controls, questions = list(verdicts.loc[""].index), list(verdicts.columns)
+    framed = (verdicts.reindex(columns=ABOUT_THE_MODEL) == "better").all(axis=1)
+    step, rows = len(questions) + 1, max(len(layers), len(controls))  # marks of a cell stand 1 apart, cells have one more between
+    cells = {(layer, method): (j * step, i) for (i, layer), (j, method) in product(enumerate(layers), enumerate(methods))}
+    cells |= {("", control): (len(methods) * step, i) for i, control in enumerate(controls)}
+    with kit_figure(max(11.0, 0.25 * step * (len(methods) + 1) + 3.4), 0.5 * rows + 3.4) as figure:
+        axes = figure.subplots()
+        for each, (left, row) in cells.items():
+            for k, verdict in enumerate(verdicts.loc[each]):
+                if verdict:
+                    marker, colour = MARKS[verdict]
+                    axes.plot(left + k, row, marker, color=colour, markersize=11, markeredgewidth=0)
+            if framed[each] and each[0]:
+                corner = left - 0.55, row - 0.42
+                axes.add_patch(Rectangle(corner, len(questions) + 0.1, 0.84, fill=False, edgecolor=BLACK, linewidth=2.2))
+        for j in range(1, len(methods) + 1):
+            axes.axvline(j * step - 1, color=GREY, linewidth=0.6)
+        axes.set_xticks([j * step + (step - 2) / 2 for j in range(len(methods) + 1)], [*methods, "controls"])
+        axes.set_yticks(range(len(layers)), layers)
+        axes.set(ylabel="layer, early to late", xlim=(-1, step * (len(methods) + 1) - 1), ylim=(rows - 0.4, -0.6))
+        above, right = axes.secondary_xaxis("top"), axes.secondary_yaxis("right")
+        above.set_xticks([j * step + k for j in range(len(methods) + 1) for k in range(len(questions))])
+        above.set_xticklabels([f"{k + 1}" for _ in range(len(methods) + 1) for k in range(len(questions))], fontsize=12)
+        right.set_yticks(range(len(controls)), controls)
+        for each in (axes, above, right):
+            each.tick_params(length=0)
+            each.spines[:].set_visible(False)
+        axes.grid(False)
+        for verdict, (marker, colour) in MARKS.items():
+            axes.plot([], [], marker, color=colour, markersize=11, markeredgewidth=0, label=verdict)
+        figure.legend(loc="outside upper right", ncols=len(MARKS))
+        numbers = ",  ".join(f"{k + 1} {question}" for k, question in enumerate(questions))
+        figure.supxlabel(
+            f"{numbers}\nframed: better in {', '.join(ABOUT_THE_MODEL)}. Educational, not for diagnosis.", fontsize=12
+        )
+    maps = verdicts[verdicts.index.get_level_values("layer") != ""]
+    counts = "; ".join(f"{name}: {', '.join(f'{(maps[name] == each).sum()} {each}' for each in MARKS)}" for name in questions)
+    return describe(figure, f"Verdicts on {len(maps)} maps of {benchmark.facts['run']} by layer and method. {counts}.")

@@ -1,14 +1,20 @@
-"""Which layers of a backbone give a heatmap: their names, how coarse they are, how far each of their points sees."""
+"""Which layers of a backbone give a heatmap: their names, how coarse they are, and which one to show first."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 
-from melanoma_lib.explain.reach import ReceptiveFields
 from melanoma_lib.model import MelanomaNet
+
+MIN_GRID = 7  # points a side below which a map only says "somewhere here"
+METHOD_NAMES = {
+    "gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "layercam": "LayerCAM", "xgradcam": "XGrad-CAM", "hirescam": "HiResCAM",
+    "eigencam": "EigenCAM", "eigengradcam": "EigenGradCAM", "scorecam": "Score-CAM", "ablationcam": "Ablation-CAM",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -20,9 +26,6 @@ class CamLayer:
         module: the module itself.
         stride: pixels of the image between two neighbouring points.
         channels: values a point has.
-        receptive_field: side in pixels of the square of the image that convolutions and pooling let a point see; it may exceed
-            the image, and gates fed by all of it (squeeze-and-excitation) are not counted. None where it is not computable, as
-            behind attention, which sees everything.
         layout: of the module's output: NCHW, NHWC, or NLC for the tokens of a transformer.
         prefix: tokens that precede those of the image, such as the class token; 0 except for NLC.
     """
@@ -31,7 +34,6 @@ class CamLayer:
     module: nn.Module
     stride: int
     channels: int
-    receptive_field: int | None
     layout: str
     prefix: int
 
@@ -82,6 +84,17 @@ def cam_layers(model: MelanomaNet) -> dict[str, CamLayer]:
     return {name: CamLayer(name, model.image_branch.get_submodule(name), **facts) for name, facts in described.items()}
 
 
+def default_layer(layers: Mapping[str, CamLayer], image_size: int) -> str:
+    """The last layer whose grid is fine enough to point at something, the first where none is.
+
+    Args:
+        layers: from :func:`cam_layers`.
+        image_size: side of the model's images in pixels.
+    """
+    fine = [name for name, layer in layers.items() if layer.stride * MIN_GRID <= image_size]
+    return (fine or list(layers)[:1])[-1]
+
+
 @cache
 def _describe(backbone: str) -> dict[str, dict]:
     """Facts of each usable layer, from sending an image through a twin of the backbone that has shapes but no numbers."""
@@ -93,8 +106,7 @@ def _describe(backbone: str) -> dict[str, dict]:
         for name, module in twin.named_modules():
             module.register_forward_hook(lambda _module, _inputs, output, name=name: outputs.update({name: output}))
         _, *size = twin.pretrained_cfg.get("input_size") or (3, 224, 224)
-        with ReceptiveFields() as fields:
-            pooled = twin.forward_features(fields.start(torch.empty(1, 3, *size)))
+        pooled = twin.forward_features(torch.empty(1, 3, *size))
     stages = getattr(twin, "feature_info", [])
     from_token = getattr(twin, "global_pool", None) == "token"
     found: dict[str, dict] = {}
@@ -137,12 +149,4 @@ def _facts(output: object, channels: int, stride: int, image_size: list[int]) ->
         layout = "NLC" if prefix >= 0 else None
     if layout is None:
         return None
-    side, step = getattr(output, "reach", (math.inf, 0))
-    computable = layout == "NCHW" and step == stride and side < math.inf
-    return {
-        "stride": stride,
-        "channels": channels,
-        "receptive_field": side if computable else None,
-        "layout": layout,
-        "prefix": prefix,
-    }
+    return {"stride": stride, "channels": channels, "layout": layout, "prefix": prefix}

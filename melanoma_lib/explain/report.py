@@ -1,4 +1,4 @@
-"""Heatmaps of single cases, and the league, as files to keep beside a run's reports."""
+"""Heatmaps of single cases, and the benchmark of all of them, as files to keep beside a run's reports."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,14 +6,15 @@ from pathlib import Path
 import pandas as pd
 
 from melanoma_lib.evaluation.canvas import DescribedFigure
-from melanoma_lib.explain.league import DEFAULT_METHODS, League, league
+from melanoma_lib.explain.benchmark import Benchmark, benchmark_heatmaps
+from melanoma_lib.explain.cam import ONE_PASS_METHODS
 from melanoma_lib.files import replacing, write_text
 
 PIXELS = 256  # a side of the drawn image
 
 
 def report_folder(run) -> Path:
-    """Where what is said of a run's heatmaps lies, below the working directory."""
+    """Where the files about a run's heatmaps lie, below the working directory."""
     return Path("reports") / "explain" / run.path.name
 
 
@@ -56,38 +57,24 @@ def explain_cases(
     return written
 
 
-def league_report(
+def benchmark_report(
     run,
     n: int,
     out: Path,
     layers: Sequence[str] | None = None,
-    methods: Sequence[str] = DEFAULT_METHODS,
+    methods: Sequence[str] = ONE_PASS_METHODS,
     show_progress: bool = True,
-) -> League:
-    """Play a league, or take up an interrupted or finished one, and write JSON, table and figures.
+) -> Benchmark:
+    """Make a benchmark, or take up an interrupted or finished one, and write JSON, CSV and figures.
 
-    Args:
-        run: a finished run with an image branch.
-        n: cases.
-        out: folder, made when absent: ``league.json``, ``league.md``, and each figure as PNG with its description.
-        layers: names; all if None.
-        methods: of ``CAM_METHODS``.
-        show_progress: draw a bar.
-
-    Returns:
-        The league; errors as of :func:`~melanoma_lib.explain.league.league`.
+    In ``out`` then lie ``league.json``, ``league.csv``, and the figure of the criteria as PNG with its description. The other arguments, and the
+    errors, are those of :func:`~melanoma_lib.explain.benchmark_heatmaps`.
     """
-    from melanoma_lib.explain.league_figures import league_heat_figure, league_interval_figure, league_sanity_figure
+    from melanoma_lib.explain.figures import criteria_figure
 
-    found = league(run, n, methods, layers, out=out / "league.json", show_progress=show_progress)
-    write_text(out / "league.md", str(found))
-    figures = {}
-    for score in ("energy_in_mask", "deletion_insertion"):
-        figures[f"league-{score}"] = league_heat_figure(found, score)
-        figures[f"league-{score}-intervals"] = league_interval_figure(found, score)
-    if found.has_cascade:
-        figures["league-sanity"] = league_sanity_figure(found)
-    _write(out, figures)
+    found = benchmark_heatmaps(run, n, methods, layers, out=out / "league.json", show_progress=show_progress)
+    write_text(out / "league.csv", found.scores.to_csv(index=False))
+    _write(out, {"league-criteria": criteria_figure(found)})
     return found
 
 

@@ -1,4 +1,4 @@
-"""Does a heatmap depend on what it claims to explain? Three questions that need no mask.
+"""Does a heatmap depend on what it claims to explain? Two questions that need no mask.
 
 Similarity is Spearman's correlation of the signed maps at the resolution of their layer: it asks which points stand above which
 others, and takes a map turned upside down, evidence for as evidence against, for its opposite (-1). Enlarging a map first would
@@ -6,8 +6,7 @@ only repeat its points.
 """
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -20,12 +19,6 @@ from melanoma_lib.model import MelanomaNet
 
 Similarities = dict[str, dict[str, NDArray[np.float64]]]  # by method, then by layer
 METHODS = ("gradcam", "eigencam")
-# How an image is moved, and its map back; rows and columns are the last two axes of both.
-MOVES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[np.ndarray], np.ndarray]]] = {
-    "mirror": (lambda image: image.flip(-1), lambda maps: np.flip(maps, -1)),
-    "upside_down": (lambda image: image.flip(-2), lambda maps: np.flip(maps, -2)),
-    "quarter_turn": (lambda image: image.rot90(1, (-2, -1)), lambda maps: np.rot90(maps, -1, (-2, -1))),
-}
 
 
 def class_swap(
@@ -52,66 +45,6 @@ def class_swap(
     return _similarities(first, second)
 
 
-def flip_repeatability(
-    model: MelanomaNet,
-    image: Tensor,
-    metadata: Tensor | None,
-    layers: str | Sequence[str] | None = None,
-    methods: Sequence[str] = METHODS,
-    direction: int = 1,
-    moves: Sequence[str] = tuple(MOVES),
-) -> Similarities:
-    """Similarity of a map with that of the image mirrored or turned, moved back: a lesion has no upside.
-
-    What is lost is partly the model's: its answer may change as well, and layers that take every other point start to count at
-    another edge.
-
-    Args:
-        model: as for :func:`class_swap`.
-        image: shape ``(B, 3, H, W)``; square for a quarter turn.
-        metadata: shape ``(B, n_metadata)`` or None.
-        layers: names, all of them if None.
-        methods: some of ``CAM_METHODS``.
-        direction: 1 or -1.
-        moves: some of ``MOVES``.
-
-    Returns:
-        By method and layer the mean over the moves, shape ``(B,)``, in [-1, 1]; NaN where a map is constant.
-
-    Raises:
-        ValueError: if a move is not known, or an image to be turned is not square.
-    """
-    unknown = [move for move in moves if move not in MOVES]
-    if unknown or not moves:
-        raise ValueError(f"moves: expected some of {list(MOVES)}, got {unknown or list(moves)}")
-    if "quarter_turn" in moves and image.shape[-1] != image.shape[-2]:
-        raise ValueError(f"image: a quarter turn needs square images, got {tuple(image.shape[-2:])}; leave it out of moves")
-    original = heatmaps_by_method(model, image, metadata, methods, layers, direction)
-    found = []
-    for there, back in (MOVES[move] for move in moves):
-        moved = heatmaps_by_method(model, there(image), metadata, methods, layers, direction)
-        found.append(_similarities(original, moved, back))
-    return {
-        method: {layer: np.mean([each[method][layer] for each in found], axis=0) for layer in by_layer}
-        for method, by_layer in original.items()
-    }
-
-
-@dataclass(frozen=True)
-class Cascade:
-    """How much of a map outlives the loss of what the model has learnt.
-
-    Attributes:
-        stages: what was randomised last, the head first, then the stages by the layer each ends with, the stem at
-            the end (of a DenseNet within the first stage); all before it stay random.
-        similarity: with the original map by method and layer, shape ``(len(stages), B)``, in [-1, 1]; NaN where a map is
-            constant.
-    """
-
-    stages: tuple[str, ...]
-    similarity: Similarities
-
-
 def cascade(
     model: MelanomaNet,
     image: Tensor,
@@ -120,7 +53,7 @@ def cascade(
     methods: Sequence[str] = METHODS,
     direction: int = 1,
     seed: int = 0,
-) -> Cascade:
+) -> dict[str, Similarities]:
     """Similarity of the map with those after the weights are randomised, from the head down to the stem.
 
     A map that stays the same does not show what the model has learnt. A layer below the last randomised stage is itself intact:
@@ -129,46 +62,33 @@ def cascade(
     branch stays: it does not reach into the image's maps. The model itself is not touched; a copy is.
 
     Args:
-        model: as for :func:`class_swap`.
+        model: as for :func:`class_swap`, like image, metadata, layers and methods.
         image: shape ``(B, 3, H, W)``.
         metadata: shape ``(B, n_metadata)`` or None.
-        layers: names, all of them if None.
-        methods: some of ``CAM_METHODS``.
+        layers: names.
+        methods: of ``CAM_METHODS``.
         direction: 1 or -1.
         seed: of the shuffling; the same for all cases, so average over some seeds before you speak of a method.
 
     Returns:
-        Stages and similarities.
+        Similarities by what was randomised last, all before it staying random: the head first, then the stages by the layer each
+        ends with, the stem at the end (of a DenseNet within the first stage). NaN where a map is constant.
 
     Source: Adebayo et al. 2018, "Sanity checks for saliency maps", cascading randomisation, which draws weights anew.
     """
     original = heatmaps_by_method(model, image, metadata, methods, layers, direction)
     twin = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)
-    stages, found = _stages(twin), []
-    for tensors in stages.values():
+    found = {}
+    for stage, tensors in _stages(twin).items():
         for tensor in tensors:
             _shuffle(tensor, generator)
-        found.append(_similarities(original, heatmaps_by_method(twin, image, metadata, methods, layers, direction)))
-    similarity = {
-        method: {layer: np.stack([each[method][layer] for each in found]) for layer in by_layer}
-        for method, by_layer in original.items()
-    }
-    return Cascade(tuple(stages), similarity)
+        found[stage] = _similarities(original, heatmaps_by_method(twin, image, metadata, methods, layers, direction))
+    return found
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> NDArray[np.float64]:
-    """Rank correlation along the last axis; equal values share the mean of their ranks.
-
-    Args:
-        first: finite values, shape ``(..., P)``.
-        second: the same shape.
-
-    Returns:
-        Shape ``(...)``, in [-1, 1]; NaN where one of the two is constant.
-
-    Source: Spearman 1904.
-    """
+    """Spearman's rank correlation along the last axis, ``(..., P)`` to ``(...)``; NaN where one of the two is constant."""
     from scipy.stats import rankdata
 
     ranks = [
@@ -181,13 +101,11 @@ def spearman(first: np.ndarray, second: np.ndarray) -> NDArray[np.float64]:
     return np.clip(correlation, -1, 1)
 
 
-def _similarities(
-    first: dict[str, Heatmaps], second: dict[str, Heatmaps], back: Callable[[np.ndarray], np.ndarray] = np.asarray
-) -> Similarities:
+def _similarities(first: dict[str, Heatmaps], second: dict[str, Heatmaps]) -> Similarities:
     """Correlation of the maps of each case, by method and layer."""
     return {
         method: {
-            layer: spearman(maps.reshape(len(maps), -1), back(second[method][layer]).reshape(len(maps), -1))
+            layer: spearman(maps.reshape(len(maps), -1), second[method][layer].reshape(len(maps), -1))
             for layer, maps in by_layer.items()
         }
         for method, by_layer in first.items()

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from melanoma_lib.evaluation import DescribedFigure, comparison_figure
+from melanoma_lib.explain.benchmark import Benchmark
+from melanoma_lib.explain.figures import criteria_figure
 from melanoma_lib.lessons import cross_validation, cross_validation_figures, model_choice
 from melanoma_lib.lessons.eda import unit_of
 from melanoma_lib.runs import Run
@@ -90,12 +92,7 @@ def external_figure() -> DescribedFigure:
     return comparison_figure(rows | {"AUROC of metadata alone, external": interval_of(table.details["metadata_alone"]["auroc"])})
 
 
-def graded_maps_figure(score: str = "deletion_insertion", best: int = 6) -> DescribedFigure:
-    """The best maps of the committed heatmap benchmark by one score, below them the controls that saw no model."""
-    rows = [row for row in load_results("heatmaps").rows if row["score"] == score and row["value"] is not None]
-    maps = sorted((row for row in rows if row["layer"]), key=lambda row: -row["value"])[:best]
-    controls = [row for row in rows if not row["layer"]]
-    shown = {f"{row['method']} of {row['layer']}": interval_of(row) for row in maps}
-    return comparison_figure(
-        shown | {f"control: {row['method']}": interval_of(row) for row in controls}, score.replace("_", "/"), 0.0
-    )
+def graded_maps_figure() -> DescribedFigure:
+    """The criteria that each map of the committed heatmap benchmark meets."""
+    table = load_results("heatmaps")
+    return criteria_figure(Benchmark.from_rows(table.details, table.rows))

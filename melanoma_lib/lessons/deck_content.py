@@ -12,7 +12,8 @@ from melanoma_lib.data import audit_cases, load_cases
 from melanoma_lib.data.datamodule import DermoscopyDataModule, source_root
 from melanoma_lib.evaluation import Interval, OperatingCurve, bootstrap_intervals, figures, subgroup_table, wilson_interval
 from melanoma_lib.evaluation.canvas import DescribedFigure
-from melanoma_lib.explain import heatmap_figure
+from melanoma_lib.explain import METHOD_NAMES, heatmap_figure
+from melanoma_lib.explain.cam import ONE_PASS_METHODS
 from melanoma_lib.lessons import (
     ablation,
     curves,
@@ -20,7 +21,6 @@ from melanoma_lib.lessons import (
     eda_pictures,
     focal,
     gradcam,
-    gradcam_figures,
     ladder,
     leakage,
     start,
@@ -175,8 +175,8 @@ class Asked:
         some = self.tested.groupby("target").head(4)
         maps = gradcam.swapped_maps(self.run, self.one.model, some, self.one.layer)
         found = {}
-        for method, name in gradcam.NAMES.items():
-            correlations = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(*maps[name], strict=True)]
+        for method in ONE_PASS_METHODS:
+            correlations = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(*maps[METHOD_NAMES[method]], strict=True)]
             found[method] = float(np.nanmedian(correlations))
         return found
 
@@ -264,16 +264,24 @@ class Asked:
     def _map_figures(self) -> dict[str, Callable[[], DescribedFigure]]:
         def graded() -> DescribedFigure:
             maps = gradcam.method_maps(self.one, self.one.layer, ("gradcam", "layercam", "eigencam"))
-            return gradcam_figures.graded_figure(self.one, maps | gradcam.controls(self.one))
+            return heatmap_figure(self.one.pixels, maps | gradcam.controls(self.one), self.one.mask)
+
+        def swapped() -> DescribedFigure:
+            ways = {
+                words: gradcam.method_maps(self.one, self.one.layer, ("gradcam", "eigencam"), direction)
+                for words, direction in (("for melanoma", 1), ("against it", -1))
+            }
+            maps = {f"{name}, {words}": heatmap for words, found in ways.items() for name, heatmap in found.items()}
+            return heatmap_figure(self.one.pixels, dict(sorted(maps.items())), self.one.mask)
 
         return {
             "case_heatmap": self._case_heatmap,
-            "case": lambda: gradcam_figures.subject_figure(self.one),
-            "recipe": lambda: gradcam_figures.recipe_figure(self.one, self.one.layer),
-            "reach": lambda: gradcam_figures.reach_figure(self.one),
+            "case": lambda: gradcam.subject_figure(self.one),
+            "recipe": lambda: gradcam.recipe_figure(self.one, self.one.layer),
+            "reach": lambda: gradcam.field_figure(self.one),
             "layers": self._layers,
             "methods": lambda: heatmap_figure(self.one.pixels, gradcam.method_maps(self.one, self.one.layer), self.one.mask),
-            "swap": lambda: gradcam_figures.swap_figure(self.one, self.one.layer),
+            "swap": swapped,
             "graded": graded,
         }
 

@@ -1,45 +1,48 @@
-"""The heatmap lesson: one case laid out, what its layers can show, both directions, grades, and the league that is kept."""
+"""The heatmap lesson: one case laid out, what its layers can show, both directions, and the benchmark that is kept."""
 
-import re
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.patches import Rectangle
 
-from melanoma_lib.data.artefacts import ARTEFACTS
 from melanoma_lib.data.images import read_square
 from melanoma_lib.data.schema import SITES
-from melanoma_lib.explain import cam_layers, heatmaps, score_heatmap
-from melanoma_lib.explain.cam import heatmaps_by_method, resize_heatmap
-from melanoma_lib.explain.controls import CONTROLS
-from melanoma_lib.explain.league import DEFAULT_METHODS, League, league
-from melanoma_lib.explain.league_cases import choose_cases
+from melanoma_lib.evaluation.canvas import BLACK, BLUE, VERMILLION, DescribedFigure, describe, kit_figure
+from melanoma_lib.explain import METHOD_NAMES, cam_layers, heatmaps, heatmaps_by_method
+from melanoma_lib.explain.benchmark import Benchmark, benchmark_heatmaps
+from melanoma_lib.explain.cam import (
+    ONE_PASS_METHODS,
+    activations_and_gradients,
+    field_side,
+    receptive_fields,
+    resize_heatmap,
+    undisturbed,
+)
+from melanoma_lib.explain.figures import SIGNED, draw_outline
 from melanoma_lib.explain.report import report_folder
+from melanoma_lib.explain.scores import CONTROLS
 from melanoma_lib.inference import predict_logits
-from melanoma_lib.lessons.artefact_pairs import ArtefactEffect, artefact_effect
-from melanoma_lib.lessons.shortcut import Trap
 from melanoma_lib.lessons.start import case_tensors
+from melanoma_lib.lessons.training import displayable
 from melanoma_lib.model import MelanomaNet
 from melanoma_lib.runs import Run
 
-LINE = 110  # characters that a printed line may have
 SIDE = 256  # pixels of the picture that maps are drawn on
 ENOUGH = 200  # cases from which on all methods are graded
 FEW = ("gradcam", "layercam", "eigencam")
-NAMES = {
-    "gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "layercam": "LayerCAM", "xgradcam": "XGrad-CAM", "hirescam": "HiResCAM",
-    "eigencam": "EigenCAM", "eigengradcam": "EigenGradCAM",
-}  # fmt: skip
-ONE_PASS = tuple(NAMES)
-DIRECTIONS = {1: "for melanoma", -1: "for benign"}
+WIDTH = 12.0
+ACTIVE = "PRGn"  # activations have a sign, too, which is not that of evidence
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A case as the eye, the model and the exam see it.
+    """A case as the eye, the model and the benchmark see it.
 
     Attributes:
         run: the model is from.
@@ -85,12 +88,7 @@ class Subject:
 
 
 def subject(run: Run, case: pd.Series, model: MelanomaNet | None = None) -> Subject:
-    """Lay a case out.
-
-    Args:
-        run: a finished run with an image branch.
-        case: row of a case table.
-        model: ``run.model()``, where it is already at hand.
+    """Lay a case of a finished run with an image branch out; ``model`` is ``run.model()``, where it is already at hand.
 
     Raises:
         CorruptImageError: if image or mask cannot be read.
@@ -106,44 +104,31 @@ def _logits(one: Subject, metadata: torch.Tensor) -> np.ndarray:
     return predict_logits(one.model, [{"image": image, "metadata": metadata}], one.run.settings.tta)
 
 
-# --- layers -------------------------------------------------------------------------------------------------------------------
+# --- tables and maps ---
 
 
 def layer_table(one: Subject) -> pd.DataFrame:
-    """What each layer's map is made of, early to late: stride, points of the map, channels, pixels a point sees."""
-    size = one.image.shape[-1]
-    rows = {}
-    for name, layer in cam_layers(one.model).items():
-        points, sees = -(-size // layer.stride), layer.receptive_field
-        seen = "unknown" if sees is None else f"{sees} × {sees}" + (" (more than the image)" if sees > size else "")
-        rows[name] = {
-            "stride": layer.stride, "points of the map": f"{points} × {points}", "channels": layer.channels,
-            "pixels a point sees": seen,
-        }  # fmt: skip
+    """What each layer's map is made of, early to late; the receptive field is the effective one, pixels a side."""
+    size, fields = one.image.shape[-1], receptive_fields(one.model, one.image.shape[-1])
+    rows = {
+        name: {"stride": layer.stride, "points a side": -(-size // layer.stride), "channels": layer.channels,
+               "receptive field": field_side(fields[name])}
+        for name, layer in cam_layers(one.model).items()
+    }  # fmt: skip
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
 
 
-# --- methods and directions ---------------------------------------------------------------------------------------------------
-
-
-def method_maps(one: Subject, layer: str, methods: Sequence[str] = ONE_PASS) -> dict[str, np.ndarray]:
+def method_maps(one: Subject, layer: str, methods: Sequence[str] = ONE_PASS_METHODS, direction: int = 1) -> dict[str, np.ndarray]:
     """Maps of one layer by the methods' names, shape ``(h, w)``, all from one pass."""
-    found = heatmaps_by_method(one.model, one.image, one.metadata, methods, layer)
-    return {NAMES[method]: maps[layer][0] for method, maps in found.items()}
+    found = heatmaps_by_method(one.model, one.image, one.metadata, methods, layer, direction)
+    return {METHOD_NAMES[method]: maps[layer][0] for method, maps in found.items()}
 
 
 def swapped_maps(run: Run, model: MelanomaNet, cases: pd.DataFrame, layer: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Maps for melanoma and for benign of several cases by the method's name, each of shape ``(B, h, w)``.
-
-    Args:
-        run: a finished run.
-        model: of the run.
-        cases: rows of its case table.
-        layer: of the model.
-    """
+    """Maps for melanoma and against it of several cases by the method's name, each of shape ``(B, h, w)``."""
     image, metadata = _batch(run, cases)
-    ways = [heatmaps_by_method(model, image, metadata, ONE_PASS, layer, direction) for direction in DIRECTIONS]
-    return {NAMES[method]: tuple(way[method][layer] for way in ways) for method in ONE_PASS}
+    ways = [heatmaps_by_method(model, image, metadata, ONE_PASS_METHODS, layer, direction) for direction in (1, -1)]
+    return {METHOD_NAMES[method]: tuple(way[method][layer] for way in ways) for method in ONE_PASS_METHODS}
 
 
 def faintest(run: Run, model: MelanomaNet, cases: pd.DataFrame) -> pd.Series:
@@ -171,19 +156,11 @@ def _batch(run: Run, cases: pd.DataFrame) -> tuple[torch.Tensor, torch.Tensor]:
     return image, metadata
 
 
-# --- two inputs ---------------------------------------------------------------------------------------------------------------
+def site_table(one: Subject, methods: Sequence[str] = FEW) -> pd.DataFrame:
+    """The same image at every site, ``unknown`` among them: the risk, and how far the maps move.
 
-
-def site_table(one: Subject, methods: Sequence[str] = ("gradcam", "layercam", "eigencam")) -> pd.DataFrame:
-    """The same image at every site: the risk, and how far the maps move.
-
-    Args:
-        one: the case.
-        methods: whose maps of all layers are compared.
-
-    Returns:
-        A row for each site, ``unknown`` among them: risk, and the largest change of any map's value as a share of that map's
-        largest magnitude, against the map with the case's own metadata.
+    The largest change of any map of any layer is a share of that map's largest magnitude, against the map with the case's own
+    metadata.
     """
     places = [*SITES, None]
     table = pd.concat([one.case.to_frame().T.assign(anatom_site_general_challenge=site) for site in places])
@@ -213,73 +190,145 @@ def logit_parts(one: Subject) -> dict[str, float]:
     }
 
 
-# --- the exam -----------------------------------------------------------------------------------------------------------------
-
-
 def controls(one: Subject, seed: int = 0) -> dict[str, np.ndarray]:
     """Maps that know nothing of the model: chance, edges, the centre; shape ``(256, 256)``."""
     rng = np.random.default_rng(seed)
     return {name: draw(one.pixels, rng) for name, draw in CONTROLS.items()}
 
 
-def grades(one: Subject, maps: dict[str, np.ndarray]) -> pd.DataFrame:
-    """Scores of maps against the outline of the lesion, one row a map; a map is enlarged to the picture first.
+def kept_benchmark(run: Run, n: int, show_progress: bool = False) -> Benchmark:
+    """The benchmark on ``n`` test cases, kept on disk: computed once, found again, and resumed if interrupted.
 
-    Raises:
-        ValueError: if nobody outlined the lesion.
-    """
-    if one.mask is None:
-        raise ValueError(f"{one.case['image_id']} has no mask to grade maps against; choose a case with mask_path")
-    rows = {name: score_heatmap(resize_heatmap(heatmap, one.mask.shape), one.mask) for name, heatmap in maps.items()}
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def kept_league(run: Run, n: int, show_progress: bool = False) -> League:
-    """The league on ``n`` test cases, kept on disk: computed once, found again, and resumed if interrupted.
-
-    From two hundred cases on it is the very one that ``python -m melanoma_lib explain RUN --league N`` plays and keeps in
-    ``reports/explain``. Below, so that a class does not wait, only three methods play (one that knows the class, one that half
-    knows it, one that does not), pixels are removed in a quarter of the cases, ROAD is left out, and the league is kept beside
-    the run.
-
-    Args:
-        run: a finished run with an image branch.
-        n: cases; all with a mask, if fewer.
-        show_progress: draw a bar.
+    From two hundred cases on it is the very one that ``python -m melanoma_lib explain RUN --league N`` makes and keeps in
+    ``reports/explain``. Below, so that a class does not wait, only three methods are graded (one that knows the class, one that
+    half knows it, one that does not), pixels are removed in a quarter of the cases, and ROAD is left out.
     """
     if n >= ENOUGH:
-        out, methods, knobs = report_folder(run) / "league.json", DEFAULT_METHODS, {}
+        out, methods, knobs = report_folder(run) / "league.json", ONE_PASS_METHODS, {}
     else:
         fewer, methods = max(12, n // 4), FEW
-        out = run.path / "explain" / f"league-{n}.json"
+        out = run.path / "explain" / f"benchmark-{n}.json"
         knobs = {"n_faithful": fewer, "n_road": 0, "n_sanity": fewer, "n_resamples": 1000}
     out.parent.mkdir(parents=True, exist_ok=True)
-    return league(run, n, methods, **knobs, out=out, show_progress=show_progress)
+    return benchmark_heatmaps(run, n, methods, **knobs, out=out, show_progress=show_progress)
 
 
-# --- the shortcut -------------------------------------------------------------------------------------------------------------
+# --- figures ---
 
 
-def artefact_effects(
-    run: Run, cases: pd.DataFrame, n: int, trap: Trap, artefacts: Sequence[str] = ARTEFACTS, seed: int = 0
-) -> list[ArtefactEffect]:
-    """What each artefact does to the answers of the lesson's run; on photographs it is pasted, synthetic cases are painted anew.
+def subject_figure(one: Subject) -> DescribedFigure:
+    """The case as it was photographed, and as the model is shown it, pixel by pixel."""
+    size = one.image.shape[-1]
+    with kit_figure(9.0, 4.7) as figure:
+        left, right = figure.subplots(1, 2)
+        left.imshow(one.pixels)
+        left.set_title("the picture" + (", lesion outlined" if one.mask is not None else ""))
+        draw_outline(left, one.mask)
+        right.imshow(displayable(one.image, one.run.settings.backbone)[0], interpolation="nearest")
+        right.set_title(f"what the model is shown: {size} × {size} pixels")
+        for axes in (left, right):
+            axes.axis("off")
+    area = "" if one.mask is None else f" The lesion covers {one.mask.mean():.0%} of the picture."
+    return describe(figure, f"Case {one.case['image_id']} as photographed and at the model's {size} by {size} pixels.{area}")
+
+
+def recipe_figure(one: Subject, layer: str, n: int = 3) -> DescribedFigure:
+    """Grad-CAM in pictures: the channels that add most, for or against, and their weights; all channels weighed and added up."""
+    with undisturbed(one.model):
+        caught = activations_and_gradients(one.model, [cam_layers(one.model)[layer]], one.image, one.metadata, 1)
+    activations, gradients = (part[0][0].numpy() for part in caught)  # (C, h, w)
+    weights = gradients.mean((1, 2))  # (C,)
+    parts = weights[:, None, None] * activations
+    strongest = np.argsort(-np.abs(parts).max((1, 2)), kind="stable")[:n]
+    total = parts.sum(0)
+    with kit_figure(WIDTH, 6.4) as figure:
+        grid = figure.subplots(2, n + 1)
+        for (above, below), channel in zip(grid.T, strongest, strict=False):
+            _grid_map(above, activations[channel], ACTIVE, np.abs(activations[channel]).max())
+            above.set_title(f"channel {channel}\nactivation ± {np.abs(activations[channel]).max():.2g}")
+            _grid_map(below, parts[channel], SIGNED, np.abs(parts[strongest]).max())
+            below.set_title(f"× weight {weights[channel]:+.2g}", color=VERMILLION if weights[channel] > 0 else BLUE)
+        _overlay(grid[0, n], one.pixels, total)
+        draw_outline(grid[0, n], one.mask)
+        grid[0, n].set_title("over the picture\n(enlarged)")
+        _grid_map(grid[1, n], total, SIGNED, np.abs(total).max())
+        grid[1, n].set_title(f"sum of all {len(weights)}: the map")
+        bar = figure.colorbar(
+            ScalarMappable(Normalize(-1, 1), SIGNED), ax=grid.ravel().tolist(), location="bottom", aspect=45, shrink=0.6
+        )
+        bar.set_ticks([-1, 0, 1], labels=["speaks against melanoma", "0", "speaks for it"])
+        figure.supxlabel("activations, above: green over 0, purple below 0, each on a scale of its own", fontsize=14)
+    named = "; ".join(f"channel {channel} weighs {weights[channel]:+.2g}" for channel in strongest)
+    text = f"Grad-CAM of {layer}: the {n} channels that add most ({named}), and the sum over all {len(weights)} channels"
+    return describe(figure, f"{text}, from {total.min():.2g} to {total.max():.2g}.")
+
+
+def field_figure(one: Subject) -> DescribedFigure:
+    """The grid of each layer on the picture, and which pixels move one of its points, measured by their gradient."""
+    size, layers = one.image.shape[-1], cam_layers(one.model)
+    fields, scale, words = receptive_fields(one.model, size), len(one.pixels) / size, []
+    columns = min(3, len(layers))
+    rows = -(-len(layers) // columns)
+    with kit_figure(3.7 * columns, 4.1 * rows + 0.5) as figure:
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes in panels:
+            axes.axis("off")
+        for axes, (name, layer) in zip(panels, layers.items(), strict=False):
+            points, side = -(-size // layer.stride), layer.stride * scale
+            axes.imshow(one.pixels.mean(axis=2), cmap="gray", vmin=-100, vmax=255)
+            field = resize_heatmap(fields[name], one.pixels.shape[:2])
+            axes.imshow(np.ones_like(field), cmap="Oranges", vmin=0, vmax=1.6, alpha=field.clip(0, 1))
+            for k in range(1, points):  # a dense grid must not hide the picture
+                for line in (axes.axhline, axes.axvline):
+                    line(k * side - 0.5, color="white", alpha=0.8, linewidth=min(0.7, 16 / points))
+            corner = (points // 2) * side - 0.5
+            axes.add_patch(Rectangle((corner, corner), side, side, fill=False, edgecolor=BLACK, linewidth=1.6))
+            axes.set(xlim=(-0.5, len(one.pixels) - 0.5), ylim=(len(one.pixels) - 0.5, -0.5))
+            seen = field_side(fields[name])
+            axes.set_title(f"{name}: {points} × {points} points\nreceptive field {seen} × {seen} pixels")
+            words.append(f"{name} has {points} by {points} points with a receptive field of {seen} by {seen} pixels")
+        figure.supxlabel("white: the grid; black: one point; orange: the pixels that move it", fontsize=14)
+    return describe(figure, f"Layers of {one.model.backbone} on a picture of {size} by {size} pixels: {'; '.join(words)}.")
+
+
+def stretched_figure(subjects: Sequence[Subject], layer: str) -> DescribedFigure:
+    """The same Grad-CAM twice: as often published, each without negatives and stretched to 0 … 1; and signed, on one scale.
 
     Args:
-        run: of the lesson.
-        cases: its test cases.
-        n: cases asked about, half of them melanomas as far as there are so many.
-        trap: whose generator draws the cases, where the run is the one trained without the trap.
-        artefacts: to paint.
-        seed: of the choice of cases.
+        subjects: two to four cases of one model.
+        layer: of the model.
     """
-    chosen, model = choose_cases(cases, n, seed), run.model()
-    generator = trap.untied if run.path.resolve() == trap.honest.path.resolve() else None
-    return [artefact_effect(run, chosen, artefact, generator, model) for artefact in artefacts]
+    maps = [one.maps("gradcam", layer)[layer] for one in subjects]
+    top, words = max(np.abs(heatmap).max() for heatmap in maps), []
+    with kit_figure(WIDTH, 3.9 * len(subjects) + 0.8) as figure:
+        grid = figure.subplots(len(subjects), 3, squeeze=False)
+        for row, one, heatmap in zip(grid, subjects, maps, strict=True):
+            row[0].imshow(one.pixels)
+            row[0].set_title(f"risk {one.risk:.0%}")
+            positive = resize_heatmap(np.maximum(heatmap, 0), one.pixels.shape[:2])
+            row[1].imshow(positive, cmap="cividis", vmin=positive.min(), vmax=max(positive.max(), 1e-12))
+            row[1].set_title("no negatives, stretched to 0 … 1")
+            _overlay(row[2], one.pixels, heatmap, top)
+            row[2].set_title(f"signed, one scale: {heatmap.min():+.2g} to {heatmap.max():+.2g}")
+            for axes in row:
+                draw_outline(axes, one.mask)
+                axes.axis("off")
+            words.append(f"risk {one.risk:.0%}: from {heatmap.min():+.2g} to {heatmap.max():+.2g}")
+        signed = ScalarMappable(Normalize(-top, top), SIGNED)
+        figure.colorbar(signed, ax=grid[:, 2].tolist(), location="bottom", label="signed value", shrink=0.8)
+    return describe(figure, f"Grad-CAM of {layer}, stretched to 0 … 1 and signed on one scale: {'; '.join(words)}.")
 
 
-def wrapped(text: str) -> str:
-    """A paragraph in lines that a page can hold, a sentence to a line where it fits."""
-    return "\n".join(
-        textwrap.fill(sentence, LINE, subsequent_indent="  ") for sentence in re.split(r"(?<=[.!?]) (?=[A-Z0-9])", text)
-    )
+def _overlay(axes: Axes, pixels: np.ndarray, heatmap: np.ndarray, top: float | None = None) -> None:
+    top = top or float(np.abs(heatmap).max()) or 1.0
+    axes.imshow(pixels.mean(axis=2), cmap="gray", vmin=-100, vmax=255)
+    axes.imshow(resize_heatmap(heatmap, pixels.shape[:2]), cmap=SIGNED, vmin=-top, vmax=top)
+    axes.axis("off")
+
+
+def _grid_map(axes: Axes, values: np.ndarray, cmap: object, top: float) -> None:
+    """A map point by point, as the layer has it."""
+    axes.imshow(values, cmap=cmap, interpolation="nearest", vmin=-(top or 1.0), vmax=top or 1.0)
+    axes.set(xticks=[], yticks=[])
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(True)

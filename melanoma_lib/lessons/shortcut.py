@@ -1,24 +1,35 @@
-"""The shortcut experiment: a model trained where an artefact goes with the label, and its twin trained where it does not."""
+"""The shortcut experiment: a model trained where an artefact is correlated with the label, and one trained where it is not."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
+import torch
+from PIL import Image
 
+from melanoma_lib.data.artefacts import ARTEFACTS
 from melanoma_lib.data.datamodule import source_root
-from melanoma_lib.data.images import prepare_image
+from melanoma_lib.data.images import evaluation_transform, prepare_image
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
 from melanoma_lib.errors import DataError, RunError
-from melanoma_lib.evaluation.intervals import Interval, bootstrap_intervals
+from melanoma_lib.evaluation.canvas import BLACK, BLUE, GREEN, VERMILLION, DescribedFigure, describe, kit_figure
+from melanoma_lib.evaluation.intervals import bootstrap_intervals
 from melanoma_lib.evaluation.paired import bootstrap_gain
+from melanoma_lib.explain import cam_layers, default_layer, heatmaps
+from melanoma_lib.explain.figures import SIGNED
+from melanoma_lib.explain.grading import choose_cases
+from melanoma_lib.inference import predict_logits
+from melanoma_lib.lessons.artefact_pairs import METHOD, ArtefactEffect, Pair, artefact_effect, artefact_pair
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import PLACE_FIELDS, Settings
 from melanoma_lib.training import train
 
 ARTEFACT, TIE = "ink", 0.9
-TIED, UNTIED = "tied", "untied"
-TRAPPED, HONEST = "trained in the trap", "trained without it"
+TIED, UNTIED, DIFFERENCE = "correlated", "independent", "difference"  # the artefact and the label of the tested pictures
+TRAPPED, HONEST = "trained with the shortcut", "trained without it"
+COLOURS = {TRAPPED: VERMILLION, HONEST: BLUE}
 
 
 @dataclass(frozen=True)
@@ -115,40 +126,51 @@ def _tested(run: Run) -> pd.DataFrame:
     return cases[cases["split"] == "test"].reset_index(drop=True)
 
 
-@dataclass(frozen=True)
-class Worlds:
-    """How well both models rank the same test cases in both worlds.
-
-    Attributes:
-        auroc: by model and world.
-        loss: by model, AUROC in the tied world minus that in the untied one, both in the same resamples.
-        ceiling: the best that honest causes allow.
-        n: test cases.
-    """
-
-    auroc: dict[str, dict[str, Interval]]
-    loss: dict[str, Interval]
-    ceiling: float
-    n: int
-
-
-def compare_worlds(trap: Trap, n: int = 2000, seed: int = 0) -> Worlds:
-    """Test both models where the artefact is tied and where it is not.
+def compare_worlds(trap: Trap, n: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """AUROC of both models on the same test cases, painted where the artefact is correlated with the label and where it is not.
 
     Args:
         trap: from :func:`set_trap`.
         n: resamples of patients behind each interval.
         seed: of the resampling.
+
+    Returns:
+        ``auroc``, ``low`` and ``high`` by model and by ``TIED``, ``UNTIED`` and their paired ``DIFFERENCE``.
     """
     targets, groups = trap.cases["target"].to_numpy(), trap.cases["group_id"].to_numpy(str)
-    auroc, loss = {}, {}
+    rows = {}
     for name, run in trap.runs.items():
         own = TIED if run is trap.trapped else UNTIED
         worlds = {TIED: trap.tied_cases, UNTIED: trap.cases}
         scores = {world: (stored_logits if world == own else file_logits)(run, cases) for world, cases in worlds.items()}
-        auroc[name] = {world: bootstrap_intervals(targets, one, groups, None, n, seed)["auroc"] for world, one in scores.items()}
-        loss[name] = bootstrap_gain(targets, scores[TIED], scores[UNTIED], groups, n, seed)["auroc"]
-    return Worlds(auroc, loss, trap.ceiling, len(targets))
+        for world, one in scores.items():
+            rows[name, world] = bootstrap_intervals(targets, one, groups, None, n, seed)["auroc"]
+        rows[name, DIFFERENCE] = bootstrap_gain(targets, scores[TIED], scores[UNTIED], groups, n, seed)["auroc"]
+    index = pd.MultiIndex.from_tuples(rows, names=["model", "artefact and label"])
+    return pd.DataFrame({"auroc": [one.value for one in rows.values()], "low": [one.low for one in rows.values()],
+                         "high": [one.high for one in rows.values()]}, index)  # fmt: skip
+
+
+def auroc_figure(worlds: pd.DataFrame, ceiling: float) -> DescribedFigure:
+    """The AUROCs of :func:`compare_worlds` with their intervals, and the best that honest causes allow."""
+    shown = worlds.drop(index=DIFFERENCE, level=1)
+    with kit_figure(12.0, 3.6) as figure:
+        axes = figure.add_subplot()
+        for y, ((model, world), row) in enumerate(shown.iterrows()):
+            ends = [[row["auroc"] - row["low"]], [row["high"] - row["auroc"]]]
+            fill = COLOURS[model] if world == TIED else "white"
+            axes.errorbar(row["auroc"], y, xerr=ends, fmt="o", color=COLOURS[model], mfc=fill, markersize=12, capsize=6)
+        axes.axvline(ceiling, color=GREEN, linestyle="--")
+        axes.text(ceiling, -0.6, f" honest ceiling {ceiling:.3f}", color=GREEN, va="bottom")
+        axes.set_yticks(
+            range(len(shown)), [f"{model}, tested where\nartefact and label are {world}" for model, world in shown.index]
+        )
+        axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="AUROC on the same test cases, 95% interval")
+        axes.grid(visible=False, axis="y")
+    words = [f"{model}, {world}: {one.auroc:.3f} [{one.low:.3f}, {one.high:.3f}]" for (model, world), one in worlds.iterrows()]
+    return describe(
+        figure, f"AUROC by model and test set. {'; '.join(words)}. The best that honest causes allow is {ceiling:.3f}."
+    )
 
 
 def stored_logits(run: Run, cases: pd.DataFrame) -> np.ndarray:
@@ -162,10 +184,6 @@ def file_logits(run: Run, cases: pd.DataFrame) -> np.ndarray:
     Raises:
         CorruptImageError: if an image cannot be read.
     """
-    import torch
-
-    from melanoma_lib.inference import predict_logits
-
     settings = run.settings
     metadata = torch.from_numpy(run.encoder.transform(cases))  # (N, M)
     batches = (
@@ -177,3 +195,77 @@ def file_logits(run: Run, cases: pd.DataFrame) -> np.ndarray:
         if (paths := list(cases["image_path"].iloc[start : start + 32]))
     )
     return predict_logits(run.model(), batches, settings.tta)
+
+
+def artefact_effects(
+    run: Run, cases: pd.DataFrame, n: int, trap: Trap, artefacts: Sequence[str] = ARTEFACTS, seed: int = 0
+) -> list[ArtefactEffect]:
+    """What each artefact does to a run's answers; it is pasted on photographs, the lesson's synthetic cases are painted anew.
+
+    Args:
+        run: of the lesson.
+        cases: its test cases.
+        n: cases asked about, half of them melanomas as far as there are so many.
+        trap: whose generator draws the cases, where the run is the one trained without the shortcut.
+        artefacts: to paint.
+        seed: of the choice of cases.
+    """
+    chosen, model = choose_cases(cases, n, seed), run.model()
+    generator = trap.untied if run.path.resolve() == trap.honest.path.resolve() else None
+    return [artefact_effect(run, chosen, artefact, generator, model) for artefact in artefacts]
+
+
+def pairs_figure(trap: Trap, n: int = 3) -> DescribedFigure:
+    """Contact sheet: a case without and with the artefact, what both models answer to either, and where each of them looks.
+
+    Args:
+        trap: from :func:`set_trap`.
+        n: cases shown, of those that are no melanoma the ones whose artefact covers most of the picture beside the lesion.
+
+    Raises:
+        ValueError: if there is no case to show.
+    """
+    others = trap.cases[trap.cases["target"] == 0].drop_duplicates("group_id").head(40)
+    if others.empty or n < 1:
+        raise ValueError(f"expected at least one case that is no melanoma to show, got {min(n, len(others))}")
+    found = [artefact_pair(case, trap.artefact, trap.untied.image_size, trap.untied) for _, case in others.iterrows()]
+    area = np.array([-1.0 if pair.touches else pair.where.mean() for pair in found])
+    models, words = {name: run.model() for name, run in trap.runs.items()}, []
+    chosen = np.sort(np.argsort(-area, kind="stable")[:n])
+    with kit_figure(12.0, 2.95 * len(chosen) + 0.9) as figure:
+        grid = figure.subplots(len(chosen), 4, squeeze=False)
+        for row, i in zip(grid, chosen, strict=True):
+            case, pair = others.iloc[i], found[i]
+            for axes, picture in zip(row, (pair.without, pair.painted), strict=False):
+                axes.imshow(picture)
+            for axes, (name, run) in zip(row[2:], trap.runs.items(), strict=True):
+                risks, heatmap = _asked(run, models[name], case, pair)
+                top = float(np.abs(heatmap).max()) or 1.0
+                axes.imshow(pair.painted.mean(axis=2), cmap="gray", vmin=-100, vmax=255)
+                axes.imshow(heatmap, cmap=SIGNED, vmin=-top, vmax=top)
+                if pair.where.any():
+                    axes.contour(pair.where, levels=[0.5], colors=BLACK, linewidths=1.6)
+                axes.set_xlabel(f"risk {risks[0]:.0%} → {risks[1]:.0%}", color=COLOURS[name], fontsize=15)
+                words.append(f"{case['image_id']}, {name}: risk {risks[0]:.0%} without and {risks[1]:.0%} with it")
+        for axes in grid.ravel():
+            axes.set(xticks=[], yticks=[])
+            axes.grid(visible=False)
+            axes.spines[:].set_visible(False)
+        for axes, title in zip(grid[0], ("not melanoma", f"the same with {trap.artefact}", *trap.runs), strict=True):
+            axes.set_title(title, color=COLOURS.get(title, BLACK))
+        figure.supxlabel(
+            f"HiResCAM, vermillion for melanoma, blue against, each map to its own scale; black: outline of the {trap.artefact}\n"
+            f"cases with much {trap.artefact} clear of the lesion, not drawn at random",
+            fontsize=13,
+        )
+    return describe(figure, f"Cases without and with {trap.artefact}. {'; '.join(words)}. Educational, not for diagnosis.")
+
+
+def _asked(run: Run, model, case: pd.Series, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+    """Risks without and with the artefact, shape ``(2,)``, and the map of the picture with it."""
+    transform = evaluation_transform(run.settings.backbone, run.settings.image_size)
+    image = torch.stack([transform(Image.fromarray(picture)) for picture in (pair.without, pair.painted)])  # (2, 3, S, S)
+    metadata = torch.from_numpy(run.encoder.transform(case.to_frame().T)).repeat(2, 1)  # (1, M) -> (2, M)
+    layer = default_layer(cam_layers(model), run.settings.image_size)
+    risks = run.calibrator.risk(predict_logits(model, [{"image": image, "metadata": metadata}], run.settings.tta))
+    return risks, heatmaps(model, image, metadata, layer, METHOD, size=len(pair.where))[layer][1]

@@ -12,7 +12,7 @@ from melanoma_lib.data.images import backbone_normalisation, evaluation_transfor
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
 from melanoma_lib.errors import DataError
 from melanoma_lib.evaluation.intervals import Interval, wilson_interval
-from melanoma_lib.explain.league_statistics import group_means
+from melanoma_lib.explain.statistics import group_means
 from melanoma_lib.runs import Run
 
 ALL, OFF, ON = "all", "off the lesion", "on the lesion"

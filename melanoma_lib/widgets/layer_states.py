@@ -12,10 +12,9 @@ from torch import Tensor
 
 from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.errors import DataError
-from melanoma_lib.explain.cam import heatmaps_by_method, resize_heatmap
-from melanoma_lib.explain.capture import undisturbed
-from melanoma_lib.explain.exam import energy_in_mask
-from melanoma_lib.explain.layers import CamLayer
+from melanoma_lib.explain.cam import field_side, heatmaps_by_method, receptive_fields, resize_heatmap, undisturbed
+from melanoma_lib.explain.layers import cam_layers
+from melanoma_lib.explain.scores import energy_in_mask
 from melanoma_lib.model import MelanomaNet
 
 OUTCOMES = {(1, True): "found", (1, False): "missed", (0, True): "false alarm", (0, False): "let go"}
@@ -26,17 +25,8 @@ NEEDED = ("image_id", "image_path", "group_id", "age_approx", "sex", "anatom_sit
 MOST_CASES = 60  # each costs the page some 100 kB
 EVIDENCE = "Orange: evidence for the direction chosen; blue: against it."
 NO_EVIDENCE = "Weighs only what supports the direction: blue is no evidence against it."
-METHODS = {  # label, and what the sign means
-    "gradcam": ("Grad-CAM", EVIDENCE),
-    "gradcam++": ("Grad-CAM++", NO_EVIDENCE),
-    "layercam": ("LayerCAM", NO_EVIDENCE),
-    "xgradcam": ("XGrad-CAM", EVIDENCE),
-    "hirescam": ("HiResCAM", EVIDENCE),
-    "eigencam": ("EigenCAM", "Knows no class: orange is where the layer responds more than elsewhere."),
-    "eigengradcam": ("EigenGradCAM", EVIDENCE),
-    "scorecam": ("Score-CAM", NO_EVIDENCE),
-    "ablationcam": ("Ablation-CAM", EVIDENCE),
-}
+SIGNS = dict.fromkeys(("gradcam++", "layercam", "scorecam"), NO_EVIDENCE)  # what it means, where it is not EVIDENCE
+SIGNS |= {"eigencam": "Knows no class: orange is where the layer responds more than elsewhere."}
 
 MapKey = tuple[str, str, int]  # method, layer, direction
 
@@ -197,12 +187,14 @@ def largest_change(before: Mapping[MapKey, SignedMap], after: Mapping[MapKey, Si
     return max(changes)
 
 
-def layer_facts(layer: CamLayer, image_size: int) -> dict[str, Any]:
-    """What the page says of a layer: how many points a side its maps have, and how much of the image each of them sees."""
-    points = math.ceil(image_size / layer.stride)
-    sees = layer.receptive_field
-    seen = None if sees is None else "all of the image" if sees >= image_size else f"{sees} of its {image_size} pixels"
-    return {"name": layer.name, "channels": layer.channels, "points": points, "sees": seen}
+def layer_facts(model: MelanomaNet, image_size: int) -> list[dict[str, Any]]:
+    """What the page says of each layer: how many points a side its maps have, and how much of the image each of them sees."""
+    facts, fields = [], receptive_fields(model, image_size)
+    for name, layer in cam_layers(model).items():
+        side, points = field_side(fields[name]), math.ceil(image_size / layer.stride)
+        seen = "all of the image" if side >= image_size else f"{side} of its {image_size} pixels"
+        facts.append({"name": name, "channels": layer.channels, "points": points, "sees": seen})
+    return facts
 
 
 # --- metadata ----------------------------------------------------------------------------------------------------------------

@@ -14,16 +14,16 @@ from PIL import Image
 from melanoma_lib.data.images import eight_views, prepare_image, read_square
 from melanoma_lib.errors import DataError
 from melanoma_lib.evaluation.canvas import DescribedFigure
-from melanoma_lib.explain.cam import CAM_METHODS
+from melanoma_lib.explain.cam import CAM_METHODS, ONE_PASS_METHODS
 from melanoma_lib.explain.figures import SIGNED
-from melanoma_lib.explain.layers import cam_layers
-from melanoma_lib.explain.perturbation import WEIGHTS
+from melanoma_lib.explain.layers import METHOD_NAMES, cam_layers, default_layer
 from melanoma_lib.inference import predict_logits
 from melanoma_lib.model import MelanomaNet
 from melanoma_lib.runs import Run
 from melanoma_lib.widgets.base import HERE, AskedExplorer, answering, script
 from melanoma_lib.widgets.layer_states import (
-    METHODS,
+    EVIDENCE,
+    SIGNS,
     MapKey,
     MetadataChoices,
     SignedMap,
@@ -40,9 +40,7 @@ from melanoma_lib.widgets.layer_states import (
 
 SIDE = 352  # pixels of the pictures in the page, eleven for each of the 32 means that lines follow
 MASK_SIDE = 128  # on which the share of energy on the lesion is counted
-MIN_GRID = 7  # points a side below which a map only says "somewhere here"
 ROUNDING = 1e-4  # of a map's largest magnitude: changes below are the processor's, not the model's
-ONE_PASS = tuple(method for method in CAM_METHODS if method not in WEIGHTS)
 
 
 class LayerExplorer(AskedExplorer):
@@ -107,8 +105,10 @@ class LayerExplorer(AskedExplorer):
         size = self.run.settings.image_size
         logit = math.log(threshold / (1 - threshold)) if 0 < threshold < 1 else math.copysign(99, threshold - 0.5)
         return {
-            "methods": [[name, *METHODS[name], name in WEIGHTS] for name in CAM_METHODS],
-            "layers": [layer_facts(layer, size) for layer in self.layers.values()],
+            "methods": [
+                [name, METHOD_NAMES[name], SIGNS.get(name, EVIDENCE), name not in ONE_PASS_METHODS] for name in CAM_METHODS
+            ],
+            "layers": layer_facts(self.model, size),
             "ages": list(self.choices.ages),
             "sexes": list(self.choices.sexes),
             "sites": list(self.choices.sites),
@@ -124,7 +124,7 @@ class LayerExplorer(AskedExplorer):
         picture, encoded = io.BytesIO(), self._encoded(case)
         Image.fromarray(read_square(case["image_path"], SIDE)).save(picture, "JPEG", quality=92)
         mask, image = self.mask(case, SIDE), self._image(case)
-        maps = self._maps[case["image_id"]] = signed_maps(self.model, image, encoded, ONE_PASS)
+        maps = self._maps[case["image_id"]] = signed_maps(self.model, image, encoded, ONE_PASS_METHODS)
         logits = logits_by_metadata(self.model, self._views(image), self._every)
         return {
             "id": case["image_id"],
@@ -142,10 +142,9 @@ class LayerExplorer(AskedExplorer):
     def _start(self, case: pd.Series) -> dict[str, Any]:
         """An early against a late layer, which still has points enough to point."""
         names = list(self.layers)
-        size = self.run.settings.image_size
-        fine = [name for name, layer in self.layers.items() if layer.stride * MIN_GRID <= size] or names[:1]
+        late = default_layer(self.layers, self.run.settings.image_size)
         values = {"case": case["image_id"], "method_a": "gradcam", "layer_a": names[min(1, len(names) - 1)]}
-        values |= {"method_b": "gradcam", "layer_b": fine[-1], "direction": 1, "opacity": 1.0}
+        values |= {"method_b": "gradcam", "layer_b": late, "direction": 1, "opacity": 1.0}
         return values | {"one_scale": False, "lines": True, "outline": True} | recorded_metadata(case)
 
     def _image(self, case: pd.Series) -> torch.Tensor:
@@ -266,7 +265,7 @@ class LayerExplorer(AskedExplorer):
             raise ValueError(
                 f"{case}: the model answers with a logit of {logit:.5f}, the page shows {shown:.5f}; run the cell again"
             )
-        maps = signed_maps(self.model, image, encoded, ONE_PASS)
+        maps = signed_maps(self.model, image, encoded, ONE_PASS_METHODS)
         change = largest_change(self._maps[case], maps)
         found = self._checks[case, place] = {
             "case": case, "place": place, "logit": logit, "risk": float(self.run.calibrator.risk(logit)), "n": len(maps),

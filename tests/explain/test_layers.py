@@ -1,9 +1,11 @@
+"""Layers put out what their description says, whatever the backbone."""
+
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from melanoma_lib.explain import cam_layers
+from melanoma_lib.explain import CAM_METHODS, METHOD_NAMES, cam_layers, default_layer
 from melanoma_lib.explain.layers import CamLayer, _describe
 from tests.explain.nets import BACKBONES, cases, small_net
 
@@ -18,11 +20,9 @@ NAMES = {
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_layer_puts_out_what_its_description_says(backbone):
-    model = small_net(backbone)
-    image, metadata = cases(backbone)
-    layers = cam_layers(model)
+    model, (image, metadata) = small_net(backbone), cases(backbone)
+    layers, outputs = cam_layers(model), {}
     assert list(layers) == NAMES[backbone]
-    outputs = {}
     for name, layer in layers.items():
         layer.module.register_forward_hook(lambda _module, _inputs, output, name=name: outputs.update({name: output}))
     model(image, metadata)
@@ -50,35 +50,17 @@ def test_known_families_have_layers_from_fine_to_coarse(backbone, last):
     assert list(layers)[-1] == last
 
 
-@pytest.mark.parametrize(("backbone", "layer", "side"), [("vgg16", "features.30", 212), ("inception_v3", "Mixed_7c", 1311)])
-def test_receptive_fields_are_those_published(backbone, layer, side):
-    assert _describe(backbone)[layer]["receptive_field"] == side  # Araujo et al. 2019, table 1
+@pytest.mark.parametrize(("image_size", "expected"), [(224, "layer4"), (128, "layer3"), (56, "layer2"), (8, "act1")])
+def test_the_default_layer_is_the_last_with_seven_points_a_side(image_size, expected):
+    assert default_layer(cam_layers(small_net("test_resnet")), image_size) == expected
 
 
-@pytest.mark.parametrize(("backbone", "expected"), [("test_resnet", [11, 31, 55, 71, 167]), ("test_convnext", [28, 128])])
-def test_the_gradient_reaches_exactly_the_receptive_field(backbone, expected):
-    model = small_net(backbone).double()
-    image = torch.randn(8, 3, 64, 320, dtype=torch.float64, requires_grad=True)
-    layers = [layer for layer in cam_layers(model).values() if layer.receptive_field < 200]
-    assert [layer.receptive_field for layer in layers] == expected
-    outputs = []
-    for layer in layers:
-        layer.module.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
-    model.image_branch(image)
-    for layer, output in zip(layers, outputs, strict=True):
-        height, width = output.shape[2:]
-        point = output[:, :, height // 2, width // 2].square().sum()
-        (gradient,) = torch.autograd.grad(point, image, retain_graph=True)
-        columns = torch.nonzero(gradient.abs().amax((0, 1, 2))).ravel()
-        assert columns[-1] - columns[0] + 1 == layer.receptive_field, layer.name
-
-
-def test_attention_sees_everything_so_its_reach_is_not_a_number():
-    assert {layer.receptive_field for layer in cam_layers(small_net("test_vit")).values()} == {None}
+def test_every_method_has_a_name():
+    assert set(METHOD_NAMES) == set(CAM_METHODS)
 
 
 def test_tokens_become_a_grid_in_the_order_of_the_image():
-    layer = CamLayer("blocks", torch.nn.Identity(), 16, 2, None, layout="NLC", prefix=1)
+    layer = CamLayer("blocks", torch.nn.Identity(), 16, 2, layout="NLC", prefix=1)
     tokens = torch.stack([torch.arange(-1.0, 6), torch.arange(-1.0, 6) * 10], dim=1)[None]  # class token, then 2 x 3
     maps = layer.as_maps(tokens, (32, 48))
     torch.testing.assert_close(maps[0, 0], torch.tensor([[0.0, 1, 2], [3, 4, 5]]))

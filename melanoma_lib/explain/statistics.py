@@ -1,15 +1,15 @@
-"""Means over cases with intervals that resample groups, and paired differences that hold for all maps of a league at once."""
+"""Means over cases with intervals that resample groups, and paired differences that hold for all maps of a benchmark at once."""
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from melanoma_lib.evaluation.inputs import check_fraction
 from melanoma_lib.evaluation.intervals import group_codes, resample_groups
 
 MIN_GROUPS = 10  # with fewer groups than this to resample, a percentile is an accident: the ends are NaN
 BLOCK = 500  # resamples held at once
+LEVEL = 0.95  # coverage
 
 
 class Means(NamedTuple):
@@ -28,7 +28,7 @@ class Means(NamedTuple):
     cases: NDArray[np.int64]
 
 
-def group_means(values: ArrayLike, groups: ArrayLike, n: int = 2000, seed: int = 0, level: float = 0.95) -> Means:
+def group_means(values: ArrayLike, groups: ArrayLike, n: int = 2000, seed: int = 0) -> Means:
     """Mean of each column with a percentile interval of its own, from resampling whole groups.
 
     Args:
@@ -36,46 +36,35 @@ def group_means(values: ArrayLike, groups: ArrayLike, n: int = 2000, seed: int =
         groups: patient, lesion or image id of each row, shape ``(N,)``.
         n: number of resamples.
         seed: of the resampling.
-        level: coverage of each single interval.
 
     Raises:
-        ValueError: for other shapes, a missing group, or a level outside (0, 1).
+        ValueError: for other shapes, or a missing group.
     """
     sample, replicates, enough, cases = _resampled(values, groups, n, seed)
-    check_fraction(level, "level")
-    low, high = _quantiles(replicates, (1 - level) / 2, (1 + level) / 2)
+    low, high = _quantiles(replicates, (1 - LEVEL) / 2, (1 + LEVEL) / 2)
     return Means(sample, np.where(enough, low, np.nan), np.where(enough, high, np.nan), cases)
 
 
-def simultaneous_means(values: ArrayLike, groups: ArrayLike, n: int = 2000, seed: int = 0, level: float = 0.95) -> Means:
+def simultaneous_means(values: ArrayLike, groups: ArrayLike, n: int = 2000, seed: int = 0) -> Means:
     """Mean of each column with intervals that hold all at once: in 95% of repetitions none of the K means lies outside its own.
 
-    With dozens of maps some single intervals miss by luck alone. These are the mean plus and minus q standard errors, where q is
-    the quantile of the largest deviation of any map, in its own standard errors, over the resamples; maps that rise and fall
-    together, as layers of one method do, so cost less than Bonferroni would charge. It is an approximation for many groups: with
-    a few dozen or less the standard errors are themselves uncertain, which is not allowed for, and the intervals are too short.
+    With dozens of maps some single intervals miss by chance. These are the mean plus and minus q standard errors, where q is the
+    quantile of the largest deviation of any map, in its own standard errors, over the resamples. So maps that rise and fall
+    together cost less than Bonferroni would charge. With a few dozen groups or less the standard errors are themselves
+    uncertain, and the intervals too short.
 
-    Args:
-        values: as for :func:`group_means`; a column that never varies has an interval of no width.
-        groups: shape ``(N,)``.
-        n: number of resamples.
-        seed: of the resampling.
-        level: coverage of all intervals together.
-
-    Raises:
-        ValueError: as :func:`group_means`.
+    Arguments and errors are those of :func:`group_means`; a column that never varies has an interval of no width.
 
     Source: single-step max-T of Westfall and Young 1993, "Resampling-based multiple testing", turned into intervals.
     """
     sample, replicates, enough, cases = _resampled(values, groups, n, seed)
-    check_fraction(level, "level")
     error = np.full(sample.shape, np.nan)
     error[enough] = np.nanstd(replicates[:, enough], axis=0)
     varies = error > 1e-12 * np.maximum(1, np.abs(sample))  # False where NaN
     width = np.where(enough, 0.0, np.nan)
     if varies.any():
         deviations = np.abs(replicates[:, varies] - sample[varies]) / error[varies]  # (n, K')
-        width[varies] = np.quantile(np.nanmax(deviations, axis=1), level) * error[varies]
+        width[varies] = np.quantile(np.nanmax(deviations, axis=1), LEVEL) * error[varies]
     return Means(sample, sample - width, sample + width, cases)
 
 
