@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from melanoma_lib.data.names import MAX_AGE, SEXES, SITES
+from melanoma_lib.data.vocabulary import MAX_AGE, SEXES, SITES
 from melanoma_lib.errors import DataError
 
 if TYPE_CHECKING:  # an exported model encodes one patient without pandas

@@ -7,8 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from melanoma_lib.data.optics import ABSORPTION, BLACK, BLOOD, BROWN, PAINTS, Camera, Fields, Pigments, expose, smoothstep
-from melanoma_lib.data.textures import TextureBank
+from melanoma_lib.data.optics import (
+    ABSORPTION,
+    BLACK,
+    BLOOD,
+    BROWN,
+    PAINTS,
+    Camera,
+    Fields,
+    Pigments,
+    TextureBank,
+    expose,
+    smoothstep,
+)  # fmt: skip
 
 ANGLES = 1024  # directions in the table of a lesion's outline
 THETA = np.linspace(-np.pi, np.pi, ANGLES, endpoint=False)

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.data.names import MAX_AGE, SEXES, SITES
+from melanoma_lib.data.vocabulary import MAX_AGE, SEXES, SITES
 from melanoma_lib.errors import DataError
 
 if TYPE_CHECKING:
     import pandera.pandas as pa
 
-TEXT_COLUMNS = (
-    "image_id",
-    "image_path",
-    "patient_id",
-    "lesion_id",
-    "group_id",
-    "sex",
-    "anatom_site_general_challenge",
-    "diagnosis",
-    "acquisition",
-    "mask_path",
-)
 CASE_COLUMNS = (
     "image_id",
     "image_path",
@@ -39,34 +28,24 @@ CASE_COLUMNS = (
     "acquisition",
     "mask_path",
 )
+TEXT_COLUMNS = tuple(column for column in CASE_COLUMNS if column not in ("age_approx", "target"))
 
 # What is only known once the answer is: how it was confirmed, how thick the melanoma was, the diagnosis itself.
 LEAKY_COLUMNS = frozenset(
-    {
-        "target",
-        "diagnosis",
-        "dx",
-        "dx_type",
-        "benign_malignant",
-        "diagnosis_1",
-        "diagnosis_2",
-        "diagnosis_3",
-        "diagnosis_4",
-        "diagnosis_5",
-        "diagnosis_confirm_type",
-        "concomitant_biopsy",
-        "melanocytic",
-        "mel_class",
-        "mel_mitotic_index",
-        "mel_thick_mm",
-        "mel_type",
-        "mel_ulcer",
-        "nevus_type",
-        "true_risk",
-    }
+    """
+    target diagnosis dx dx_type benign_malignant diagnosis_1 diagnosis_2 diagnosis_3 diagnosis_4 diagnosis_5
+    diagnosis_confirm_type concomitant_biopsy melanocytic mel_class mel_mitotic_index mel_thick_mm mel_type mel_ulcer
+    nevus_type true_risk
+    """.split()  # noqa: SIM905
 )
 
 TEXT = pd.StringDtype(na_value=np.nan)  # missing text is NaN, so comparisons give plain False, never NA
+
+
+def listed(items: Collection[object], most: int = 10) -> str:
+    """The first few items for an error message, and how many more there are."""
+    shown = ", ".join(map(repr, list(items)[:most]))
+    return shown + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
 def is_leaky(column: str) -> bool:
@@ -120,7 +99,10 @@ def validate_cases(cases: pd.DataFrame, origin: str = "case table") -> pd.DataFr
     """
     missing = [column for column in CASE_COLUMNS if column not in cases.columns]
     if missing:
-        raise DataError(f"{origin}: column {missing} missing; expected {list(CASE_COLUMNS)}, found {list(cases.columns)}.")
+        raise DataError(
+            f"{origin}: column {listed(missing)} missing; a case table has {', '.join(CASE_COLUMNS)}, "
+            f"this one {listed(cases.columns)}."
+        )
     if cases.empty:
         raise DataError(f"{origin}: the table has a header but no rows; at least one case is needed.")
     if not cases.index.is_unique:
@@ -194,6 +176,6 @@ def _check_groups(cases: pd.DataFrame, origin: str) -> None:
             name = spread.idxmax()
             groups = sorted(cases.loc[cases[unit] == name, "group_id"].unique())
             raise DataError(
-                f"{origin}: {unit} {name!r} is spread over the groups {groups[:4]}; one group must hold all of its images "
+                f"{origin}: {unit} {name!r} is spread over the groups {listed(groups)}; one group must hold all of its images "
                 "or a split could tear it apart. Correct the ids, or build the column with group_ids()."
             )

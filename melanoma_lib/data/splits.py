@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -154,40 +153,20 @@ class LeakageAudit:
 
     Attributes:
         n_splits: number of random splits averaged.
-        val: share of images for validation.
-        test: share of images for testing.
-        by_image: when images are split at random (stratified by class): for each unit (``lesion``, ``patient``, ``group``)
-            the share of test ``images`` and of test ``melanomas`` of which training holds another image of the same unit;
-            NaN where the source has no such ids.
+        by_image: when images are split at random (stratified by class): a column for each unit (``lesion``, ``patient``,
+            ``group``) with the share of test ``images`` and of test ``melanomas`` of which training holds another image of the
+            same unit; NaN where the source has no such ids.
         by_group: the same under ``split_cases``.
     """
 
     n_splits: int
-    val: float
-    test: float
-    by_image: dict[str, dict[str, float]]
-    by_group: dict[str, dict[str, float]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, with None for what the source cannot tell."""
-        shares = {
-            key: {
-                unit: {name: None if np.isnan(share) else share for name, share in values.items()}
-                for unit, values in getattr(self, key).items()
-            }
-            for key in ("by_image", "by_group")
-        }
-        return asdict(self) | shares
+    by_image: pd.DataFrame
+    by_group: pd.DataFrame
 
     def __str__(self) -> str:
-        lines = [f"Test images with another image of the same unit in training, mean of {self.n_splits} splits"]
-        lines.append(f"{'':<10}{'split by image':>28}{'split by group':>28}")
-        lines.append(f"{'':<10}" + f"{'images':>14}{'melanomas':>14}" * 2)
-        for unit in UNITS:
-            cells = [self.by_image[unit][k] for k in ("images", "melanomas")]
-            cells += [self.by_group[unit][k] for k in ("images", "melanomas")]
-            lines.append(f"{unit:<10}" + "".join(f"{'no ids':>14}" if np.isnan(c) else f"{c:>14.1%}" for c in cells))
-        return "\n".join(lines)
+        table = pd.concat({"split by image": self.by_image, "split by group": self.by_group}).T
+        title = f"Share of the test set with another image of the same unit in training, mean of {self.n_splits} splits"
+        return f"{title}\n{table.to_string(float_format='{:.1%}'.format, na_rep='no ids')}"
 
 
 def audit_leakage(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, seed: int = 0, n_splits: int = 10) -> LeakageAudit:
@@ -214,8 +193,6 @@ def audit_leakage(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, se
     target = cases["target"].to_numpy()
     return LeakageAudit(
         n_splits=n_splits,
-        val=val,
-        test=test,
         by_image=_mean_overlap(cases, [_split_images(target, shares, s) for s in seeds]),
         by_group=_mean_overlap(cases, [split_cases(cases, val, test, s).to_numpy() for s in seeds]),
     )
@@ -233,7 +210,7 @@ def _split_images(target: np.ndarray, shares: tuple[float, ...], seed: int) -> n
     return split
 
 
-def _mean_overlap(cases: pd.DataFrame, splits: list[np.ndarray]) -> dict[str, dict[str, float]]:
+def _mean_overlap(cases: pd.DataFrame, splits: list[np.ndarray]) -> pd.DataFrame:
     melanoma = cases["target"].to_numpy() == 1
     shares = {}
     for unit, column in UNITS.items():
@@ -244,4 +221,4 @@ def _mean_overlap(cases: pd.DataFrame, splits: list[np.ndarray]) -> dict[str, di
             overlaps.append([known[split == "test"].mean(), known[(split == "test") & melanoma].mean()])
         mean = np.mean(overlaps, axis=0) if (codes >= 0).any() else (np.nan, np.nan)
         shares[unit] = {"images": float(mean[0]), "melanomas": float(mean[1])}
-    return shares
+    return pd.DataFrame(shares)

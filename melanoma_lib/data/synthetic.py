@@ -14,17 +14,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from melanoma_lib.data.artefacts import ARTEFACTS, paint_artefact
-from melanoma_lib.data.optics import CAMERAS
+from melanoma_lib.data.optics import CAMERAS, texture_bank
 from melanoma_lib.data.painting import Lesion, Skin, paint_case
 from melanoma_lib.data.population import IMAGE_FACTORS, draw_cases, draw_lesions
-from melanoma_lib.data.synthetic_files import TABLE, write_files
-from melanoma_lib.data.textures import texture_bank
 from melanoma_lib.errors import DataError
+from melanoma_lib.progress import progress_bar
 
 VERSION = 2  # raise it when the same knobs no longer give the same pixels
-DESCRIPTION = "generator.json"
+DESCRIPTION, TABLE = "generator.json", "cases.csv"
+FILES = {"images": "jpg", "masks": "png", "artefacts": "png"}  # folder: kind
+JPEG_QUALITY = 94
 KNOBS = ("n_patients", "seed", "image_size", "shortcut", "prevalence")
 _LESION, _PHOTO, _ARTEFACT, _NOISE = range(1, 5)  # independent random streams; 0 is the table's
 
@@ -186,7 +188,7 @@ class SyntheticDermoscopy:
         columns = {"image": "truth_risk_image", "metadata": "truth_risk_metadata", "both": "true_risk"}
         return {part: float(roc_auc_score(lesions["target"], lesions[column])) for part, column in columns.items()}
 
-    def write(self, root: Path, workers: int = 1, twin: Path | None = None) -> Path:
+    def write(self, root: Path, twin: Path | None = None) -> Path:
         """Write the data set as a folder that ``load_cases("synthetic", root)`` reads.
 
         Holds ``cases.csv``, ``images/<image_id>.jpg``, ``masks/<image_id>.png`` (255 on the lesion),
@@ -195,7 +197,6 @@ class SyntheticDermoscopy:
 
         Args:
             root: folder to create; its parents are made.
-            workers: processes to paint with. More than one needs the usual ``if __name__ == "__main__"`` in scripts.
             twin: folder of a generator that differs in nothing but ``shortcut``; where the same artefacts lie on a picture,
                 its files are copied, which gives the same bytes in a fraction of the time.
 
@@ -204,10 +205,8 @@ class SyntheticDermoscopy:
 
         Raises:
             DataError: if ``root`` holds something else, ``twin`` no cases of this version, or the disk refuses.
-            ValueError: if ``workers`` is below 1, or the twin differs in more.
+            ValueError: if the twin differs in more.
         """
-        if workers < 1:
-            raise ValueError(f"workers must be at least 1, got {workers}")
         root = Path(root)
         if self._already_in(root):
             return root
@@ -218,7 +217,7 @@ class SyntheticDermoscopy:
             raise DataError(f"cannot write synthetic cases to {root}: {error}; choose a folder you may write to") from error
         try:
             shared = self._shared_with(Path(twin)) if twin else np.zeros(len(self), bool)
-            write_files(self, part, workers, twin, shared)
+            self._paint_into(part, twin, shared)
             (part / DESCRIPTION).write_text(self._description(), encoding="utf-8")
             part.chmod(0o755)  # mkdtemp's own mode would shut out other readers
             part.replace(root)
@@ -228,6 +227,21 @@ class SyntheticDermoscopy:
         finally:
             shutil.rmtree(part, ignore_errors=True)
         return root
+
+    def _paint_into(self, part: Path, twin: Path | None, shared: np.ndarray) -> None:
+        """Write table, images, masks and artefacts into an empty folder; files of ``shared`` cases are the twin's."""
+        for folder in FILES:
+            (part / folder).mkdir()
+        with progress_bar("painting synthetic cases", int((~shared).sum())) as advance:
+            for index, copied in enumerate(shared):
+                names = [Path(folder, f"{self._rows[index]['image_id']}.{kind}") for folder, kind in FILES.items()]
+                if copied:
+                    for name in names:
+                        shutil.copyfile(Path(twin, name), part / name)
+                else:
+                    _save(self.render(index), *(part / name for name in names))
+                    advance()
+        self.cases.to_csv(part / TABLE, index=False)
 
     def _shared_with(self, twin: Path) -> np.ndarray:
         """Whether each picture looks as it does in the twin's folder, shape ``(N,)``."""
@@ -270,3 +284,12 @@ def _checked_shortcut(shortcut: Mapping[str, float]) -> dict[str, float]:
         if not -1 <= tie <= 1:
             raise ValueError(f"shortcut: the tie of {name!r} must lie between -1 and 1, got {tie!r}")
     return {name: float(shortcut[name]) for name in ARTEFACTS if name in shortcut}
+
+
+def _save(case: SyntheticCase, image: Path, mask: Path, artefacts: Path) -> None:
+    Image.fromarray(case.image).save(image, quality=JPEG_QUALITY, subsampling=0)
+    Image.fromarray(case.mask.astype(np.uint8) * 255).save(mask)
+    bits = np.zeros(case.mask.shape, np.uint8)
+    for name, where in case.artefacts.items():
+        bits |= where.astype(np.uint8) << ARTEFACTS.index(name)
+    Image.fromarray(bits).save(artefacts)

@@ -1,12 +1,18 @@
-"""How each source names sites, sexes and diagnoses, and what the kit calls them.
+"""The words and bounds of the metadata, and how each source names sites, sexes and diagnoses.
 
 Every table maps a name in lower case to the kit's word (None: not recorded) or, for diagnoses, to the target: 1 melanoma,
-0 not, None undecided. A name in none of the tables is an error, never a guess.
+0 not, None undecided. A name in none of the tables is an error, never a guess. No import: an exported model reads these
+words without pandas.
 """
 
-from __future__ import annotations
+SITES = ("head/neck", "upper extremity", "lower extremity", "torso", "palms/soles", "oral/genital")
+SEXES = ("female", "male")
+MAX_AGE = 120.0  # years
 
-from melanoma_lib.data.schema import SITES
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.replace("\n", " ").split(",")]
+
 
 # Spellings of an empty cell, in every source and column of ids, ages, sexes and sites.
 MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "unknown"})
@@ -76,50 +82,39 @@ ISIC_ARCHIVE_SITE_LEVELS = {
 # The archive's diagnosis hierarchy: (diagnosis_1, diagnosis_2) -> target; diagnosis_2 "" where the archive stops at level 1.
 # Undecided (None) is what no one can call melanoma or not: melanocytic lesions of uncertain potential, collisions with
 # some malignant part, and "Malignant" with nothing further. Actinic keratosis is indeterminate but epidermal: not melanoma.
-_OTHER_MALIGNANT = (
-    "lymphocytic proliferations - b-cell",
-    "lymphocytic proliferations - t-cell/nk",
-    "malignant adnexal epithelial proliferations - apocrine or eccrine",
-    "malignant adnexal epithelial proliferations - follicular",
-    "malignant adnexal epithelial proliferations - sebaceous",
-    "malignant epidermal proliferations",
-    "malignant soft tissue proliferations - adipocytic",
-    "malignant soft tissue proliferations - cartilagenous and ossifying",
-    "malignant soft tissue proliferations - fibro-histiocytic",
-    "malignant soft tissue proliferations - muscle tissue or myofibroblastic",
-    "malignant soft tissue proliferations - myoepithelial",
-    "malignant soft tissue proliferations - neural",
-    "malignant soft tissue proliferations - unknown or other histiogenesis",
-    "malignant soft tissue proliferations - vascular",
-    "merkel cell proliferation",
-    "skin metastasis of internal solid cancer - non-hematological",
+_OTHER_MALIGNANT = _listed(
+    """
+    lymphocytic proliferations - b-cell, lymphocytic proliferations - t-cell/nk,
+    malignant adnexal epithelial proliferations - apocrine or eccrine,
+    malignant adnexal epithelial proliferations - follicular,
+    malignant adnexal epithelial proliferations - sebaceous, malignant epidermal proliferations,
+    malignant soft tissue proliferations - adipocytic,
+    malignant soft tissue proliferations - cartilagenous and ossifying,
+    malignant soft tissue proliferations - fibro-histiocytic,
+    malignant soft tissue proliferations - muscle tissue or myofibroblastic,
+    malignant soft tissue proliferations - myoepithelial, malignant soft tissue proliferations - neural,
+    malignant soft tissue proliferations - unknown or other histiogenesis,
+    malignant soft tissue proliferations - vascular, merkel cell proliferation,
+    skin metastasis of internal solid cancer - non-hematological
+    """
 )
-_BENIGN = (
-    "",
-    "benign - other",
-    "benign adnexal epithelial proliferations - apocrine or eccrine",
-    "benign adnexal epithelial proliferations - follicular",
-    "benign adnexal epithelial proliferations - sebaceous",
-    "benign epidermal proliferations",
-    "benign melanocytic proliferations",
-    "benign soft tissue proliferations - adipocytic",
-    "benign soft tissue proliferations - cartilagenous and ossifying",
-    "benign soft tissue proliferations - fibro-histiocytic",
-    "benign soft tissue proliferations - muscle tissue or myofibroblastic",
-    "benign soft tissue proliferations - myoepithelial",
-    "benign soft tissue proliferations - neural",
-    "benign soft tissue proliferations - vascular",
-    "collision - only benign proliferations",
-    "cysts",
-    "exogenous",
-    "flat melanotic pigmentations - not melanocytic nevus",
-    "hemorrhagic lesions",
-    "inflammatory or infectious diseases",
-    "langerhans cell proliferations",
-    "mast cell proliferations",
+_BENIGN = _listed(
+    """
+    benign - other, benign adnexal epithelial proliferations - apocrine or eccrine,
+    benign adnexal epithelial proliferations - follicular, benign adnexal epithelial proliferations - sebaceous,
+    benign epidermal proliferations, benign melanocytic proliferations,
+    benign soft tissue proliferations - adipocytic,
+    benign soft tissue proliferations - cartilagenous and ossifying,
+    benign soft tissue proliferations - fibro-histiocytic,
+    benign soft tissue proliferations - muscle tissue or myofibroblastic,
+    benign soft tissue proliferations - myoepithelial, benign soft tissue proliferations - neural,
+    benign soft tissue proliferations - vascular, collision - only benign proliferations, cysts, exogenous,
+    flat melanotic pigmentations - not melanocytic nevus, hemorrhagic lesions, inflammatory or infectious diseases,
+    langerhans cell proliferations, mast cell proliferations
+    """
 )
 ISIC_ARCHIVE_DIAGNOSES: dict[str, int | None] = (
-    {f"benign:{name}": 0 for name in _BENIGN}
+    {f"benign:{name}": 0 for name in ("", *_BENIGN)}
     | {f"malignant:{name}": 0 for name in _OTHER_MALIGNANT}
     | {
         "malignant:malignant melanocytic proliferations (melanoma)": 1,  # in situ, invasive and metastasis alike
@@ -133,37 +128,15 @@ ISIC_ARCHIVE_DIAGNOSES: dict[str, int | None] = (
 
 # Exports made before the hierarchy have one `diagnosis` word instead; "" and "other" leave it to benign_malignant.
 ISIC_ARCHIVE_LEGACY_DIAGNOSES: dict[str, int | None] = dict.fromkeys(
-    (
-        "acrochordon",
-        "actinic keratosis",
-        "adnexal tumor",
-        "angiofibroma or fibrous papule",
-        "angiokeratoma",
-        "angioma",
-        "basal cell carcinoma",
-        "cafe-au-lait macule",
-        "clear cell acanthoma",
-        "dermatofibroma",
-        "ephelis",
-        "epidermal nevus",
-        "lentigo nos",
-        "lentigo simplex",
-        "lichenoid keratosis",
-        "merkel cell carcinoma",
-        "mucosal melanosis",
-        "neurofibroma",
-        "nevus",
-        "nevus spilus",
-        "pigmented benign keratosis",
-        "pyogenic granuloma",
-        "scar",
-        "sebaceous adenoma",
-        "sebaceous hyperplasia",
-        "seborrheic keratosis",
-        "solar lentigo",
-        "squamous cell carcinoma",
-        "vascular lesion",
-        "verruca",
+    _listed(
+        """
+        acrochordon, actinic keratosis, adnexal tumor, angiofibroma or fibrous papule, angiokeratoma, angioma,
+        basal cell carcinoma, cafe-au-lait macule, clear cell acanthoma, dermatofibroma, ephelis, epidermal nevus,
+        lentigo nos, lentigo simplex, lichenoid keratosis, merkel cell carcinoma, mucosal melanosis, neurofibroma,
+        nevus, nevus spilus, pigmented benign keratosis, pyogenic granuloma, scar, sebaceous adenoma,
+        sebaceous hyperplasia, seborrheic keratosis, solar lentigo, squamous cell carcinoma, vascular lesion,
+        verruca
+        """
     ),
     0,
 ) | {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from melanoma_lib.data.duplicates import find_duplicates
+from melanoma_lib.data.audit import find_duplicates
 from melanoma_lib.data.sources import load_cases
 from melanoma_lib.errors import StudyError
 from melanoma_lib.runs import Run
@@ -103,9 +103,8 @@ def _command(runs: Sequence[Run], metadata: Sequence[Run], abroad: Path, stresse
 
 def pictures_in_both(home: pd.DataFrame, abroad: pd.DataFrame) -> int:
     """How many pairs of the same photograph, or nearly, lie across the two collections; a test is external only at 0."""
-    found = find_duplicates([*home["image_path"], *abroad["image_path"]])
-    pairs = [(i, j) for i, j, _ in found.near] + [(min(same), max(same)) for same in found.exact]
-    return sum(min(pair) < len(home) <= max(pair) for pair in pairs)
+    pairs, _ = find_duplicates([*home["image_path"], *abroad["image_path"]])
+    return int(((pairs["first"] < len(home)) & (pairs["second"] >= len(home))).sum())
 
 
 def travel_report(table: ResultTable) -> str:
