@@ -16,7 +16,7 @@ from PIL import Image
 
 from melanoma_lib.data.schema import is_leaky, listed, validate_cases
 from melanoma_lib.data.sources import on_disk
-from melanoma_lib.data.splits import LeakageAudit, audit_leakage
+from melanoma_lib.data.splits import SPLITS, LeakageAudit, audit_leakage
 from melanoma_lib.progress import progress_bar
 
 GAPS = ("patient_id", "lesion_id", "age_approx", "sex", "anatom_site_general_challenge", "acquisition", "mask_path")
@@ -102,7 +102,7 @@ def audit_cases(
         sizes=pd.DataFrame({unit: _sizes(cases[unit]) for unit in units}),
         contradictions=_contradictions(cases),
         leaky_columns=facts.get("leaky_columns", sorted(filter(is_leaky, cases.columns))),
-        leakage=_leakage(cases, seed, n_splits),
+        leakage=audit_leakage(cases, seed=seed, n_splits=n_splits) if _can_be_split(cases) else None,
         duplicates=_named(pairs, present) if len(present) else None,
         unreadable=present["image_id"].iloc[unreadable].tolist(),
     )
@@ -152,11 +152,9 @@ def _contradictions(cases: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["unit", "column", "units", "examples"])
 
 
-def _leakage(cases: pd.DataFrame, seed: int, n_splits: int) -> LeakageAudit | None:
-    by_class = cases.groupby("group_id")["target"].max().value_counts()
-    if len(by_class) < 2 or by_class.min() < 3:
-        return None
-    return audit_leakage(cases, seed=seed, n_splits=n_splits)
+def _can_be_split(cases: pd.DataFrame) -> bool:
+    groups_of_class = cases.groupby("group_id")["target"].max().value_counts()
+    return len(groups_of_class) == 2 and groups_of_class.min() >= len(SPLITS)
 
 
 def _named(pairs: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
@@ -173,7 +171,11 @@ def _named(pairs: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _report(audit: CaseAudit, most: int = 12) -> Iterator[tuple[str, str]]:
+def _head(table: pd.DataFrame, most: int = 10, **options: Any) -> str:
+    return table.head(most).to_string(**options) + (f"\nand {len(table) - most} more" if len(table) > most else "")
+
+
+def _report(audit: CaseAudit) -> Iterator[tuple[str, str]]:
     """Title and text of each section of the printed report."""
     source, dropped = audit.source, audit.source.get("dropped_rows", {})
     counts = {name: f"{count:.2%}" if name == "prevalence" else f"{count:,}" for name, count in audit.counts.items()}
@@ -182,21 +184,18 @@ def _report(audit: CaseAudit, most: int = 12) -> Iterator[tuple[str, str]]:
     counts |= {f"rows left out: {reason}": f"{count:,}" for reason, count in dropped.items()}
     yield f"Case table {source.get('source', '')} {source.get('table', '')}".rstrip(), pd.Series(counts).to_string()
     yield "Missing values", audit.missing.to_string(float_format="{:.1%}".format, na_rep="")
-    cameras = audit.acquisition.rename(index=lambda name: name if len(name) <= 60 else name[:59] + "…")
-    rest = f"\nand {len(cameras) - most} more" if len(cameras) > most else ""
-    yield "Acquisition", cameras.head(most).to_string(float_format="{:.1%}".format) + rest
+    cameras = audit.acquisition.rename(index=lambda name: name if len(name) <= 60 else name[:59] + "…").rename_axis(None)
+    yield "Acquisition", _head(cameras, float_format="{:.1%}".format)
     yield "Images of one unit", "no lesion or patient ids" if audit.sizes.empty else audit.sizes.T.to_string()
     yield "Leakage", str(audit.leakage or "not measured: fewer than three groups of a class")
-    found = audit.contradictions
-    yield "Contradictions", "none" if found.empty else found.to_string(index=False)
+    yield "Contradictions", "none" if audit.contradictions.empty else audit.contradictions.to_string(index=False)
     if audit.duplicates is None:
         yield "Repeated photographs", "not looked for: no image was opened"
     else:
         pairs, crossing = audit.duplicates, audit.duplicates[~audit.duplicates["same_group"]]
         text = f"{len(pairs)} pairs, {pairs['same_file'].sum()} of them identical files, {len(crossing)} across groups"
         if len(crossing):  # a split could put one of them into training and the other into test
-            rest = f"\nand {len(crossing) - most} more" if len(crossing) > most else ""
-            text += f"\n{crossing.drop(columns='same_group').head(most).to_string(index=False)}{rest}"
+            text += f"\n{_head(crossing.drop(columns='same_group'), index=False)}"
         yield "Repeated photographs", text
         if audit.unreadable:
             yield f"{len(audit.unreadable)} files are no readable image", listed(audit.unreadable)

@@ -163,5 +163,6 @@ def _build(target: Path, shape: tuple[int, ...], items: Iterable, make: Callable
             file.flush()
             os.fsync(file.fileno())
         if corrupt:
-            names = "\n  ".join(corrupt[:5])
-            raise CorruptImageError(f"{len(corrupt)} of {shape[0]} images cannot be decoded:\n  {names}")
+            names = "\n  ".join(corrupt[:10])
+            more = f"\n  and {len(corrupt) - 10} more" if len(corrupt) > 10 else ""
+            raise CorruptImageError(f"{len(corrupt)} of {shape[0]} images cannot be decoded:\n  {names}{more}")

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -23,7 +23,6 @@ from melanoma_lib.data.readers import read_table
 from melanoma_lib.data.schema import listed
 from melanoma_lib.data.sources import list_files
 from melanoma_lib.errors import DownloadError
-from melanoma_lib.files import write_text
 from melanoma_lib.progress import progress_bar
 
 DATAVERSE = "https://dataverse.harvard.edu"
@@ -31,7 +30,6 @@ CHALLENGE = "https://isic-challenge-data.s3.amazonaws.com"
 ARCHIVE = "https://api.isic-archive.com/api/v2"
 HAM10000_DOI = "doi:10.7910/DVN/DBW86T"
 DEFAULT_COLLECTION = "BCN20000"
-CHECKSUMS = "SHA256SUMS"  # in the form that `sha256sum --check` reads
 
 CC_BY_NC = "CC BY-NC 4.0 (https://creativecommons.org/licenses/by-nc/4.0/): name the source, no commercial use"
 _HAM = (
@@ -62,7 +60,6 @@ class Offer:
         page: where a person finds it in a browser.
         licence: licence and what it asks for.
         cite: works to cite.
-        manual: what to do by hand where there is no network.
         files: name at the publisher's -> for a zip, the folder its content ends up in; None for a table.
     """
 
@@ -70,12 +67,19 @@ class Offer:
     page: str
     licence: str
     cite: tuple[str, ...]
-    manual: str
     files: dict[str, str | None]
 
     def __str__(self) -> str:
         cite = "\n".join(f"  {work}" for work in self.cite)
         return f"{self.title}\nPage: {self.page}\nLicence: {self.licence}\nPlease cite:\n{cite}"
+
+    def by_hand(self, root: Path) -> str:
+        """What to do where there is no network, or the publisher has changed something."""
+        files = (
+            PurePosixPath(name).name + (f" (unpack into {root / folder})" if folder else "")
+            for name, folder in self.files.items()
+        )
+        return f"By hand: open {self.page}, accept the terms and save in {root}: {', '.join(files)}."
 
 
 OFFERS = {
@@ -84,8 +88,6 @@ OFFERS = {
         f"{DATAVERSE}/dataset.xhtml?persistentId={HAM10000_DOI}",
         CC_BY_NC,
         (_HAM, _HAM_MASKS),
-        "open the page, accept the terms, take HAM10000_metadata, HAM10000_images_part_1.zip, HAM10000_images_part_2.zip "
-        "and, for the masks, HAM10000_segmentations_lesion_tschandl.zip; unpack each zip into a folder of its own name",
         {
             "HAM10000_metadata": None,
             "HAM10000_images_part_1.zip": "HAM10000_images_part_1",
@@ -98,8 +100,6 @@ OFFERS = {
         "https://challenge.isic-archive.com/data/#2019",
         CC_BY_NC,
         (_HAM, _MSK, _BCN),
-        "open the page, take ISIC_2019_Training_Metadata.csv, ISIC_2019_Training_GroundTruth.csv and "
-        "ISIC_2019_Training_Input.zip; unpack the zip into ISIC_2019_Training_Input/",
         {
             "2019/ISIC_2019_Training_Metadata.csv": None,
             "2019/ISIC_2019_Training_GroundTruth.csv": None,
@@ -111,8 +111,6 @@ OFFERS = {
         "https://challenge.isic-archive.com/data/#2020",
         CC_BY_NC,
         (_ISIC_2020, "The data set itself: doi:10.34970/2020-ds01"),
-        "open the page, take ISIC_2020_Training_GroundTruth_v2.csv and the JPEG training images; unpack the zip into jpeg/, "
-        "so that there is jpeg/train/",
         {"2020/ISIC_2020_Training_GroundTruth_v2.csv": None, "2020/ISIC_2020_Training_JPEG.zip": "jpeg"},
     ),
     "isic_archive": Offer(
@@ -120,8 +118,7 @@ OFFERS = {
         "https://www.isic-archive.com/",
         "differs by image (CC-0, CC BY or CC BY-NC): see copyright_license in metadata.csv and the folder licenses/",
         ("The contributors listed in attribution.txt, and the work named on the collection's page",),
-        "open the page, choose a collection, download it as a zip and unpack it, so that metadata.csv lies beside the images",
-        {},
+        {"a collection, as a zip": "."},
     ),
 }
 
@@ -130,8 +127,8 @@ def fetch(source: str, root: str | Path, collection: str | None = None, show: Ca
     """Fetch a data set into a folder that ``load_cases`` reads; what is there already is left alone.
 
     Licence and citation are shown before the first byte is asked for. Whatever stops a download, the same call goes on: with
-    the next file, and within an archive where it stopped (kept as ``.part``). HAM10000's checksums are published and checked.
-    The challenge archives have none: the SHA-256 of the first download is kept in ``SHA256SUMS``, and a later one must agree.
+    the next file, and within an archive where it stopped (kept as ``.part``). HAM10000's checksums are published and checked;
+    of the others, archives are checked as they are unpacked. The SHA-256 of each file is shown.
 
     Args:
         source: ``ham10000``, ``isic2019``, ``isic2020`` or ``isic_archive``.
@@ -156,21 +153,20 @@ def fetch(source: str, root: str | Path, collection: str | None = None, show: Ca
         root.mkdir(parents=True, exist_ok=True)
         if source == "isic_archive":
             _fetch_collection(root, collection or DEFAULT_COLLECTION, show)
-        for url, name, folder, md5 in _dataverse_files() if source == "ham10000" else _challenge_files(offer):
-            _fetch_file(url, root / name, folder, md5, show)
+        elif source == "ham10000":
+            for url, name, folder, md5 in _dataverse_files():
+                _fetch_file(url, root / name, folder, md5, show)
+        else:
+            for path, folder in offer.files.items():
+                _fetch_file(f"{CHALLENGE}/{path}", root / PurePosixPath(path).name, folder, None, show)
     except DownloadError as error:
-        raise DownloadError(f"{error}\nBy hand: {offer.manual}, in {root}.\nPage: {offer.page}") from error
+        raise DownloadError(f"{error}\n{offer.by_hand(root)}") from error
     except OSError as error:
         remedy = "free some space" if error.errno == errno.ENOSPC else "see that the folder can be written to"
         raise DownloadError(
             f"cannot write to {root}: {error.strerror or error}; {remedy} and run this again to go on."
         ) from error
     return root
-
-
-def _challenge_files(offer: Offer) -> Iterator[tuple[str, str, str | None, str | None]]:
-    for path, folder in offer.files.items():
-        yield f"{CHALLENGE}/{path}", PurePosixPath(path).name, folder, None
 
 
 def _dataverse_files() -> list[tuple[str, str, str | None, str | None]]:
@@ -194,33 +190,26 @@ def _dataverse_files() -> list[tuple[str, str, str | None, str | None]]:
 
 
 def _fetch_file(url: str, archive: Path, folder: str | None, md5: str | None, show: Callable[[str], None]) -> None:
-    target, sums = archive.with_name(folder or archive.name), archive.with_name(CHECKSUMS)
+    target = archive.with_name(folder or archive.name)
     if target.exists():
         show(f"{target.name}: already here")
         return
-    lines = sums.read_text(encoding="utf-8").splitlines() if sums.exists() else []
-    known = next((line.split()[0] for line in lines if line.endswith(f"  {archive.name}")), None)
     if not archive.exists():
         show(f"{archive.name}: from {url}")
         part = archive.with_name(f"{archive.name}.part")
         if not folder:  # only archives go on where they stopped: their own checksums tell a rest of another version
             part.unlink(missing_ok=True)
         _bring(url, part)
-        expected, authority = (md5, "the publisher states") if md5 else (known, f"{sums} of an earlier download says")
-        came = pooch.file_hash(str(part), "md5" if md5 else "sha256")
-        if expected and came != expected:
+        if md5 and (came := pooch.file_hash(str(part), "md5")) != md5:
             part.unlink()
             raise DownloadError(
-                f"{archive.name} came with checksum {came}, but {authority} {expected}; it has been deleted. Run this again; "
-                "if it stays so, the publisher's file has changed: compare with the page below before trusting it."
+                f"{archive.name} came with MD5 {came}, the publisher states {md5}; it has been deleted. Run this again; if it "
+                "stays so, the publisher's file has changed: look at its page before trusting it."
             )
         part.replace(archive)
-    digest = pooch.file_hash(str(archive))
+        show(f"{archive.name}: SHA-256 {pooch.file_hash(str(archive))}")
     if folder:
         _unpack(archive, target)
-    if not md5 and not known:  # only now, so that later downloads need not agree with what cannot be unpacked
-        write_text(sums, "\n".join([*lines, f"{digest}  {archive.name}"]) + "\n")
-        show(f"{archive.name}: the publisher states no checksum; trusted as it came, its SHA-256 is now in {sums}")
     show(f"{target.name}: done")
 
 
@@ -251,7 +240,8 @@ def _get(url: str, out: IO[bytes], done: int = 0) -> None:
             out.truncate(0)
 
     headers = {"User-Agent": "melanoma_lib", "Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
-    download = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), headers=headers, hooks={"response": inspect})
+    bar = sys.stderr.isatty()
+    download = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, headers=headers, hooks={"response": inspect})
     try:
         download(url, out, None)
     except OSError as error:  # those of the network among them

@@ -67,20 +67,11 @@ class MetadataEncoder:
         return self.encode_cases([None], [None], [None])[0]
 
     def encode(self, age: float | None = None, sex: str | None = None, site: str | None = None) -> np.ndarray:
-        """Encode one case, shape ``(1, n_features)``; None or NaN means not known.
-
-        Raises:
-            DataError: as :meth:`transform` does.
-        """
-        import pandas as pd
-
-        return self.transform(pd.DataFrame({"age_approx": [age], "sex": [sex], "anatom_site_general_challenge": [site]}))
+        """Encode one case, shape ``(1, n_features)``; arguments and errors as for :meth:`encode_cases`."""
+        return self.encode_cases([age], [sex], [site])
 
     def transform(self, cases: pd.DataFrame) -> np.ndarray:
-        """Encode a case table.
-
-        Args:
-            cases: columns ``age_approx`` (years or NaN), ``sex`` and ``anatom_site_general_challenge`` (known names or NA).
+        """Encode the columns ``age_approx``, ``sex`` and ``anatom_site_general_challenge`` of a case table.
 
         Returns:
             float32 matrix, shape ``(N, n_features)``.
@@ -92,14 +83,7 @@ class MetadataEncoder:
         return self.encode_cases(*(column.astype(object).where(column.notna(), None) for column in columns))
 
     def encode_cases(self, ages: Iterable[float | None], sexes: Iterable[str | None], sites: Iterable[str | None]) -> np.ndarray:
-        """Encode cases given as plain values, as many of each; None or NaN means not known.
-
-        Returns:
-            float32 matrix, shape ``(N, n_features)``.
-
-        Raises:
-            DataError: as :meth:`transform` does.
-        """
+        """Encode cases given as plain values, as many of each; None or NaN means not known. Else as :meth:`transform`."""
         years = np.array([_years(age) for age in ages], float)
         known = ~np.isnan(years)
         age = np.where(known, (years - self.age_mean) / self.age_std, 0.0)

@@ -90,17 +90,7 @@ def mix(image: np.ndarray, paint: np.ndarray, opacity: np.ndarray) -> None:
 
 
 def expose(pigments: Pigments, tex: Fields, camera: Camera, rng: np.random.Generator) -> np.ndarray:
-    """Photograph the skin.
-
-    Args:
-        pigments: what is there.
-        tex: textures at the pixels, for glare.
-        camera: acquisition style.
-        rng: the photograph's generator.
-
-    Returns:
-        float32 ``(3, H, W)``, nominally in [0, 255], without sensor noise.
-    """
+    """Photograph the skin: float32 ``(3, H, W)``, nominally in [0, 255], without sensor noise; ``tex`` is for glare."""
     size = pigments.amounts.shape[-1]
     contrast = camera.contrast * np.exp(rng.normal(0, 0.08))
     amounts = pigments.amounts.reshape(len(ABSORPTION), -1) - PALE_SKIN[:, None]
@@ -125,16 +115,9 @@ def expose(pigments: Pigments, tex: Fields, camera: Camera, rng: np.random.Gener
 
 
 def spectral_noise(rng: np.random.Generator, low: float, high: float, slope: float) -> np.ndarray:
-    """Band-limited periodic noise with a power-law spectrum.
+    """Periodic noise, float32 ``(TEXELS, TEXELS)``, mean 0, standard deviation 1.
 
-    Args:
-        rng: source of the phases.
-        low: longest wavelength kept, in cycles per tile.
-        high: shortest wavelength kept, in cycles per tile.
-        slope: amplitude falls with ``frequency ** -slope``.
-
-    Returns:
-        float32 ``(TEXELS, TEXELS)``, mean 0, standard deviation 1.
+    It keeps ``low`` to ``high`` cycles per tile; amplitude falls with ``frequency ** -slope``.
     """
     spectrum = np.fft.rfft2(rng.standard_normal((TEXELS, TEXELS)))
     fy = np.fft.fftfreq(TEXELS)[:, None] * TEXELS
@@ -158,12 +141,7 @@ def jittered_points(rng: np.random.Generator, spacing: float, jitter: float) -> 
 def cell_distances(points: np.ndarray, warp: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distance of every texel to its nearest and second nearest point, and the nearest one's number (Worley 1996).
 
-    Args:
-        points: ``(N, 2)`` in texels.
-        warp: ``(2, TEXELS, TEXELS)`` displacement in texels, so that no line is straight.
-
-    Returns:
-        ``(f1, f2, nearest)``, each ``(TEXELS, TEXELS)``.
+    ``points`` ``(N, 2)`` and ``warp`` ``(2, TEXELS, TEXELS)``, a displacement that leaves no line straight, are in texels.
     """
     grid = (np.stack(np.mgrid[0:TEXELS, 0:TEXELS]) + warp) % TEXELS
     distance, nearest = cKDTree(points, boxsize=TEXELS).query(grid.reshape(2, -1).T, k=2)
@@ -213,15 +191,9 @@ class TextureBank:
         self.levels = [level.reshape(TEXELS * TEXELS, -1) for level in (finest, *blurred)]
 
     def sample(self, x_mm: np.ndarray, y_mm: np.ndarray, mm_per_pixel: float) -> dict[str, np.ndarray]:
-        """Look every channel up at points on the skin.
+        """Look every channel up at points on the skin, given in millimetres, ``(H, W)``: a float32 ``(H, W)`` field each.
 
-        Args:
-            x_mm: first coordinate, millimetres, shape ``(H, W)``.
-            y_mm: second coordinate, same shape.
-            mm_per_pixel: distance of neighbouring points, which picks the resolution and so avoids aliasing.
-
-        Returns:
-            One float32 ``(H, W)`` field per name in ``CHANNELS``.
+        ``mm_per_pixel``, the distance of neighbouring points, picks the resolution and so avoids aliasing.
         """
         level = int(np.clip(np.floor(np.log2(mm_per_pixel * TEXELS_PER_MM) + 0.5), 0, len(self.levels) - 1))
         x, y = (c.ravel().astype(np.float32) * np.float32(TEXELS_PER_MM) for c in (x_mm, y_mm))

@@ -16,9 +16,9 @@ from melanoma_lib.data.optics import (
     Camera,
     Fields,
     Pigments,
-    TextureBank,
     expose,
     smoothstep,
+    texture_bank,
 )  # fmt: skip
 
 ANGLES = 1024  # directions in the table of a lesion's outline
@@ -103,15 +103,9 @@ def streak_reach(rng: np.random.Generator) -> np.ndarray:
 
 
 class LesionPainter:
-    """Adds one lesion to the skin; every random number comes from the generator that all its photographs share.
+    """Adds one lesion to the pigments of the skin, in place; ``u`` and ``v`` are its coordinates, float32 ``(H, W)``.
 
-    Args:
-        lesion: its factors.
-        skin: pigments of the skin; changed in place.
-        tex: textures at the pixels.
-        u: first lesion coordinate, float32 ``(H, W)``.
-        v: second lesion coordinate.
-        rng: the lesion's generator.
+    Every random number comes from the generator that all its photographs share.
     """
 
     def __init__(
@@ -239,7 +233,6 @@ def paint_case(
     lesion: Lesion,
     skin: Skin,
     camera: Camera,
-    bank: TextureBank,
     lesion_rng: np.random.Generator,
     photo_rng: np.random.Generator,
     size: int,
@@ -250,7 +243,6 @@ def paint_case(
         lesion: latent factors.
         skin: the patient's skin.
         camera: acquisition style.
-        bank: textures.
         lesion_rng: generator of all that the lesion's photographs share.
         photo_rng: generator of rotation, zoom, offset and light.
         size: side of the square picture in pixels.
@@ -267,7 +259,7 @@ def paint_case(
     x, y = axis[None, :] - shift[0], axis[:, None] - shift[1]
     along = (np.cos(turn) * x - np.sin(turn) * y).astype(np.float32)
     across = (np.sin(turn) * x + np.cos(turn) * y).astype(np.float32)
-    tex = bank.sample(along + np.float32(origin[0]), across + np.float32(origin[1]), view_mm / size)
+    tex = texture_bank().sample(along + np.float32(origin[0]), across + np.float32(origin[1]), view_mm / size)
     pigments = skin_pigments(skin, tex, lesion_rng)
     scale = np.float32(1 / radius_mm)
     mask = LesionPainter(lesion, pigments, tex, along * scale, across * scale, lesion_rng).paint()

@@ -75,14 +75,7 @@ def _optional(table: pd.DataFrame, column: str) -> pd.Series:
 def _translate(values: pd.Series, names: Mapping[str, Any], path: Path, label: str) -> pd.Series:
     """Look every value up in a vocabulary, whatever its letter case; missing ones stay missing.
 
-    Args:
-        values: text, indexed by line number; the series name is the column's.
-        names: the vocabulary, keys in lower case.
-        path: file the values came from, for the error.
-        label: what the vocabulary is called in ``data.vocabulary``, for the error.
-
-    Raises:
-        UnknownValueError: a value is not in the vocabulary.
+    ``path`` and ``label``, the name of the vocabulary in ``data.vocabulary``, are for the error about a value that is not in it.
     """
     keys = values.str.casefold()
     unknown = ~keys.isin(list(names)) & values.notna()

@@ -49,14 +49,7 @@ def listed(items: Collection[object], most: int = 10) -> str:
 
 
 def is_leaky(column: str) -> bool:
-    """Whether a column gives the answer away and must never become a model input.
-
-    Args:
-        column: column name; letter case does not matter.
-
-    Returns:
-        True for ``LEAKY_COLUMNS`` and for the synthetic generator's ``truth_*`` columns.
-    """
+    """Whether a column, in any letter case, gives the answer away: ``LEAKY_COLUMNS`` and the generator's ``truth_*``."""
     name = column.strip().lower()
     return name in LEAKY_COLUMNS or name.startswith("truth_")
 
@@ -66,9 +59,6 @@ def group_ids(cases: pd.DataFrame) -> pd.Series:
 
     A lesion whose patient is known on any of its rows takes that patient on all of them, so a gap in one row cannot tear
     the lesion apart. The kind is part of the id (``patient:IP_1``), so ids of different kinds cannot collide.
-
-    Args:
-        cases: table with ``image_id``, ``patient_id`` and ``lesion_id``.
 
     Returns:
         Text series named ``group_id`` on the index of ``cases``.

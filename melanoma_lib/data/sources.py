@@ -27,7 +27,7 @@ class _Source:
 
     Attributes:
         tables: alternatives for the main table; finding one is what tells the source.
-        read: its reader from ``data.readers``.
+        read: its reader.
         images: folders searched for images, first hit wins.
         masks: folders searched for lesion masks named ``<image_id>_segmentation.png``.
     """

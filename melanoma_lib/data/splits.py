@@ -51,7 +51,7 @@ def fold_cases(cases: pd.DataFrame, folds: int, fold: int, seed: int = 0) -> pd.
         seed: the same seed gives the same folds, whatever the order of the rows.
 
     Returns:
-        Text series named ``split`` with ``train``, ``val`` or ``test`` on the index of ``cases``.
+        As :func:`split_cases`.
 
     Raises:
         ValueError: fewer than two folds, or a fold that is none of them.
@@ -67,11 +67,7 @@ def fold_cases(cases: pd.DataFrame, folds: int, fold: int, seed: int = 0) -> pd.
 
 
 def assert_no_straddling(groups: pd.Series, split: pd.Series) -> None:
-    """Refuse a split that tears a group apart.
-
-    Args:
-        groups: group of each case, without gaps.
-        split: split of each case, on the same index, without gaps.
+    """Refuse a split that tears a group apart; both series share an index and have no gaps.
 
     Raises:
         DataError: the indexes differ or a value is missing.
@@ -179,12 +175,9 @@ def audit_leakage(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, se
         seed: first of ``n_splits`` consecutive seeds.
         n_splits: number of splits to average.
 
-    Returns:
-        The shares; see ``LeakageAudit``.
-
     Raises:
         ValueError: shares out of range or ``n_splits`` below 1.
-        DataError: see ``split_cases``.
+        DataError: as :func:`split_cases`.
     """
     if n_splits < 1:
         raise ValueError(f"n_splits={n_splits} must be at least 1")

@@ -17,7 +17,7 @@ import pandas as pd
 from PIL import Image
 
 from melanoma_lib.data.artefacts import ARTEFACTS, paint_artefact
-from melanoma_lib.data.optics import CAMERAS, texture_bank
+from melanoma_lib.data.optics import CAMERAS
 from melanoma_lib.data.painting import Lesion, Skin, paint_case
 from melanoma_lib.data.population import IMAGE_FACTORS, draw_cases, draw_lesions
 from melanoma_lib.errors import DataError
@@ -155,7 +155,6 @@ class SyntheticDermoscopy:
             Lesion(**{name: row[f"truth_{name}"] for name in IMAGE_FACTORS}),
             Skin(row["truth_skin_tone"], row["truth_skin_blood"], row["truth_skin_freckles"]),
             camera,
-            texture_bank(),
             self._rng(_LESION, int(row["lesion_id"].rpartition("L")[2])),
             self._rng(_PHOTO, index),
             self.image_size,

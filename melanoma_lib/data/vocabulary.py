@@ -14,6 +14,11 @@ def _listed(names: str) -> list[str]:
     return [name.strip() for name in names.replace("\n", " ").split(",")]
 
 
+def _inverted(names: dict[str, str]) -> dict[str, str]:
+    """Each publisher's name -> the kit's, from the kit's name -> the publisher's names."""
+    return {name: ours for ours, theirs in names.items() for name in _listed(theirs)}
+
+
 # Spellings of an empty cell, in every source and column of ids, ages, sexes and sites.
 MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", "unknown"})
 
@@ -21,22 +26,16 @@ SEX_NAMES = {"female": "female", "male": "male"}
 
 # The ISIC archive maps hand and foot to the extremity and acral to palms/soles when it republishes HAM10000 in the 2019
 # challenge; the same choice is made here. It leaves trunk and genital empty there, where the words themselves are clear.
-HAM10000_SITES = {
-    "abdomen": "torso",
-    "acral": "palms/soles",
-    "back": "torso",
-    "chest": "torso",
-    "ear": "head/neck",
-    "face": "head/neck",
-    "foot": "lower extremity",
-    "genital": "oral/genital",
-    "hand": "upper extremity",
-    "lower extremity": "lower extremity",
-    "neck": "head/neck",
-    "scalp": "head/neck",
-    "trunk": "torso",
-    "upper extremity": "upper extremity",
-}
+HAM10000_SITES = _inverted(
+    {
+        "head/neck": "ear, face, neck, scalp",
+        "lower extremity": "foot, lower extremity",
+        "oral/genital": "genital",
+        "palms/soles": "acral",
+        "torso": "abdomen, back, chest, trunk",
+        "upper extremity": "hand, upper extremity",
+    }
+)
 HAM10000_DIAGNOSES = {
     "akiec": 0,  # actinic keratosis, intraepithelial carcinoma
     "bcc": 0,  # basal cell carcinoma: malignant, but not melanoma
@@ -47,37 +46,29 @@ HAM10000_DIAGNOSES = {
     "vasc": 0,  # vascular lesion
 }
 
-ISIC_SITES = {site: site for site in SITES} | {
-    "anterior torso": "torso",
-    "lateral torso": "torso",
-    "posterior torso": "torso",
-}
+ISIC_SITES = {site: site for site in SITES} | _inverted({"torso": "anterior torso, lateral torso, posterior torso"})
 ISIC_2019_DIAGNOSES = {"mel": 1, "nv": 0, "bcc": 0, "ak": 0, "bkl": 0, "df": 0, "vasc": 0, "scc": 0, "unk": 0}
 
 # "unknown" is a benign lesion whose exact name nobody recorded: every such row has benign_malignant "benign".
-ISIC_2020_DIAGNOSES = {
-    "atypical melanocytic proliferation": 0,
-    "cafe-au-lait macule": 0,
-    "lentigo nos": 0,
-    "lichenoid keratosis": 0,
-    "melanoma": 1,
-    "nevus": 0,
-    "seborrheic keratosis": 0,
-    "solar lentigo": 0,
-    "unknown": 0,
-}
+ISIC_2020_DIAGNOSES = {"melanoma": 1} | dict.fromkeys(
+    _listed(
+        "atypical melanocytic proliferation, cafe-au-lait macule, lentigo nos, lichenoid keratosis, nevus, "
+        "seborrheic keratosis, solar lentigo, unknown"
+    ),
+    0,
+)
 
 # The archive's present site hierarchy (anatom_site_1 … 5): the deepest level named here decides.
-ISIC_ARCHIVE_SITE_LEVELS = {
-    "anogenital region": "oral/genital",
-    "head and neck": "head/neck",
-    "lower extremity": "lower extremity",
-    "trunk": "torso",
-    "upper extremity": "upper extremity",
-    "mouth": "oral/genital",
-    "palm of hand": "palms/soles",
-    "sole of foot": "palms/soles",
-}
+ISIC_ARCHIVE_SITE_LEVELS = _inverted(
+    {
+        "head/neck": "head and neck",
+        "lower extremity": "lower extremity",
+        "oral/genital": "anogenital region, mouth",
+        "palms/soles": "palm of hand, sole of foot",
+        "torso": "trunk",
+        "upper extremity": "upper extremity",
+    }
+)
 
 # The archive's diagnosis hierarchy: (diagnosis_1, diagnosis_2) -> target; diagnosis_2 "" where the archive stops at level 1.
 # Undecided (None) is what no one can call melanoma or not: melanocytic lesions of uncertain potential, collisions with
@@ -147,11 +138,6 @@ ISIC_ARCHIVE_LEGACY_DIAGNOSES: dict[str, int | None] = dict.fromkeys(
     "atypical spitz tumor": None,
 }
 # What benign_malignant alone settles. Malignant without a name may or may not be melanoma.
-ISIC_ARCHIVE_BENIGN_MALIGNANT: dict[str, int | None] = {
-    "benign": 0,
-    "malignant": None,
-    "indeterminate": None,
-    "indeterminate/benign": None,
-    "indeterminate/malignant": None,
-    "": None,
-}
+ISIC_ARCHIVE_BENIGN_MALIGNANT: dict[str, int | None] = {"benign": 0} | dict.fromkeys(
+    ("malignant", "indeterminate", "indeterminate/benign", "indeterminate/malignant", "")
+)
