@@ -8,7 +8,6 @@ from PIL import Image, ImageEnhance
 from melanoma_lib.data.audit import MAX_BITS, _close_pairs, audit_cases, find_duplicates
 from melanoma_lib.data.sources import load_cases
 from melanoma_lib.data.splits import audit_leakage
-from melanoma_lib.errors import DataError
 from tests.data.builders import case_table
 
 
@@ -55,11 +54,6 @@ def test_contradictions_are_counted_and_named():
     cases.loc[12, "sex"] = None  # a gap contradicts nothing
     found = audit_cases(cases, images=False, n_splits=1).contradictions
     assert found.to_numpy().tolist() == [["lesion_id", "target", 2, "l0, l2"], ["lesion_id", "sex", 1, "l5"]]
-
-
-def test_a_table_that_breaks_the_schema_is_refused():
-    with pytest.raises(DataError, match="'sex', row 0"):
-        audit_cases(many(sex="F"))
 
 
 @pytest.mark.parametrize("targets", [[0] * 8, [1] * 8, [0, 1] * 2])
@@ -140,15 +134,6 @@ def test_repeats_are_reported_by_image_and_across_groups(files):
     report = str(audit)
     assert "4 pairs, 1 of them identical files, 3 across groups" in report
     assert "image_8" in report
-
-
-def test_real_ham10000_table(ham10000_root):
-    audit = audit_cases(load_cases("ham10000", ham10000_root), images=False, n_splits=1)
-    assert audit.contradictions.empty
-    prevalence = audit.acquisition["prevalence"]
-    assert prevalence["vidir_molemax"] < 0.01 < prevalence["vidir_modern"]
-    assert audit.sizes.loc["1", "lesion_id"] == 5514
-    assert audit.leaky_columns == ["dx", "dx_type"]
 
 
 def test_real_photographs_that_repeat_share_a_lesion_but_for_one_listed_under_two(ham10000_root):
