@@ -7,19 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from melanoma_lib.data.optics import (
-    ABSORPTION,
-    BLACK,
-    BLOOD,
-    BROWN,
-    PAINTS,
-    Camera,
-    Fields,
-    Pigments,
-    expose,
-    smoothstep,
-    texture_bank,
-)  # fmt: skip
+from melanoma_lib.data.optics import ABSORPTION, BLACK, BLOOD, BROWN, PAINTS, Camera, Pigments, expose, smoothstep, texture_bank
 
 ANGLES = 1024  # directions in the table of a lesion's outline
 THETA = np.linspace(-np.pi, np.pi, ANGLES, endpoint=False)
@@ -63,7 +51,7 @@ class Skin:
     freckles: float
 
 
-def skin_pigments(skin: Skin, tex: Fields, rng: np.random.Generator) -> Pigments:
+def skin_pigments(skin: Skin, tex: dict[str, np.ndarray], rng: np.random.Generator) -> Pigments:
     """Healthy skin around a lesion."""
     amounts = np.zeros((len(ABSORPTION), *tex["cloud"].shape), np.float32)
     # most skin is even; a fifth or so is sun-damaged and blotchy
@@ -109,7 +97,7 @@ class LesionPainter:
     """
 
     def __init__(
-        self, lesion: Lesion, skin: Pigments, tex: Fields, u: np.ndarray, v: np.ndarray, rng: np.random.Generator
+        self, lesion: Lesion, skin: Pigments, tex: dict[str, np.ndarray], u: np.ndarray, v: np.ndarray, rng: np.random.Generator
     ) -> None:
         self.lesion, self.skin, self.tex, self.u, self.v, self.rng = lesion, skin, tex, u, v, rng
         self.radius = np.sqrt(u * u + v * v)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,19 +72,16 @@ def _optional(table: pd.DataFrame, column: str) -> pd.Series:
     return table[column].mask(table[column].str.casefold().isin(words.MISSING)).astype(TEXT)
 
 
-def _translate(values: pd.Series, names: Mapping[str, Any], path: Path, label: str) -> pd.Series:
-    """Look every value up in a vocabulary, whatever its letter case; missing ones stay missing.
-
-    ``path`` and ``label``, the name of the vocabulary in ``data.vocabulary``, are for the error about a value that is not in it.
-    """
-    keys = values.str.casefold()
+def _translate(values: pd.Series, vocabulary: str, path: Path) -> pd.Series:
+    """Look every value up in the named table of ``data.vocabulary``, whatever its letter case; missing ones stay missing."""
+    names, keys = getattr(words, vocabulary), values.str.casefold()
     unknown = ~keys.isin(list(names)) & values.notna()
     if unknown.any():
         row = unknown.idxmax()
         others = f" (nor are {unknown.sum() - 1} further rows)" if unknown.sum() > 1 else ""
         raise UnknownValueError(
             f"{path}, row {row}: {values.name} {values[row]!r} is not known{others}; expected one of {listed(sorted(names))}. "
-            f"Correct the table, or, if the publisher has introduced a new name, add it to {label} in "
+            f"Correct the table, or, if the publisher has introduced a new name, add it to {vocabulary} in "
             "melanoma_lib/data/vocabulary.py."
         )
     return keys.map(names)
@@ -131,8 +128,8 @@ def read_ham10000(path: Path) -> pd.DataFrame:
         path,
         image="image_id",
         age="age",
-        site=_translate(_optional(table, "localization"), words.HAM10000_SITES, path, "HAM10000_SITES"),
-        target=_translate(table["dx"], words.HAM10000_DIAGNOSES, path, "HAM10000_DIAGNOSES"),
+        site=_translate(_optional(table, "localization"), "HAM10000_SITES", path),
+        target=_translate(table["dx"], "HAM10000_DIAGNOSES", path),
         diagnosis=table["dx"],
         acquisition=_optional(table, "dataset"),
     )
@@ -146,7 +143,7 @@ def read_isic2019(path: Path) -> pd.DataFrame:
         table,
         path,
         image="image",
-        site=_translate(_optional(table, "anatom_site_general"), words.ISIC_SITES, path, "ISIC_SITES"),
+        site=_translate(_optional(table, "anatom_site_general"), "ISIC_SITES", path),
         target=diagnosis.map(words.ISIC_2019_DIAGNOSES),
         diagnosis=diagnosis,
         # BCN, HAM or MSK: the collection a lesion id starts with is the only trace of the clinic
@@ -180,7 +177,7 @@ def read_isic2020(path: Path) -> pd.DataFrame:
     """Kaggle's ``train.csv`` or the challenge's own ground truth, which may add ``lesion_id``."""
     site = "anatom_site_general_challenge"
     table = read_table(path, needs=("image_name", "patient_id", "sex", "age_approx", site, "diagnosis", "target"))
-    target = _translate(table["diagnosis"], words.ISIC_2020_DIAGNOSES, path, "ISIC_2020_DIAGNOSES")
+    target = _translate(table["diagnosis"], "ISIC_2020_DIAGNOSES", path)
     contrary = pd.to_numeric(table["target"], errors="coerce") != target
     if contrary.any():
         row = contrary.idxmax()
@@ -192,7 +189,7 @@ def read_isic2020(path: Path) -> pd.DataFrame:
         table,
         path,
         image="image_name",
-        site=_translate(_optional(table, site), words.ISIC_SITES, path, "ISIC_SITES"),
+        site=_translate(_optional(table, site), "ISIC_SITES", path),
         target=target,
         diagnosis=table["diagnosis"],
     )
@@ -238,9 +235,9 @@ def _archive_target(table: pd.DataFrame, path: Path) -> tuple[pd.Series, pd.Seri
     legacy = legacy.mask(levels[0].notna() | (legacy.str.casefold() == "other"))
     coarse = coarse.mask(levels[0].notna() | legacy.notna())
     path_of_two = (levels[0] + ":" + levels[1].fillna("")).rename("diagnosis_1:diagnosis_2")
-    target = _translate(path_of_two, words.ISIC_ARCHIVE_DIAGNOSES, path, "ISIC_ARCHIVE_DIAGNOSES").astype("float64")
+    target = _translate(path_of_two, "ISIC_ARCHIVE_DIAGNOSES", path).astype("float64")
     for values, label in ((legacy, "ISIC_ARCHIVE_LEGACY_DIAGNOSES"), (coarse, "ISIC_ARCHIVE_BENIGN_MALIGNANT")):
-        target = target.fillna(_translate(values, getattr(words, label), path, label).astype("float64"))
+        target = target.fillna(_translate(values, label, path).astype("float64"))
     name = coarse.fillna("other")
     for more_specific in (legacy, *levels):
         name = more_specific.fillna(name)
@@ -250,10 +247,10 @@ def _archive_target(table: pd.DataFrame, path: Path) -> tuple[pd.Series, pd.Seri
 def _archive_site(table: pd.DataFrame, path: Path) -> pd.Series:
     """The general site where the export has it, else the deepest known level of the site hierarchy."""
     levels = words.ISIC_ARCHIVE_SITE_LEVELS
-    site = _translate(_optional(table, "anatom_site_1"), levels, path, "ISIC_ARCHIVE_SITE_LEVELS").astype(TEXT)
+    site = _translate(_optional(table, "anatom_site_1"), "ISIC_ARCHIVE_SITE_LEVELS", path).astype(TEXT)
     for level in range(2, 6):
         site = _optional(table, f"anatom_site_{level}").str.casefold().map(levels).astype(TEXT).fillna(site)
-    general = _translate(_optional(table, "anatom_site_general"), words.ISIC_SITES, path, "ISIC_SITES")
+    general = _translate(_optional(table, "anatom_site_general"), "ISIC_SITES", path)
     return general.astype(TEXT).fillna(site)
 
 
@@ -274,7 +271,7 @@ def _case_rows(
         "patient_id": _optional(table, "patient_id"),
         "lesion_id": _optional(table, "lesion_id"),
         "age_approx": _optional(table, age).replace("85+", "85"),  # the archive caps ages so that nobody is recognised
-        "sex": _translate(_optional(table, "sex"), words.SEX_NAMES, path, "SEX_NAMES"),
+        "sex": _translate(_optional(table, "sex"), "SEX_NAMES", path),
         "anatom_site_general_challenge": site,
         "target": target,
         "diagnosis": diagnosis,
