@@ -81,22 +81,6 @@ def test_metadata_dropout_hides_whole_cases_at_its_rate(data):
     assert abs(hidden / total - 0.5) < 4 * np.sqrt(0.25 / total)
 
 
-def test_metadata_only_needs_no_image(data, tmp_path):
-    cases = data.cases.assign(image_path=str(tmp_path / "absent.jpg"))
-    module = DermoscopyDataModule(data.settings.with_changes(modalities="metadata"), cases)
-    assert all("image" not in batch for batch in module.train_dataloader())
-
-
-def test_a_straddling_split_is_refused(data):
-    cases = data.cases.copy()
-    group = cases["group_id"].value_counts().index[0]
-    rows = np.flatnonzero(cases["group_id"] == group)
-    assert len(rows) > 1
-    cases.loc[rows[0], "split"], cases.loc[rows[1:], "split"] = "train", "test"
-    with pytest.raises(StraddlingGroupError, match=str(group)):
-        DermoscopyDataModule(data.settings, cases)
-
-
 def test_one_class_is_refused(data, tmp_path):
     shutil.copytree(data.settings.data_dir, tmp_path / "data")
     settings = data.settings.with_changes(data_dir=tmp_path / "data")
@@ -104,6 +88,17 @@ def test_one_class_is_refused(data, tmp_path):
     pd.read_csv(table).assign(target=0).to_csv(table, index=False)
     with pytest.raises(DataError, match="every case has target 0"):
         cases_for(settings)
+
+
+def test_a_split_that_straddles_or_lacks_a_class_is_refused_before_training(data):
+    group = data.cases["group_id"].value_counts().index[0]
+    cases = data.cases.copy()
+    cases.loc[cases.index[cases["group_id"] == group][:2], "split"] = ["train", "test"]
+    with pytest.raises(StraddlingGroupError, match=str(group)):
+        DermoscopyDataModule(data.settings, cases)
+    healthy = data.cases[~((data.cases["split"] == "test") & (data.cases["target"] == 1))]
+    with pytest.raises(DataError, match="'test' needs melanomas and other lesions"):
+        DermoscopyDataModule(data.settings, healthy)
 
 
 @pytest.fixture
@@ -142,8 +137,7 @@ def test_plain_sampler_draws_each_row_at_most_once(drawn):
     assert len(batches) == len(sampler) == max(1, len(rows) // size)
     assert len(set(flat)) == len(flat)
     assert set(flat) <= set(rows.tolist())
-    if len(rows) >= size:
-        assert {len(batch) for batch in batches} == {size}
+    assert len(rows) < size or {len(batch) for batch in batches} == {size}
 
 
 @given(targets_and_seeds)
@@ -171,18 +165,17 @@ def test_weighted_sampler_draws_melanomas_at_the_wanted_share(prevalence):
     sampler = EpochSampler(targets, np.arange(5000), "weighted", 50, 0, prevalence)
     rows = np.concatenate([draw.rows for draw in sampler])
     share = targets[rows].mean()
-    assert abs(share - prevalence) < 4 * np.sqrt(prevalence * (1 - prevalence) / len(rows))
+    assert abs(share - prevalence) < 4 * np.sqrt(prevalence * (1 - prevalence) / len(rows))  # an even draw gives 0.01
 
 
-@pytest.mark.parametrize("name", ["validation", "test"])
-def test_a_split_without_all_parts_or_classes_is_refused_before_training(data, name):
-    cases = data.cases.copy()
-    if name == "validation":
-        cases["split"] = cases["split"].replace("val", "validation")
-    else:
-        cases = cases[~((cases["split"] == "test") & (cases["target"] == 1))]
-    with pytest.raises(DataError, match="needs melanomas and other lesions"):
-        DermoscopyDataModule(data.settings, cases)
+@pytest.mark.parametrize("mode", ["plain", "weighted", "oversample"])
+def test_epochs_differ_and_repeat(mode):
+    sampler = EpochSampler(np.arange(300) % 4 == 0, np.arange(300), mode, 50, seed=0)
+    first = list(sampler)
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    sampler.set_epoch(0)
+    assert list(sampler) == first
 
 
 def test_a_worker_is_sent_the_name_of_the_cache_not_its_pixels(data):

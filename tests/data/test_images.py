@@ -204,7 +204,7 @@ def test_the_augmentation_is_that_of_timm_to_within_rounding(backbone, size, aug
 
 
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "vgg11"])
-def test_strong_augmentation_hides_a_patch_in_half_of_the_images_and_changes_colours_more(backbone):
+def test_strong_augmentation_hides_a_patch_in_half_of_the_images(backbone):
     flat = Image.new("RGB", (64, 64), (180, 120, 100))
     blank = torch.tensor([round(255 * mean) for mean in backbone_normalisation(backbone)["mean"]]).view(3, 1, 1)
     with torch.random.fork_rng(), seeded_transforms(0):
@@ -212,9 +212,6 @@ def test_strong_augmentation_hides_a_patch_in_half_of_the_images_and_changes_col
     hidden = (images == blank).all(dim=1).float().mean(dim=(1, 2))  # (200,): share of each image
     assert 70 < int((hidden > 0).sum()) < 130  # 100, give or take four standard deviations
     assert 0.015 < hidden[hidden > 0].min() < hidden.max() < 0.105
-    whole = images[hidden == 0].float().mean(dim=(2, 3)) / torch.tensor([180, 120, 100])
-    assert 0.5 < whole.min() < 0.72
-    assert 1.25 < whole.max() < 1.7
 
 
 def test_threads_draw_in_turn_what_their_seeds_say():

@@ -81,27 +81,17 @@ def test_the_data_module_fits_on_the_training_split_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("case", "named"),
+    ("case", "message"),
     [
-        ({"sex": "divers"}, ["sex", "'divers'", "female"]),
-        ({"site": "tail"}, ["anatom_site", "'tail'", "head/neck"]),
-        ({"age": MAX_AGE + 1}, ["age_approx", "121", "[0, 120]"]),
-        ({"age": float("inf")}, ["age_approx", "inf"]),
-        ({"age": "old"}, ["age_approx", "'old'"]),
+        ({"sex": "divers"}, "sex expects one of .*'female'.*'divers'"),
+        ({"site": "tail"}, "anatom_site.*'head/neck'.*'tail'"),
+        ({"age": MAX_AGE + 1}, r"age_approx expects years in \[0, 120\] or nothing, got 121"),
+        ({"age": "old"}, "age_approx.*'old'"),
     ],
 )
-def test_an_unknown_value_is_an_error_that_shows_it_and_the_known_ones(case, named):
-    with pytest.raises(DataError) as caught:
+def test_an_unknown_value_is_an_error_that_shows_it_and_the_known_ones(case, message):
+    with pytest.raises(DataError, match=message):
         MetadataEncoder(age_mean=50, age_std=10).encode(**case)
-    assert all(word in str(caught.value) for word in named)
-
-
-@given(st.floats(0, MAX_AGE), st.floats(1e-6, 100))
-def test_json_round_trip(mean, std):
-    encoder = MetadataEncoder(mean, std)
-    read = MetadataEncoder.from_json(encoder.to_json())
-    assert read == encoder
-    assert read.columns == encoder.columns
 
 
 @settings(max_examples=200)
@@ -118,6 +108,7 @@ def test_a_damaged_file_is_a_clear_error_or_the_same_encoder(data):
     else:
         assert read.columns == encoder.columns
         assert np.isfinite(read.encode(age=60)).all()
+    assert MetadataEncoder.from_json(text) == encoder
 
 
 @pytest.mark.parametrize(
