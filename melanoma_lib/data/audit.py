@@ -39,33 +39,19 @@ BLOCK = 64  # images compared with all others at a time: with 33,000 images 70 M
 class CaseAudit:
     """Findings about one case table; ``print`` it for a report in plain text.
 
-    Attributes:
-        source: the table's origin and what was left out of it, as far as ``attrs`` tells.
-        counts: images, groups, patients, lesions, melanoma images, groups with melanoma, prevalence.
-        missing: share of empty cells of each column in ``all`` images, in ``melanoma`` and in ``other``: a gap that differs by
-            class is itself a signal.
-        acquisition: images, melanomas and prevalence of each camera or clinic: where they differ in prevalence, a model can
-            learn the camera.
-        sizes: a column for each kind of unit; rows "1", "2", "3-5" … count the units with so many images, "largest" is the
-            largest number of images.
-        contradictions: unit and column of which some unit has two values, how many such units, and their first ids.
-        leaky_columns: columns of the source that give the answer away.
-        leakage: what an image-level split would leak; None where the table is too small or has one class.
-        duplicates: pairs of images that show the same photograph: ``image``, ``other``, ``bits`` that their hashes differ in,
-            ``same_file`` byte for byte, ``same_group``, ``same_class``; None where images were not looked at.
-        unreadable: image ids whose file is no readable image.
+    A gap that differs by class is itself a signal. Where cameras or clinics differ in prevalence, a model can learn the camera.
     """
 
-    source: dict[str, Any]
-    counts: pd.Series
-    missing: pd.DataFrame
-    acquisition: pd.DataFrame
-    sizes: pd.DataFrame
-    contradictions: pd.DataFrame
-    leaky_columns: list[str]
-    leakage: LeakageAudit | None
-    duplicates: pd.DataFrame | None
-    unreadable: list[str]
+    source: dict[str, Any]  # the table's origin and what was left out of it, as far as attrs tells
+    counts: pd.Series  # images, groups, patients, lesions, melanoma images, groups with melanoma, prevalence
+    missing: pd.DataFrame  # share of empty cells of each column in all images, in melanoma and in other
+    acquisition: pd.DataFrame  # images, melanomas and prevalence of each camera or clinic
+    sizes: pd.DataFrame  # a column a kind of unit; rows "1", "2", "3-5" … count units with so many images, "largest" is the most
+    contradictions: pd.DataFrame  # unit and column of which some unit has two values, how many such units, and their first ids
+    leaky_columns: list[str]  # of the source: they give the answer away
+    leakage: LeakageAudit | None  # of an image-level split; None where the table is too small or has one class
+    duplicates: pd.DataFrame | None  # pairs of the same photograph, as find_duplicates tells them; None where not looked at
+    unreadable: list[str]  # image ids whose file is no readable image
 
     def __str__(self) -> str:
         return "\n\n".join(f"{title}\n{text}" for title, text in _report(self))
@@ -82,9 +68,6 @@ def audit_cases(
         seed: first seed of the splits that measure leakage.
         n_splits: number of those splits.
         show_progress: draw a bar while images are compared.
-
-    Returns:
-        The findings.
 
     Raises:
         DataError: the table breaks the schema.

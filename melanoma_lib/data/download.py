@@ -53,21 +53,13 @@ _ISIC_2020 = (
 
 @dataclass(frozen=True)
 class Offer:
-    """One data set as its publisher offers it.
-
-    Attributes:
-        title: name and extent.
-        page: where a person finds it in a browser.
-        licence: licence and what it asks for.
-        cite: works to cite.
-        files: name at the publisher's -> for a zip, the folder its content ends up in; None for a table.
-    """
+    """One data set as its publisher offers it."""
 
     title: str
-    page: str
+    page: str  # where a person finds it in a browser
     licence: str
     cite: tuple[str, ...]
-    files: dict[str, str | None]
+    files: dict[str, str | None]  # name at the publisher's -> for a zip, the folder its content ends up in
 
     def __str__(self) -> str:
         cite = "\n".join(f"  {work}" for work in self.cite)
@@ -153,12 +145,10 @@ def fetch(source: str, root: str | Path, collection: str | None = None, show: Ca
         root.mkdir(parents=True, exist_ok=True)
         if source == "isic_archive":
             _fetch_collection(root, collection or DEFAULT_COLLECTION, show)
-        elif source == "ham10000":
-            for url, name, folder, md5 in _dataverse_files():
-                _fetch_file(url, root / name, folder, md5, show)
         else:
-            for path, folder in offer.files.items():
-                _fetch_file(f"{CHALLENGE}/{path}", root / PurePosixPath(path).name, folder, None, show)
+            found = _dataverse_files() if source == "ham10000" else [(f"{CHALLENGE}/{path}", None) for path in offer.files]
+            for (url, md5), (path, folder) in zip(found, offer.files.items(), strict=True):
+                _fetch_file(url, root / PurePosixPath(path).name, folder, md5, show)
     except DownloadError as error:
         raise DownloadError(f"{error}\n{offer.by_hand(root)}") from error
     except OSError as error:
@@ -169,20 +159,15 @@ def fetch(source: str, root: str | Path, collection: str | None = None, show: Ca
     return root
 
 
-def _dataverse_files() -> list[tuple[str, str, str | None, str | None]]:
-    """Address, name, folder and MD5 of each file; for tables, the Dataverse states the MD5 of the original."""
+def _dataverse_files() -> list[tuple[str, str]]:
+    """Address and MD5 of each file of HAM10000; for tables, the Dataverse states the MD5 of the original."""
     address = f"{DATAVERSE}/api/datasets/:persistentId/?persistentId={HAM10000_DOI}"
     reply = _get_json(address)
     try:
         entries = reply["data"]["latestVersion"]["files"]
         listing = {entry["label"].removesuffix(".tab").removesuffix(".csv"): entry["dataFile"] for entry in entries}
         return [
-            (
-                f"{DATAVERSE}/api/access/datafile/{listing[name]['id']}" + ("" if folder else "?format=original"),
-                name,
-                folder,
-                listing[name]["md5"],
-            )
+            (f"{DATAVERSE}/api/access/datafile/{listing[name]['id']}{'' if folder else '?format=original'}", listing[name]["md5"])
             for name, folder in OFFERS["ham10000"].files.items()
         ]
     except (KeyError, TypeError, AttributeError) as error:

@@ -94,11 +94,6 @@ def training_transform(backbone: str, image_size: int, augmentation: str = "mild
     The strong one changes colours twice as much and hides, in every second image, a patch of up to a tenth of it. Both draw what
     :func:`timm_augmentation` draws and give its pixels to within rounding, in half the time.
 
-    Args:
-        backbone: name of a timm model, whose interpolation is used.
-        image_size: side of the result.
-        augmentation: ``mild`` or ``strong``.
-
     Returns:
         A callable from a PIL image to a uint8 tensor, shape ``(3, image_size, image_size)``; :func:`normalise` scales batches.
     """
@@ -111,16 +106,10 @@ def training_transform(backbone: str, image_size: int, augmentation: str = "mild
 
 
 def timm_augmentation(backbone: str, image_size: int, augmentation: str = "mild", normalize: bool = True) -> Any:
-    """The augmentation as timm runs it, image by image: quarter turns, then its training transform.
-
-    Args:
-        backbone: name of a timm model, whose mean, deviation and interpolation are used.
-        image_size: side of the result.
-        augmentation: ``mild`` or ``strong``; the latter ends with torchvision's random erasing.
-        normalize: scale each image to floats; otherwise the result is uint8.
+    """The augmentation as timm runs it, image by image: quarter turns, its training transform and, if strong, a patch erased.
 
     Returns:
-        A composition from a PIL image to a tensor, shape ``(3, image_size, image_size)``.
+        A composition from a PIL image to a tensor, shape ``(3, image_size, image_size)``, uint8 or normalised floats.
     """
     from timm.data import create_transform
     from torchvision.transforms import Compose, RandomErasing

@@ -23,14 +23,10 @@ class MetadataEncoder:
 
     Columns: standardised age (0 where missing), a flag for missing age, then one column a sex and a site, each group closed by
     its own missing flag. Exactly one column of the sex group and one of the site group is 1.
-
-    Attributes:
-        age_mean: mean age of the training cases, years.
-        age_std: standard deviation of the age of the training cases, years, positive.
     """
 
-    age_mean: float
-    age_std: float
+    age_mean: float  # of the training cases, years
+    age_std: float  # of the training cases, years, positive
     sexes: tuple[str, ...] = tuple(SEXES)
     sites: tuple[str, ...] = tuple(SITES)
 
@@ -105,12 +101,8 @@ class MetadataEncoder:
         try:
             values = json.loads(text)
             columns = values["columns"]
-            encoder = cls(
-                age_mean=float(values["age_mean"]),
-                age_std=float(values["age_std"]),
-                sexes=tuple(values["sexes"]),
-                sites=tuple(values["sites"]),
-            )
+            mean, std = float(values["age_mean"]), float(values["age_std"])
+            encoder = cls(mean, std, tuple(values["sexes"]), tuple(values["sites"]))
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"expected the JSON of a MetadataEncoder, got {text[:80]!r} ({error})") from error
         if not (math.isfinite(encoder.age_mean) and math.isfinite(encoder.age_std) and encoder.age_std > 0):

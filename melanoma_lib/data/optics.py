@@ -38,27 +38,16 @@ Fields = dict[str, np.ndarray]  # texture channels at the pixels, each (H, W)
 
 @dataclass(frozen=True)
 class Camera:
-    """One way to take the picture.
+    """One way to take the picture."""
 
-    Attributes:
-        white: colour of pale skin, RGB in [0, 255].
-        spread: relative standard deviation of that colour between pictures.
-        view_mm: usual width of the field of view.
-        blur: Gaussian blur in pixels of a 128-pixel picture.
-        contrast: exponent of the tone curve.
-        falloff: loss of light from centre to corner.
-        glare: density of specular highlights, 0 to 1.
-        noise: standard deviation of sensor noise, grey levels.
-    """
-
-    white: tuple[float, float, float]
-    spread: float
-    view_mm: float
-    blur: float
-    contrast: float
-    falloff: float
-    glare: float
-    noise: float
+    white: tuple[float, float, float]  # colour of pale skin, RGB in [0, 255]
+    spread: float  # relative standard deviation of that colour between pictures
+    view_mm: float  # usual width of the field of view
+    blur: float  # Gaussian blur in pixels of a 128-pixel picture
+    contrast: float  # exponent of the tone curve
+    falloff: float  # loss of light from centre to corner
+    glare: float  # density of specular highlights, 0 to 1
+    noise: float  # standard deviation of sensor noise, grey levels
 
 
 CAMERAS = {

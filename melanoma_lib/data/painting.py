@@ -17,29 +17,17 @@ COSINES, SINES = np.cos(np.outer(ORDERS, THETA)), np.sin(np.outer(ORDERS, THETA)
 
 @dataclass(frozen=True)
 class Lesion:
-    """What a lesion looks like, as far as its diagnosis depends on it.
+    """What a lesion looks like, as far as its diagnosis depends on it; degrees go from 0 to 1."""
 
-    Attributes:
-        family: ``melanocytic``, ``keratosis``, ``vascular`` or ``pink``; sets the pigments it is made of.
-        asymmetry: 0 concentric to 1 one-sided, in outline and in pigment.
-        border: 0 smooth outline to 1 notched and ragged.
-        colours: number of pigment colours, 1 to 4.
-        veil: opacity of the blue-white veil, 0 (none) to 1.
-        regression: opacity of white scar with grey peppering, 0 (none) to 1.
-        streaks: strength of radial streaks at the edge, 0 (none) to 1.
-        network: 0 fine and regular to 1 coarse, broken and dark.
-        globules: 0 fine and even to 1 clumped and uneven.
-    """
-
-    family: str
-    asymmetry: float
-    border: float
-    colours: int
-    veil: float
-    regression: float
-    streaks: float
-    network: float
-    globules: float
+    family: str  # melanocytic, keratosis, vascular or pink: sets the pigments it is made of
+    asymmetry: float  # 0 concentric to 1 one-sided, in outline and in pigment
+    border: float  # 0 smooth outline to 1 notched and ragged
+    colours: int  # number of pigment colours, 1 to 4
+    veil: float  # opacity of the blue-white veil
+    regression: float  # opacity of white scar with grey peppering
+    streaks: float  # strength of radial streaks at the edge
+    network: float  # 0 fine and regular to 1 coarse, broken and dark
+    globules: float  # 0 fine and even to 1 clumped and uneven
 
 
 @dataclass(frozen=True)

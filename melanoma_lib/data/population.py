@@ -83,7 +83,7 @@ METADATA_FACTORS = {
         missing=0.05,
     ),
 }
-BENIGN_DIAGNOSES = {
+OTHER_DIAGNOSES = {
     "melanocytic": "nevus",
     "keratosis": "seborrheic keratosis",
     "vascular": "vascular lesion",
@@ -176,7 +176,7 @@ def draw_lesions(n_patients: int, seed: int, prevalence: float) -> pd.DataFrame:
             "patient": patient,
             **metadata,
             "target": target,
-            "diagnosis": pd.Series(factors["family"]).map(BENIGN_DIAGNOSES).where(target == 0, "melanoma"),
+            "diagnosis": pd.Series(factors["family"]).map(OTHER_DIAGNOSES).where(target == 0, "melanoma"),
             "true_risk": risk,
             "truth_risk_image": risk_given_part(image_effect, "metadata", intercept),
             "truth_risk_metadata": risk_given_part(metadata_effect, "image", intercept),

@@ -120,24 +120,19 @@ def _schema() -> pa.DataFrameSchema:
     import pandera.pandas as pa  # half a second, and only the loading of data needs it
 
     filled = pa.Check(lambda text: text.str.strip() != "", error="filled text")
-    optional = pa.Column(checks=filled, nullable=True)
+    required, optional = pa.Column(checks=filled), pa.Column(checks=filled, nullable=True)
     site = pa.Check.isin(SITES, error=f"one of {list(SITES)} or missing")
     risk = pa.Check.in_range(0, 1, error="a probability from 0 to 1")
     age = pa.Check.in_range(0, MAX_AGE, error=f"years from 0 to {MAX_AGE:g}, or missing")
     return pa.DataFrameSchema(
-        {
+        dict.fromkeys(("image_path", "group_id", "diagnosis"), required)
+        | dict.fromkeys(("patient_id", "lesion_id", "acquisition", "mask_path"), optional)
+        | {
             "image_id": pa.Column(checks=filled, unique=True),
-            "image_path": pa.Column(checks=filled),
-            "patient_id": optional,
-            "lesion_id": optional,
-            "group_id": pa.Column(checks=filled),
             "age_approx": pa.Column(checks=age, nullable=True),
             "sex": pa.Column(checks=pa.Check.isin(SEXES, error=f"one of {list(SEXES)} or missing"), nullable=True),
             "anatom_site_general_challenge": pa.Column(checks=site, nullable=True),
             "target": pa.Column(checks=pa.Check.isin((0, 1), error="1 (melanoma) or 0 (not)")),
-            "diagnosis": pa.Column(checks=filled),
-            "acquisition": optional,
-            "mask_path": optional,
             "true_risk": pa.Column(float, checks=risk, required=False),
         }
     )

@@ -23,19 +23,12 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a data set keeps its things; names are matched whatever their letter case.
+    """Where a data set keeps its things; names are matched whatever their letter case."""
 
-    Attributes:
-        tables: alternatives for the main table; finding one is what tells the source.
-        read: its reader.
-        images: folders searched for images, first hit wins.
-        masks: folders searched for lesion masks named ``<image_id>_segmentation.png``.
-    """
-
-    tables: tuple[str, ...]
+    tables: tuple[str, ...]  # alternatives for the main table; finding one is what tells the source
     read: Callable[[Path], pd.DataFrame]
-    images: tuple[str, ...] = ()
-    masks: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()  # folders searched for images, first hit wins
+    masks: tuple[str, ...] = ()  # folders searched for lesion masks named <image_id>_segmentation.png
 
 
 def load_cases(
@@ -85,16 +78,8 @@ def load_cases(
         _report_missing(cases.loc[absent, "image_id"], len(cases), searched, missing_images)
         cases = cases[~absent]
     cases = cases.reset_index(drop=True)
-    absences = int(absent.sum())
-    dropped = 0 if missing_images == "keep" else absences
-    cases.attrs = {
-        "source": source,
-        "root": str(root),
-        "table": str(table),
-        "absent_images": absences,
-        "dropped_images": dropped,
-        **facts,
-    }
+    images = {"absent_images": int(absent.sum()), "dropped_images": 0 if missing_images == "keep" else int(absent.sum())}
+    cases.attrs = {"source": source, "root": str(root), "table": str(table)} | images | facts
     return cases
 
 

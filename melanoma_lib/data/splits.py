@@ -48,14 +48,7 @@ def fold_cases(cases: pd.DataFrame, folds: int, fold: int, seed: int = 0) -> pd.
         cases: case table; ``group_id`` and ``target`` are used.
         folds: number of folds, at least 2.
         fold: which one is tested, from 1.
-        seed: the same seed gives the same folds, whatever the order of the rows.
-
-    Returns:
-        As :func:`split_cases`.
-
-    Raises:
-        ValueError: fewer than two folds, or a fold that is none of them.
-        DataError: a row without group, or too few groups of a class to put one into each half of each fold.
+        seed: as for :func:`split_cases`, and so are result and errors.
     """
     if folds < 2 or not 1 <= fold <= folds:
         raise ValueError(f"fold={fold} of folds={folds}: expected at least 2 folds and one of them, counted from 1")
@@ -147,17 +140,13 @@ def _deal(groups: pd.DataFrame, shares: tuple[float, ...], rng: np.random.Genera
 class LeakageAudit:
     """How much of the test set is known from training, as shares in [0, 1] averaged over random splits.
 
-    Attributes:
-        n_splits: number of random splits averaged.
-        by_image: when images are split at random (stratified by class): a column for each unit (``lesion``, ``patient``,
-            ``group``) with the share of test ``images`` and of test ``melanomas`` of which training holds another image of the
-            same unit; NaN where the source has no such ids.
-        by_group: the same under ``split_cases``.
+    A column for each unit (``lesion``, ``patient``, ``group``) holds the share of test ``images`` and of test ``melanomas`` of
+    which training holds another image of the same unit; NaN where the source has no such ids.
     """
 
     n_splits: int
-    by_image: pd.DataFrame
-    by_group: pd.DataFrame
+    by_image: pd.DataFrame  # when images are split at random, stratified by class
+    by_group: pd.DataFrame  # under split_cases
 
     def __str__(self) -> str:
         table = pd.concat({"split by image": self.by_image, "split by group": self.by_group}).T
@@ -173,11 +162,7 @@ def audit_leakage(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, se
         val: share of images for validation.
         test: share of images for testing.
         seed: first of ``n_splits`` consecutive seeds.
-        n_splits: number of splits to average.
-
-    Raises:
-        ValueError: shares out of range or ``n_splits`` below 1.
-        DataError: as :func:`split_cases`.
+        n_splits: number of splits to average, at least 1.
     """
     if n_splits < 1:
         raise ValueError(f"n_splits={n_splits} must be at least 1")

@@ -33,13 +33,7 @@ _LESION, _PHOTO, _ARTEFACT, _NOISE = range(1, 5)  # independent random streams; 
 
 @dataclass(frozen=True)
 class SyntheticCase:
-    """One rendered case.
-
-    Attributes:
-        image: uint8 ``(H, W, 3)``.
-        mask: lesion pixels, boolean ``(H, W)``.
-        artefacts: for each artefact drawn, the pixels that it visibly changed, boolean ``(H, W)``.
-    """
+    """One rendered case: uint8 ``(H, W, 3)``, the lesion's pixels and, for each artefact drawn, those it visibly changed."""
 
     image: np.ndarray
     mask: np.ndarray
@@ -64,11 +58,6 @@ class SyntheticDermoscopy:
     Raises:
         ValueError: for a knob outside its range or an unknown artefact.
         TypeError: for a knob of the wrong type.
-
-    Example:
-        >>> data = SyntheticDermoscopy(n_patients=3, seed=7)
-        >>> data.render(0).image.shape
-        (128, 128, 3)
     """
 
     def __init__(
@@ -173,13 +162,9 @@ class SyntheticDermoscopy:
         return SyntheticCase(np.ascontiguousarray(pixels), mask, masks)
 
     def bayes_auroc(self, n_patients: int = 50_000) -> dict[str, float]:
-        """The best AUROC that anything can reach on lesions of this world, shortcuts aside.
+        """AUROC of the exact risk given ``image``, ``metadata`` or ``both``: the best that anything can reach, shortcuts aside.
 
-        Args:
-            n_patients: size of the drawn population; 50,000 hold about 100,000 lesions (standard error about 0.001).
-
-        Returns:
-            AUROC of the exact risk given ``image``, ``metadata`` or ``both``.
+        50,000 patients have about 100,000 lesions, which gives a standard error of about 0.001.
         """
         from sklearn.metrics import roc_auc_score
 
@@ -195,12 +180,9 @@ class SyntheticDermoscopy:
         appears when all of it is there; one that already holds the same data is left as it is.
 
         Args:
-            root: folder to create; its parents are made.
+            root: folder to create and return; its parents are made.
             twin: folder of a generator that differs in nothing but ``shortcut``; where the same artefacts lie on a picture,
                 its files are copied, which gives the same bytes in a fraction of the time.
-
-        Returns:
-            ``root``.
 
         Raises:
             DataError: if ``root`` holds something else, ``twin`` no cases of this version, or the disk refuses.

@@ -94,17 +94,6 @@ def test_corrupt_images_are_named_and_leave_no_cache(photographs, tmp_path):
         open_cache(photographs[:2], 16, photographs[3])  # a file, no folder
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("bar")])
-def test_an_interrupted_build_leaves_nothing(error, photographs, tmp_path):
-    def interrupt():
-        raise error
-
-    with pytest.raises(type(error)):
-        open_cache(photographs, 16, tmp_path / "cache", interrupt)
-    assert caches(tmp_path / "cache") == []
-    assert len(open_cache(photographs, 16, tmp_path / "cache")) == 12
-
-
 BUILD = """
 import json, os, pathlib, signal, sys, time
 from melanoma_lib.data.cache import open_cache

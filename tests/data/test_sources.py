@@ -281,7 +281,6 @@ def test_isic_archive_keeps_dermoscopy_only_caps_ages_joins_a_lesion_to_its_pati
         ([{"sex": "male"}], DataError, "no diagnosis; expected values in diagnosis_1"),
         ([{"diagnosis_1": "Malignant"}], DataError, "none of the 1 rows .*undecided"),
         ([NEVUS | {"anatom_site_1": "Wing"}], UnknownValueError, "anatom_site_1 'Wing'.*ISIC_ARCHIVE_SITE_LEVELS"),
-        ([{"diagnosis": "newcomer"}], UnknownValueError, "diagnosis 'newcomer'.*ISIC_ARCHIVE_LEGACY_DIAGNOSES"),
     ],
 )  # fmt: skip
 def test_isic_archive_faults_are_named(tmp_path, rows, error, message):
