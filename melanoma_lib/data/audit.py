@@ -35,7 +35,7 @@ MAX_BITS = 30
 BLOCK = 64  # images compared with all others at a time: with 33,000 images 70 MB
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class CaseAudit:
     """Findings about one case table; ``print`` it for a report in plain text.
 
@@ -53,7 +53,7 @@ class CaseAudit:
     duplicates: pd.DataFrame | None  # pairs of the same photograph, as find_duplicates tells them; None where not looked at
     unreadable: list[str]  # image ids whose file is no readable image
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "\n\n".join(f"{title}\n{text}" for title, text in _report(self))
 
 
@@ -78,7 +78,9 @@ def audit_cases(
     pairs, unreadable = find_duplicates(list(present["image_path"]), show_progress)
     units = [unit for unit in ("lesion_id", "patient_id") if cases[unit].notna().any()]
     return CaseAudit(
-        source={key: facts[key] for key in ("source", "table", "absent_images", "dropped_rows") if key in facts},
+        source={
+            key: facts[key] for key in ("source", "table", "absent_images", "dropped_images", "dropped_rows") if key in facts
+        },
         counts=_counts(cases),
         missing=_missing(cases),
         acquisition=_acquisitions(cases),

@@ -136,7 +136,7 @@ def _deal(groups: pd.DataFrame, shares: tuple[float, ...], rng: np.random.Genera
     return pd.Series(chosen, index=groups.index)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class LeakageAudit:
     """How much of the test set is known from training, as shares in [0, 1] averaged over random splits.
 
@@ -148,7 +148,7 @@ class LeakageAudit:
     by_image: pd.DataFrame  # when images are split at random, stratified by class
     by_group: pd.DataFrame  # under split_cases
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         table = pd.concat({"split by image": self.by_image, "split by group": self.by_group}).T
         title = f"Share of the test set with another image of the same unit in training, mean of {self.n_splits} splits"
         return f"{title}\n{table.to_string(float_format='{:.1%}'.format, na_rep='no ids')}"

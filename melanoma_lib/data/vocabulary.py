@@ -73,37 +73,29 @@ ISIC_ARCHIVE_SITE_LEVELS = _inverted(
 # The archive's diagnosis hierarchy: (diagnosis_1, diagnosis_2) -> target; diagnosis_2 "" where the archive stops at level 1.
 # Undecided (None) is what no one can call melanoma or not: melanocytic lesions of uncertain potential, collisions with
 # some malignant part, and "Malignant" with nothing further. Actinic keratosis is indeterminate but epidermal: not melanoma.
-_OTHER_MALIGNANT = _listed(
-    """
-    lymphocytic proliferations - b-cell, lymphocytic proliferations - t-cell/nk,
-    malignant adnexal epithelial proliferations - apocrine or eccrine,
-    malignant adnexal epithelial proliferations - follicular,
-    malignant adnexal epithelial proliferations - sebaceous, malignant epidermal proliferations,
-    malignant soft tissue proliferations - adipocytic,
-    malignant soft tissue proliferations - cartilagenous and ossifying,
-    malignant soft tissue proliferations - fibro-histiocytic,
-    malignant soft tissue proliferations - muscle tissue or myofibroblastic,
-    malignant soft tissue proliferations - myoepithelial, malignant soft tissue proliferations - neural,
-    malignant soft tissue proliferations - unknown or other histiogenesis,
-    malignant soft tissue proliferations - vascular, merkel cell proliferation,
-    skin metastasis of internal solid cancer - non-hematological
-    """
-)
-_BENIGN = _listed(
-    """
-    benign - other, benign adnexal epithelial proliferations - apocrine or eccrine,
-    benign adnexal epithelial proliferations - follicular, benign adnexal epithelial proliferations - sebaceous,
-    benign epidermal proliferations, benign melanocytic proliferations,
-    benign soft tissue proliferations - adipocytic,
-    benign soft tissue proliferations - cartilagenous and ossifying,
-    benign soft tissue proliferations - fibro-histiocytic,
-    benign soft tissue proliferations - muscle tissue or myofibroblastic,
-    benign soft tissue proliferations - myoepithelial, benign soft tissue proliferations - neural,
-    benign soft tissue proliferations - vascular, collision - only benign proliferations, cysts, exogenous,
-    flat melanotic pigmentations - not melanocytic nevus, hemorrhagic lesions, inflammatory or infectious diseases,
-    langerhans cell proliferations, mast cell proliferations
-    """
-)
+_ADNEXAL = "apocrine or eccrine, follicular, sebaceous"
+_SOFT_TISSUE = """
+    adipocytic, cartilagenous and ossifying, fibro-histiocytic, muscle tissue or myofibroblastic, myoepithelial, neural,
+    vascular"""
+_OTHER_MALIGNANT = [
+    *(f"malignant adnexal epithelial proliferations - {kind}" for kind in _listed(_ADNEXAL)),
+    *(f"malignant soft tissue proliferations - {kind}" for kind in _listed(f"{_SOFT_TISSUE}, unknown or other histiogenesis")),
+    *(f"lymphocytic proliferations - {kind}" for kind in ("b-cell", "t-cell/nk")),
+    "malignant epidermal proliferations",
+    "merkel cell proliferation",
+    "skin metastasis of internal solid cancer - non-hematological",
+]
+_BENIGN = [
+    *(f"benign adnexal epithelial proliferations - {kind}" for kind in _listed(_ADNEXAL)),
+    *(f"benign soft tissue proliferations - {kind}" for kind in _listed(_SOFT_TISSUE)),
+    *_listed(
+        """
+        benign - other, benign epidermal proliferations, benign melanocytic proliferations,
+        collision - only benign proliferations, cysts, exogenous, flat melanotic pigmentations - not melanocytic nevus,
+        hemorrhagic lesions, inflammatory or infectious diseases, langerhans cell proliferations, mast cell proliferations
+        """
+    ),
+]
 ISIC_ARCHIVE_DIAGNOSES: dict[str, int | None] = (
     {f"benign:{name}": 0 for name in ("", *_BENIGN)}
     | {f"malignant:{name}": 0 for name in _OTHER_MALIGNANT}
