@@ -171,12 +171,9 @@ ARTEFACTS = tuple(PAINTERS)
 
 
 def paint_artefact(name: str, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Add one artefact to a picture.
+    """Add one artefact to a picture, float32 ``(3, S, S)`` in [0, 255], in place.
 
-    Args:
-        name: one of ``ARTEFACTS``.
-        image: float32 ``(3, S, S)`` in [0, 255]; changed in place.
-        rng: generator of this artefact alone, so that another one's presence does not move it.
+    ``rng`` is of this artefact alone, so that another one's presence does not move it.
 
     Returns:
         Boolean ``(S, S)``: the pixels that it changed by more than ``VISIBLE`` grey levels.

@@ -2,71 +2,59 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import filecmp
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
-from melanoma_lib.data.duplicates import find_duplicates
-from melanoma_lib.data.schema import is_leaky, validate_cases
-from melanoma_lib.data.splits import LeakageAudit, audit_leakage
-
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType
+from melanoma_lib.data.schema import is_leaky, listed, validate_cases
+from melanoma_lib.data.sources import on_disk
+from melanoma_lib.data.splits import SPLITS, LeakageAudit, audit_leakage
+from melanoma_lib.progress import progress_bar
 
 GAPS = ("patient_id", "lesion_id", "age_approx", "sex", "anatom_site_general_challenge", "acquisition", "mask_path")
-STEADY = {  # what one lesion or one patient cannot have two of
-    "lesion_id": ("target", "diagnosis", "sex", "anatom_site_general_challenge"),
-    "patient_id": ("sex",),
-}
+STEADY = (  # what one lesion or one patient cannot have two of
+    ("lesion_id", "target"),
+    ("lesion_id", "diagnosis"),
+    ("lesion_id", "sex"),
+    ("lesion_id", "anatom_site_general_challenge"),
+    ("patient_id", "sex"),
+)
 SIZES = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 50), (51, None))
+HASH_SIDE = 16  # 16 x 16 frequencies give 256 bits
+# Chosen on HAM10000: 110 of the 111 pairs so found share a lesion, and the last is one lesion listed twice; at 64 bits most are
+# two lesions.
+MAX_BITS = 30
+BLOCK = 64  # images compared with all others at a time: with 33,000 images 70 MB
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class CaseAudit:
-    """Findings about one case table; print it for a report of 100 columns, ``to_dict`` for JSON.
+    """Findings about one case table; ``print`` it for a report in plain text.
 
-    Attributes:
-        source: the table's origin, as far as ``attrs`` tells.
-        counts: images, absent images, groups, patients, lesions, melanomas (images), groups with a melanoma, prevalence.
-        missing: column -> share of empty cells in ``all`` images, in ``melanoma`` and in ``other``: a gap that differs by
-            class is itself a signal.
-        acquisition: name -> images, melanomas and prevalence: where cameras differ in prevalence, a model can learn the camera.
-        sizes: unit -> {"1": units with one image, "3-5": …, "largest": images of the largest}.
-        contradictions: "lesion_id: target" -> {"units": how many have two values, "examples": ids}.
-        leaky_columns: columns of the source that give the answer away.
-        leakage: what an image-level split would leak; None where the table is too small or has one class.
-        duplicates: repeated photographs by image id, and the pairs that cross groups; None where images were not looked at.
+    A gap that differs by class is itself a signal. Where cameras or clinics differ in prevalence, a model can learn the camera.
     """
 
-    source: dict[str, Any]
-    counts: dict[str, float]
-    missing: dict[str, dict[str, float]]
-    acquisition: dict[str, dict[str, float]]
-    sizes: dict[str, dict[str, int]]
-    contradictions: dict[str, dict[str, Any]]
-    leaky_columns: list[str]
-    leakage: LeakageAudit | None
-    duplicates: dict[str, Any] | None
+    source: dict[str, Any]  # the table's origin and what was left out of it, as far as attrs tells
+    counts: pd.Series  # images, groups, patients, lesions, melanoma images, groups with melanoma, prevalence
+    missing: pd.DataFrame  # share of empty cells of each column in all images, in melanoma and in other
+    acquisition: pd.DataFrame  # images, melanomas and prevalence of each camera or clinic
+    sizes: pd.DataFrame  # a column a kind of unit; rows "1", "2", "3-5" … count units with so many images, "largest" is the most
+    contradictions: pd.DataFrame  # unit and column of which some unit has two values, how many such units, and their first ids
+    leaky_columns: list[str]  # of the source: they give the answer away
+    leakage: LeakageAudit | None  # of an image-level split; None where the table is too small or has one class
+    duplicates: pd.DataFrame | None  # pairs of the same photograph, as find_duplicates tells them; None where not looked at
+    unreadable: list[str]  # image ids whose file is no readable image
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self) | {"leakage": self.leakage.to_dict() if self.leakage else None}
-
-    def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(width=100, file=io.StringIO(), force_terminal=False)
-        console.print(self)
-        return console.file.getvalue().rstrip()
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        """Draw the report with rich."""
-        yield from _render(self)
+    def __repr__(self) -> str:
+        return "\n\n".join(f"{title}\n{text}" for title, text in _report(self))
 
 
 def audit_cases(
@@ -81,59 +69,53 @@ def audit_cases(
         n_splits: number of those splits.
         show_progress: draw a bar while images are compared.
 
-    Returns:
-        The findings.
-
     Raises:
         DataError: the table breaks the schema.
     """
     facts = dict(cases.attrs)
     cases = validate_cases(cases)
-    melanoma = cases["target"] == 1
-    present = cases[_present(cases["image_path"])] if images else cases.iloc[:0]
+    present = cases[on_disk(cases["image_path"])] if images else cases.iloc[:0]
+    pairs, unreadable = find_duplicates(list(present["image_path"]), show_progress)
+    units = [unit for unit in ("lesion_id", "patient_id") if cases[unit].notna().any()]
     return CaseAudit(
         source={
             key: facts[key] for key in ("source", "table", "absent_images", "dropped_images", "dropped_rows") if key in facts
         },
         counts=_counts(cases),
-        missing={column: _by_class(cases[column].isna(), melanoma) for column in GAPS},
+        missing=_missing(cases),
         acquisition=_acquisitions(cases),
-        sizes={unit: _sizes(cases[unit]) for unit in ("lesion_id", "patient_id") if cases[unit].notna().any()},
+        sizes=pd.DataFrame({unit: _sizes(cases[unit]) for unit in units}),
         contradictions=_contradictions(cases),
         leaky_columns=facts.get("leaky_columns", sorted(filter(is_leaky, cases.columns))),
-        leakage=_leakage(cases, seed, n_splits),
-        duplicates=_duplicates(present, show_progress) if len(present) else None,
+        leakage=audit_leakage(cases, seed=seed, n_splits=n_splits) if _can_be_split(cases) else None,
+        duplicates=_named(pairs, present) if len(present) else None,
+        unreadable=present["image_id"].iloc[unreadable].tolist(),
     )
 
 
-def _present(paths: pd.Series) -> pd.Series:
-    folders = {path.parent for path in map(Path, paths)}
-    files = {str(file) for folder in folders if folder.is_dir() for file in folder.iterdir()}
-    return paths.map(lambda path: str(Path(path)) in files)
-
-
-def _counts(cases: pd.DataFrame) -> dict[str, float]:
+def _counts(cases: pd.DataFrame) -> pd.Series:
     with_melanoma = cases.groupby("group_id")["target"].max()
-    return {
+    counts = {
         "images": len(cases),
         "groups": len(with_melanoma),
         "patients": cases["patient_id"].nunique(),
         "lesions": cases["lesion_id"].nunique(),
-        "melanoma images": int(cases["target"].sum()),
-        "groups with melanoma": int(with_melanoma.sum()),
-        "prevalence": float(cases["target"].mean()),
+        "melanoma images": cases["target"].sum(),
+        "groups with melanoma": with_melanoma.sum(),
+        "prevalence": cases["target"].mean(),
     }
+    return pd.Series(counts, dtype=object)  # whole numbers stay whole
 
 
-def _by_class(flag: pd.Series, melanoma: pd.Series) -> dict[str, float]:
-    shares = {"all": flag.mean(), "melanoma": flag[melanoma].mean(), "other": flag[~melanoma].mean()}
-    return {name: float(share) for name, share in shares.items() if not np.isnan(share)}
+def _missing(cases: pd.DataFrame) -> pd.DataFrame:
+    empty, melanoma = cases[list(GAPS)].isna(), cases["target"] == 1
+    return pd.DataFrame({"all": empty.mean(), "melanoma": empty[melanoma].mean(), "other": empty[~melanoma].mean()})
 
 
-def _acquisitions(cases: pd.DataFrame) -> dict[str, dict[str, float]]:
-    table = cases.groupby(cases["acquisition"].fillna("not recorded"))["target"].agg(["size", "sum", "mean"])
-    table.columns = ["images", "melanomas", "prevalence"]
-    return {str(name): row for name, row in table.sort_values("images", ascending=False).to_dict("index").items()}
+def _acquisitions(cases: pd.DataFrame) -> pd.DataFrame:
+    by_camera = cases.groupby(cases["acquisition"].fillna("not recorded"))["target"]
+    table = by_camera.agg(images="size", melanomas="sum", prevalence="mean")
+    return table.sort_values("images", ascending=False)
 
 
 def _sizes(ids: pd.Series) -> dict[str, int]:
@@ -145,131 +127,125 @@ def _sizes(ids: pd.Series) -> dict[str, int]:
     return bins | {"largest": int(counts.max())}
 
 
-def _contradictions(cases: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    found = {}
-    for unit, columns in STEADY.items():
-        for column in columns:
-            values = cases.groupby(unit)[column].nunique()
-            twofold = values.index[values > 1]
-            if len(twofold):
-                found[f"{unit}: {column}"] = {"units": len(twofold), "examples": list(twofold[:3])}
-    return found
+def _contradictions(cases: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for unit, column in STEADY:
+        values = cases.groupby(unit)[column].nunique()
+        twofold = values.index[values > 1]
+        if len(twofold):
+            rows.append((unit, column, len(twofold), ", ".join(twofold[:3])))
+    return pd.DataFrame(rows, columns=["unit", "column", "units", "examples"])
 
 
-def _leakage(cases: pd.DataFrame, seed: int, n_splits: int) -> LeakageAudit | None:
-    by_class = cases.groupby("group_id")["target"].max().value_counts()
-    if len(by_class) < 2 or by_class.min() < 3:
-        return None
-    return audit_leakage(cases, seed=seed, n_splits=n_splits)
+def _can_be_split(cases: pd.DataFrame) -> bool:
+    groups_of_class = cases.groupby("group_id")["target"].max().value_counts()
+    return len(groups_of_class) == 2 and groups_of_class.min() >= len(SPLITS)
 
 
-def _duplicates(cases: pd.DataFrame, show_progress: bool) -> dict[str, Any]:
-    found = find_duplicates(list(cases["image_path"]), show_progress)
-    names, groups = cases["image_id"].to_numpy(), cases["group_id"].to_numpy()
-    targets = cases["target"].to_numpy()
-    pairs = [(copies[0], other, 1.0) for copies in found.exact for other in copies[1:]] + found.near
-    crossing = [
-        {"images": [str(names[i]), str(names[j])], "correlation": r, "same_class": bool(targets[i] == targets[j])}
-        for i, j, r in pairs
-        if groups[i] != groups[j]
-    ]
-    return {
-        "compared": found.compared,
-        "unreadable": [str(names[i]) for i in found.unreadable],
-        "exact": [[str(names[i]) for i in copies] for copies in found.exact],
-        "near": [[str(names[i]), str(names[j]), r] for i, j, r in found.near],
-        "crossing_groups": crossing,
-    }
-
-
-# --- the report ---------------------------------------------------------------------------------------------------------
-
-
-def _render(audit: CaseAudit) -> Iterator[RenderableType]:
-    from rich.markup import escape
-
-    c, source = audit.counts, audit.source
-    yield f"[bold]Case table {escape(source.get('source', ''))}[/] {escape(source.get('table', ''))}"
-    yield (
-        f"{c['images']:,} images, {c['melanoma images']:,} of melanoma (prevalence {c['prevalence']:.2%}): "
-        f"calling everything benign is {1 - c['prevalence']:.1%} accurate."
+def _named(pairs: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
+    one, two = cases.iloc[pairs["first"]].reset_index(drop=True), cases.iloc[pairs["second"]].reset_index(drop=True)
+    return pd.DataFrame(
+        {
+            "image": one["image_id"],
+            "other": two["image_id"],
+            "bits": pairs["bits"],
+            "same_file": pairs["same_file"],
+            "same_group": one["group_id"] == two["group_id"],
+            "same_class": one["target"] == two["target"],
+        }
     )
-    ids = ", ".join(f"{c[unit]:,} {unit}" if c[unit] else f"no {unit[:-1]} ids" for unit in ("patients", "lesions"))
-    yield f"{c['groups']:,} groups that must not straddle a split ({ids}); {c['groups with melanoma']:,} hold a melanoma."
-    if source.get("absent_images"):
-        yield f"{source['absent_images']:,} image files are absent."
-    for reason, count in source.get("dropped_rows", {}).items():
-        yield f"{count:,} rows left out: {reason}."
-    yield from _table("Missing values", ("column", "all", "melanoma", "other"), _missing_rows(audit))
-    yield from _table("Acquisition", ("camera or clinic", "images", "melanomas", "prevalence"), _acquisition_rows(audit))
-    if audit.sizes:
-        labels = list(next(iter(audit.sizes.values())))
-        rows = [(unit.removesuffix("_id"), *(f"{sizes[label]:,}" for label in labels)) for unit, sizes in audit.sizes.items()]
-        yield from _table("How many images they have", ("units with", *labels), rows)
-    yield "\n[bold]Leakage[/]"
-    yield escape(str(audit.leakage)) if audit.leakage else "Not measured: fewer than three groups of a class."
-    yield "\n[bold]Contradictions[/]"
-    yield from _contradiction_lines(audit.contradictions)
-    yield "\n[bold]Repeated photographs[/]"
-    yield from _duplicate_lines(audit.duplicates)
-    yield "\n[bold]Columns that give the answer away[/] (never inputs of a model)"
+
+
+def _head(table: pd.DataFrame, most: int = 10, **options: Any) -> str:
+    return table.head(most).to_string(**options) + (f"\nand {len(table) - most} more" if len(table) > most else "")
+
+
+def _report(audit: CaseAudit) -> Iterator[tuple[str, str]]:
+    """Title and text of each section of the printed report."""
+    source, dropped = audit.source, audit.source.get("dropped_rows", {})
+    counts = {name: f"{count:.2%}" if name == "prevalence" else f"{count:,}" for name, count in audit.counts.items()}
+    counts["accuracy of calling no image melanoma"] = f"{1 - audit.counts['prevalence']:.1%}"
+    counts["absent image files"] = f"{source.get('absent_images', 0):,}"
+    counts |= {f"rows left out: {reason}": f"{count:,}" for reason, count in dropped.items()}
+    yield f"Case table {source.get('source', '')} {source.get('table', '')}".rstrip(), pd.Series(counts).to_string()
+    yield "Missing values", audit.missing.to_string(float_format="{:.1%}".format, na_rep="")
+    cameras = audit.acquisition.rename(index=lambda name: name if len(name) <= 60 else name[:59] + "…").rename_axis(None)
+    yield "Acquisition", _head(cameras, float_format="{:.1%}".format)
+    yield "Images of one unit", "no lesion or patient ids" if audit.sizes.empty else audit.sizes.T.to_string()
+    yield "Leakage", str(audit.leakage or "not measured: fewer than three groups of a class")
+    yield "Contradictions", "none" if audit.contradictions.empty else audit.contradictions.to_string(index=False)
+    if audit.duplicates is None:
+        yield "Repeated photographs", "not looked for: no image was opened"
+    else:
+        pairs, crossing = audit.duplicates, audit.duplicates[~audit.duplicates["same_group"]]
+        text = f"{len(pairs)} pairs, {pairs['same_file'].sum()} of them identical files, {len(crossing)} across groups"
+        if len(crossing):  # a split could put one of them into training and the other into test
+            text += f"\n{_head(crossing.drop(columns='same_group'), index=False)}"
+        yield "Repeated photographs", text
+        if audit.unreadable:
+            yield f"{len(audit.unreadable)} files are no readable image", listed(audit.unreadable)
     truths = [column for column in audit.leaky_columns if column.startswith("truth_")]
     others = [column for column in audit.leaky_columns if column not in truths]
-    yield escape(", ".join(others + [f"truth_* ({len(truths)} columns)"] * bool(truths)) or "none")
+    yield (
+        "Columns that give the answer away (never inputs of a model)",
+        ", ".join(others + [f"truth_* ({len(truths)} columns)"] * bool(truths)) or "none",
+    )
 
 
-def _table(title: str, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[RenderableType]:
-    from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for i, name in enumerate(header):
-        table.add_column(name, justify="right" if i else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*map(escape, row))
-    yield f"\n[bold]{title}[/]"
-    yield table
+# --- the same photograph twice --------------------------------------------------------------------------------------------
 
 
-def _missing_rows(audit: CaseAudit) -> list[tuple[str, ...]]:
-    kinds = ("all", "melanoma", "other")
-    return [(column, *(f"{shares[k]:.1%}" if k in shares else "" for k in kinds)) for column, shares in audit.missing.items()]
+def find_duplicates(paths: Sequence[str | Path], show_progress: bool = False) -> tuple[pd.DataFrame, list[int]]:
+    """Find files that hold the same photograph, by a perceptual hash of 256 bits (imagehash's ``phash``).
 
+    Colour, brightness, size and compression may differ; turned, mirrored or cropped copies are not found. Images of one colour
+    have nothing to compare and are left out.
 
-def _acquisition_rows(audit: CaseAudit, most: int = 12) -> list[tuple[str, ...]]:
+    Args:
+        paths: existing image files.
+        show_progress: draw a bar with the time left.
+
+    Returns:
+        The pairs, as positions ``first`` < ``second`` in ``paths`` with the ``bits`` that their hashes differ in, at most
+        ``MAX_BITS``, and whether they are the ``same_file`` byte for byte; and the positions of files that are no readable image.
+    """
+    bits = np.zeros((len(paths), HASH_SIDE**2 // 8), np.uint8)
+    unreadable = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar("comparing images", len(paths), show_progress) as advance:
+        for i, seen in enumerate(pool.map(_hash, paths)):
+            if seen is None:
+                unreadable.append(i)
+            else:
+                bits[i] = seen
+            advance()
+    comparable = bits.any(axis=1)
     rows = [
-        (name, f"{row['images']:,}", f"{row['melanomas']:,}", f"{row['prevalence']:.1%}")
-        for name, row in audit.acquisition.items()
+        (i, j, distance, distance == 0 and filecmp.cmp(paths[i], paths[j], shallow=False))
+        for i, j, distance in _close_pairs(bits)
+        if comparable[i] and comparable[j]
     ]
-    return rows[:most] + ([(f"and {len(rows) - most} more", "", "", "")] if len(rows) > most else [])
+    return pd.DataFrame(rows, columns=["first", "second", "bits", "same_file"]), unreadable
 
 
-def _contradiction_lines(contradictions: dict[str, dict[str, Any]]) -> Iterator[str]:
-    from rich.markup import escape
+def _hash(path: str | Path) -> np.ndarray | None:
+    """Perceptual hash, uint8 (32,), all zeros for an image of one colour; None for what is no image."""
+    import imagehash
 
-    for what, found in contradictions.items():
-        unit, column = what.split(": ")
-        examples = escape(", ".join(found["examples"]))
-        yield f"{column} differs between images of one {unit.removesuffix('_id')} in {found['units']:,} cases, such as {examples}"
-    if not contradictions:
-        yield "None among the images that share a lesion or patient id."
+    try:
+        with Image.open(path) as image:
+            image.draft("L", (128, 128))  # lets JPEG decode at a fraction of its size
+            grey = image.convert("L")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None  # reported by the caller as unreadable
+    flat = len(set(grey.getextrema())) == 1
+    return np.packbits(np.zeros(HASH_SIDE**2, bool) if flat else imagehash.phash(grey, HASH_SIDE).hash.ravel())
 
 
-def _duplicate_lines(found: dict[str, Any] | None, most: int = 8) -> Iterator[str]:
-    from rich.markup import escape
-
-    if found is None:
-        yield "Not looked for: no image was opened."
-        return
-    exact, near, crossing = found["exact"], found["near"], found["crossing_groups"]
-    yield f"{found['compared']:,} images compared: {len(exact)} sets of identical files, {len(near)} nearly identical pairs,"
-    risk = ", where a split could put one into training and one into test:" if crossing else "."
-    yield f"{len(crossing)} of them across groups{risk}"
-    for pair in crossing[:most]:
-        classes = "same class" if pair["same_class"] else "melanoma and not"
-        yield escape(f"  {' and '.join(pair['images'])} (correlation {pair['correlation']:.2f}, {classes})")
-    if len(crossing) > most:
-        yield f"  and {len(crossing) - most} more"
-    if found["unreadable"]:
-        yield f"{len(found['unreadable'])} files are no readable image: {escape(', '.join(found['unreadable'][:5]))}"
+def _close_pairs(bits: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    words = bits.view(np.uint64)  # (N, 4)
+    for start in range(0, len(words), BLOCK):
+        block = words[start : start + BLOCK, None]
+        distance = np.bitwise_count(block ^ words[None, start:]).sum(axis=-1, dtype=np.uint16)  # (BLOCK, N - start)
+        for i, j in zip(*np.nonzero(distance <= MAX_BITS), strict=True):
+            if i < j:
+                yield start + int(i), start + int(j), int(distance[i, j])

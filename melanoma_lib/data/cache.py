@@ -59,11 +59,6 @@ def open_cache(paths: Sequence[Path], side: int, cache_dir: Path, on_progress: C
 def open_evaluation_cache(pixels: np.memmap, backbone: str, image_size: int) -> np.memmap:
     """What :func:`evaluation_pixels` makes of each cached image, kept beside them, so that evaluation only copies memory.
 
-    Args:
-        pixels: as :func:`open_cache` returns them.
-        backbone: name of a timm model, whose interpolation is used.
-        image_size: side of the result.
-
     Returns:
         read-only uint8 array, shape ``(len(pixels), image_size, image_size, 3)``.
 
@@ -100,9 +95,7 @@ def _explained(folder: Path, shape: tuple[int, ...]) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _no_room(math.prod(shape), folder) from error
-        raise DataError(
-            f"cannot cache images in {folder} ({error}); point --cache-dir to a folder that can be written"
-        ) from error
+        raise DataError(f"cannot cache images in {folder} ({error}); point --cache-dir to a folder you may write to") from error
 
 
 def _no_room(needed: int, folder: Path) -> DataError:
@@ -163,5 +156,6 @@ def _build(target: Path, shape: tuple[int, ...], items: Iterable, make: Callable
             file.flush()
             os.fsync(file.fileno())
         if corrupt:
-            names = "\n  ".join(corrupt[:5])
-            raise CorruptImageError(f"{len(corrupt)} of {shape[0]} images cannot be decoded:\n  {names}")
+            names = "\n  ".join(corrupt[:10])
+            more = f"\n  and {len(corrupt) - 10} more" if len(corrupt) > 10 else ""
+            raise CorruptImageError(f"{len(corrupt)} of {shape[0]} images cannot be decoded:\n  {names}{more}")

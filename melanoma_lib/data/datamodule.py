@@ -31,27 +31,16 @@ UNKNOWN = -100  # the target that PyTorch's cross-entropy passes over
 
 @dataclass(frozen=True)
 class CaseDataset(Dataset):
-    """Batches of cases by row number; pixels come from the cache, never from an image file.
+    """Batches of cases by row number; pixels come from the cache, never from an image file."""
 
-    Attributes:
-        pixels: uint8, shape ``(N, C, C, 3)``, or None for a model without an image branch.
-        metadata: float32, shape ``(N, M)``.
-        targets: float32, shape ``(N,)``.
-        diagnoses: int64, shape ``(N,)``: position of the case's diagnosis among those known in training, or ``UNKNOWN``.
-        transform: from a PIL image to a uint8 tensor, shape ``(3, S, S)``; None where the pixels are already those of evaluation.
-        backbone: whose normalisation scales the batches.
-        metadata_dropout: chance that a case hides all its metadata.
-        no_metadata: encoding of a case that tells nothing, shape ``(M,)``.
-    """
-
-    pixels: np.ndarray | None
-    metadata: np.ndarray
-    targets: np.ndarray
-    diagnoses: np.ndarray
-    transform: Callable[[Image.Image], torch.Tensor] | None
-    backbone: str
-    metadata_dropout: float
-    no_metadata: np.ndarray
+    pixels: np.ndarray | None  # uint8 (N, C, C, 3); None for a model without an image branch
+    metadata: np.ndarray  # float32 (N, M)
+    targets: np.ndarray  # float32 (N,)
+    diagnoses: np.ndarray  # int64 (N,): position of the diagnosis among those known in training, or UNKNOWN
+    transform: Callable[[Image.Image], torch.Tensor] | None  # PIL -> uint8 (3, S, S); None: pixels are those of evaluation
+    backbone: str  # whose normalisation scales the batches
+    metadata_dropout: float  # chance that a case hides all its metadata
+    no_metadata: np.ndarray  # encoding of a case that tells nothing, (M,)
 
     def __len__(self) -> int:
         """Number of cases."""
@@ -222,7 +211,8 @@ def source_root(settings: Settings) -> Path:
     """Folder of the source's tables.
 
     Synthetic cases get a folder for each set of knobs within ``data_root`` and are generated into it when absent. Where
-    ``data_root`` is itself what a generator wrote, such as cases whose artefacts are tied to the label, it is taken as it is.
+    ``data_root`` is itself what a generator wrote, such as cases whose artefacts are correlated with the label, it is taken as
+    it is.
 
     Raises:
         DataError: if such a folder's patients, seed or image size are not those of the settings, which name the run.

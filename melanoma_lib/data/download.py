@@ -1,63 +1,156 @@
-"""Fetching the real data: licence first, resumable, checksummed, unpacked whole or not at all."""
+"""What can be fetched: whose it is, under which licence, whom to cite; and fetching it, checksummed, whole or not at all."""
 
 from __future__ import annotations
 
 import difflib
 import errno
-import http.client
 import importlib.util
+import io
 import json
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
-from melanoma_lib.data import catalogue
-from melanoma_lib.data.catalogue import OFFERS, RemoteFile
-from melanoma_lib.data.tables import list_files, read_table
-from melanoma_lib.data.transfer import fetch_file, open_url
+import pooch
+
+from melanoma_lib.data.readers import read_table
+from melanoma_lib.data.schema import listed
+from melanoma_lib.data.sources import list_files
 from melanoma_lib.errors import DownloadError
+from melanoma_lib.progress import progress_bar
+
+DATAVERSE = "https://dataverse.harvard.edu"
+CHALLENGE = "https://isic-challenge-data.s3.amazonaws.com"
+ARCHIVE = "https://api.isic-archive.com/api/v2"
+HAM10000_DOI = "doi:10.7910/DVN/DBW86T"
+DEFAULT_COLLECTION = "BCN20000"
+
+CC_BY_NC = "CC BY-NC 4.0 (https://creativecommons.org/licenses/by-nc/4.0/): name the source, no commercial use"
+_HAM = (
+    "Tschandl P, Rosendahl C, Kittler H. The HAM10000 dataset, a large collection of multi-source dermatoscopic images of "
+    "common pigmented skin lesions. Sci Data 5:180161 (2018). doi:10.1038/sdata.2018.161"
+)
+_HAM_MASKS = (
+    "For the masks: Tschandl P, Rinner C, Apalla Z et al. Human-computer collaboration for skin cancer recognition. "
+    "Nat Med 26:1229-1234 (2020). doi:10.1038/s41591-020-0942-0"
+)
+_MSK = (
+    "Codella NCF, Gutman D, Celebi ME et al. Skin lesion analysis toward melanoma detection: a challenge at the 2017 ISBI. "
+    "arXiv:1710.05006 (2017)"
+)
+_BCN = "Combalia M, Codella NCF, Rotemberg V et al. BCN20000: dermoscopic lesions in the wild. arXiv:1908.02288 (2019)"
+_ISIC_2020 = (
+    "Rotemberg V, Kurtansky N, Betz-Stablein B et al. A patient-centric dataset of images and metadata for identifying "
+    "melanomas using clinical context. Sci Data 8:34 (2021). doi:10.1038/s41597-021-00815-z"
+)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One data set as its publisher offers it."""
+
+    title: str
+    page: str  # where a person finds it in a browser
+    licence: str
+    cite: tuple[str, ...]
+    files: dict[str, str | None]  # name at the publisher's -> for a zip, the folder its content ends up in
+
+    def __str__(self) -> str:
+        cite = "\n".join(f"  {work}" for work in self.cite)
+        return f"{self.title}\nPage: {self.page}\nLicence: {self.licence}\nPlease cite:\n{cite}"
+
+    def by_hand(self, root: Path) -> str:
+        """What to do where there is no network, or the publisher has changed something."""
+        files = (
+            PurePosixPath(name).name + (f" (unpack into {root / folder})" if folder else "")
+            for name, folder in self.files.items()
+        )
+        return f"By hand: open {self.page}, accept the terms and save in {root}: {', '.join(files)}."
+
+
+OFFERS = {
+    "ham10000": Offer(
+        "HAM10000: 10,015 images of 7,470 lesions, with lesion masks",
+        f"{DATAVERSE}/dataset.xhtml?persistentId={HAM10000_DOI}",
+        CC_BY_NC,
+        (_HAM, _HAM_MASKS),
+        {
+            "HAM10000_metadata": None,
+            "HAM10000_images_part_1.zip": "HAM10000_images_part_1",
+            "HAM10000_images_part_2.zip": "HAM10000_images_part_2",
+            "HAM10000_segmentations_lesion_tschandl.zip": "HAM10000_segmentations_lesion_tschandl",
+        },
+    ),
+    "isic2019": Offer(
+        "ISIC 2019 challenge, training part: 25,331 images",
+        "https://challenge.isic-archive.com/data/#2019",
+        CC_BY_NC,
+        (_HAM, _MSK, _BCN),
+        {
+            "2019/ISIC_2019_Training_Metadata.csv": None,
+            "2019/ISIC_2019_Training_GroundTruth.csv": None,
+            "2019/ISIC_2019_Training_Input.zip": "ISIC_2019_Training_Input",
+        },
+    ),
+    "isic2020": Offer(
+        "SIIM-ISIC 2020 challenge, training part: 33,126 images of 2,056 patients",
+        "https://challenge.isic-archive.com/data/#2020",
+        CC_BY_NC,
+        (_ISIC_2020, "The data set itself: doi:10.34970/2020-ds01"),
+        {"2020/ISIC_2020_Training_GroundTruth_v2.csv": None, "2020/ISIC_2020_Training_JPEG.zip": "jpeg"},
+    ),
+    "isic_archive": Offer(
+        "A collection of the ISIC Archive, fetched with the archive's own isic-cli",
+        "https://www.isic-archive.com/",
+        "differs by image (CC-0, CC BY or CC BY-NC): see copyright_license in metadata.csv and the folder licenses/",
+        ("The contributors listed in attribution.txt, and the work named on the collection's page",),
+        {"a collection, as a zip": "."},
+    ),
+}
 
 
 def fetch(source: str, root: str | Path, collection: str | None = None, show: Callable[[str], None] = print) -> Path:
     """Fetch a data set into a folder that ``load_cases`` reads; what is there already is left alone.
 
-    Licence and citation are shown before the first byte is asked for. Whatever stops a download (a cut, a full disk, a
-    keystroke), the same call goes on where it stopped.
-
-    Checksums: HAM10000's are published by the Dataverse and checked. The challenge archives have none: the first download
-    is trusted, its SHA-256 written to ``SHA256SUMS``, and a later download must agree with it. Images of the ISIC Archive
-    are compared in number with the exported metadata.
+    Licence and citation are shown before the first byte is asked for. Whatever stops a download, the same call goes on: with
+    the next file, and within an archive where it stopped (kept as ``.part``). HAM10000's checksums are published and checked;
+    of the others, archives are checked as they are unpacked. The SHA-256 of each file is shown.
 
     Args:
         source: ``ham10000``, ``isic2019``, ``isic2020`` or ``isic_archive``.
         root: folder to put it in; made when absent.
-        collection: for ``isic_archive``: name of the collection, looked up by name since ids drift; default BCN20000.
+        collection: for ``isic_archive``: name of the collection; default BCN20000.
         show: receives each message.
 
     Returns:
         The folder.
 
     Raises:
-        DownloadError: unknown source, no network, absent file, wrong checksum, unsafe or broken archive, full disk; the
-            message ends with the way to do it by hand.
+        DownloadError: unknown source, no network, absent file, wrong checksum, broken archive, full disk; the message ends with
+            the way to do it by hand.
     """
     if source not in OFFERS:
         raise DownloadError(
             f"source {source!r} cannot be fetched; expected one of {list(OFFERS)}. Synthetic cases are generated."
         )
-    root = Path(root).expanduser()
-    show(str(OFFERS[source]))
+    root, offer = Path(root).expanduser(), OFFERS[source]
+    show(str(offer))
     try:
         root.mkdir(parents=True, exist_ok=True)
         if source == "isic_archive":
-            _fetch_collection(root, collection or catalogue.DEFAULT_COLLECTION, show)
+            _fetch_collection(root, collection or DEFAULT_COLLECTION, show)
         else:
-            for file in _dataverse_files() if source == "ham10000" else _challenge_files(source):
-                fetch_file(file, root, show)
+            found = _dataverse_files() if source == "ham10000" else [(f"{CHALLENGE}/{path}", None) for path in offer.files]
+            for (url, md5), (path, folder) in zip(found, offer.files.items(), strict=True):
+                _fetch_file(url, root / PurePosixPath(path).name, folder, md5, show)
     except DownloadError as error:
-        raise DownloadError(f"{error}\nBy hand: {OFFERS[source].manual}, in {root}.\nPage: {OFFERS[source].page}") from error
+        raise DownloadError(f"{error}\n{offer.by_hand(root)}") from error
     except OSError as error:
         remedy = "free some space" if error.errno == errno.ENOSPC else "see that the folder can be written to"
         raise DownloadError(
@@ -66,36 +159,117 @@ def fetch(source: str, root: str | Path, collection: str | None = None, show: Ca
     return root
 
 
-# --- what there is to fetch ---------------------------------------------------------------------------------------------
-
-
-def _challenge_files(source: str) -> Iterator[RemoteFile]:
-    for path, folder in catalogue.CHALLENGE_FILES[source]:
-        yield RemoteFile(PurePosixPath(path).name, f"{catalogue.CHALLENGE}/{path}", folder)
-
-
-def _dataverse_files() -> list[RemoteFile]:
-    """The files of HAM10000 with the MD5 that the Dataverse reports; for tables, MD5 and download are those of the original."""
-    address = f"{catalogue.DATAVERSE}/api/datasets/:persistentId/?persistentId={catalogue.HAM10000_DOI}"
+def _dataverse_files() -> list[tuple[str, str]]:
+    """Address and MD5 of each file of HAM10000; for tables, the Dataverse states the MD5 of the original."""
+    address = f"{DATAVERSE}/api/datasets/:persistentId/?persistentId={HAM10000_DOI}"
     reply = _get_json(address)
     try:
-        listed = {
-            entry["label"].removesuffix(".tab").removesuffix(".csv"): entry["dataFile"]
-            for entry in reply["data"]["latestVersion"]["files"]
-        }
+        entries = reply["data"]["latestVersion"]["files"]
+        listing = {entry["label"].removesuffix(".tab").removesuffix(".csv"): entry["dataFile"] for entry in entries}
         return [
-            RemoteFile(
-                name,
-                f"{catalogue.DATAVERSE}/api/access/datafile/{listed[name]['id']}" + ("" if folder else "?format=original"),
-                folder,
-                listed[name]["md5"],
-            )
-            for name, folder in catalogue.HAM10000_FILES.items()
+            (f"{DATAVERSE}/api/access/datafile/{listing[name]['id']}{'' if folder else '?format=original'}", listing[name]["md5"])
+            for name, folder in OFFERS["ham10000"].files.items()
         ]
     except (KeyError, TypeError, AttributeError) as error:
-        raise DownloadError(
-            f"{address} answered without {error}; the Dataverse may have changed its files or its form."
-        ) from error
+        raise DownloadError(f"{address} answered without {error}; the Dataverse may have changed its files or form.") from error
+
+
+def _fetch_file(url: str, archive: Path, folder: str | None, md5: str | None, show: Callable[[str], None]) -> None:
+    target = archive.with_name(folder or archive.name)
+    if target.exists():
+        show(f"{target.name}: already here")
+        return
+    if not archive.exists():
+        show(f"{archive.name}: from {url}")
+        part = archive.with_name(f"{archive.name}.part")
+        if not folder:  # only archives go on where they stopped: their own checksums tell a rest of another version
+            part.unlink(missing_ok=True)
+        _bring(url, part)
+        if md5 and (came := pooch.file_hash(str(part), "md5")) != md5:
+            part.unlink()
+            raise DownloadError(
+                f"{archive.name} came with MD5 {came}, the publisher states {md5}; it has been deleted. Run this again; if it "
+                "stays so, the publisher's file has changed: look at its page before trusting it."
+            )
+        part.replace(archive)
+        show(f"{archive.name}: SHA-256 {pooch.file_hash(str(archive))}")
+    if folder:
+        _unpack(archive, target)
+    show(f"{target.name}: done")
+
+
+def _bring(url: str, part: Path) -> None:
+    """Download to ``part``, going on where an earlier attempt stopped, as long as each attempt brings something."""
+    while True:
+        done = part.stat().st_size if part.exists() else 0
+        try:
+            with part.open("ab") as out:
+                _get(url, out, done)
+            return
+        except DownloadError:
+            size = part.stat().st_size
+            if size == done or 0 < size < done:  # 0: the rest was refused, so the whole is asked for next
+                raise
+
+
+def _get(url: str, out: IO[bytes], done: int = 0) -> None:
+    """Append what an address sends to ``out``: its rest from byte ``done`` on or, where that is not to be had, all of it."""
+
+    def inspect(response: Any, **_: Any) -> None:
+        if response.status_code in (200, 206):
+            if "text/html" in response.headers.get("Content-Type", ""):
+                raise DownloadError(f"{url} sent a web page in place of the file; open it in a browser to see what it asks for.")
+            if hasattr(out, "name"):
+                _require_space(Path(out.name), int(response.headers.get("Content-Length", 0)))
+        if response.status_code in (200, 416) and done:
+            out.truncate(0)
+
+    headers = {"User-Agent": "melanoma_lib", "Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
+    bar = sys.stderr.isatty()
+    download = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, headers=headers, hooks={"response": inspect})
+    try:
+        download(url, out, None)
+    except OSError as error:  # those of the network among them
+        if error.errno is not None:
+            raise
+        raise DownloadError(f"{url} cannot be fetched ({error}). Check the network, or the proxy in https_proxy.") from error
+
+
+def _get_json(address: str) -> Any:
+    reply = io.BytesIO()
+    _get(address, reply)
+    try:
+        return json.loads(reply.getvalue())
+    except ValueError as error:
+        raise DownloadError(f"{address} gave no readable answer ({error}); try again later.") from error
+
+
+def _require_space(file: Path, needed: int) -> None:
+    free = shutil.disk_usage(file.parent).free
+    if needed > free:
+        raise OSError(errno.ENOSPC, f"{file.name} needs {needed:,} bytes, {free:,} are free")
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    """Unpack into a temporary folder, then rename: the target is there whole or not at all. The archive goes."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # what a killed process left
+    try:
+        with zipfile.ZipFile(archive) as content:
+            members = [member for member in content.infolist() if not member.filename.startswith("__MACOSX")]
+            _require_space(target, sum(member.file_size for member in members))
+            with progress_bar(f"unpacking {archive.name}", len(members), sys.stderr.isatty()) as advance:
+                for member in members:
+                    content.extract(member, temporary)  # never outside: it drops "..", drives and leading slashes
+                    advance()
+        inner = temporary / target.name
+        (inner if inner.is_dir() else temporary).replace(target)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        archive.unlink()
+        raise DownloadError(f"{archive.name} is no sound zip file ({error}); it has been deleted, run this again.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    archive.unlink()
 
 
 def _fetch_collection(root: Path, name: str, show: Callable[[str], None]) -> None:
@@ -108,16 +282,15 @@ def _fetch_collection(root: Path, name: str, show: Callable[[str], None]) -> Non
     table = root / "metadata.csv"
     if status or not table.is_file():
         raise DownloadError(f"isic-cli ended with status {status} before it was done; run this again to go on.")
-    listed = set(read_table(table, needs=("isic_id",))["isic_id"])
-    absent = sorted(listed - set(list_files([root])))
+    wanted = set(read_table(table, needs=("isic_id",))["isic_id"])
+    absent = sorted(wanted - set(list_files([root])))
     if absent:
-        raise DownloadError(
-            f"{len(absent)} of {len(listed)} images did not come ({', '.join(absent[:3])}); run this again to go on."
-        )
+        raise DownloadError(f"{len(absent)} of {len(wanted)} images did not come ({listed(absent)}); run this again to go on.")
 
 
 def _collection_id(name: str) -> int:
-    found, seen, address = [], [], f"{catalogue.ARCHIVE}/collections/"
+    """Number of a collection, looked up by its name since numbers change."""
+    found, seen, address = [], [], f"{ARCHIVE}/collections/"
     while address:
         page = _get_json(address)
         try:
@@ -130,11 +303,3 @@ def _collection_id(name: str) -> int:
         near = difflib.get_close_matches(name, seen, n=5, cutoff=0.4) or sorted(seen)[:5]
         raise DownloadError(f"{len(found)} of {len(seen)} public collections are called {name!r}; similar names: {near}.")
     return found[0]
-
-
-def _get_json(address: str) -> Any:
-    try:
-        with open_url(address, {"Accept": "application/json"}) as reply:
-            return json.load(reply)
-    except (ValueError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        raise DownloadError(f"{address} gave no readable answer ({error}); try again later.") from error

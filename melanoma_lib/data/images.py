@@ -40,13 +40,7 @@ def read_square(file: Path | IO[bytes] | Image.Image, side: int) -> np.ndarray:
         with nullcontext(file.copy()) if isinstance(file, Image.Image) else Image.open(file) as image:
             image.draft("RGB", (side, side))  # lets JPEG decode at 1/2, 1/4, 1/8 when that is still large enough
             upright = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        RuntimeError,
-        Image.DecompressionBombError,
-    ) as error:  # what Pillow's decoders raise
+    except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as error:  # of Pillow's decoders
         raise CorruptImageError(f"{file}: expected a readable image, got {error}; restore or remove the file") from error
     return np.asarray(upright.resize((side, side), Image.Resampling.BICUBIC))
 
@@ -68,11 +62,7 @@ def stored_side(image_size: int) -> int:
 
 
 def evaluation_pixels(backbone: str, image_size: int) -> Callable[[Image.Image], Any]:
-    """The pixels of the one evaluation transform: the whole frame, squashed to ``image_size``, not yet scaled.
-
-    Args:
-        backbone: name of a timm model, whose interpolation is used.
-        image_size: side of the result.
+    """The pixels of the one evaluation transform: the whole frame, squashed with the interpolation of the timm model.
 
     Returns:
         A callable from a PIL image to a uint8 tensor, shape ``(3, image_size, image_size)``; :func:`normalise` scales batches.
@@ -83,11 +73,7 @@ def evaluation_pixels(backbone: str, image_size: int) -> Callable[[Image.Image],
 
 
 def evaluation_transform(backbone: str, image_size: int) -> Callable[[Image.Image], Any]:
-    """The one evaluation transform: whole frame to ``image_size``, scaled by the backbone's own mean and deviation.
-
-    Args:
-        backbone: name of a timm model, whose data configuration is used.
-        image_size: side of the result.
+    """The one evaluation transform: whole frame to ``image_size``, scaled by the timm model's own mean and deviation.
 
     Returns:
         A callable from a PIL image to a float tensor, shape ``(3, image_size, image_size)``.
@@ -97,19 +83,7 @@ def evaluation_transform(backbone: str, image_size: int) -> Callable[[Image.Imag
 
 
 def prepare_image(file: Path | IO[bytes], backbone: str, image_size: int) -> Any:
-    """What a trained model is shown of a file: decoded as the cache does, then the evaluation transform.
-
-    Args:
-        file: path or open binary file of anything Pillow reads.
-        backbone: of the model.
-        image_size: of the model.
-
-    Returns:
-        float tensor, shape ``(3, image_size, image_size)``.
-
-    Raises:
-        CorruptImageError: if the file is no image or is cut short.
-    """
+    """What a trained model is shown of a file: decoded by :func:`read_square`, then the evaluation transform."""
     pixels = read_square(file, stored_side(image_size))
     return evaluation_transform(backbone, image_size)(Image.fromarray(pixels))
 
@@ -117,19 +91,11 @@ def prepare_image(file: Path | IO[bytes], backbone: str, image_size: int) -> Any
 def training_transform(backbone: str, image_size: int, augmentation: str = "mild") -> Callable[[Image.Image], Any]:
     """The augmentation: quarter turns, both flips, crops of at least 70% of the frame, mild colour.
 
-    The strong one changes colours twice as much and hides, in every second image, a patch of up to a tenth of it.
-
-    It draws what :func:`timm_augmentation` draws and gives its pixels to within rounding, in half the time: crop and colours run
-    on tensors, and the three changes of colour in one step.
-
-    Args:
-        backbone: name of a timm model, whose interpolation is used.
-        image_size: side of the result.
-        augmentation: ``mild`` or ``strong``.
+    The strong one changes colours twice as much and hides, in every second image, a patch of up to a tenth of it. Both draw what
+    :func:`timm_augmentation` draws and give its pixels to within rounding, in half the time.
 
     Returns:
-        A callable from a PIL image to a uint8 tensor, shape ``(3, image_size, image_size)``; :func:`normalise` then scales whole
-        batches, in a fraction of the time it takes image by image.
+        A callable from a PIL image to a uint8 tensor, shape ``(3, image_size, image_size)``; :func:`normalise` scales batches.
     """
     from timm.data.transforms import RandomResizedCropAndInterpolation
     from torchvision.transforms import ColorJitter, Compose
@@ -140,16 +106,10 @@ def training_transform(backbone: str, image_size: int, augmentation: str = "mild
 
 
 def timm_augmentation(backbone: str, image_size: int, augmentation: str = "mild", normalize: bool = True) -> Any:
-    """The augmentation as timm runs it, image by image: quarter turns, then its training transform.
-
-    Args:
-        backbone: name of a timm model, whose mean, deviation and interpolation are used.
-        image_size: side of the result.
-        augmentation: ``mild`` or ``strong``; the latter ends with torchvision's random erasing.
-        normalize: scale each image to floats; otherwise the result is uint8.
+    """The augmentation as timm runs it, image by image: quarter turns, its training transform and, if strong, a patch erased.
 
     Returns:
-        A composition from a PIL image to a tensor, shape ``(3, image_size, image_size)``.
+        A composition from a PIL image to a tensor, shape ``(3, image_size, image_size)``, uint8 or normalised floats.
     """
     from timm.data import create_transform
     from torchvision.transforms import Compose, RandomErasing

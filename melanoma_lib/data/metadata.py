@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from melanoma_lib.data.names import MAX_AGE, SEXES, SITES
+from melanoma_lib.data.vocabulary import MAX_AGE, SEXES, SITES
 from melanoma_lib.errors import DataError
 
 if TYPE_CHECKING:  # an exported model encodes one patient without pandas
@@ -23,14 +23,10 @@ class MetadataEncoder:
 
     Columns: standardised age (0 where missing), a flag for missing age, then one column a sex and a site, each group closed by
     its own missing flag. Exactly one column of the sex group and one of the site group is 1.
-
-    Attributes:
-        age_mean: mean age of the training cases, years.
-        age_std: standard deviation of the age of the training cases, years, positive.
     """
 
-    age_mean: float
-    age_std: float
+    age_mean: float  # of the training cases, years
+    age_std: float  # of the training cases, years, positive
     sexes: tuple[str, ...] = tuple(SEXES)
     sites: tuple[str, ...] = tuple(SITES)
 
@@ -67,20 +63,11 @@ class MetadataEncoder:
         return self.encode_cases([None], [None], [None])[0]
 
     def encode(self, age: float | None = None, sex: str | None = None, site: str | None = None) -> np.ndarray:
-        """Encode one case, shape ``(1, n_features)``; None or NaN means not known.
-
-        Raises:
-            DataError: as :meth:`transform` does.
-        """
-        import pandas as pd
-
-        return self.transform(pd.DataFrame({"age_approx": [age], "sex": [sex], "anatom_site_general_challenge": [site]}))
+        """Encode one case, shape ``(1, n_features)``; arguments and errors as for :meth:`encode_cases`."""
+        return self.encode_cases([age], [sex], [site])
 
     def transform(self, cases: pd.DataFrame) -> np.ndarray:
-        """Encode a case table.
-
-        Args:
-            cases: columns ``age_approx`` (years or NaN), ``sex`` and ``anatom_site_general_challenge`` (known names or NA).
+        """Encode the columns ``age_approx``, ``sex`` and ``anatom_site_general_challenge`` of a case table.
 
         Returns:
             float32 matrix, shape ``(N, n_features)``.
@@ -92,14 +79,7 @@ class MetadataEncoder:
         return self.encode_cases(*(column.astype(object).where(column.notna(), None) for column in columns))
 
     def encode_cases(self, ages: Iterable[float | None], sexes: Iterable[str | None], sites: Iterable[str | None]) -> np.ndarray:
-        """Encode cases given as plain values, as many of each; None or NaN means not known.
-
-        Returns:
-            float32 matrix, shape ``(N, n_features)``.
-
-        Raises:
-            DataError: as :meth:`transform` does.
-        """
+        """Encode cases given as plain values, as many of each; None or NaN means not known. Else as :meth:`transform`."""
         years = np.array([_years(age) for age in ages], float)
         known = ~np.isnan(years)
         age = np.where(known, (years - self.age_mean) / self.age_std, 0.0)
@@ -121,12 +101,8 @@ class MetadataEncoder:
         try:
             values = json.loads(text)
             columns = values["columns"]
-            encoder = cls(
-                age_mean=float(values["age_mean"]),
-                age_std=float(values["age_std"]),
-                sexes=tuple(values["sexes"]),
-                sites=tuple(values["sites"]),
-            )
+            mean, std = float(values["age_mean"]), float(values["age_std"])
+            encoder = cls(mean, std, tuple(values["sexes"]), tuple(values["sites"]))
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"expected the JSON of a MetadataEncoder, got {text[:80]!r} ({error})") from error
         if not (math.isfinite(encoder.age_mean) and math.isfinite(encoder.age_std) and encoder.age_std > 0):

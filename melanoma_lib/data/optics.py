@@ -1,14 +1,25 @@
-"""How pigment and paint become the colours of a photograph.
+"""What skin and lesions are painted with: textures, pigments and cameras.
 
-Light passes the skin and each pigment absorbs its share (Beer-Lambert law, as in Claridge et al. 2003), so a colour is
+Textures: seeded noise fields, each periodic, with mean 0 and unit spread (or in [0, 1] where it is a pattern), drawn once per
+process, so that painting a case costs one bilinear lookup instead of many filters.
+
+Colours: light passes the skin and each pigment absorbs its share (Beer-Lambert law, as in Claridge et al. 2003), so a colour is
 ``light * exp(-sum_i amount_i * absorption_i)``. Only what scatters (veil, scar, scale, horn) is mixed in as paint.
 Pictures are planar, ``(3, H, W)``.
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from scipy import ndimage
+from scipy.sparse import csr_array
+from scipy.spatial import cKDTree
+
+TEXELS = 512  # side of the square bank
+BANK_SEED = 2026
+TEXELS_PER_MM = 10.0  # so that a 12.8 mm view at 128 px reads about one texel a pixel
+CHANNELS = ("cloud", "drift", "mottle", "grain", "vessel", "furrow", "mesh", "coarse_mesh", "dots", "clods", "cobble")
 
 # Absorption of red, green, blue by one unit of pigment; shallow melanin looks brown, clumped melanin black, deep melanin blue
 BROWN, BLACK, BLOOD, BLUE = range(4)
@@ -27,27 +38,16 @@ Fields = dict[str, np.ndarray]  # texture channels at the pixels, each (H, W)
 
 @dataclass(frozen=True)
 class Camera:
-    """One way to take the picture.
+    """One way to take the picture."""
 
-    Attributes:
-        white: colour of pale skin, RGB in [0, 255].
-        spread: relative standard deviation of that colour between pictures.
-        view_mm: usual width of the field of view.
-        blur: Gaussian blur in pixels of a 128-pixel picture.
-        contrast: exponent of the tone curve.
-        falloff: loss of light from centre to corner.
-        glare: density of specular highlights, 0 to 1.
-        noise: standard deviation of sensor noise, grey levels.
-    """
-
-    white: tuple[float, float, float]
-    spread: float
-    view_mm: float
-    blur: float
-    contrast: float
-    falloff: float
-    glare: float
-    noise: float
+    white: tuple[float, float, float]  # colour of pale skin, RGB in [0, 255]
+    spread: float  # relative standard deviation of that colour between pictures
+    view_mm: float  # usual width of the field of view
+    blur: float  # Gaussian blur in pixels of a 128-pixel picture
+    contrast: float  # exponent of the tone curve
+    falloff: float  # loss of light from centre to corner
+    glare: float  # density of specular highlights, 0 to 1
+    noise: float  # standard deviation of sensor noise, grey levels
 
 
 CAMERAS = {
@@ -79,17 +79,7 @@ def mix(image: np.ndarray, paint: np.ndarray, opacity: np.ndarray) -> None:
 
 
 def expose(pigments: Pigments, tex: Fields, camera: Camera, rng: np.random.Generator) -> np.ndarray:
-    """Photograph the skin.
-
-    Args:
-        pigments: what is there.
-        tex: textures at the pixels, for glare.
-        camera: acquisition style.
-        rng: the photograph's generator.
-
-    Returns:
-        float32 ``(3, H, W)``, nominally in [0, 255], without sensor noise.
-    """
+    """Photograph the skin: float32 ``(3, H, W)``, nominally in [0, 255], without sensor noise; ``tex`` is for glare."""
     size = pigments.amounts.shape[-1]
     contrast = camera.contrast * np.exp(rng.normal(0, 0.08))
     amounts = pigments.amounts.reshape(len(ABSORPTION), -1) - PALE_SKIN[:, None]
@@ -111,3 +101,106 @@ def expose(pigments: Pigments, tex: Fields, camera: Camera, rng: np.random.Gener
     image *= (1 + across[None, :] + down[:, None]) * white[:, None, None]
     sigma = camera.blur * size / 128 * np.exp(rng.normal(0, 0.3))
     return ndimage.gaussian_filter(image, (0, sigma, sigma), truncate=2.5)
+
+
+def spectral_noise(rng: np.random.Generator, low: float, high: float, slope: float) -> np.ndarray:
+    """Periodic noise, float32 ``(TEXELS, TEXELS)``, mean 0, standard deviation 1.
+
+    It keeps ``low`` to ``high`` cycles per tile; amplitude falls with ``frequency ** -slope``.
+    """
+    spectrum = np.fft.rfft2(rng.standard_normal((TEXELS, TEXELS)))
+    fy = np.fft.fftfreq(TEXELS)[:, None] * TEXELS
+    fx = np.fft.rfftfreq(TEXELS)[None, :] * TEXELS
+    radius = np.hypot(fy, fx)
+    # Gaussian flanks instead of a hard cut, which would ring
+    gain = np.maximum(radius, 1.0) ** -slope * np.exp(-((radius / high) ** 2)) * (1 - np.exp(-((radius / low) ** 2)))
+    field = np.fft.irfft2(spectrum * gain, s=(TEXELS, TEXELS))
+    return ((field - field.mean()) / field.std()).astype(np.float32)
+
+
+def jittered_points(rng: np.random.Generator, spacing: float, jitter: float) -> np.ndarray:
+    """Points of a hexagonal lattice, each moved at random; shape ``(N, 2)`` in texels, periodic."""
+    n = max(2, 2 * round(TEXELS / spacing / 2))
+    rows, cols = np.mgrid[0:n, 0:n].astype(float)
+    points = np.stack([rows, cols + 0.5 * (rows % 2)], axis=-1).reshape(-1, 2)
+    points += rng.uniform(-jitter, jitter, points.shape)
+    return points * (TEXELS / n) % TEXELS
+
+
+def cell_distances(points: np.ndarray, warp: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distance of every texel to its nearest and second nearest point, and the nearest one's number (Worley 1996).
+
+    ``points`` ``(N, 2)`` and ``warp`` ``(2, TEXELS, TEXELS)``, a displacement that leaves no line straight, are in texels.
+    """
+    grid = (np.stack(np.mgrid[0:TEXELS, 0:TEXELS]) + warp) % TEXELS
+    distance, nearest = cKDTree(points, boxsize=TEXELS).query(grid.reshape(2, -1).T, k=2)
+    f1, f2 = distance.T.reshape(2, TEXELS, TEXELS)
+    return f1, f2, nearest[:, 0].reshape(TEXELS, TEXELS)
+
+
+def mesh(rng: np.random.Generator, spacing: float, jitter: float, width: float, stretch: int = 1) -> np.ndarray:
+    """A net of lines around cells: 1 on a line, 0 in a hole; ``width`` in texels, cells ``stretch`` times as long as wide."""
+    warp = np.stack([spectral_noise(rng, 4, 40, 1.0) for _ in range(2)]) * spacing * 0.25
+    f1, f2, _ = cell_distances(jittered_points(rng, spacing, jitter), warp)
+    net = np.exp(-(((f2 - f1) / width) ** 2))
+    # every stretch-th row, repeated: squeezes the pattern and keeps it periodic
+    return np.tile(net[::stretch], (stretch, 1)).astype(np.float32)
+
+
+def blobs(rng: np.random.Generator, spacing: float, jitter: float, radius: tuple[float, float], share: float) -> np.ndarray:
+    """Round spots, 1 inside and 0 outside, of radii drawn from ``radius`` (texels) at a ``share`` of the lattice points."""
+    points = jittered_points(rng, spacing, jitter)
+    radii = rng.uniform(*radius, len(points)) * (rng.random(len(points)) < share)
+    warp = np.stack([spectral_noise(rng, 10, 80, 0.5) for _ in range(2)]) * radius[0] * 0.3
+    f1, _, nearest = cell_distances(points, warp)
+    return (1 / (1 + np.exp(np.clip((f1 - radii[nearest]) / 0.6, -30, 30))) * (radii[nearest] > 0)).astype(np.float32)
+
+
+class TextureBank:
+    """All channels at several resolutions, looked up together."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(BANK_SEED)
+        fields = {
+            "cloud": spectral_noise(rng, 4, 60, 1.5),
+            "drift": spectral_noise(rng, 3, 16, 1.0),
+            "mottle": spectral_noise(rng, 12, 120, 0.9),
+            "grain": spectral_noise(rng, 60, 220, 0.4),
+            "vessel": np.exp(-((spectral_noise(rng, 8, 40, 0.6) / 0.07) ** 2)) * (spectral_noise(rng, 4, 16, 0.5) > 0.2),
+            "furrow": mesh(rng, 9.0, 0.5, 2.2, stretch=2),
+            "mesh": mesh(rng, 4.6, 0.30, 1.2),
+            "coarse_mesh": mesh(rng, 8.5, 0.6, 1.9),
+            "dots": blobs(rng, 6.0, 0.25, (1.3, 1.8), 0.9),
+            "clods": blobs(rng, 8.0, 0.6, (1.0, 3.2), 0.5),
+            "cobble": np.clip(1 - cell_distances(jittered_points(rng, 8.0, 0.5))[0] / 5.0, 0, 1),
+        }
+        finest = np.stack([fields[name] for name in CHANNELS], axis=-1).astype(np.float32)  # (T, T, C)
+        # coarser levels are only blurred, not shrunk, so that one set of coordinates serves all of them
+        blurred = [ndimage.gaussian_filter(finest, (sigma, sigma, 0), mode="wrap") for sigma in (0.8, 1.7, 3.5)]
+        self.levels = [level.reshape(TEXELS * TEXELS, -1) for level in (finest, *blurred)]
+
+    def sample(self, x_mm: np.ndarray, y_mm: np.ndarray, mm_per_pixel: float) -> dict[str, np.ndarray]:
+        """Look every channel up at points on the skin, given in millimetres, ``(H, W)``: a float32 ``(H, W)`` field each.
+
+        ``mm_per_pixel``, the distance of neighbouring points, picks the resolution and so avoids aliasing.
+        """
+        level = int(np.clip(np.floor(np.log2(mm_per_pixel * TEXELS_PER_MM) + 0.5), 0, len(self.levels) - 1))
+        x, y = (c.ravel().astype(np.float32) * np.float32(TEXELS_PER_MM) for c in (x_mm, y_mm))
+        left, above = np.floor(x), np.floor(y)
+        fx, fy = x - left, y - above
+        col, row = left.astype(np.int32) % TEXELS, above.astype(np.int32) % TEXELS
+        right, below = (col + 1) % TEXELS, (row + 1) % TEXELS * TEXELS
+        row *= TEXELS
+        corners = np.stack([row + col, row + right, below + col, below + right], axis=1)  # (H*W, 4)
+        weights = np.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy], axis=1)
+        # bilinear interpolation as a sparse matrix: one pass over all channels, twice as fast as fancy indexing
+        starts = np.arange(0, 4 * len(x) + 1, 4, dtype=np.int32)
+        lookup = csr_array((weights.ravel(), corners.ravel(), starts), shape=(len(x), TEXELS * TEXELS))
+        fields = np.ascontiguousarray((lookup @ self.levels[level]).T).reshape(len(CHANNELS), *x_mm.shape)
+        return dict(zip(CHANNELS, fields, strict=True))
+
+
+@lru_cache(maxsize=1)
+def texture_bank() -> TextureBank:
+    """The bank, drawn once per process (about two seconds); every data set cuts its own pieces from it."""
+    return TextureBank()

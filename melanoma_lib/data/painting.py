@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from melanoma_lib.data.optics import ABSORPTION, BLACK, BLOOD, BROWN, PAINTS, Camera, Fields, Pigments, expose, smoothstep
-from melanoma_lib.data.textures import TextureBank
+from melanoma_lib.data.optics import ABSORPTION, BLACK, BLOOD, BROWN, PAINTS, Camera, Pigments, expose, smoothstep, texture_bank
 
 ANGLES = 1024  # directions in the table of a lesion's outline
 THETA = np.linspace(-np.pi, np.pi, ANGLES, endpoint=False)
@@ -18,29 +17,17 @@ COSINES, SINES = np.cos(np.outer(ORDERS, THETA)), np.sin(np.outer(ORDERS, THETA)
 
 @dataclass(frozen=True)
 class Lesion:
-    """What a lesion looks like, as far as its diagnosis depends on it.
+    """What a lesion looks like, as far as its diagnosis depends on it; degrees go from 0 to 1."""
 
-    Attributes:
-        family: ``melanocytic``, ``keratosis``, ``vascular`` or ``pink``; sets the pigments it is made of.
-        asymmetry: 0 concentric to 1 one-sided, in outline and in pigment.
-        border: 0 smooth outline to 1 notched and ragged.
-        colours: number of pigment colours, 1 to 4.
-        veil: opacity of the blue-white veil, 0 (none) to 1.
-        regression: opacity of white scar with grey peppering, 0 (none) to 1.
-        streaks: strength of radial streaks at the edge, 0 (none) to 1.
-        network: 0 fine and regular to 1 coarse, broken and dark.
-        globules: 0 fine and even to 1 clumped and uneven.
-    """
-
-    family: str
-    asymmetry: float
-    border: float
-    colours: int
-    veil: float
-    regression: float
-    streaks: float
-    network: float
-    globules: float
+    family: str  # melanocytic, keratosis, vascular or pink: sets the pigments it is made of
+    asymmetry: float  # 0 concentric to 1 one-sided, in outline and in pigment
+    border: float  # 0 smooth outline to 1 notched and ragged
+    colours: int  # number of pigment colours, 1 to 4
+    veil: float  # opacity of the blue-white veil
+    regression: float  # opacity of white scar with grey peppering
+    streaks: float  # strength of radial streaks at the edge
+    network: float  # 0 fine and regular to 1 coarse, broken and dark
+    globules: float  # 0 fine and even to 1 clumped and uneven
 
 
 @dataclass(frozen=True)
@@ -52,7 +39,7 @@ class Skin:
     freckles: float
 
 
-def skin_pigments(skin: Skin, tex: Fields, rng: np.random.Generator) -> Pigments:
+def skin_pigments(skin: Skin, tex: dict[str, np.ndarray], rng: np.random.Generator) -> Pigments:
     """Healthy skin around a lesion."""
     amounts = np.zeros((len(ABSORPTION), *tex["cloud"].shape), np.float32)
     # most skin is even; a fifth or so is sun-damaged and blotchy
@@ -92,19 +79,13 @@ def streak_reach(rng: np.random.Generator) -> np.ndarray:
 
 
 class LesionPainter:
-    """Adds one lesion to the skin; every random number comes from the generator that all its photographs share.
+    """Adds one lesion to the pigments of the skin, in place; ``u`` and ``v`` are its coordinates, float32 ``(H, W)``.
 
-    Args:
-        lesion: its factors.
-        skin: pigments of the skin; changed in place.
-        tex: textures at the pixels.
-        u: first lesion coordinate, float32 ``(H, W)``.
-        v: second lesion coordinate.
-        rng: the lesion's generator.
+    Every random number comes from the generator that all its photographs share.
     """
 
     def __init__(
-        self, lesion: Lesion, skin: Pigments, tex: Fields, u: np.ndarray, v: np.ndarray, rng: np.random.Generator
+        self, lesion: Lesion, skin: Pigments, tex: dict[str, np.ndarray], u: np.ndarray, v: np.ndarray, rng: np.random.Generator
     ) -> None:
         self.lesion, self.skin, self.tex, self.u, self.v, self.rng = lesion, skin, tex, u, v, rng
         self.radius = np.sqrt(u * u + v * v)
@@ -228,7 +209,6 @@ def paint_case(
     lesion: Lesion,
     skin: Skin,
     camera: Camera,
-    bank: TextureBank,
     lesion_rng: np.random.Generator,
     photo_rng: np.random.Generator,
     size: int,
@@ -239,7 +219,6 @@ def paint_case(
         lesion: latent factors.
         skin: the patient's skin.
         camera: acquisition style.
-        bank: textures.
         lesion_rng: generator of all that the lesion's photographs share.
         photo_rng: generator of rotation, zoom, offset and light.
         size: side of the square picture in pixels.
@@ -256,7 +235,7 @@ def paint_case(
     x, y = axis[None, :] - shift[0], axis[:, None] - shift[1]
     along = (np.cos(turn) * x - np.sin(turn) * y).astype(np.float32)
     across = (np.sin(turn) * x + np.cos(turn) * y).astype(np.float32)
-    tex = bank.sample(along + np.float32(origin[0]), across + np.float32(origin[1]), view_mm / size)
+    tex = texture_bank().sample(along + np.float32(origin[0]), across + np.float32(origin[1]), view_mm / size)
     pigments = skin_pigments(skin, tex, lesion_rng)
     scale = np.float32(1 / radius_mm)
     mask = LesionPainter(lesion, pigments, tex, along * scale, across * scale, lesion_rng).paint()

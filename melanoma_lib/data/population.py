@@ -83,7 +83,7 @@ METADATA_FACTORS = {
         missing=0.05,
     ),
 }
-BENIGN_DIAGNOSES = {
+OTHER_DIAGNOSES = {
     "melanocytic": "nevus",
     "keratosis": "seborrheic keratosis",
     "vascular": "vascular lesion",
@@ -133,40 +133,17 @@ def effect_spread(part: str) -> np.ndarray:
     return np.sort(effect).reshape(1024, -1).mean(axis=1)
 
 
-@dataclass(frozen=True)
-class RiskModel:
-    """The three risks of a lesion at one prevalence.
+def intercept_at(prevalence: float) -> float:
+    """Log-odds of a lesion without any effect, such that the mean risk over all lesions is ``prevalence``, in (0, 1)."""
+    effect = effect_spread("image")[:, None] + effect_spread("metadata")[None, ::8]  # (1024, 128)
+    return brentq(lambda intercept: expit(intercept + effect).mean() - prevalence, -60, 60)
 
-    Attributes:
-        intercept: log-odds of a lesion without any effect, solved so that the mean risk is the prevalence.
-    """
 
-    intercept: float
-
-    @classmethod
-    def at_prevalence(cls, prevalence: float) -> "RiskModel":
-        """The model whose mean risk over all lesions is ``prevalence``, in (0, 1)."""
-        effect = effect_spread("image")[:, None] + effect_spread("metadata")[None, ::8]  # (1024, 128)
-        return cls(brentq(lambda b: expit(b + effect).mean() - prevalence, -60, 60))
-
-    def both(self, image_effect: np.ndarray, metadata_effect: np.ndarray) -> np.ndarray:
-        """P(melanoma | all factors), exact: labels are drawn from it. Shapes ``(N,)``."""
-        return expit(self.intercept + image_effect + metadata_effect)
-
-    def given(self, part: str, effect: np.ndarray) -> np.ndarray:
-        """P(melanoma | one part): the other part's effect integrated out.
-
-        Args:
-            part: what is known, ``image`` or ``metadata``.
-            effect: its log-odds, ``(N,)``.
-
-        Returns:
-            Risks in (0, 1), ``(N,)``.
-        """
-        unknown = effect_spread({"image": "metadata", "metadata": "image"}[part])
-        # smooth and monotone in the effect, so a fine grid loses nothing (error below 1e-5); beyond it all risks are 0 or 1
-        grid = np.linspace(-20, 40, 2401)
-        return np.interp(effect, grid, expit(self.intercept + grid[:, None] + unknown).mean(axis=1))
+def risk_given_part(effect: np.ndarray, unknown: str, intercept: float) -> np.ndarray:
+    """P(melanoma | the image or the metadata), ``(N,)`` from its log-odds: the ``unknown`` other part is integrated out."""
+    # smooth and monotone in the effect, so a fine grid loses nothing (error below 1e-5); beyond it all risks are 0 or 1
+    grid = np.linspace(-20, 40, 2401)
+    return np.interp(effect, grid, expit(intercept + grid[:, None] + effect_spread(unknown)).mean(axis=1))
 
 
 def uniform(seed: int, column: str, n: int) -> np.ndarray:
@@ -181,16 +158,7 @@ def draw(factor: Factor, seed: int, column: str, n: int) -> np.ndarray:
 
 
 def draw_lesions(n_patients: int, seed: int, prevalence: float) -> pd.DataFrame:
-    """One row per lesion: metadata, image factors, risks and the label drawn from them.
-
-    Args:
-        n_patients: number of patients.
-        seed: non-negative.
-        prevalence: expected share of melanomas, in (0, 1).
-
-    Returns:
-        Table numbered by lesion, with the patient's number in ``patient``.
-    """
+    """One row per lesion: the number of its ``patient``, metadata, image factors, risks and the label drawn from them."""
     count = draw(LESIONS_PER_PATIENT, seed, "lesions", n_patients).astype(int)
     patient = np.repeat(np.arange(n_patients), count)
     n = len(patient)
@@ -199,8 +167,8 @@ def draw_lesions(n_patients: int, seed: int, prevalence: float) -> pd.DataFrame:
     metadata[site] = draw(METADATA_FACTORS[site], seed, site, n)
     factors = image_factors({name: uniform(seed, name, n) for name in ("disorder", *IMAGE_FACTORS)})
     image_effect, metadata_effect = total_effect(IMAGE_FACTORS, factors), total_effect(METADATA_FACTORS, metadata)
-    model = RiskModel.at_prevalence(prevalence)
-    risk = model.both(image_effect, metadata_effect)
+    intercept = intercept_at(prevalence)
+    risk = expit(intercept + image_effect + metadata_effect)  # exact: labels are drawn from it
     target = (uniform(seed, "target", n) < risk).astype(int)
     skin = {name: uniform(seed, f"skin {name}", n_patients)[patient] for name in ("tone", "blood", "freckles")}
     return pd.DataFrame(
@@ -208,10 +176,10 @@ def draw_lesions(n_patients: int, seed: int, prevalence: float) -> pd.DataFrame:
             "patient": patient,
             **metadata,
             "target": target,
-            "diagnosis": pd.Series(factors["family"]).map(BENIGN_DIAGNOSES).where(target == 0, "melanoma"),
+            "diagnosis": pd.Series(factors["family"]).map(OTHER_DIAGNOSES).where(target == 0, "melanoma"),
             "true_risk": risk,
-            "truth_risk_image": model.given("image", image_effect),
-            "truth_risk_metadata": model.given("metadata", metadata_effect),
+            "truth_risk_image": risk_given_part(image_effect, "metadata", intercept),
+            "truth_risk_metadata": risk_given_part(metadata_effect, "image", intercept),
             **{f"truth_{name}": values for name, values in factors.items()},
             "truth_skin_tone": 0.04 + 1.2 * skin["tone"] ** 5,  # mostly fair, as the archives are, with a tail of dark skin
             "truth_skin_blood": 0.08 + 0.24 * skin["blood"],

@@ -1,4 +1,4 @@
-"""One reader per source: a publisher's table in, the kit's columns out.
+"""One reader per source: a publisher's table in, the kit's columns out, with errors that name file, row and value.
 
 Every reader takes the path of its main table and returns every case column but files and groups, indexed by line in the
 file. ``attrs`` holds ``dropped_rows`` (reason: number) and ``leaky_columns``.
@@ -6,7 +6,9 @@ file. ``attrs`` holds ``dropped_rows`` (reason: number) and ``leaky_columns``.
 
 from __future__ import annotations
 
+import csv
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,88 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.data import vocabulary as words
-from melanoma_lib.data.schema import CASE_COLUMNS, TEXT, TEXT_COLUMNS, is_leaky
-from melanoma_lib.data.tables import optional, read_table, resolve, translate
-from melanoma_lib.errors import DataError
+from melanoma_lib.data.schema import CASE_COLUMNS, TEXT, TEXT_COLUMNS, is_leaky, listed
+from melanoma_lib.errors import DataError, UnknownValueError
 
 log = logging.getLogger("melanoma_lib")
+
+
+def read_table(path: Path, needs: Sequence[str]) -> pd.DataFrame:
+    """Read a comma, semicolon or tab separated table as text.
+
+    Args:
+        path: UTF-8 file, with or without byte order mark, header in line 1.
+        needs: columns that must be there, in lower case.
+
+    Returns:
+        Stripped text cells ("" for empty), column names in lower case, indexed by line number in the file; lines without
+        any content are left out.
+
+    Raises:
+        DataError: unreadable, no rows, or a needed column is missing.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+        table = pd.read_csv(
+            path,
+            sep=max("\t;,", key=header.count) if header.strip() else ",",
+            dtype=str,
+            encoding="utf-8-sig",
+            keep_default_na=False,
+            skip_blank_lines=False,
+            index_col=False,
+        )
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
+        raise DataError(
+            f"{path} cannot be read as a UTF-8 table ({error}); download it again, or save it as CSV UTF-8."
+        ) from error
+    table = table.fillna("").apply(lambda column: column.str.strip())
+    table.columns = table.columns.str.strip().str.lower()
+    table.index += 2  # line 1 is the header
+    table = table[(table != "").any(axis=1)]
+    missing = [column for column in needs if column not in table.columns]
+    if missing:
+        raise DataError(f"{path}: column {listed(missing)} missing; expected {listed(needs)}, found {listed(table.columns)}.")
+    if table.empty:
+        raise DataError(f"{path} has a header but no rows; download it again.")
+    return table
+
+
+def _optional(table: pd.DataFrame, column: str) -> pd.Series:
+    """A column with its missing values as NaN; all NaN where the table has no such column."""
+    if column not in table:
+        return pd.Series(np.nan, index=table.index, dtype=TEXT)
+    return table[column].mask(table[column].str.casefold().isin(words.MISSING)).astype(TEXT)
+
+
+def _translate(values: pd.Series, vocabulary: str, path: Path) -> pd.Series:
+    """Look every value up in the named table of ``data.vocabulary``, whatever its letter case; missing ones stay missing."""
+    names, keys = getattr(words, vocabulary), values.str.casefold()
+    unknown = ~keys.isin(list(names)) & values.notna()
+    if unknown.any():
+        row = unknown.idxmax()
+        others = f" (nor are {unknown.sum() - 1} further rows)" if unknown.sum() > 1 else ""
+        raise UnknownValueError(
+            f"{path}, row {row}: {values.name} {values[row]!r} is not known{others}; expected one of {listed(sorted(names))}. "
+            f"Correct the table, or, if the publisher has introduced a new name, add it to {vocabulary} in "
+            "melanoma_lib/data/vocabulary.py."
+        )
+    return keys.map(names)
+
+
+def resolve(root: Path, relative: str) -> Path | None:
+    """The path below root that matches whatever its letter case, or None."""
+    path = root
+    for part in Path(relative).parts:
+        if (path / part).exists():
+            path = path / part
+            continue
+        match = [e.path for e in os.scandir(path) if e.name.casefold() == part.casefold()] if path.is_dir() else []
+        if not match:
+            return None
+        path = Path(min(match))
+    return path
 
 
 def read_synthetic(path: Path) -> pd.DataFrame:
@@ -49,10 +128,10 @@ def read_ham10000(path: Path) -> pd.DataFrame:
         path,
         image="image_id",
         age="age",
-        site=translate(optional(table, "localization"), words.HAM10000_SITES, path, "HAM10000_SITES"),
-        target=translate(table["dx"], words.HAM10000_DIAGNOSES, path, "HAM10000_DIAGNOSES"),
+        site=_translate(_optional(table, "localization"), "HAM10000_SITES", path),
+        target=_translate(table["dx"], "HAM10000_DIAGNOSES", path),
         diagnosis=table["dx"],
-        acquisition=optional(table, "dataset"),
+        acquisition=_optional(table, "dataset"),
     )
 
 
@@ -64,11 +143,11 @@ def read_isic2019(path: Path) -> pd.DataFrame:
         table,
         path,
         image="image",
-        site=translate(optional(table, "anatom_site_general"), words.ISIC_SITES, path, "ISIC_SITES"),
+        site=_translate(_optional(table, "anatom_site_general"), "ISIC_SITES", path),
         target=diagnosis.map(words.ISIC_2019_DIAGNOSES),
         diagnosis=diagnosis,
         # BCN, HAM or MSK: the collection a lesion id starts with is the only trace of the clinic
-        acquisition=optional(table, "lesion_id").str.extract(r"^([A-Za-z]+)\d*_", expand=False),
+        acquisition=_optional(table, "lesion_id").str.extract(r"^([A-Za-z]+)\d*_", expand=False),
         leaky=[*words.ISIC_2019_DIAGNOSES],
     )
 
@@ -84,7 +163,7 @@ def _one_hot_truth(metadata: Path, images: pd.Series) -> dict[str, str]:
     if strangers or not truth["image"].is_unique:
         raise DataError(
             f"{metadata.name} and {path.name} must list the same images once each; {len(strangers)} are in one only "
-            f"{strangers[:3]}, {truth['image'].duplicated().sum()} are repeated. Take both files from the same release."
+            f"({listed(strangers)}), {truth['image'].duplicated().sum()} are repeated. Take both files from the same release."
         )
     marks = truth[names].apply(pd.to_numeric, errors="coerce")
     bad = ~(marks.isin((0, 1)).all(axis=1) & (marks.sum(axis=1) == 1))
@@ -98,7 +177,7 @@ def read_isic2020(path: Path) -> pd.DataFrame:
     """Kaggle's ``train.csv`` or the challenge's own ground truth, which may add ``lesion_id``."""
     site = "anatom_site_general_challenge"
     table = read_table(path, needs=("image_name", "patient_id", "sex", "age_approx", site, "diagnosis", "target"))
-    target = translate(table["diagnosis"], words.ISIC_2020_DIAGNOSES, path, "ISIC_2020_DIAGNOSES")
+    target = _translate(table["diagnosis"], "ISIC_2020_DIAGNOSES", path)
     contrary = pd.to_numeric(table["target"], errors="coerce") != target
     if contrary.any():
         row = contrary.idxmax()
@@ -110,7 +189,7 @@ def read_isic2020(path: Path) -> pd.DataFrame:
         table,
         path,
         image="image_name",
-        site=translate(optional(table, site), words.ISIC_SITES, path, "ISIC_SITES"),
+        site=_translate(_optional(table, site), "ISIC_SITES", path),
         target=target,
         diagnosis=table["diagnosis"],
     )
@@ -119,7 +198,7 @@ def read_isic2020(path: Path) -> pd.DataFrame:
 def read_isic_archive(path: Path) -> pd.DataFrame:
     """What isic-cli exports: only columns with some value. Undecided and non-dermoscopic rows are left out and counted."""
     table = read_table(path, needs=("isic_id",))
-    dermoscopic = optional(table, "image_type").fillna("dermoscopic").str.casefold() == "dermoscopic"
+    dermoscopic = _optional(table, "image_type").fillna("dermoscopic").str.casefold() == "dermoscopic"
     target, diagnosis = _archive_target(table, path)
     keep = dermoscopic & target.notna()
     left_out = {
@@ -138,7 +217,7 @@ def read_isic_archive(path: Path) -> pd.DataFrame:
         site=_archive_site(table, path),
         target=target,
         diagnosis=diagnosis,
-        acquisition=optional(table, "attribution"),
+        acquisition=_optional(table, "attribution"),
     )[keep]
     rows.attrs["dropped_rows"] = left_out
     return rows
@@ -146,8 +225,8 @@ def read_isic_archive(path: Path) -> pd.DataFrame:
 
 def _archive_target(table: pd.DataFrame, path: Path) -> tuple[pd.Series, pd.Series]:
     """Target (1, 0, NaN for undecided) and the most specific diagnosis, from the best column each row has filled."""
-    levels = [optional(table, f"diagnosis_{level}") for level in range(1, 6)]
-    legacy, coarse = optional(table, "diagnosis"), optional(table, "benign_malignant")
+    levels = [_optional(table, f"diagnosis_{level}") for level in range(1, 6)]
+    legacy, coarse = _optional(table, "diagnosis"), _optional(table, "benign_malignant")
     if not any(column.notna().any() for column in (levels[0], legacy, coarse)):
         raise DataError(
             f"{path}: no diagnosis; expected values in diagnosis_1, diagnosis or benign_malignant. "
@@ -156,9 +235,9 @@ def _archive_target(table: pd.DataFrame, path: Path) -> tuple[pd.Series, pd.Seri
     legacy = legacy.mask(levels[0].notna() | (legacy.str.casefold() == "other"))
     coarse = coarse.mask(levels[0].notna() | legacy.notna())
     path_of_two = (levels[0] + ":" + levels[1].fillna("")).rename("diagnosis_1:diagnosis_2")
-    target = translate(path_of_two, words.ISIC_ARCHIVE_DIAGNOSES, path, "ISIC_ARCHIVE_DIAGNOSES").astype("float64")
+    target = _translate(path_of_two, "ISIC_ARCHIVE_DIAGNOSES", path).astype("float64")
     for values, label in ((legacy, "ISIC_ARCHIVE_LEGACY_DIAGNOSES"), (coarse, "ISIC_ARCHIVE_BENIGN_MALIGNANT")):
-        target = target.fillna(translate(values, getattr(words, label), path, label).astype("float64"))
+        target = target.fillna(_translate(values, label, path).astype("float64"))
     name = coarse.fillna("other")
     for more_specific in (legacy, *levels):
         name = more_specific.fillna(name)
@@ -168,10 +247,10 @@ def _archive_target(table: pd.DataFrame, path: Path) -> tuple[pd.Series, pd.Seri
 def _archive_site(table: pd.DataFrame, path: Path) -> pd.Series:
     """The general site where the export has it, else the deepest known level of the site hierarchy."""
     levels = words.ISIC_ARCHIVE_SITE_LEVELS
-    site = translate(optional(table, "anatom_site_1"), levels, path, "ISIC_ARCHIVE_SITE_LEVELS").astype(TEXT)
+    site = _translate(_optional(table, "anatom_site_1"), "ISIC_ARCHIVE_SITE_LEVELS", path).astype(TEXT)
     for level in range(2, 6):
-        site = optional(table, f"anatom_site_{level}").str.casefold().map(levels).astype(TEXT).fillna(site)
-    general = translate(optional(table, "anatom_site_general"), words.ISIC_SITES, path, "ISIC_SITES")
+        site = _optional(table, f"anatom_site_{level}").str.casefold().map(levels).astype(TEXT).fillna(site)
+    general = _translate(_optional(table, "anatom_site_general"), "ISIC_SITES", path)
     return general.astype(TEXT).fillna(site)
 
 
@@ -189,10 +268,10 @@ def _case_rows(
 ) -> pd.DataFrame:
     columns: dict[str, Any] = {
         "image_id": table[image],
-        "patient_id": optional(table, "patient_id"),
-        "lesion_id": optional(table, "lesion_id"),
-        "age_approx": optional(table, age).replace("85+", "85"),  # the archive caps ages so that nobody is recognised
-        "sex": translate(optional(table, "sex"), words.SEX_NAMES, path, "SEX_NAMES"),
+        "patient_id": _optional(table, "patient_id"),
+        "lesion_id": _optional(table, "lesion_id"),
+        "age_approx": _optional(table, age).replace("85+", "85"),  # the archive caps ages so that nobody is recognised
+        "sex": _translate(_optional(table, "sex"), "SEX_NAMES", path),
         "anatom_site_general_challenge": site,
         "target": target,
         "diagnosis": diagnosis,

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.data.names import MAX_AGE, SEXES, SITES
+from melanoma_lib.data.vocabulary import MAX_AGE, SEXES, SITES
 from melanoma_lib.errors import DataError
 
 if TYPE_CHECKING:
     import pandera.pandas as pa
 
-TEXT_COLUMNS = (
-    "image_id",
-    "image_path",
-    "patient_id",
-    "lesion_id",
-    "group_id",
-    "sex",
-    "anatom_site_general_challenge",
-    "diagnosis",
-    "acquisition",
-    "mask_path",
-)
 CASE_COLUMNS = (
     "image_id",
     "image_path",
@@ -39,45 +28,28 @@ CASE_COLUMNS = (
     "acquisition",
     "mask_path",
 )
+TEXT_COLUMNS = tuple(column for column in CASE_COLUMNS if column not in ("age_approx", "target"))
 
 # What is only known once the answer is: how it was confirmed, how thick the melanoma was, the diagnosis itself.
 LEAKY_COLUMNS = frozenset(
-    {
-        "target",
-        "diagnosis",
-        "dx",
-        "dx_type",
-        "benign_malignant",
-        "diagnosis_1",
-        "diagnosis_2",
-        "diagnosis_3",
-        "diagnosis_4",
-        "diagnosis_5",
-        "diagnosis_confirm_type",
-        "concomitant_biopsy",
-        "melanocytic",
-        "mel_class",
-        "mel_mitotic_index",
-        "mel_thick_mm",
-        "mel_type",
-        "mel_ulcer",
-        "nevus_type",
-        "true_risk",
-    }
+    """
+    target diagnosis dx dx_type benign_malignant diagnosis_1 diagnosis_2 diagnosis_3 diagnosis_4 diagnosis_5
+    diagnosis_confirm_type concomitant_biopsy melanocytic mel_class mel_mitotic_index mel_thick_mm mel_type mel_ulcer
+    nevus_type true_risk
+    """.split()  # noqa: SIM905
 )
 
 TEXT = pd.StringDtype(na_value=np.nan)  # missing text is NaN, so comparisons give plain False, never NA
 
 
+def listed(items: Collection[object], most: int = 10) -> str:
+    """The first few items for an error message, and how many more there are."""
+    shown = ", ".join(map(repr, list(items)[:most]))
+    return shown + (f" and {len(items) - most} more" if len(items) > most else "")
+
+
 def is_leaky(column: str) -> bool:
-    """Whether a column gives the answer away and must never become a model input.
-
-    Args:
-        column: column name; letter case does not matter.
-
-    Returns:
-        True for ``LEAKY_COLUMNS`` and for the synthetic generator's ``truth_*`` columns.
-    """
+    """Whether a column, in any letter case, gives the answer away: ``LEAKY_COLUMNS`` and the generator's ``truth_*``."""
     name = column.strip().lower()
     return name in LEAKY_COLUMNS or name.startswith("truth_")
 
@@ -87,9 +59,6 @@ def group_ids(cases: pd.DataFrame) -> pd.Series:
 
     A lesion whose patient is known on any of its rows takes that patient on all of them, so a gap in one row cannot tear
     the lesion apart. The kind is part of the id (``patient:IP_1``), so ids of different kinds cannot collide.
-
-    Args:
-        cases: table with ``image_id``, ``patient_id`` and ``lesion_id``.
 
     Returns:
         Text series named ``group_id`` on the index of ``cases``.
@@ -120,7 +89,10 @@ def validate_cases(cases: pd.DataFrame, origin: str = "case table") -> pd.DataFr
     """
     missing = [column for column in CASE_COLUMNS if column not in cases.columns]
     if missing:
-        raise DataError(f"{origin}: column {missing} missing; expected {list(CASE_COLUMNS)}, found {list(cases.columns)}.")
+        raise DataError(
+            f"{origin}: column {listed(missing)} missing; a case table has {', '.join(CASE_COLUMNS)}, "
+            f"this one {listed(cases.columns)}."
+        )
     if cases.empty:
         raise DataError(f"{origin}: the table has a header but no rows; at least one case is needed.")
     if not cases.index.is_unique:
@@ -148,24 +120,19 @@ def _schema() -> pa.DataFrameSchema:
     import pandera.pandas as pa  # half a second, and only the loading of data needs it
 
     filled = pa.Check(lambda text: text.str.strip() != "", error="filled text")
-    optional = pa.Column(checks=filled, nullable=True)
+    required, optional = pa.Column(checks=filled), pa.Column(checks=filled, nullable=True)
     site = pa.Check.isin(SITES, error=f"one of {list(SITES)} or missing")
     risk = pa.Check.in_range(0, 1, error="a probability from 0 to 1")
     age = pa.Check.in_range(0, MAX_AGE, error=f"years from 0 to {MAX_AGE:g}, or missing")
     return pa.DataFrameSchema(
-        {
+        dict.fromkeys(("image_path", "group_id", "diagnosis"), required)
+        | dict.fromkeys(("patient_id", "lesion_id", "acquisition", "mask_path"), optional)
+        | {
             "image_id": pa.Column(checks=filled, unique=True),
-            "image_path": pa.Column(checks=filled),
-            "patient_id": optional,
-            "lesion_id": optional,
-            "group_id": pa.Column(checks=filled),
             "age_approx": pa.Column(checks=age, nullable=True),
             "sex": pa.Column(checks=pa.Check.isin(SEXES, error=f"one of {list(SEXES)} or missing"), nullable=True),
             "anatom_site_general_challenge": pa.Column(checks=site, nullable=True),
             "target": pa.Column(checks=pa.Check.isin((0, 1), error="1 (melanoma) or 0 (not)")),
-            "diagnosis": pa.Column(checks=filled),
-            "acquisition": optional,
-            "mask_path": optional,
             "true_risk": pa.Column(float, checks=risk, required=False),
         }
     )
@@ -194,6 +161,6 @@ def _check_groups(cases: pd.DataFrame, origin: str) -> None:
             name = spread.idxmax()
             groups = sorted(cases.loc[cases[unit] == name, "group_id"].unique())
             raise DataError(
-                f"{origin}: {unit} {name!r} is spread over the groups {groups[:4]}; one group must hold all of its images "
+                f"{origin}: {unit} {name!r} is spread over the groups {listed(groups)}; one group must hold all of its images "
                 "or a split could tear it apart. Correct the ids, or build the column with group_ids()."
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,28 +12,23 @@ from typing import Literal
 import pandas as pd
 
 from melanoma_lib.data import readers
-from melanoma_lib.data.schema import TEXT, group_ids, validate_cases
-from melanoma_lib.data.tables import list_files, resolve
+from melanoma_lib.data.readers import resolve
+from melanoma_lib.data.schema import TEXT, group_ids, listed, validate_cases
 from melanoma_lib.errors import DataError, MissingImagesError
 
 log = logging.getLogger("melanoma_lib")
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a data set keeps its things; names are matched whatever their letter case.
+    """Where a data set keeps its things; names are matched whatever their letter case."""
 
-    Attributes:
-        tables: alternatives for the main table; finding one is what tells the source.
-        read: its reader from ``data.readers``.
-        images: folders searched for images, first hit wins.
-        masks: folders searched for lesion masks named ``<image_id>_segmentation.png``.
-    """
-
-    tables: tuple[str, ...]
+    tables: tuple[str, ...]  # alternatives for the main table; finding one is what tells the source
     read: Callable[[Path], pd.DataFrame]
-    images: tuple[str, ...] = ()
-    masks: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()  # folders searched for images, first hit wins
+    masks: tuple[str, ...] = ()  # folders searched for lesion masks named <image_id>_segmentation.png
 
 
 def load_cases(
@@ -69,7 +64,7 @@ def load_cases(
     root = Path(root).expanduser()
     strangers = [str(folder) for folder in image_dirs if not Path(folder).is_dir()]
     if strangers:
-        raise DataError(f"image_dirs: {strangers} does not exist or is not a folder.")
+        raise DataError(f"image_dirs: {listed(strangers)} does not exist or is not a folder.")
     table = _locate(root, source)
     rows = _SOURCES[source].read(table)
     facts = rows.attrs
@@ -83,21 +78,13 @@ def load_cases(
         _report_missing(cases.loc[absent, "image_id"], len(cases), searched, missing_images)
         cases = cases[~absent]
     cases = cases.reset_index(drop=True)
-    absences = int(absent.sum())
-    dropped = 0 if missing_images == "keep" else absences
-    cases.attrs = {
-        "source": source,
-        "root": str(root),
-        "table": str(table),
-        "absent_images": absences,
-        "dropped_images": dropped,
-        **facts,
-    }
+    images = {"absent_images": int(absent.sum()), "dropped_images": 0 if missing_images == "keep" else int(absent.sum())}
+    cases.attrs = {"source": source, "root": str(root), "table": str(table)} | images | facts
     return cases
 
 
 def _report_missing(names: pd.Series, total: int, searched: list[str], policy: str) -> None:
-    first = ", ".join(names.head(3)) + (", …" if len(names) > 3 else "")
+    first = listed(names)
     if len(names) == total:
         raise MissingImagesError(
             f"none of the {total} images is there ({first}); searched {searched}. "
@@ -122,8 +109,7 @@ def _locate(root: Path, source: str) -> Path:
     if found:
         return max(found, key=_count_columns)
     here = sorted(entry.name for entry in os.scandir(root))
-    shown = ", ".join(here[:8]) + (", …" if len(here) > 8 else "") if here else "nothing"
-    raise DataError(f"{root} is no {source} folder: looked for {wanted}; found {shown}.{_hint(root, source)}")
+    raise DataError(f"{root} is no {source} folder: looked for {wanted}; found {listed(here) or 'nothing'}.{_hint(root, source)}")
 
 
 def _count_columns(path: Path) -> int:
@@ -152,6 +138,29 @@ def _fetch_hint(source: str) -> str:
 # --- image and mask files: each returns the rows with paths, which images are absent, and where they were sought -----------
 
 
+def list_files(folders: Iterable[Path | None], suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> dict[str, str]:
+    """Stem -> path of the files directly in the folders, the first folder winning.
+
+    Each directory is read once and no file is looked at, so that tens of thousands of images take a fraction of a second.
+    """
+    files: dict[str, str] = {}
+    for folder in folders:
+        if folder is None or not folder.is_dir():
+            continue
+        with os.scandir(folder) as entries:
+            paths = sorted(entry.path for entry in entries if entry.name.lower().endswith(suffixes))
+        for path in paths:
+            files.setdefault(os.path.basename(path).rpartition(".")[0], path)  # noqa: PTH119 - ten times faster than Path
+    return files
+
+
+def on_disk(paths: pd.Series) -> pd.Series:
+    """Whether each file is there, False for a missing path; each directory is read once."""
+    folders = {Path(path).parent for path in paths.dropna()}
+    tidy = paths.map(lambda path: str(Path(path)), na_action="ignore")
+    return tidy.isin([str(file) for folder in folders if folder.is_dir() for file in folder.iterdir()])
+
+
 def _find_files(
     rows: pd.DataFrame, root: Path, spec: _Source, extra: Sequence[Path]
 ) -> tuple[pd.DataFrame, pd.Series, list[str]]:
@@ -170,11 +179,9 @@ def _own_files(rows: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, pd.Series,
     """Synthetic cases name their files relative to the root."""
     columns = ("image_path", "mask_path")
     paths = {column: rows[column].map(lambda name: str(root / name), na_action="ignore") for column in columns}
-    folders = {Path(path).parent for column in columns for path in paths[column].dropna()}
-    present = {str(file) for folder in folders if folder.is_dir() for file in folder.iterdir()}
-    absent = ~paths["image_path"].isin(present)
-    paths["mask_path"] = paths["mask_path"].where(paths["mask_path"].isin(present))
-    return rows.assign(**paths), absent & rows["image_path"].notna(), sorted(map(str, folders))
+    absent = paths["image_path"].notna() & ~on_disk(paths["image_path"])
+    paths["mask_path"] = paths["mask_path"].where(on_disk(paths["mask_path"]))
+    return rows.assign(**paths), absent, sorted({str(Path(path).parent) for path in paths["image_path"].dropna()})
 
 
 _SOURCES: dict[str, _Source] = {

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -49,14 +48,7 @@ def fold_cases(cases: pd.DataFrame, folds: int, fold: int, seed: int = 0) -> pd.
         cases: case table; ``group_id`` and ``target`` are used.
         folds: number of folds, at least 2.
         fold: which one is tested, from 1.
-        seed: the same seed gives the same folds, whatever the order of the rows.
-
-    Returns:
-        Text series named ``split`` with ``train``, ``val`` or ``test`` on the index of ``cases``.
-
-    Raises:
-        ValueError: fewer than two folds, or a fold that is none of them.
-        DataError: a row without group, or too few groups of a class to put one into each half of each fold.
+        seed: as for :func:`split_cases`, and so are result and errors.
     """
     if folds < 2 or not 1 <= fold <= folds:
         raise ValueError(f"fold={fold} of folds={folds}: expected at least 2 folds and one of them, counted from 1")
@@ -68,11 +60,7 @@ def fold_cases(cases: pd.DataFrame, folds: int, fold: int, seed: int = 0) -> pd.
 
 
 def assert_no_straddling(groups: pd.Series, split: pd.Series) -> None:
-    """Refuse a split that tears a group apart.
-
-    Args:
-        groups: group of each case, without gaps.
-        split: split of each case, on the same index, without gaps.
+    """Refuse a split that tears a group apart; both series share an index and have no gaps.
 
     Raises:
         DataError: the indexes differ or a value is missing.
@@ -148,46 +136,22 @@ def _deal(groups: pd.DataFrame, shares: tuple[float, ...], rng: np.random.Genera
     return pd.Series(chosen, index=groups.index)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class LeakageAudit:
     """How much of the test set is known from training, as shares in [0, 1] averaged over random splits.
 
-    Attributes:
-        n_splits: number of random splits averaged.
-        val: share of images for validation.
-        test: share of images for testing.
-        by_image: when images are split at random (stratified by class): for each unit (``lesion``, ``patient``, ``group``)
-            the share of test ``images`` and of test ``melanomas`` of which training holds another image of the same unit;
-            NaN where the source has no such ids.
-        by_group: the same under ``split_cases``.
+    A column for each unit (``lesion``, ``patient``, ``group``) holds the share of test ``images`` and of test ``melanomas`` of
+    which training holds another image of the same unit; NaN where the source has no such ids.
     """
 
     n_splits: int
-    val: float
-    test: float
-    by_image: dict[str, dict[str, float]]
-    by_group: dict[str, dict[str, float]]
+    by_image: pd.DataFrame  # when images are split at random, stratified by class
+    by_group: pd.DataFrame  # under split_cases
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, with None for what the source cannot tell."""
-        shares = {
-            key: {
-                unit: {name: None if np.isnan(share) else share for name, share in values.items()}
-                for unit, values in getattr(self, key).items()
-            }
-            for key in ("by_image", "by_group")
-        }
-        return asdict(self) | shares
-
-    def __str__(self) -> str:
-        lines = [f"Test images with another image of the same unit in training, mean of {self.n_splits} splits"]
-        lines.append(f"{'':<10}{'split by image':>28}{'split by group':>28}")
-        lines.append(f"{'':<10}" + f"{'images':>14}{'melanomas':>14}" * 2)
-        for unit in UNITS:
-            cells = [self.by_image[unit][k] for k in ("images", "melanomas")]
-            cells += [self.by_group[unit][k] for k in ("images", "melanomas")]
-            lines.append(f"{unit:<10}" + "".join(f"{'no ids':>14}" if np.isnan(c) else f"{c:>14.1%}" for c in cells))
-        return "\n".join(lines)
+    def __repr__(self) -> str:
+        table = pd.concat({"split by image": self.by_image, "split by group": self.by_group}).T
+        title = f"Share of the test set with another image of the same unit in training, mean of {self.n_splits} splits"
+        return f"{title}\n{table.to_string(float_format='{:.1%}'.format, na_rep='no ids')}"
 
 
 def audit_leakage(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, seed: int = 0, n_splits: int = 10) -> LeakageAudit:
@@ -198,14 +162,7 @@ def audit_leakage(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, se
         val: share of images for validation.
         test: share of images for testing.
         seed: first of ``n_splits`` consecutive seeds.
-        n_splits: number of splits to average.
-
-    Returns:
-        The shares; see ``LeakageAudit``.
-
-    Raises:
-        ValueError: shares out of range or ``n_splits`` below 1.
-        DataError: see ``split_cases``.
+        n_splits: number of splits to average, at least 1.
     """
     if n_splits < 1:
         raise ValueError(f"n_splits={n_splits} must be at least 1")
@@ -214,8 +171,6 @@ def audit_leakage(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, se
     target = cases["target"].to_numpy()
     return LeakageAudit(
         n_splits=n_splits,
-        val=val,
-        test=test,
         by_image=_mean_overlap(cases, [_split_images(target, shares, s) for s in seeds]),
         by_group=_mean_overlap(cases, [split_cases(cases, val, test, s).to_numpy() for s in seeds]),
     )
@@ -233,7 +188,7 @@ def _split_images(target: np.ndarray, shares: tuple[float, ...], seed: int) -> n
     return split
 
 
-def _mean_overlap(cases: pd.DataFrame, splits: list[np.ndarray]) -> dict[str, dict[str, float]]:
+def _mean_overlap(cases: pd.DataFrame, splits: list[np.ndarray]) -> pd.DataFrame:
     melanoma = cases["target"].to_numpy() == 1
     shares = {}
     for unit, column in UNITS.items():
@@ -244,4 +199,4 @@ def _mean_overlap(cases: pd.DataFrame, splits: list[np.ndarray]) -> dict[str, di
             overlaps.append([known[split == "test"].mean(), known[(split == "test") & melanoma].mean()])
         mean = np.mean(overlaps, axis=0) if (codes >= 0).any() else (np.nan, np.nan)
         shares[unit] = {"images": float(mean[0]), "melanomas": float(mean[1])}
-    return shares
+    return pd.DataFrame(shares)

@@ -14,30 +14,26 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from melanoma_lib.data.artefacts import ARTEFACTS, paint_artefact
 from melanoma_lib.data.optics import CAMERAS
 from melanoma_lib.data.painting import Lesion, Skin, paint_case
 from melanoma_lib.data.population import IMAGE_FACTORS, draw_cases, draw_lesions
-from melanoma_lib.data.synthetic_files import TABLE, write_files
-from melanoma_lib.data.textures import texture_bank
 from melanoma_lib.errors import DataError
+from melanoma_lib.progress import progress_bar
 
 VERSION = 2  # raise it when the same knobs no longer give the same pixels
-DESCRIPTION = "generator.json"
+DESCRIPTION, TABLE = "generator.json", "cases.csv"
+FILES = {"images": "jpg", "masks": "png", "artefacts": "png"}  # folder: kind
+JPEG_QUALITY = 94
 KNOBS = ("n_patients", "seed", "image_size", "shortcut", "prevalence")
 _LESION, _PHOTO, _ARTEFACT, _NOISE = range(1, 5)  # independent random streams; 0 is the table's
 
 
 @dataclass(frozen=True)
 class SyntheticCase:
-    """One rendered case.
-
-    Attributes:
-        image: uint8 ``(H, W, 3)``.
-        mask: lesion pixels, boolean ``(H, W)``.
-        artefacts: for each artefact drawn, the pixels that it visibly changed, boolean ``(H, W)``.
-    """
+    """One rendered case: uint8 ``(H, W, 3)``, the lesion's pixels and, for each artefact drawn, those it visibly changed."""
 
     image: np.ndarray
     mask: np.ndarray
@@ -62,11 +58,6 @@ class SyntheticDermoscopy:
     Raises:
         ValueError: for a knob outside its range or an unknown artefact.
         TypeError: for a knob of the wrong type.
-
-    Example:
-        >>> data = SyntheticDermoscopy(n_patients=3, seed=7)
-        >>> data.render(0).image.shape
-        (128, 128, 3)
     """
 
     def __init__(
@@ -153,7 +144,6 @@ class SyntheticDermoscopy:
             Lesion(**{name: row[f"truth_{name}"] for name in IMAGE_FACTORS}),
             Skin(row["truth_skin_tone"], row["truth_skin_blood"], row["truth_skin_freckles"]),
             camera,
-            texture_bank(),
             self._rng(_LESION, int(row["lesion_id"].rpartition("L")[2])),
             self._rng(_PHOTO, index),
             self.image_size,
@@ -172,13 +162,9 @@ class SyntheticDermoscopy:
         return SyntheticCase(np.ascontiguousarray(pixels), mask, masks)
 
     def bayes_auroc(self, n_patients: int = 50_000) -> dict[str, float]:
-        """The best AUROC that anything can reach on lesions of this world, shortcuts aside.
+        """AUROC of the exact risk given ``image``, ``metadata`` or ``both``: the best that anything can reach, shortcuts aside.
 
-        Args:
-            n_patients: size of the drawn population; 50,000 hold about 100,000 lesions (standard error about 0.001).
-
-        Returns:
-            AUROC of the exact risk given ``image``, ``metadata`` or ``both``.
+        50,000 patients have about 100,000 lesions, which gives a standard error of about 0.001.
         """
         from sklearn.metrics import roc_auc_score
 
@@ -186,7 +172,7 @@ class SyntheticDermoscopy:
         columns = {"image": "truth_risk_image", "metadata": "truth_risk_metadata", "both": "true_risk"}
         return {part: float(roc_auc_score(lesions["target"], lesions[column])) for part, column in columns.items()}
 
-    def write(self, root: Path, workers: int = 1, twin: Path | None = None) -> Path:
+    def write(self, root: Path, twin: Path | None = None) -> Path:
         """Write the data set as a folder that ``load_cases("synthetic", root)`` reads.
 
         Holds ``cases.csv``, ``images/<image_id>.jpg``, ``masks/<image_id>.png`` (255 on the lesion),
@@ -194,20 +180,14 @@ class SyntheticDermoscopy:
         appears when all of it is there; one that already holds the same data is left as it is.
 
         Args:
-            root: folder to create; its parents are made.
-            workers: processes to paint with. More than one needs the usual ``if __name__ == "__main__"`` in scripts.
+            root: folder to create and return; its parents are made.
             twin: folder of a generator that differs in nothing but ``shortcut``; where the same artefacts lie on a picture,
                 its files are copied, which gives the same bytes in a fraction of the time.
 
-        Returns:
-            ``root``.
-
         Raises:
             DataError: if ``root`` holds something else, ``twin`` no cases of this version, or the disk refuses.
-            ValueError: if ``workers`` is below 1, or the twin differs in more.
+            ValueError: if the twin differs in more.
         """
-        if workers < 1:
-            raise ValueError(f"workers must be at least 1, got {workers}")
         root = Path(root)
         if self._already_in(root):
             return root
@@ -218,7 +198,7 @@ class SyntheticDermoscopy:
             raise DataError(f"cannot write synthetic cases to {root}: {error}; choose a folder you may write to") from error
         try:
             shared = self._shared_with(Path(twin)) if twin else np.zeros(len(self), bool)
-            write_files(self, part, workers, twin, shared)
+            self._paint_into(part, twin, shared)
             (part / DESCRIPTION).write_text(self._description(), encoding="utf-8")
             part.chmod(0o755)  # mkdtemp's own mode would shut out other readers
             part.replace(root)
@@ -228,6 +208,21 @@ class SyntheticDermoscopy:
         finally:
             shutil.rmtree(part, ignore_errors=True)
         return root
+
+    def _paint_into(self, part: Path, twin: Path | None, shared: np.ndarray) -> None:
+        """Write table, images, masks and artefacts into an empty folder; files of ``shared`` cases are the twin's."""
+        for folder in FILES:
+            (part / folder).mkdir()
+        with progress_bar("painting synthetic cases", int((~shared).sum())) as advance:
+            for index, copied in enumerate(shared):
+                names = [Path(folder, f"{self._rows[index]['image_id']}.{kind}") for folder, kind in FILES.items()]
+                if copied:
+                    for name in names:
+                        shutil.copyfile(Path(twin, name), part / name)
+                else:
+                    _save(self.render(index), *(part / name for name in names))
+                    advance()
+        self.cases.to_csv(part / TABLE, index=False)
 
     def _shared_with(self, twin: Path) -> np.ndarray:
         """Whether each picture looks as it does in the twin's folder, shape ``(N,)``."""
@@ -270,3 +265,12 @@ def _checked_shortcut(shortcut: Mapping[str, float]) -> dict[str, float]:
         if not -1 <= tie <= 1:
             raise ValueError(f"shortcut: the tie of {name!r} must lie between -1 and 1, got {tie!r}")
     return {name: float(shortcut[name]) for name in ARTEFACTS if name in shortcut}
+
+
+def _save(case: SyntheticCase, image: Path, mask: Path, artefacts: Path) -> None:
+    Image.fromarray(case.image).save(image, quality=JPEG_QUALITY, subsampling=0)
+    Image.fromarray(case.mask.astype(np.uint8) * 255).save(mask)
+    bits = np.zeros(case.mask.shape, np.uint8)
+    for name, where in case.artefacts.items():
+        bits |= where.astype(np.uint8) << ARTEFACTS.index(name)
+    Image.fromarray(bits).save(artefacts)

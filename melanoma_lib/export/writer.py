@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import melanoma_lib
-from melanoma_lib.data.catalogue import OFFERS
+from melanoma_lib.data.download import OFFERS
 from melanoma_lib.data.images import backbone_normalisation, stored_side
 from melanoma_lib.errors import ExportError
 from melanoma_lib.evaluation import Calibrator, evaluate_predictions

@@ -221,11 +221,11 @@ def missing_figure(cases: pd.DataFrame) -> DescribedFigure:
 
 def repeats_figure(audit: CaseAudit) -> DescribedFigure:
     """How many images lesions and patients have, as the audit counted them."""
-    if not audit.sizes:
+    if audit.sizes.empty:
         return nothing_to_show("This source names neither patients nor lesions: nobody can tell which images belong together.")
     with kit_figure(WIDTH, 4.2) as figure:
         said = []
-        panels = figure.subplots(1, len(audit.sizes), squeeze=False)[0]
+        panels = figure.subplots(1, len(audit.sizes.columns), squeeze=False)[0]
         for axes, (column, sizes) in zip(panels, audit.sizes.items(), strict=True):
             unit, bins = column.removesuffix("_id"), {k: n for k, n in sizes.items() if k != "largest"}
             while not list(bins.values())[-1]:

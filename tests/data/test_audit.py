@@ -1,15 +1,13 @@
 import itertools
-import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image, ImageEnhance
 
-from melanoma_lib.data.audit import audit_cases
-from melanoma_lib.data.duplicates import MAX_BITS, _close_hashes, find_duplicates
+from melanoma_lib.data.audit import MAX_BITS, _close_pairs, audit_cases, find_duplicates
 from melanoma_lib.data.sources import load_cases
 from melanoma_lib.data.splits import audit_leakage
-from melanoma_lib.errors import DataError
 from tests.data.builders import case_table
 
 
@@ -33,24 +31,19 @@ def test_counts_gaps_cameras_and_sizes_agree_with_plain_counting():
     cases.loc[:9, "age_approx"] = np.nan
     audit = audit_cases(cases, images=False, n_splits=2)
     melanoma = cases["target"] == 1
-    assert audit.counts["images"] == 60
-    assert audit.counts["groups"] == audit.counts["lesions"] == 30
-    assert audit.counts["patients"] == 0
+    assert audit.counts[["images", "groups", "lesions", "patients"]].tolist() == [60, 30, 30, 0]
     assert audit.counts["melanoma images"] == melanoma.sum()
     assert audit.counts["groups with melanoma"] == cases.loc[melanoma, "lesion_id"].nunique()
     assert audit.counts["prevalence"] == pytest.approx(melanoma.mean())
-    assert audit.missing["age_approx"]["all"] == pytest.approx(10 / 60)
-    assert audit.missing["age_approx"]["melanoma"] == pytest.approx(melanoma[:10].sum() / melanoma.sum())
-    assert audit.missing["acquisition"]["all"] == pytest.approx(1 / 3)
-    for name in ("A", "B"):
-        assert audit.acquisition[name]["images"] == 20
-        assert audit.acquisition[name]["melanomas"] == melanoma[cases["acquisition"] == name].sum()
-    assert audit.acquisition["not recorded"]["images"] == 20
-    assert audit.sizes["lesion_id"]["2"] == 30
-    assert audit.sizes["lesion_id"]["largest"] == 2
-    assert "patient_id" not in audit.sizes
-    assert audit.leakage.to_dict() == audit_leakage(cases, n_splits=2).to_dict()
-    assert audit.contradictions == {}
+    assert audit.missing.loc["age_approx", "all"] == pytest.approx(10 / 60)
+    assert audit.missing.loc["age_approx", "melanoma"] == pytest.approx(melanoma[:10].sum() / melanoma.sum())
+    assert audit.missing.loc["acquisition", "all"] == pytest.approx(1 / 3)
+    assert audit.acquisition["images"].to_dict() == {"A": 20, "B": 20, "not recorded": 20}
+    assert audit.acquisition.loc["A", "melanomas"] == melanoma[cases["acquisition"] == "A"].sum()
+    assert audit.sizes.loc[["1", "2", "largest"], "lesion_id"].tolist() == [0, 30, 2]
+    assert list(audit.sizes) == ["lesion_id"]
+    pd.testing.assert_frame_equal(audit.leakage.by_image, audit_leakage(cases, n_splits=2).by_image)
+    assert audit.contradictions.empty
     assert audit.duplicates is None
 
 
@@ -60,26 +53,17 @@ def test_contradictions_are_counted_and_named():
     cases.loc[10, "sex"] = "male"
     cases.loc[12, "sex"] = None  # a gap contradicts nothing
     found = audit_cases(cases, images=False, n_splits=1).contradictions
-    assert found == {
-        "lesion_id: target": {"units": 2, "examples": ["l0", "l2"]},
-        "lesion_id: sex": {"units": 1, "examples": ["l5"]},
-    }
-
-
-def test_a_table_that_breaks_the_schema_is_refused():
-    with pytest.raises(DataError, match="'sex', row 0"):
-        audit_cases(many(sex="F"))
+    assert found.to_numpy().tolist() == [["lesion_id", "target", 2, "l0, l2"], ["lesion_id", "sex", 1, "l5"]]
 
 
 @pytest.mark.parametrize("targets", [[0] * 8, [1] * 8, [0, 1] * 2])
 def test_tables_too_small_to_split_are_still_audited(targets):
     audit = audit_cases(case_table(targets), images=False)
     assert audit.leakage is None
-    assert "Not measured" in str(audit)
-    json.dumps(audit.to_dict(), allow_nan=False)
+    assert "not measured" in str(audit)
 
 
-def test_the_report_fits_100_columns_and_says_what_to_dict_says():
+def test_the_printed_report_holds_the_numbers_and_fits_a_page():
     cases = many(acquisition=[f"[clinic {i}] " + "long name " * 12 for i in range(60)])
     cases.attrs = {
         "source": "ham10000",
@@ -91,12 +75,8 @@ def test_the_report_fits_100_columns_and_says_what_to_dict_says():
     audit = audit_cases(cases, images=False, n_splits=2)
     report = str(audit)
     assert max(map(len, report.splitlines())) <= 100
-    assert "[clinic" in report  # brackets are text, not markup
-    for words in ("60 images", "7 image files are absent", "3 rows left out: undecided", "and 48 more", "\ndx"):
+    for words in ("absent image files", "rows left out: undecided", "and 50 more", "\ndx", f"{audit.counts['prevalence']:.2%}"):
         assert words in report
-    plain = json.loads(json.dumps(audit.to_dict(), allow_nan=False))
-    assert f"prevalence {plain['counts']['prevalence']:.2%}" in report
-    assert plain["leaky_columns"] == ["dx"]
 
 
 @pytest.fixture
@@ -115,25 +95,19 @@ def files(tmp_path):
 
 
 def test_copies_and_versions_are_found_and_strangers_are_not(files):
-    found = find_duplicates(files)
-    assert found.exact == [[0, 4]]
-    assert [(i, j) for i, j, _ in found.near] == [(1, 5), (2, 6), (3, 7)]
-    assert all(0.9 <= r <= 1 for *_, r in found.near)
-    assert found.unreadable == [8, 9]
-    assert found.compared == 8
+    pairs, unreadable = find_duplicates(files)
+    assert list(zip(pairs["first"], pairs["second"], pairs["same_file"], strict=True)) == [
+        (0, 4, True), (1, 5, False), (2, 6, False), (3, 7, False),
+    ]  # fmt: skip
+    assert unreadable == [8, 9]
 
 
-def test_files_of_one_size_but_other_content_are_no_copies(tmp_path):
-    for i in range(3):
-        (tmp_path / f"{i}.jpg").write_bytes(bytes([i]) * 100)
-    assert find_duplicates([tmp_path / f"{i}.jpg" for i in range(3)]).exact == []
-
-
-def test_uniform_images_are_not_called_near_duplicates_of_each_other(tmp_path):
+def test_images_of_one_colour_are_no_pairs_and_nothing_has_none(tmp_path):
     paths = [tmp_path / f"{grey}.png" for grey in (40, 80, 120)]
     for path, grey in zip(paths, (40, 80, 120), strict=True):
         Image.new("RGB", (60, 40), (grey, grey, grey)).save(path)
-    assert find_duplicates(paths).near == []
+    assert find_duplicates(paths)[0].empty
+    assert find_duplicates([])[0].empty
 
 
 def test_close_hashes_agree_with_brute_force():
@@ -141,40 +115,32 @@ def test_close_hashes_agree_with_brute_force():
     base = rng.integers(0, 256, (20, 32), dtype=np.uint8)
     bits = base[rng.integers(0, 20, 150)] ^ np.packbits(rng.random((150, 256)) < rng.uniform(0, 0.3, (150, 1)), axis=1)
     spread = np.unpackbits(bits, axis=1).astype(int)
-    oracle = {(i, j) for i, j in itertools.combinations(range(150), 2) if np.abs(spread[i] - spread[j]).sum() <= MAX_BITS}
-    assert 0 < len(oracle) < 150 * 149 / 2
-    assert set(_close_hashes(bits)) == oracle
+    distances = {(i, j): np.abs(spread[i] - spread[j]).sum() for i, j in itertools.combinations(range(150), 2)}
+    oracle = {pair: distance for pair, distance in distances.items() if distance <= MAX_BITS}
+    assert 0 < len(oracle) < len(distances)
+    assert {(i, j): distance for i, j, distance in _close_pairs(bits)} == oracle
 
 
 def test_repeats_are_reported_by_image_and_across_groups(files):
     cases = case_table([0, 0, 1, 0, 1, 0, 1, 0, 0, 0], image_path=[str(path) for path in files])
     cases["group_id"] = [f"g{i}" for i in (0, 1, 2, 3, 4, 5, 2, 7, 8, 9)]
     cases.loc[9, "image_path"] = str(files[0].parent / "absent.jpg")
-    found = audit_cases(cases, n_splits=1).duplicates
-    assert found["compared"] == 8
-    assert found["unreadable"] == ["image_8"]
-    assert found["exact"] == [["image_0", "image_4"]]
-    crossing = [(*pair["images"], pair["same_class"]) for pair in found["crossing_groups"]]
-    assert crossing == [("image_0", "image_4", False), ("image_1", "image_5", True), ("image_3", "image_7", True)]
-    report = str(audit_cases(cases, n_splits=1))
-    assert "image_0 and image_4 (correlation 1.00, melanoma and not)" in report
+    audit = audit_cases(cases, n_splits=1)
+    crossing = audit.duplicates[~audit.duplicates["same_group"]][["image", "other", "same_class"]]
+    assert crossing.to_numpy().tolist() == [
+        ["image_0", "image_4", False], ["image_1", "image_5", True], ["image_3", "image_7", True],
+    ]  # fmt: skip
+    assert audit.unreadable == ["image_8"]
+    report = str(audit)
+    assert "4 pairs, 1 of them identical files, 3 across groups" in report
     assert "image_8" in report
 
 
-def test_nothing_to_find_finds_nothing():
-    assert find_duplicates([]).near == []
-
-
-def test_real_ham10000_table(ham10000_root):
-    audit = audit_cases(load_cases("ham10000", ham10000_root), images=False, n_splits=1)
-    assert audit.contradictions == {}
-    assert audit.acquisition["vidir_molemax"]["prevalence"] < 0.01 < audit.acquisition["vidir_modern"]["prevalence"]
-    assert audit.sizes["lesion_id"]["1"] == 5514
-    assert audit.leaky_columns == ["dx", "dx_type"]
-
-
-def test_real_photograph_that_ham10000_lists_under_two_lesions(ham10000_root):
+def test_real_photographs_that_repeat_share_a_lesion_but_for_one_listed_under_two(ham10000_root):
     cases = load_cases("ham10000", ham10000_root)
-    few = cases[cases["image_id"].isin(["ISIC_0030074", "ISIC_0025226", *cases["image_id"][:60]])].reset_index(drop=True)
-    crossing = audit_cases(few, n_splits=1).duplicates["crossing_groups"]
-    assert {"ISIC_0030074", "ISIC_0025226"} in [set(pair["images"]) for pair in crossing]
+    double = ["ISIC_0030074", "ISIC_0025226"]
+    few = cases[cases["image_id"].isin([*double, *cases["image_id"][:800]])].reset_index(drop=True)
+    pairs = audit_cases(few, n_splits=1).duplicates
+    crossing = pairs[~pairs["same_group"]]
+    assert [set(pair) for pair in crossing[["image", "other"]].to_numpy()] == [set(double)]
+    assert len(pairs) > 1

