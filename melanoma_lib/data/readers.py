@@ -102,22 +102,18 @@ def resolve(root: Path, relative: str) -> Path | None:
 
 
 def read_synthetic(path: Path) -> pd.DataFrame:
-    """The table that ``SyntheticDermoscopy.write`` leaves, with its ``true_risk`` and ``truth_*`` columns."""
+    """The table that ``SyntheticDermoscopy.write`` leaves; columns of numbers or booleans alone become such."""
     table = read_table(path, needs=CASE_COLUMNS)
     for column in table.columns:
         table[column] = table[column].replace("", np.nan)
         if column not in TEXT_COLUMNS:
-            table[column] = _best_type(table[column])
+            numbers, flags = pd.to_numeric(table[column], errors="coerce"), table[column].isin(("True", "False"))
+            if flags.all():
+                table[column] = table[column] == "True"
+            elif numbers.notna().equals(table[column].notna()):
+                table[column] = numbers
     table.attrs = {"dropped_rows": {}, "leaky_columns": sorted(filter(is_leaky, table.columns))}
     return table
-
-
-def _best_type(text: pd.Series) -> pd.Series:
-    """Text as booleans or numbers where every filled cell is one."""
-    if text.isin(("True", "False")).all():
-        return text == "True"
-    numbers = pd.to_numeric(text, errors="coerce")
-    return numbers if numbers.notna().equals(text.notna()) else text
 
 
 def read_ham10000(path: Path) -> pd.DataFrame:
