@@ -189,10 +189,6 @@ def find_duplicates(paths: Sequence[str | Path], show_progress: bool = False) ->
     Colour, brightness, size and compression may differ; turned, mirrored or cropped copies are not found. Images of one colour
     have nothing to compare and are left out.
 
-    Args:
-        paths: existing image files.
-        show_progress: draw a bar with the time left.
-
     Returns:
         The pairs, as positions ``first`` < ``second`` in ``paths`` with the ``bits`` that their hashes differ in, at most
         ``MAX_BITS``, and whether they are the ``same_file`` byte for byte; and the positions of files that are no readable image.

@@ -24,18 +24,14 @@ log = logging.getLogger("melanoma_lib")
 
 
 def read_table(path: Path, needs: Sequence[str]) -> pd.DataFrame:
-    """Read a comma, semicolon or tab separated table as text.
-
-    Args:
-        path: UTF-8 file, with or without byte order mark, header in line 1.
-        needs: columns that must be there, in lower case.
+    """Read a comma, semicolon or tab separated UTF-8 table, with or without byte order mark, as text.
 
     Returns:
         Stripped text cells ("" for empty), column names in lower case, indexed by line number in the file; lines without
         any content are left out.
 
     Raises:
-        DataError: unreadable, no rows, or a needed column is missing.
+        DataError: unreadable, no rows, or one of the columns it ``needs``, in lower case, is missing.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
