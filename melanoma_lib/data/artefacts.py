@@ -171,9 +171,7 @@ ARTEFACTS = tuple(PAINTERS)
 
 
 def paint_artefact(name: str, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Add one artefact to a picture, float32 ``(3, S, S)`` in [0, 255], in place.
-
-    ``rng`` is of this artefact alone, so that another one's presence does not move it.
+    """Add one artefact to a picture in place; ``rng`` is of this artefact alone, so that another one does not move it.
 
     Returns:
         Boolean ``(S, S)``: the pixels that it changed by more than ``VISIBLE`` grey levels.

@@ -74,6 +74,7 @@ def audit_cases(
     """
     facts = dict(cases.attrs)
     cases = validate_cases(cases)
+    empty, melanoma = cases[list(GAPS)].isna(), cases["target"] == 1
     present = cases[on_disk(cases["image_path"])] if images else cases.iloc[:0]
     pairs, unreadable = find_duplicates(list(present["image_path"]), show_progress)
     units = [unit for unit in ("lesion_id", "patient_id") if cases[unit].notna().any()]
@@ -82,7 +83,7 @@ def audit_cases(
             key: facts[key] for key in ("source", "table", "absent_images", "dropped_images", "dropped_rows") if key in facts
         },
         counts=_counts(cases),
-        missing=_missing(cases),
+        missing=pd.DataFrame({"all": empty.mean(), "melanoma": empty[melanoma].mean(), "other": empty[~melanoma].mean()}),
         acquisition=_acquisitions(cases),
         sizes=pd.DataFrame({unit: _sizes(cases[unit]) for unit in units}),
         contradictions=_contradictions(cases),
@@ -105,11 +106,6 @@ def _counts(cases: pd.DataFrame) -> pd.Series:
         "prevalence": cases["target"].mean(),
     }
     return pd.Series(counts, dtype=object)  # whole numbers stay whole
-
-
-def _missing(cases: pd.DataFrame) -> pd.DataFrame:
-    empty, melanoma = cases[list(GAPS)].isna(), cases["target"] == 1
-    return pd.DataFrame({"all": empty.mean(), "melanoma": empty[melanoma].mean(), "other": empty[~melanoma].mean()})
 
 
 def _acquisitions(cases: pd.DataFrame) -> pd.DataFrame:
@@ -143,17 +139,9 @@ def _can_be_split(cases: pd.DataFrame) -> bool:
 
 
 def _named(pairs: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
-    one, two = cases.iloc[pairs["first"]].reset_index(drop=True), cases.iloc[pairs["second"]].reset_index(drop=True)
-    return pd.DataFrame(
-        {
-            "image": one["image_id"],
-            "other": two["image_id"],
-            "bits": pairs["bits"],
-            "same_file": pairs["same_file"],
-            "same_group": one["group_id"] == two["group_id"],
-            "same_class": one["target"] == two["target"],
-        }
-    )
+    one, two = (cases.iloc[pairs[side]].reset_index(drop=True) for side in ("first", "second"))
+    same = {f"same_{kind}": one[column] == two[column] for kind, column in (("group", "group_id"), ("class", "target"))}
+    return pd.DataFrame({"image": one["image_id"], "other": two["image_id"]}).join(pairs[["bits", "same_file"]]).assign(**same)
 
 
 def _head(table: pd.DataFrame, most: int = 10, **options: Any) -> str:
@@ -200,10 +188,6 @@ def find_duplicates(paths: Sequence[str | Path], show_progress: bool = False) ->
 
     Colour, brightness, size and compression may differ; turned, mirrored or cropped copies are not found. Images of one colour
     have nothing to compare and are left out.
-
-    Args:
-        paths: existing image files.
-        show_progress: draw a bar with the time left.
 
     Returns:
         The pairs, as positions ``first`` < ``second`` in ``paths`` with the ``bits`` that their hashes differ in, at most

@@ -30,14 +30,9 @@ def open_cache(paths: Sequence[Path], side: int, cache_dir: Path, on_progress: C
     The cache is keyed by the content of the files and the side, so a changed, added or removed image gives another cache.
     Processes that ask at the same time wait for the first; an interrupted build leaves nothing that could be taken for a cache.
 
-    Args:
-        paths: image files, in the order of the rows wanted.
-        side: pixels of a side.
-        cache_dir: where caches live.
-        on_progress: called after each decoded image.
-
     Returns:
-        read-only uint8 array, shape ``(len(paths), side, side, 3)``.
+        read-only uint8 array in the order of the paths, shape ``(len(paths), side, side, 3)``; ``on_progress`` is called after
+        each decoded image.
 
     Raises:
         CorruptImageError: naming the files that cannot be decoded; no cache is left behind.

@@ -211,8 +211,7 @@ def source_root(settings: Settings) -> Path:
     """Folder of the source's tables.
 
     Synthetic cases get a folder for each set of knobs within ``data_root`` and are generated into it when absent. Where
-    ``data_root`` is itself what a generator wrote, such as cases whose artefacts are correlated with the label, it is taken as
-    it is.
+    ``data_root`` is itself what a generator wrote, such as cases with artefacts correlated with the label, it is taken as it is.
 
     Raises:
         DataError: if such a folder's patients, seed or image size are not those of the settings, which name the run.

@@ -124,12 +124,9 @@ def fetch(source: str, root: str | Path, collection: str | None = None, show: Ca
 
     Args:
         source: ``ham10000``, ``isic2019``, ``isic2020`` or ``isic_archive``.
-        root: folder to put it in; made when absent.
+        root: folder to put it in and to return; made when absent.
         collection: for ``isic_archive``: name of the collection; default BCN20000.
         show: receives each message.
-
-    Returns:
-        The folder.
 
     Raises:
         DownloadError: unknown source, no network, absent file, wrong checksum, broken archive, full disk; the message ends with

@@ -28,10 +28,7 @@ def read_square(file: Path | IO[bytes] | Image.Image, side: int) -> np.ndarray:
 
     Args:
         file: path or open binary file of anything Pillow reads, or an image that Pillow has open; it is left as it is.
-        side: pixels of a side.
-
-    Returns:
-        uint8 RGB, shape ``(side, side, 3)``.
+        side: of the result, uint8 RGB, shape ``(side, side, 3)``.
 
     Raises:
         CorruptImageError: if the file is no image or is cut short.

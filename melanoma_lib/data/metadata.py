@@ -32,11 +32,7 @@ class MetadataEncoder:
 
     @classmethod
     def fit(cls, cases: pd.DataFrame) -> MetadataEncoder:
-        """Learn the age scale from the training cases alone.
-
-        Raises:
-            DataError: if there are no cases.
-        """
+        """Learn the age scale from the training cases alone; DataError if there are none."""
         if cases.empty:
             raise DataError("MetadataEncoder.fit expects at least one training case, got none; check the split fractions")
         ages = cases["age_approx"].dropna().to_numpy(float)

@@ -19,6 +19,7 @@ from scipy.stats import qmc
 
 from melanoma_lib.data.optics import CAMERAS
 from melanoma_lib.data.schema import CASE_COLUMNS, group_ids, validate_cases
+from melanoma_lib.data.vocabulary import SITES
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,7 @@ METADATA_FACTORS = {
     ),
     "sex": choice({"female": (0.48, -0.4), "male": (0.52, 0.4)}, missing=0.03),
     "anatom_site_general_challenge": choice(
-        {
-            "head/neck": (0.14, 0.8),
-            "upper extremity": (0.16, 0.1),
-            "lower extremity": (0.22, -0.8),
-            "torso": (0.43, 0.1),
-            "palms/soles": (0.03, -0.8),
-            "oral/genital": (0.02, -0.8),
-        },
+        dict(zip(SITES, [(0.14, 0.8), (0.16, 0.1), (0.22, -0.8), (0.43, 0.1), (0.03, -0.8), (0.02, -0.8)], strict=True)),
         missing=0.05,
     ),
 }

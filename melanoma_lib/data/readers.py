@@ -24,18 +24,14 @@ log = logging.getLogger("melanoma_lib")
 
 
 def read_table(path: Path, needs: Sequence[str]) -> pd.DataFrame:
-    """Read a comma, semicolon or tab separated table as text.
-
-    Args:
-        path: UTF-8 file, with or without byte order mark, header in line 1.
-        needs: columns that must be there, in lower case.
+    """Read a comma, semicolon or tab separated UTF-8 table, with or without byte order mark, as text.
 
     Returns:
         Stripped text cells ("" for empty), column names in lower case, indexed by line number in the file; lines without
         any content are left out.
 
     Raises:
-        DataError: unreadable, no rows, or a needed column is missing.
+        DataError: unreadable, no rows, or one of the columns it ``needs``, in lower case, is missing.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -102,22 +98,18 @@ def resolve(root: Path, relative: str) -> Path | None:
 
 
 def read_synthetic(path: Path) -> pd.DataFrame:
-    """The table that ``SyntheticDermoscopy.write`` leaves, with its ``true_risk`` and ``truth_*`` columns."""
+    """The table that ``SyntheticDermoscopy.write`` leaves; columns of numbers or booleans alone become such."""
     table = read_table(path, needs=CASE_COLUMNS)
     for column in table.columns:
         table[column] = table[column].replace("", np.nan)
         if column not in TEXT_COLUMNS:
-            table[column] = _best_type(table[column])
+            numbers, flags = pd.to_numeric(table[column], errors="coerce"), table[column].isin(("True", "False"))
+            if flags.all():
+                table[column] = table[column] == "True"
+            elif numbers.notna().equals(table[column].notna()):
+                table[column] = numbers
     table.attrs = {"dropped_rows": {}, "leaky_columns": sorted(filter(is_leaky, table.columns))}
     return table
-
-
-def _best_type(text: pd.Series) -> pd.Series:
-    """Text as booleans or numbers where every filled cell is one."""
-    if text.isin(("True", "False")).all():
-        return text == "True"
-    numbers = pd.to_numeric(text, errors="coerce")
-    return numbers if numbers.notna().equals(text.notna()) else text
 
 
 def read_ham10000(path: Path) -> pd.DataFrame:

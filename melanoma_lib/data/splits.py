@@ -157,12 +157,7 @@ class LeakageAudit:
 def audit_leakage(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, seed: int = 0, n_splits: int = 10) -> LeakageAudit:
     """Measure what an image-level split would have leaked from test into training, beside the grouped split.
 
-    Args:
-        cases: case table.
-        val: share of images for validation.
-        test: share of images for testing.
-        seed: first of ``n_splits`` consecutive seeds.
-        n_splits: number of splits to average, at least 1.
+    Averages over ``n_splits`` consecutive seeds from ``seed`` on; shares and errors are those of :func:`split_cases`.
     """
     if n_splits < 1:
         raise ValueError(f"n_splits={n_splits} must be at least 1")

@@ -125,8 +125,7 @@ class SyntheticDermoscopy:
 
         Args:
             index: row of :attr:`cases`.
-            artefacts: which ones to draw instead of those the table lists; ``()`` for a clean picture. Everything else
-                stays as it is, pixel by pixel.
+            artefacts: to draw instead of those the table lists; ``()`` for none. All else stays as it is, pixel by pixel.
 
         Raises:
             IndexError: if there is no such row.

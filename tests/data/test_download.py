@@ -143,12 +143,14 @@ def test_what_came_before_the_network_failed_is_kept_for_the_next_call(challenge
 @pytest.mark.parametrize("length", [300, 5_000_000])  # the other version may be longer than the whole of this one
 def test_a_rest_of_another_version_is_found_out_and_begun_anew(challenge, tmp_path, length):
     (tmp_path / "ISIC_2020_Training_JPEG.zip.part").write_bytes(b"?" * length)
+    (tmp_path / f"{Path(TABLE).name}.part").write_bytes(b"?" * 30)
     if length < len(challenge.files[ARCHIVE]):
         with pytest.raises(DownloadError, match="is no sound zip file"):
             fetch("isic2020", tmp_path, show=quiet)
         assert names(tmp_path) == {Path(TABLE).name}
     fetch("isic2020", tmp_path, show=quiet)
     assert names(tmp_path) == WHOLE
+    assert (tmp_path / Path(TABLE).name).read_bytes() == challenge.files[TABLE]
 
 
 @pytest.mark.parametrize("damage", [lambda z: b"no zip at all", lambda z: z[:-30], lambda z: z[:60] + b"\0" * 200 + z[260:]])
