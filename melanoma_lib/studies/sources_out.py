@@ -10,7 +10,7 @@ from melanoma_lib.data.datamodule import cases_for
 from melanoma_lib.data.splits import fold_cases
 from melanoma_lib.errors import DataError, StudyError
 from melanoma_lib.evaluation.intervals import Interval, bootstrap_replicates
-from melanoma_lib.evaluation.seeds import bootstrap_mean_auroc
+from melanoma_lib.evaluation.paired import bootstrap_mean_auroc
 from melanoma_lib.evaluation.subgroups import MIN_GROUPS, subgroup_intervals, too_few_groups
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings

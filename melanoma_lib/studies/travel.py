@@ -15,7 +15,7 @@ from melanoma_lib.data.sources import load_cases
 from melanoma_lib.errors import StudyError
 from melanoma_lib.evaluation.calibration import RISK_FLOOR, bootstrap_calibration
 from melanoma_lib.evaluation.intervals import BLOCK, Interval, bootstrap_intervals, group_codes, resample_groups
-from melanoma_lib.evaluation.seeds import bootstrap_mean_auroc
+from melanoma_lib.evaluation.paired import bootstrap_mean_auroc
 from melanoma_lib.runs import Run
 from melanoma_lib.studies.recalibration import (
     AS_IT_IS,

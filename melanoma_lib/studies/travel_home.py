@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.data.artefacts import ARTEFACTS
-from melanoma_lib.evaluation.seeds import bootstrap_mean_auroc
-from melanoma_lib.evaluation.strata import stratified_auroc
+from melanoma_lib.evaluation.paired import bootstrap_mean_auroc, stratified_auroc
 from melanoma_lib.evaluation.subgroups import MIN_GROUPS, subgroup_intervals, too_few_groups
 from melanoma_lib.studies.artefact_effect import ALL, OFF, ArtefactEffect, artefact_effect
 from melanoma_lib.studies.skin_tone import LIGHTS, TONES, light_changes, measure_tones, repeatability, tone_by_source, tone_of
@@ -29,7 +28,7 @@ def within_sources(travellers: Sequence[Traveller], cases: pd.DataFrame, n: int 
         seed: of the resampling.
 
     Returns:
-        ``pooled``, ``within``, ``between``, ``excess``, ``share_between`` as in ``evaluation.strata``; ``source_alone``: AUROC of
+        ``pooled``, ``within``, ``between``, ``excess``, ``share_between`` as in ``StratifiedAuroc``; ``source_alone``: AUROC of
         a score that knows nothing but the source's share of melanomas in training; ``sources``: a row each. Where a class has
         fewer than ``MIN_GROUPS`` groups, ends are None and ``note`` says so. Empty where the table does not name two sources or
         more.
