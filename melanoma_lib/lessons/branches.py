@@ -81,17 +81,22 @@ def model_figure(parts: pd.DataFrame) -> DescribedFigure:
         parts: from `model_parts`.
     """
     places = {
-        "image": (0, 1), "image branch": (3, 1), "metadata": (0, 0), "metadata branch": (3, 0),
-        "concatenation": (6, 0.5), "head": (9, 0.5), "logit": (11.2, 0.5),
+        "image": (0, 1), "image branch": (3.3, 1), "metadata": (0, 0), "metadata branch": (3.3, 0),
+        "concatenation": (6.6, 0.5), "head": (9.5, 0.5), "logit": (11.6, 0.5),
     }  # fmt: skip
     colours = {"image branch": BLUE, "metadata branch": ORANGE, "head": GREEN}  # the parts that learn
     chain = ("image", "image branch", "concatenation", "head", "logit"), ("metadata", "metadata branch", "concatenation")
     with kit_figure(WIDTH, 3.6) as figure:
         axes = figure.add_subplot()
         axes.axis("off")
-        axes.set(xlim=(-1.1, 11.6), ylim=(-0.4, 1.4))
+        axes.set(xlim=(-1.1, 11.9), ylim=(-0.4, 1.4))
         for start, end in (pair for names in chain for pair in pairwise(names)):
-            arrow = {"arrowstyle": "-|>", "linewidth": 1.6, "shrinkA": 62, "shrinkB": 20 if end == "logit" else 62}
+            arrow = {
+                "arrowstyle": "-|>",
+                "linewidth": 1.6,
+                "shrinkA": 62,
+                "shrinkB": {"logit": 20, "image branch": 72}.get(end, 62),
+            }
             axes.annotate("", places[end], places[start], arrowprops=arrow)
         for name, place in places.items():
             lines = [name] if name == "logit" else [name, parts.loc[name, "output"]]
