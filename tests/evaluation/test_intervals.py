@@ -90,12 +90,6 @@ def test_a_resample_with_one_class_is_left_out_and_counted():
     assert np.isnan([interval.low, interval.high]).all()  # a perfect ranking in every resample is no certainty
 
 
-def test_fewer_than_half_defined_gives_no_interval():
-    interval = Interval.from_replicates(0.5, np.array([0.4, np.nan, np.nan]))
-    assert interval.resamples == 1
-    assert np.isnan([interval.low, interval.high]).all()
-
-
 def test_a_rate_of_exactly_one_gets_a_wilson_interval_over_groups():
     targets = np.array([1] * 30 + [0] * 30)
     scores = np.array([0.9] * 30 + [0.1] * 25 + [0.8] * 5)
