@@ -14,7 +14,7 @@ import pandas as pd
 from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.errors import RunError
 from melanoma_lib.evaluation import Calibrator, OperatingCurve, evaluate_predictions
-from melanoma_lib.evaluation.folds import FoldPredictions, evaluate_folds, gather_folds
+from melanoma_lib.evaluation.summary import FoldPredictions, evaluate_folds, gather_folds
 from melanoma_lib.files import replacing, write_text
 from melanoma_lib.runs import (
     CALIBRATION,

@@ -202,7 +202,7 @@ class Run:
         Returns:
             image_id, group_id, age_approx, sex, anatom_site_general_challenge, target, logit, probability (sigmoid of the logit),
             risk (calibrated on validation); of synthetic cases also true_risk, truth_risk_image, truth_risk_metadata.
-            Of a cross-validation also fold; see ``evaluation.folds.gather_folds`` for what the scores then are.
+            Of a cross-validation also fold; see ``evaluation.summary.gather_folds`` for what the scores then are.
 
         Raises:
             RunError: for another split's name.

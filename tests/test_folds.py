@@ -16,7 +16,7 @@ from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.data.splits import fold_cases
 from melanoma_lib.errors import DataError, RunError, SettingsError
 from melanoma_lib.evaluation import Calibrator, OperatingCurve
-from melanoma_lib.evaluation.folds import FoldPredictions, gather_folds
+from melanoma_lib.evaluation.summary import FoldPredictions, gather_folds
 from melanoma_lib.folds import cross_validate, fold_settings
 from melanoma_lib.reports import ablation_table, evaluate_run, predict_with_views
 from melanoma_lib.runs import FOLDS, Run

@@ -8,27 +8,17 @@ from melanoma_lib.lazy import lazy_names
 __all__, __getattr__ = lazy_names(
     __name__,
     {
-        "operating": ("OperatingCurve",),
-        "point": ("OperatingPoint",),
+        "operating": ("OperatingCurve", "OperatingPoint"),
         "intervals": (
-            "Interval",
-            "bootstrap_intervals",
-            "bootstrap_replicates",
-            "resample_groups",
-            "wilson_interval",
+            "Interval", "bootstrap_intervals", "bootstrap_replicates", "group_bootstrap", "resample_groups", "wilson_interval",
         ),
-        "paired": ("DeLongResult", "bootstrap_gain", "delong_test"),
+        "paired": (
+            "DeLongResult", "StratifiedAuroc", "bootstrap_gain", "bootstrap_mean_auroc", "delong_test", "stratified_auroc",
+        ),
         "calibration": (
-            "Calibrator",
-            "bootstrap_calibration",
-            "brier_score",
-            "calibration_slope_intercept",
-            "carry_risk",
-            "expected_calibration_error",
+            "Calibrator", "bootstrap_calibration", "calibration_slope_intercept", "carry_risk", "expected_calibration_error",
             "reliability_bins",
         ),
-        "seeds": ("bootstrap_mean_auroc",),
-        "strata": ("StratifiedAuroc", "stratified_auroc"),
         "subgroups": ("subgroup_table",),
         "canvas": ("DescribedFigure", "describe", "kit_figure"),
         "figures": (
@@ -41,4 +31,4 @@ __all__, __getattr__ = lazy_names(
         ),
         "summary": ("evaluate_predictions", "summary_table"),
     },
-)
+)  # fmt: skip

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
 
 from melanoma_lib.evaluation.inputs import check_fraction, check_scores, check_targets
-from melanoma_lib.evaluation.intervals import BLOCK, Interval, group_codes, resample_groups, wilson_interval
+from melanoma_lib.evaluation.intervals import BLOCK, Interval, group_bootstrap, group_codes, wilson_interval
 
 RISK_FLOOR = 1e-7  # risks are kept this far from 0 and 1 before their logit is taken: float32 sigmoids reach both
 
@@ -27,6 +27,8 @@ def fit_logistic(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Slopes and intercepts of many weighted logistic regressions on one variable, by damped Newton steps.
 
+    Own code because a bootstrap fits a thousand of them: on 2,000 cases 1.3 ms each, scikit-learn's best solver takes 4 ms.
+
     Args:
         x: the variable, shape ``(N,)``, not constant.
         y: answers in [0, 1], shape ``(N,)``; fractions are allowed.
@@ -42,8 +44,7 @@ def fit_logistic(
     centre, scale = x.mean(), x.std()
     design = np.stack([(x - centre) / scale, np.ones_like(x)])  # (2, N)
     products = (design[:, None] * design[None]).reshape(4, -1).T  # (N, 4) for the curvature
-    coefficients = np.full((len(weights), 2), np.nan)
-    fits = _overlap(x, weights * y, weights * (1 - y))
+    slopes, intercepts, fits = *np.full((2, len(weights)), np.nan), _overlap(x, weights * y, weights * (1 - y))
     w = weights[fits] / weights[fits].sum(axis=1, keepdims=True)
 
     def loss(beta: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -54,22 +55,16 @@ def fit_logistic(
     current = loss(beta)
     for _ in range(100):
         p = expit(beta @ design)
-        gradient = (w * (p - y)) @ design.T  # (B, 2)
         # The tiny ridge keeps the solve regular where risks saturate; it slows the step but does not move the goal.
         curvature = (w * p * (1 - p) @ products).reshape(-1, 2, 2) + 1e-18 * np.eye(2)
-        step = np.linalg.solve(curvature, gradient[:, :, None])[:, :, 0]
-        candidate = loss(beta - step)
-        while (worse := candidate > current + 1e-12).any():  # Newton overshoots where the loss is flat
-            step[worse] /= 2
-            candidate = loss(beta - step)
-        beta, current = beta - step, candidate
+        step = np.linalg.solve(curvature, ((w * (p - y)) @ design.T)[:, :, None])[:, :, 0]
+        while ((after := loss(beta - step)) > current + 1e-12).any():  # Newton overshoots where the loss is flat
+            step[after > current + 1e-12] /= 2
+        beta, current = beta - step, after
         if (np.abs(step) < 1e-8 * (1 + np.abs(beta))).all():  # the error left is of the order of its square
-            coefficients[fits] = beta
-            break
-    else:
-        raise ValueError(f"logistic regression did not converge in 100 steps; last step {np.abs(step).max():.3g}")
-    slope = coefficients[:, 0] / scale
-    return slope, coefficients[:, 1] - slope * centre
+            slopes[fits], intercepts[fits] = beta[:, 0] / scale, beta[:, 1] - beta[:, 0] / scale * centre
+            return slopes, intercepts
+    raise ValueError(f"logistic regression did not converge in 100 steps; last step {np.abs(step).max():.3g}")
 
 
 def _overlap(x: NDArray[np.float64], ones: NDArray[np.float64], zeros: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -77,9 +72,10 @@ def _overlap(x: NDArray[np.float64], ones: NDArray[np.float64], zeros: NDArray[n
 
     An overlap below a millionth of the standard deviation counts as none: its slope would be rounding error.
     """
+    (lowest_one, highest_one), (lowest_zero, highest_zero) = (
+        (np.where(kind > 0, x, np.inf).min(axis=1), np.where(kind > 0, x, -np.inf).max(axis=1)) for kind in (ones, zeros)
+    )
     margin = 1e-6 * x.std()
-    lowest_one, highest_one = np.where(ones > 0, x, np.inf).min(axis=1), np.where(ones > 0, x, -np.inf).max(axis=1)
-    lowest_zero, highest_zero = np.where(zeros > 0, x, np.inf).min(axis=1), np.where(zeros > 0, x, -np.inf).max(axis=1)
     return (lowest_one + margin < highest_zero) & (lowest_zero + margin < highest_one)
 
 
@@ -90,7 +86,7 @@ class Calibrator:
     Both numbers are needed: a focal loss or a weighted sampler shifts the logits, and a temperature cannot undo a shift.
 
     Args:
-        slope: below 1 where the model is too sure of itself.
+        slope: below 1 where the model is too sure of itself; 0 gives every case one risk.
         intercept: on the log-odds scale.
 
     Example:
@@ -103,23 +99,24 @@ class Calibrator:
 
     @classmethod
     def fit(cls, logits: ArrayLike, targets: ArrayLike) -> "Calibrator":
-        """Fit on validation predictions by maximum likelihood in float64.
+        """Fit on validation predictions by maximum likelihood in float64, among slopes of at least 0.
 
         Where a cut on the logits separates the classes, no maximum exists; the answers are then smoothed after Platt
-        (1999), to (P + 1) / (P + 2) for P melanomas and 1 / (Q + 2) for Q others, and a UserWarning says so. A falling
-        slope, which turns the ranking upside down, warns as well.
+        (1999), to (P + 1) / (P + 2) for P melanomas and 1 / (Q + 2) for Q others, and a UserWarning says so. Where higher
+        logits go with fewer melanomas, or all are equal, the best slope of at least 0 is 0: every case gets the prevalence
+        as its risk, and a UserWarning says so. A risk that reverses the model's ranking is never fitted.
 
         Args:
-            logits: shape ``(N,)``, finite, at least two distinct values.
+            logits: shape ``(N,)``, finite.
             targets: 1 melanoma, 0 not; shape ``(N,)``, both classes present.
 
         Raises:
-            ValueError: for NaN, infinite, empty, one-class or mismatched input, or logits that are all equal.
+            ValueError: for NaN, infinite, empty, one-class or mismatched input.
         """
         answers = check_targets(targets)
         x = check_scores(logits, answers.size, "logits")
         if x.min() == x.max():
-            raise ValueError(f"logits: expected at least two distinct values, got {x[0]} throughout; nothing to calibrate")
+            return cls._uninformed(answers.mean(), "the logits are all equal")
         y, equal = answers.astype(np.float64), np.ones((1, x.size))
         if not _overlap(x, equal * y, equal * (1 - y))[0]:
             n_melanomas, n_others = int(answers.sum()), int((~answers).sum())
@@ -132,15 +129,31 @@ class Calibrator:
             )
         slope, intercept = (float(values[0]) for values in fit_logistic(x, y, equal))
         if slope <= 0:
-            warnings.warn(
-                f"calibration slope {slope:.3g} is not positive: higher logits go with fewer melanomas, so the risk "
-                "reverses the model's ranking. Check the labels and the training before using it.",
-                stacklevel=2,
+            return cls._uninformed(
+                answers.mean(), f"the slope {slope:.3g} is not positive, that is, higher logits go with fewer melanomas"
             )
         return cls(slope, intercept)
 
+    @classmethod
+    def _uninformed(cls, prevalence: float, reason: str) -> "Calibrator":
+        warnings.warn(
+            f"calibration: {reason}, so they say nothing about the risk, and every case gets the prevalence, {prevalence:.3g}. "
+            "Check labels and training.",
+            stacklevel=3,
+        )
+        return cls(0.0, float(logit(prevalence)))
+
     def risk(self, logits: ArrayLike) -> NDArray[np.float64]:
-        """Calibrated risk in [0, 1] of logits of any shape."""
+        """Calibrated risk in [0, 1] of logits of any shape.
+
+        Raises:
+            ValueError: if the slope is negative, as that of a run made before such fits were refused may be.
+        """
+        if self.slope < 0:
+            raise ValueError(
+                f"calibrator: expected a slope of at least 0, got {self.slope:.4g}: its risks would reverse the model's ranking. "
+                "Check the labels and the training of this run, and train it again"
+            )
         return expit(self.slope * np.asarray(logits, dtype=np.float64) + self.intercept)
 
     def to_dict(self) -> dict[str, float]:
@@ -179,16 +192,6 @@ def _risk_and_answers(risk: ArrayLike, targets: ArrayLike, both: bool) -> tuple[
     return check_scores(risk, answers.size, "risk", unit_interval=True), answers
 
 
-def brier_score(risk: ArrayLike, targets: ArrayLike) -> float:
-    """Mean squared distance between risk and answer (Brier 1950); always saying the prevalence p scores p (1 - p).
-
-    Raises:
-        ValueError: for risks outside [0, 1], or NaN, empty or mismatched input.
-    """
-    values, answers = _risk_and_answers(risk, targets, both=False)
-    return float(np.mean((values - answers) ** 2))
-
-
 def calibration_slope_intercept(risk: ArrayLike, targets: ArrayLike) -> Recalibration:
     """Fit the answers on the logit of the risk; a slope of 1 and an intercept of 0 mean calibrated.
 
@@ -222,17 +225,15 @@ def bootstrap_calibration(
     check_fraction(level, "level")
     values, answers = _risk_and_answers(risk, targets, both=True)
     codes, n_groups = group_codes(groups, answers.size)
-    sample = calibration_slope_intercept(values, answers)
-    x, y = logit(np.clip(values, RISK_FLOOR, 1 - RISK_FLOOR)), answers.astype(np.float64)
-    if np.isnan(sample.slope):
+    if np.isnan(calibration_slope_intercept(values, answers).slope):
         return dict.fromkeys(("slope", "intercept"), Interval(np.nan, np.nan, np.nan))
-    block = max(1, BLOCK // 4 // answers.size)
-    fits = [fit_logistic(x, y, weights[:, codes].astype(np.float64)) for weights in resample_groups(n_groups, n, seed, block)]
-    slopes, intercepts = (np.concatenate(parts) for parts in zip(*fits, strict=True))
-    return {
-        "slope": Interval.from_replicates(sample.slope, slopes, level),
-        "intercept": Interval.from_replicates(sample.intercept, intercepts, level),
-    }
+    x, y = logit(np.clip(values, RISK_FLOOR, 1 - RISK_FLOOR)), answers.astype(np.float64)
+    sample, replicates = group_bootstrap(
+        lambda weights: np.stack(fit_logistic(x, y, weights[:, codes].astype(np.float64))),
+        n_groups, n, seed, block=max(1, BLOCK // 4 // answers.size),
+    )  # fmt: skip
+    fits = zip(("slope", "intercept"), sample, replicates, strict=True)
+    return {name: Interval.from_replicates(value, drawn, level) for name, value, drawn in fits}
 
 
 def reliability_bins(

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from melanoma_lib.evaluation.calibration import reliability_bins
+from melanoma_lib.evaluation.calibration import expected_calibration_error, reliability_bins
 from melanoma_lib.evaluation.canvas import (
     BLACK,
     BLUE,
@@ -23,8 +23,7 @@ from melanoma_lib.evaluation.canvas import (
 )
 from melanoma_lib.evaluation.inputs import check_fraction, check_scores, check_targets
 from melanoma_lib.evaluation.intervals import Interval
-from melanoma_lib.evaluation.operating import OperatingCurve
-from melanoma_lib.evaluation.point import OperatingPoint
+from melanoma_lib.evaluation.operating import OperatingCurve, OperatingPoint
 
 
 def _square(axes: Axes, xlabel: str, ylabel: str) -> None:
@@ -108,55 +107,40 @@ def confusion_figure(point: OperatingPoint, prevalence: float | None = None) -> 
     Raises:
         ValueError: if a class is empty or the prevalence lies outside (0, 1).
     """
-    lesions = point.per_thousand(prevalence)
-    n = point.tp + point.fp + point.tn + point.fn
-    share = f"{100 * ((point.tp + point.fn) / n if prevalence is None else prevalence):.3g}%"
+    lesions, counts = point.per_thousand(prevalence), np.array([[point.tp, point.fn], [point.fp, point.tn]])
+    of_row, n = counts / counts.sum(axis=1, keepdims=True), counts.sum()
+    share = f"{100 * (counts[0].sum() / n if prevalence is None else prevalence):.3g}%"
     with kit_figure(12.5, 5.6) as figure:
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
-        counts = np.array([[point.tp, point.fn], [point.fp, point.tn]])
-        of_row = counts / counts.sum(axis=1, keepdims=True)
         left.imshow(of_row, cmap="cividis", vmin=0, vmax=1)
-        names = (("found", "missed"), ("false alarm", "let go"))
+        names = (("true positive", "false negative"), ("false positive", "true negative"))
         for row, column in np.ndindex(2, 2):
             cell = f"{counts[row, column]:,}\n{names[row][column]}\n{of_row[row, column]:.1%}"
-            dark = of_row[row, column] < 0.55
-            left.text(column, row, cell, ha="center", va="center", fontsize=16, color="white" if dark else "black")
-        left.set_xticks([0, 1], ["called melanoma", "called benign"])
-        left.set_yticks([0, 1], ["melanoma", "benign"], rotation=90, va="center")
-        left.set_title(f"{n:,} images at threshold {point.threshold:.3g}")
-        left.grid(visible=False)
-        left.spines[:].set_visible(False)
+            colour = "white" if of_row[row, column] < 0.55 else "black"
+            left.text(column, row, cell, ha="center", va="center", fontsize=16, color=colour)
+        left.set_xticks([0, 1], ["called melanoma", "cleared"])
+        left.set_yticks([0, 1], ["melanoma", "other lesion"], rotation=90, va="center")
         left.tick_params(length=0)
-        _draw_lesions(right, lesions, f"the same for 1,000 lesions, {share} of them melanomas")
+        left.set_title(f"{n:,} images at threshold {point.threshold:.3g}")
+        start, kinds = 0, (("tp", BLUE, "o"), ("fn", BLACK, "X"), ("fp", ORANGE, "o"), ("tn", "#BDBDBD", "o"))
+        for (kind, colour, marker), name in zip(kinds, np.ravel(names), strict=True):
+            count = getattr(lesions, kind)
+            # Columns of 25 from the left, so that each kind is one block.
+            x, y = np.divmod(np.arange(start, start + count), 25)
+            label = f"{count:,} {name}{'' if count == 1 else 's'}"
+            right.plot(x, -y, marker, color=colour, markersize=6.5, markeredgewidth=0, label=label)
+            start += count
+        right.set(title=f"the same for 1,000 lesions, {share} of them melanomas", xticks=[], yticks=[], aspect="equal")
+        right.legend(loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=2, handletextpad=0.3, columnspacing=1.2)
+        for axes in (left, right):
+            axes.grid(visible=False)
+            axes.spines[:].set_visible(False)
+    cells = ", ".join(f"{name} {count:,}" for name, count in zip(np.ravel(names), counts.ravel(), strict=True))
+    rates = ", ".join(f"{name} {getattr(lesions, k)}" for name, (k, *_) in zip(np.ravel(names), kinds, strict=True))
     return describe(
         figure,
-        f"""Confusion matrix at threshold {point.threshold:.3g}: {_counted(point.tp, "melanoma")} found, {point.fn:,} missed,
-        {_counted(point.fp, "false alarm")}, {point.tn:,} benign let go. Of 1,000 lesions, {share} of them melanomas:
-        {lesions.tp} found, {lesions.fn} missed, {_counted(lesions.fp, "false alarm")}, {lesions.tn} let go.""",
+        f"Confusion matrix at threshold {point.threshold:.3g}: {cells}; of 1,000 lesions, {share} of them melanomas: {rates}.",
     )
-
-
-def _counted(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
-def _draw_lesions(axes: Axes, lesions: OperatingPoint, title: str) -> None:
-    kinds = (
-        (f"{_counted(lesions.tp, 'melanoma')} found", lesions.tp, BLUE, "o"),
-        (f"{_counted(lesions.fn, 'melanoma')} missed", lesions.fn, BLACK, "X"),
-        (_counted(lesions.fp, "false alarm"), lesions.fp, ORANGE, "o"),
-        (f"{lesions.tn:,} benign, let go", lesions.tn, "#BDBDBD", "o"),
-    )
-    start = 0
-    for label, count, color, marker in kinds:
-        place = np.arange(start, start + count)
-        # Columns of 25 from the left, so that each kind is one block.
-        axes.plot(place // 25, -(place % 25), marker, color=color, markersize=6.5, markeredgewidth=0, label=label)
-        start += count
-    axes.set(title=title, xticks=[], yticks=[], aspect="equal")
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=2, handletextpad=0.3, columnspacing=1.2)
 
 
 def reliability_figure(risks: Mapping[str, ArrayLike], targets: ArrayLike, bins: int = 10) -> DescribedFigure:
@@ -180,7 +164,7 @@ def reliability_figure(risks: Mapping[str, ArrayLike], targets: ArrayLike, bins:
         for (name, values), color, marker in zip(risks.items(), (VERMILLION, BLUE, GREEN), "so^", strict=False):
             risk = check_scores(values, n, name, unit_interval=True)
             table = reliability_bins(risk, targets, bins)
-            error = (table["n"] * (table["mean_risk"] - table["observed"]).abs()).sum() / n
+            error = expected_calibration_error(risk, targets, bins)
             bars = np.abs(table[["low", "high"]].to_numpy().T - table["observed"].to_numpy())
             label = f"{name}, ECE {error:.3f}"
             axes.errorbar(
@@ -218,11 +202,8 @@ def decision_curve_figure(
         axes = figure.add_subplot()
         axes.plot(thresholds, everyone, color=GREY, linestyle="--", label="remove every lesion")
         axes.axhline(0, color=BLACK, linewidth=1.5, label="remove none")
-        said = []
         for (name, curve), color, style in zip(curves.items(), (BLUE, ORANGE, GREEN), ("-", "-.", ":"), strict=False):
-            benefit = curve.net_benefit(thresholds)
-            axes.plot(thresholds, benefit, style, color=color, label=name)
-            said.append(f"{name} beats both {_ranges(thresholds, benefit > np.maximum(everyone, 0) + 1e-12)}")
+            axes.plot(thresholds, curve.net_benefit(thresholds), style, color=color, label=name)
         if point is not None:
             _mark(axes, point, float(next(iter(curves.values())).net_benefit([point])[0]), point)
         axes.set(
@@ -233,22 +214,15 @@ def decision_curve_figure(
         )
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         _legend_above(axes)
+    at = np.array([0.1, 0.25, 0.5, 1]) * highest
+    lines = {name: curve.net_benefit(at) for name, curve in curves.items()}
+    lines["removing every lesion"] = prevalence - (1 - prevalence) * at / (1 - at)
+    numbers = "; ".join(f"{name} {', '.join(f'{value:.3f}' for value in values)}" for name, values in lines.items())
     return describe(
         figure,
-        f"""Decision curve, net benefit for risk thresholds from 0 to {highest:.2f}, at most the prevalence
-        {prevalence:.3f}, against removing every lesion and none. {"; ".join(said)}.""",
+        f"""Decision curve for risk thresholds up to {highest:.2f} at prevalence {prevalence:.3f}, removing no lesion having
+        0; net benefit at thresholds {", ".join(f"{risk:.3g}" for risk in at)}: {numbers}.""",
     )
-
-
-def _ranges(thresholds: NDArray[np.float64], inside: NDArray[np.bool_], most: int = 3) -> str:
-    """Each run of neighbouring thresholds that are inside, in words: the first ``most``, then how many more there are."""
-    ends = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]]))).reshape(-1, 2)
-    runs = [
-        f"at {thresholds[first]:.3f}" if after == first + 1 else f"from {thresholds[first]:.3f} to {thresholds[after - 1]:.3f}"
-        for first, after in ends
-    ]
-    runs[most:] = [f"{len(runs) - most} more"] if len(runs) > most else []
-    return " and ".join([", ".join(runs[:-1]), runs[-1]] if len(runs) > 1 else runs) or "at no threshold"
 
 
 def comparison_figure(rows: Mapping[str, Interval], quantity: str = "AUROC", reference: float | None = None) -> DescribedFigure:

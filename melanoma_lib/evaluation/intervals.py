@@ -1,19 +1,17 @@
 """How sure are we? Intervals that resample whole patients or lesions, never single images."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
-from scipy.special import ndtri
 
 from melanoma_lib.evaluation.inputs import check_fraction, check_scores, check_targets
-from melanoma_lib.evaluation.point import OperatingPoint
+from melanoma_lib.evaluation.operating import OperatingPoint
 
 RATES = ("sensitivity", "specificity", "ppv", "npv", "f1", "mcc", "accuracy")
-PROPORTIONS = ("sensitivity", "specificity", "ppv", "npv", "accuracy")
 BLOCK = 2_000_000  # weights held at once: 16 MB as int64, small enough to stay near the processor
 
 
@@ -66,15 +64,16 @@ def wilson_interval(successes: float, n: float, level: float = 0.95) -> Interval
     Raises:
         ValueError: if ``successes`` exceeds ``n`` or is negative, or ``level`` lies outside (0, 1).
     """
+    from statsmodels.stats.proportion import proportion_confint  # scipy's takes whole numbers only
+
     if not 0 <= successes <= n:
         raise ValueError(f"expected 0 <= successes <= n, got {successes} of {n}")
-    z = float(ndtri((1 + check_fraction(level, "level")) / 2))
+    check_fraction(level, "level")
     if n == 0:
         return Interval(np.nan, np.nan, np.nan, method="wilson")
     share = successes / n
-    centre, spread = share + z**2 / (2 * n), z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    low, high = (centre - spread) / (1 + z**2 / n), (centre + spread) / (1 + z**2 / n)
-    return Interval(share, max(0.0, float(low)), min(1.0, float(high)), method="wilson")
+    low, high = proportion_confint(successes, n, 1 - level, method="wilson")
+    return Interval(share, float(min(low, share)), float(max(high, share)), method="wilson")  # rounding left .99… at 1
 
 
 def group_codes(groups: ArrayLike, n: int) -> tuple[NDArray[np.intp], int]:
@@ -123,7 +122,26 @@ def resample_groups(n_groups: int, n: int, seed: int, block: int) -> Iterator[ND
         yield np.bincount(drawn.ravel(), minlength=size * n_groups).reshape(size, n_groups)
 
 
-class _Ranking:
+def group_bootstrap(
+    statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]], n_groups: int, n: int = 2000, seed: int = 0, block: int = 64
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A statistic on the sample and on each resample of whole groups: what every interval of the kit rests on.
+
+    Args:
+        statistic: from how often each group counts, shape ``(B, G)``, to values of shape ``(..., B)``.
+        n_groups: number of groups, G.
+        n: number of resamples.
+        seed: the same seed and number of groups give paired resamples.
+        block: resamples handed to ``statistic`` at once, at most.
+
+    Returns:
+        The values on the sample, shape ``(...)``, and on the resamples, shape ``(..., n)``.
+    """
+    sample = statistic(np.ones((1, n_groups), dtype=np.int64))[..., 0]
+    return sample, np.concatenate([statistic(weights) for weights in resample_groups(n_groups, n, seed, block)], axis=-1)
+
+
+class Ranking:
     """What resampling leaves alone: between which melanomas each other case scores, and who belongs to which group.
 
     Melanomas are few, so the others are counted between their scores and no longer looked at one by one. Counts are float64,
@@ -136,11 +154,15 @@ class _Ranking:
         # Even: below level k and above the one before; odd: equal to it.
         places = levels.searchsorted(others, side="left") + levels.searchsorted(others, side="right")  # (Q,) 0 to 2K
         self.n_groups = int(codes.max()) + 1
-        self.melanomas = _counts(melanomas, codes[answers], (levels.size, self.n_groups))
-        self.others = _counts(places, codes[~answers], (2 * levels.size + 1, self.n_groups))
 
-    def metrics(self, weights: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-        """AUROC and average precision with group g counted ``weights[b, g]`` times: ``(B, G)`` to ``(B,)`` each."""
+        def counted(rows: NDArray, groups: NDArray, n_rows: int) -> csr_array:
+            return csr_array((np.ones(rows.size), (rows, groups)), shape=(n_rows, self.n_groups))
+
+        self.melanomas = counted(melanomas, codes[answers], levels.size)
+        self.others = counted(places, codes[~answers], 2 * levels.size + 1)
+
+    def metrics(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        """AUROC and average precision with group g counted ``weights[b, g]`` times: ``(B, G)`` to ``(2, B)``."""
         drawn = np.ascontiguousarray(weights[:, : self.n_groups].T, dtype=np.float64)  # (G, B)
         melanomas = self.melanomas @ drawn  # (K, B)
         others = np.cumsum(self.others @ drawn, axis=0)  # (2K+1, B)
@@ -151,47 +173,14 @@ class _Ranking:
         # A melanoma that was not drawn may stand where nobody is flagged: its precision is 0/0 but its weight 0.
         precision = found / np.maximum(found + n_others - below, 1)
         with np.errstate(invalid="ignore"):
-            return {
-                "auroc": wins / (n_melanomas * n_others),
-                "average_precision": np.where(n_others > 0, (melanomas * precision).sum(axis=0) / n_melanomas, np.nan),
-            }
+            average_precision = np.where(n_others > 0, (melanomas * precision).sum(axis=0) / n_melanomas, np.nan)
+            return np.stack([wins / (n_melanomas * n_others), average_precision])
 
-
-def _counts(rows: NDArray[np.intp], groups: NDArray[np.intp], shape: tuple[int, int]) -> csr_array:
-    """How many cases each place and group share, as a sparse matrix."""
-    return csr_array((np.ones(rows.size), (rows, groups)), shape=shape)
-
-
-class _Sums:
-    """What needs no order: squared errors and confusion counts, summed once a group."""
-
-    def __init__(
-        self,
-        answers: NDArray[np.bool_],
-        scores: NDArray[np.float64],
-        codes: NDArray[np.intp],
-        n_groups: int,
-        threshold: float | None,
-    ) -> None:
-        def by_group(values: NDArray) -> NDArray[np.float64]:
-            return np.bincount(codes, weights=values, minlength=n_groups)
-
-        self.size = by_group(np.ones(codes.size))
-        self.squared_error = by_group((scores - answers) ** 2) if scores.min() >= 0 and scores.max() <= 1 else None
-        self.threshold = threshold
-        if threshold is not None:
-            called = scores >= threshold
-            cells = (called & answers, called & ~answers, ~called & ~answers, ~called & answers)
-            self.cells = np.stack([by_group(cell) for cell in cells])  # (4, G): tp, fp, tn, fn
-
-    def metrics(self, weights: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-        metrics = {}
-        if self.squared_error is not None:
-            metrics["brier"] = weights @ self.squared_error / (weights @ self.size)
-        if self.threshold is not None:
-            point = OperatingPoint(self.threshold, *(self.cells @ weights.T))  # each count (B,)
-            metrics |= {name: getattr(point, name) for name in RATES}
-        return metrics
+    def pairs_and_wins(self, weights: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Pairs of a melanoma and another case, and how many are ranked rightly, ties half: ``(B, G)`` to ``(B,)`` each."""
+        drawn = weights[:, : self.n_groups].T.astype(np.float64)  # (G, B)
+        pairs = (self.melanomas @ drawn).sum(axis=0) * (self.others @ drawn).sum(axis=0)
+        return pairs, np.nan_to_num(self.metrics(weights)[0]) * pairs
 
 
 def bootstrap_replicates(
@@ -218,15 +207,31 @@ def bootstrap_replicates(
     codes, n_groups = group_codes(groups, answers.size)
     if threshold is not None and np.isnan(threshold):
         raise ValueError("threshold: expected a number or None, got NaN")
-    parts = (_Ranking(answers, values, codes), _Sums(answers, values, codes, n_groups, threshold))
+    ranking, names = Ranking(answers, values, codes), ["auroc", "average_precision"]
 
-    def metrics(weights: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-        return {name: values for part in parts for name, values in part.metrics(weights).items()}
+    def by_group(of_cases: NDArray) -> NDArray[np.float64]:
+        return np.bincount(codes, weights=of_cases, minlength=n_groups)
 
-    blocks = [metrics(weights) for weights in resample_groups(n_groups, n, seed, max(1, BLOCK // answers.size))]
-    replicates = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-    sample = metrics(np.ones((1, n_groups), dtype=np.int64))
-    return {name: float(values[0]) for name, values in sample.items()}, replicates
+    probabilities = values.min() >= 0 and values.max() <= 1
+    if probabilities:
+        names.append("brier")
+        size, squared_error = by_group(np.ones(codes.size)), by_group((values - answers) ** 2)
+    if threshold is not None:
+        names += RATES
+        called = values >= threshold
+        cells = np.stack([by_group(c) for c in (called & answers, called & ~answers, ~called & ~answers, ~called & answers)])
+
+    def metrics(weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        rows = [*ranking.metrics(weights)]
+        if probabilities:
+            rows.append(weights @ squared_error / (weights @ size))
+        if threshold is not None:
+            point = OperatingPoint(threshold, *(cells @ weights.T))  # each count (B,)
+            rows += [getattr(point, name) for name in RATES]
+        return np.stack(rows)  # (M, B)
+
+    sample, replicates = group_bootstrap(metrics, n_groups, n, seed, max(1, BLOCK // answers.size))
+    return dict(zip(names, sample.tolist(), strict=True)), dict(zip(names, replicates, strict=True))
 
 
 def bootstrap_intervals(
@@ -243,8 +248,9 @@ def bootstrap_intervals(
     Resampling images as if they were independent gives intervals that are too short (Field and Welsh 2007).
     A resample in which a metric is undefined (one class only, nobody flagged) is left out of that metric's interval;
     `Interval.resamples` says how many remain. A proportion of exactly 0 or 1 never varies under resampling: its
-    interval is Wilson's, with each group that bears on it as one observation, and says so in `Interval.method`. A perfect
-    AUROC, average precision, F1 or MCC never varies either, which is no certainty: its ends are NaN.
+    interval is Wilson's, with each group that bears on it as one observation, and says so in `Interval.method`. So is
+    that of an F1 of 0 or 1, as F1 = 2 J / (1 + J), J being the share of found melanomas among the cases that are melanomas
+    or flagged. A perfect AUROC, average precision or MCC never varies either, which is no certainty: its ends are NaN.
 
     Args:
         targets: 1 melanoma, 0 not; shape ``(N,)``, both classes present.
@@ -270,10 +276,16 @@ def bootstrap_intervals(
             intervals[name] = replace(interval, low=np.nan, high=np.nan)
     if threshold is not None:
         answers, called = np.asarray(targets) == 1, np.asarray(scores, dtype=np.float64) >= threshold
-        everyone = np.ones_like(called)
-        bearing = dict(zip(PROPORTIONS, (answers, ~answers, called, ~called, everyone), strict=True))
-        for name in PROPORTIONS:
-            if intervals[name].value in (0, 1):
-                n_groups = len(pd.unique(np.asarray(groups)[bearing[name]]))
-                intervals[name] = wilson_interval(intervals[name].value * n_groups, n_groups, level)
+        bearing = {
+            "sensitivity": answers, "specificity": ~answers, "ppv": called, "npv": ~called,
+            "f1": answers | called, "accuracy": np.ones_like(called),
+        }  # fmt: skip
+        for name, rows in bearing.items():
+            if (value := intervals[name].value) in (0, 1):
+                n_groups = len(pd.unique(np.asarray(groups)[rows]))
+                wilson = wilson_interval(value * n_groups, n_groups, level)
+                if name == "f1":
+                    low, high = (2 * end / (1 + end) for end in (wilson.low, wilson.high))
+                    wilson = replace(wilson, low=low, high=high)
+                intervals[name] = wilson
     return intervals

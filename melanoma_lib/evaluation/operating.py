@@ -1,12 +1,154 @@
-"""Every decision a threshold makes: sort the scores once, then any threshold costs one binary search."""
+"""What a threshold decides: four counts and the rates that follow, at any threshold for one binary search."""
 
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from melanoma_lib.evaluation.inputs import check_fraction, check_scores, check_targets
-from melanoma_lib.evaluation.point import OperatingPoint
+
+METRICS = (
+    "sensitivity", "specificity", "ppv", "npv", "f1", "accuracy", "balanced_accuracy", "mcc", "youden",
+    "lr_positive", "lr_negative", "biopsies_per_melanoma",
+)  # fmt: skip
+
+
+def ratio(numerator: ArrayLike, denominator: ArrayLike) -> float | NDArray[np.float64]:
+    """Quotient, NaN for 0/0 and infinite for a positive number over 0; a float for two numbers."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.true_divide(numerator, denominator)
+    return ratio if ratio.ndim else float(ratio)
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Confusion counts at one threshold and every rate that follows from them.
+
+    The fields may also be arrays of one shape (many thresholds, or many resamples): every rate is then an array.
+    A ratio 0/0 is NaN; a positive number over 0 is infinite (`lr_positive` without false alarms,
+    `biopsies_per_melanoma` when none is found).
+
+    Args:
+        threshold: a case with ``score >= threshold`` is called melanoma.
+        tp: melanomas called melanoma.
+        fp: negatives called melanoma.
+        tn: negatives cleared.
+        fn: melanomas missed.
+
+    Raises:
+        ValueError: if a count is negative.
+
+    Example:
+        >>> OperatingPoint(threshold=0.5, tp=9, fp=3, tn=87, fn=1).sensitivity
+        0.9
+    """
+
+    threshold: float
+    tp: int
+    fp: int
+    tn: int
+    fn: int
+
+    def __post_init__(self) -> None:
+        if min(np.min(self.tp), np.min(self.fp), np.min(self.tn), np.min(self.fn)) < 0:
+            raise ValueError(f"counts: expected none below 0, got tp={self.tp} fp={self.fp} tn={self.tn} fn={self.fn}")
+
+    @property
+    def sensitivity(self) -> float:
+        """Share of melanomas found (recall)."""
+        return ratio(self.tp, self.tp + self.fn)
+
+    @property
+    def specificity(self) -> float:
+        """Share of the negatives cleared."""
+        return ratio(self.tn, self.tn + self.fp)
+
+    @property
+    def ppv(self) -> float:
+        """Share of alarms that are melanoma, at the prevalence of this sample (precision)."""
+        return ratio(self.tp, self.tp + self.fp)
+
+    @property
+    def npv(self) -> float:
+        """Share of all-clears that are right, at the prevalence of this sample."""
+        return ratio(self.tn, self.tn + self.fn)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of sensitivity and PPV; 0 where no melanoma is found."""
+        return ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers; "all benign" scores one minus the prevalence."""
+        return ratio(self.tp + self.tn, self.tp + self.fp + self.tn + self.fn)
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean of sensitivity and specificity."""
+        return (self.sensitivity + self.specificity) / 2
+
+    @property
+    def mcc(self) -> float:
+        """Matthews correlation, -1 to 1; NaN (not 0, as scikit-learn has it) where a row or column is empty."""
+        # Two square roots of two factors: the product of four counts overflows int64 from 60,000 cases on.
+        called, let_go = np.float64(self.tp + self.fp), np.float64(self.tn + self.fn)
+        spread = np.sqrt(called * (self.tp + self.fn)) * np.sqrt(let_go * (self.tn + self.fp))
+        return ratio(np.float64(self.tp) * self.tn - np.float64(self.fp) * self.fn, spread)
+
+    @property
+    def youden(self) -> float:
+        """Sensitivity + specificity - 1 (Youden 1950)."""
+        return self.sensitivity + self.specificity - 1
+
+    @property
+    def lr_positive(self) -> float:
+        """Factor by which an alarm multiplies the odds of melanoma."""
+        return ratio(self.sensitivity, ratio(self.fp, self.tn + self.fp))
+
+    @property
+    def lr_negative(self) -> float:
+        """Factor by which an all-clear multiplies the odds of melanoma."""
+        return ratio(ratio(self.fn, self.tp + self.fn), self.specificity)
+
+    @property
+    def biopsies_per_melanoma(self) -> float:
+        """Lesions removed for each melanoma found, if every alarm is removed (number needed to excise)."""
+        return ratio(self.tp + self.fp, self.tp)
+
+    def ppv_at(self, prevalence: float) -> float:
+        """PPV where melanoma has another prevalence in [0, 1], by Bayes' rule; sensitivity and specificity carry over."""
+        found = self.sensitivity * check_fraction(prevalence, "prevalence", zero=True, one=True)
+        return ratio(found, found + (1 - self.specificity) * (1 - prevalence))
+
+    def npv_at(self, prevalence: float) -> float:
+        """NPV where melanoma has another prevalence in [0, 1], by Bayes' rule; sensitivity and specificity carry over."""
+        cleared = self.specificity * (1 - check_fraction(prevalence, "prevalence", zero=True, one=True))
+        return ratio(cleared, cleared + (1 - self.sensitivity) * prevalence)
+
+    def per_thousand(self, prevalence: float | None = None) -> "OperatingPoint":
+        """The same rates among 1,000 lesions, in whole lesions (or images, or people: whatever was counted).
+
+        Args:
+            prevalence: share of melanomas among them; that of these counts if None.
+
+        Raises:
+            ValueError: if a class is empty or ``prevalence`` lies outside (0, 1).
+        """
+        if self.tp + self.fn == 0 or self.tn + self.fp == 0:
+            raise ValueError(f"expected both classes, got tp={self.tp} fp={self.fp} tn={self.tn} fn={self.fn}")
+        own = (self.tp + self.fn) / (self.tp + self.fp + self.tn + self.fn)
+        prevalence = own if prevalence is None else check_fraction(prevalence, "prevalence")
+        melanomas = round(1000 * prevalence)
+        tp, fp = round(melanomas * self.sensitivity), round((1000 - melanomas) * (1 - self.specificity))
+        return OperatingPoint(self.threshold, tp, fp, tn=1000 - melanomas - fp, fn=melanomas - tp)
+
+    def to_dict(self) -> dict[str, float | int | None]:
+        """Threshold, counts and rates, fit for JSON: what is NaN or infinite becomes None."""
+        numbers = {"threshold": self.threshold} | {name: getattr(self, name) for name in METRICS}
+        counts = {name: int(getattr(self, name)) for name in ("tp", "fp", "tn", "fn")}
+        return counts | {name: float(value) if np.isfinite(value) else None for name, value in numbers.items()}
 
 
 class OperatingCurve:
@@ -75,22 +217,6 @@ class OperatingCurve:
         check_fraction(target, "target sensitivity (the lowest score as threshold reaches 1)", one=True)
         return self.at(self.thresholds[np.flatnonzero(self.tp[:-1] / self.n_positive >= target)[-1]])
 
-    def for_specificity(self, target: float) -> OperatingPoint:
-        """The lowest observed score that still lets go the share ``target`` of the others: the most melanomas found.
-
-        Raises:
-            ValueError: if ``target`` lies outside (0, 1], or even the highest score as threshold misses it.
-        """
-        check_fraction(target, "target specificity", one=True)
-        # Counts are compared as (n - fp) / n, the correctly rounded ratio, so that a target of 0.9 accepts 9 of 10.
-        specificity = (self.n_negative - self.fp[:-1]) / self.n_negative
-        if specificity[-1] < target:
-            raise ValueError(
-                f"target specificity: {target} is out of reach; the highest score as threshold, {self.thresholds[-1]:.6g}, "
-                f"reaches {specificity[-1]:.6g} because {self.fp[-2]} of {self.n_negative} negatives share it"
-            )
-        return self.at(self.thresholds[np.flatnonzero(specificity >= target)[0]])
-
     def max_f1(self) -> OperatingPoint:
         """The observed score with the highest F1; among equals the lowest, which finds the most melanomas."""
         tp, fp = self.tp[:-1], self.fp[:-1]
@@ -101,32 +227,31 @@ class OperatingCurve:
         # Integers, so that equal indices compare as equal.
         return self.at(self.thresholds[np.argmax(self.tp[:-1] * self.n_negative - self.fp[:-1] * self.n_positive)])
 
-    def min_cost(self, fn_cost: float, fp_cost: float, prevalence: float | None = None) -> OperatingPoint:
-        """The observed score with the lowest expected cost a case; among equals the lowest.
-
-        Expected cost = prevalence x (1 - sensitivity) x fn_cost + (1 - prevalence) x (1 - specificity) x fp_cost.
+    def expected_cost(
+        self, thresholds: ArrayLike, fn_cost: float, fp_cost: float, prevalence: float | None = None
+    ) -> NDArray[np.float64]:
+        """Cost a case: ``prevalence x missed share x fn_cost + (1 - prevalence) x false-alarm share x fp_cost``.
 
         Args:
+            thresholds: shape ``(T,)``; infinite flags nobody.
             fn_cost: cost of a missed melanoma, above 0, in any unit.
             fp_cost: cost of a false alarm, above 0, in the same unit.
-            prevalence: share of melanomas where the rule will be used; that of this sample if None.
+            prevalence: share of melanomas where the threshold will be used; that of this sample if None.
 
         Raises:
-            ValueError: if a cost is not a positive number, the prevalence not in (0, 1), or if flagging nobody costs
-                less than any threshold does.
+            ValueError: if a cost is not a positive number, the prevalence not in (0, 1), or a threshold NaN.
         """
         if not (0 < fn_cost < np.inf and 0 < fp_cost < np.inf):
             raise ValueError(f"costs: expected two positive numbers, got fn_cost={fn_cost}, fp_cost={fp_cost}")
         prevalence = self.prevalence if prevalence is None else check_fraction(prevalence, "prevalence")
-        missed, alarmed = 1 - self.tp / self.n_positive, self.fp / self.n_negative
-        cost = prevalence * missed * fn_cost + (1 - prevalence) * alarmed * fp_cost
-        best = int(np.argmin(cost[:-1]))
-        if cost[-1] < cost[best]:
-            raise ValueError(
-                f"no threshold earns its false alarms: flagging nobody costs {cost[-1]:.4g} a case, the best threshold "
-                f"({self.thresholds[best]:.6g}) {cost[best]:.4g}; raise fn_cost or prevalence, or lower fp_cost"
-            )
-        return self.at(self.thresholds[best])
+        point = self.at(np.asarray(thresholds, dtype=np.float64))
+        missed, alarmed = 1 - point.tp / self.n_positive, point.fp / self.n_negative
+        return prevalence * missed * fn_cost + (1 - prevalence) * alarmed * fp_cost
+
+    def min_cost(self, fn_cost: float, fp_cost: float, prevalence: float | None = None) -> OperatingPoint:
+        """The observed score with the lowest `expected_cost`, among equals the lowest; infinite if flagging nobody costs less."""
+        candidates = np.append(self.thresholds, np.inf)
+        return self.at(candidates[np.argmin(self.expected_cost(candidates, fn_cost, fp_cost, prevalence))])
 
     @cached_property
     def auroc(self) -> float:
@@ -139,27 +264,6 @@ class OperatingCurve:
     def average_precision(self) -> float:
         """Sum of precision times gain in recall over the distinct scores, without interpolation (as scikit-learn)."""
         return float((-np.diff(self.tp) * (self.tp[:-1] / (self.tp[:-1] + self.fp[:-1]))).sum() / self.n_positive)
-
-    def partial_auroc(self, min_sensitivity: float = 0.8, standardised: bool = False) -> float:
-        """Area under the ROC curve and above a sensitivity.
-
-        The raw area lies in [0, 1 - min_sensitivity], half of (1 - min_sensitivity) squared by chance; this is the
-        convention of the ISIC 2024 challenge. ``standardised=True`` rescales it after McClish (1989), chance 0.5 and
-        perfect 1: what scikit-learn's ``roc_auc_score(1 - targets, -scores, max_fpr=1 - min_sensitivity)`` returns.
-        Scikit-learn's plain ``max_fpr`` bounds the false-positive rate instead and is another quantity.
-
-        Raises:
-            ValueError: if ``min_sensitivity`` lies outside [0, 1).
-        """
-        width = 1 - check_fraction(min_sensitivity, "min_sensitivity", zero=True)
-        missed, specificity = 1 - self.tp / self.n_positive, 1 - self.fp / self.n_negative  # (K+1,) ascending
-        inside = int(np.searchsorted(missed, width, side="right"))
-        if inside < missed.size:
-            step = (width - missed[inside - 1]) / (missed[inside] - missed[inside - 1])
-            edge = specificity[inside - 1] + step * (specificity[inside] - specificity[inside - 1])
-            missed, specificity = np.append(missed[:inside], width), np.append(specificity[:inside], edge)
-        area = float(np.trapezoid(specificity, missed))
-        return 0.5 * (1 + (area - width**2 / 2) / (width - width**2 / 2)) if standardised else area
 
     def net_benefit(self, thresholds: ArrayLike) -> NDArray[np.float64]:
         """Melanomas found a case, less false alarms at the exchange rate that the threshold implies.

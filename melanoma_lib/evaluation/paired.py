@@ -1,12 +1,14 @@
-"""Is one model better than another on the same cases? The paired bootstrap by groups, and the DeLong test."""
+"""Is one model better than another, over several splits or within one camera? Bootstrap by groups, and the DeLong test."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from melanoma_lib.evaluation.inputs import check_fraction, check_scores, check_targets
-from melanoma_lib.evaluation.intervals import Interval, bootstrap_replicates
+from melanoma_lib.evaluation.intervals import BLOCK, Interval, Ranking, group_bootstrap, group_codes
 
 
 def bootstrap_gain(
@@ -36,12 +38,143 @@ def bootstrap_gain(
         ValueError: for NaN, infinite, empty, one-class or mismatched input.
     """
     check_fraction(level, "level")
-    model, model_replicates = bootstrap_replicates(targets, scores, groups, None, n, seed)
-    base, base_replicates = bootstrap_replicates(targets, baseline_scores, groups, None, n, seed)
-    return {
-        name: Interval.from_replicates(model[name] - base[name], model_replicates[name] - base_replicates[name], level)
-        for name in ("auroc", "average_precision")
-    }
+    answers = check_targets(targets)
+    codes, n_groups = group_codes(groups, answers.size)
+    model, base = (Ranking(answers, check_scores(one, answers.size), codes) for one in (scores, baseline_scores))
+    sample, replicates = group_bootstrap(
+        lambda weights: model.metrics(weights) - base.metrics(weights), n_groups, n, seed, max(1, BLOCK // answers.size)
+    )
+    names = ("auroc", "average_precision")
+    return {name: Interval.from_replicates(*both, level) for name, *both in zip(names, sample, replicates, strict=True)}
+
+
+def bootstrap_mean_auroc(
+    samples: Sequence[tuple[ArrayLike, ArrayLike, ArrayLike]],
+    baselines: Sequence[ArrayLike] | None = None,
+    n: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Mean AUROC over seeds, or mean gain over a baseline, with an interval that resamples each group once for all seeds.
+
+    A lesion that several seeds test is one lesion: it is drawn or left out in all of them together, so the interval is not
+    narrowed by counting it several times. It covers the choice of cases, not the choice of seeds.
+
+    Args:
+        samples: for each seed ``(targets, scores, groups)``, shape ``(N_s,)`` each; a group has one name across seeds.
+        baselines: for each seed the scores to beat, shape ``(N_s,)``; with them the result is the mean difference.
+        n: number of resamples.
+        seed: of the resampling.
+        level: coverage aimed at.
+
+    Returns:
+        The mean (difference) and its percentile interval; its ends are NaN where every resample gives the same, as of perfect
+        rankings.
+
+    Raises:
+        ValueError: for no samples, unequal lengths, or input that has no AUROC.
+    """
+    check_fraction(level, "level")
+    if not samples or (baselines is not None and len(baselines) != len(samples)):
+        raise ValueError(f"expected as many baselines as samples and at least one, got {len(baselines or [])}, {len(samples)}")
+    names = _group_names(samples)
+    rankings = [(+1, _ranking(*sample, names)) for sample in samples]
+    if baselines is not None:
+        rankings += [
+            (-1, _ranking(sample[0], scores, sample[2], names)) for sample, scores in zip(samples, baselines, strict=True)
+        ]
+    value, replicates = group_bootstrap(
+        lambda weights: np.sum([sign * one.metrics(weights)[0] for sign, one in rankings], axis=0) / len(samples),
+        names.size, n, seed,
+    )  # fmt: skip
+    interval = Interval.from_replicates(float(value), replicates, level)
+    # No resample of a perfect ranking is anything else, which is no certainty about the next cases.
+    return replace(interval, low=np.nan, high=np.nan) if interval.value == interval.low == interval.high else interval
+
+
+class StratifiedAuroc(NamedTuple):
+    """A pooled AUROC taken apart; each the mean over samples.
+
+    Attributes:
+        pooled: over all pairs of a melanoma and another case.
+        within: over the pairs whose two cases are of one stratum.
+        between: over the pairs of two strata, which whoever tells the strata apart can rank.
+        excess: pooled minus within: what the strata lend to the pooled number.
+        share_between: share of all pairs that are of two strata.
+    """
+
+    pooled: Interval
+    within: Interval
+    between: Interval
+    excess: Interval
+    share_between: float
+
+
+def stratified_auroc(
+    samples: Sequence[tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike]], n: int = 2000, seed: int = 0, level: float = 0.95
+) -> StratifiedAuroc:
+    """Take a pooled AUROC apart into pairs within strata and pairs between them.
+
+    An AUROC is the share of pairs, a melanoma and another case, that are ranked rightly. Where strata differ in prevalence, most
+    pairs are of two strata, and a model may rank those by the stratum alone. Pairs count as often as they occur, so that
+    ``pooled = (1 - share_between) * within + share_between * between`` in each sample.
+
+    Args:
+        samples: for each model or fold ``(targets, scores, groups, strata)``, shape ``(N_s,)`` each; a group has one name
+            throughout, and is drawn or left out in all samples together.
+        n: number of resamples.
+        seed: of the resampling.
+        level: coverage aimed at.
+
+    Raises:
+        ValueError: for no samples, unequal lengths, or input that has no AUROC, within strata or at all.
+    """
+    check_fraction(level, "level")
+    if not samples:
+        raise ValueError("samples: expected at least one, got none")
+    names = _group_names(samples)
+    prepared = [(_ranking(*sample[:3], names), _rankings_within(*sample, names)) for sample in samples]
+
+    def parts(weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        of_samples = []
+        for whole, own in prepared:
+            pairs, wins = whole.pairs_and_wins(weights)
+            own_pairs, own_wins = np.sum([one.pairs_and_wins(weights) for one in own], axis=0)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                pooled, within, between = wins / pairs, own_wins / own_pairs, (wins - own_wins) / (pairs - own_pairs)
+                of_samples.append([pooled, within, between, pooled - within, 1 - own_pairs / pairs])
+        return np.mean(of_samples, axis=0)  # (S, 5, B) -> (5, B)
+
+    sample, replicates = group_bootstrap(parts, names.size, n, seed)
+    intervals = [Interval.from_replicates(*both, level) for both in zip(sample[:4], replicates[:4], strict=True)]
+    return StratifiedAuroc(*intervals, share_between=float(sample[4]))
+
+
+def _group_names(samples: Sequence[tuple]) -> NDArray[np.str_]:
+    return np.unique(np.concatenate([np.asarray(sample[2], dtype=str) for sample in samples]))
+
+
+def _ranking(targets: ArrayLike, scores: ArrayLike, groups: ArrayLike, names: NDArray[np.str_]) -> Ranking:
+    """A sample's ranking, its groups numbered by their place in ``names``."""
+    answers = check_targets(targets)
+    codes = names.searchsorted(np.asarray(groups, dtype=str))
+    if codes.size != answers.size:
+        raise ValueError(f"groups expect one name a case, got {codes.size} for {answers.size} cases")
+    return Ranking(answers, check_scores(scores, answers.size), codes)
+
+
+def _rankings_within(
+    targets: ArrayLike, scores: ArrayLike, groups: ArrayLike, strata: ArrayLike, names: NDArray[np.str_]
+) -> list[Ranking]:
+    """The ranking of each stratum that has both classes."""
+    answers, values, of, groups = check_targets(targets), np.asarray(scores), np.asarray(strata), np.asarray(groups)
+    if of.shape != answers.shape:
+        raise ValueError(f"strata expect one a case, got {of.size} for {answers.size} cases")
+    rows = [of == stratum for stratum in np.unique(of)]
+    own = [_ranking(answers[r], values[r], groups[r], names) for r in rows if answers[r].any() and not answers[r].all()]
+    if not own:
+        raise ValueError("strata: expected one with both classes, got none; within strata there is no pair to rank")
+    return own
 
 
 class DeLongResult(NamedTuple):

@@ -102,24 +102,23 @@ def subgroup_intervals(
     part: pd.DataFrame, threshold: float, score: str, n: int, seed: int, level: float
 ) -> tuple[dict[str, Interval], str]:
     """AUROC, sensitivity and specificity of one subgroup, and a note where it is too small: see `subgroup_table`."""
-    melanoma = part["target"].to_numpy() == 1
-    called, groups = part[score].to_numpy() >= threshold, part["group_id"].to_numpy()
-    melanoma_groups, other_groups = len(pd.unique(groups[melanoma])), len(pd.unique(groups[~melanoma]))
-    few = too_few_groups(melanoma, groups)
-    if not few:
+    melanoma, groups = part["target"].to_numpy() == 1, part["group_id"].to_numpy()
+    if not (few := too_few_groups(melanoma, groups)):
         intervals = bootstrap_intervals(melanoma, part[score], groups, threshold, n, seed, level)
         return {name: intervals[name] for name in METRICS}, ""
 
-    def rate(right: np.ndarray, n_groups: int) -> Interval:
-        return wilson_interval(right.mean() * n_groups if n_groups else 0, n_groups, level)
+    def rate(right: np.ndarray, of: np.ndarray) -> Interval:
+        n_groups = len(pd.unique(groups[of]))
+        return wilson_interval(right[of].mean() * n_groups if n_groups else 0, n_groups, level)
 
+    called = part[score].to_numpy() >= threshold
     intervals = {
         "auroc": Interval(np.nan, np.nan, np.nan),
-        "sensitivity": rate(called[melanoma], melanoma_groups),
-        "specificity": rate(~called[~melanoma], other_groups),
+        "sensitivity": rate(called, melanoma),
+        "specificity": rate(~called, ~melanoma),
     }
-    if melanoma_groups == 0 or other_groups == 0:
-        absent = "no melanoma: AUROC and sensitivity" if melanoma_groups == 0 else "no benign case: AUROC and specificity"
+    if melanoma.all() or not melanoma.any():
+        absent = "no benign case: AUROC and specificity" if melanoma.all() else "no melanoma: AUROC and sensitivity"
         return intervals, f"{absent} undefined"
     intervals["auroc"] = Interval(OperatingCurve(melanoma, part[score]).auroc, np.nan, np.nan)
     return intervals, f"{few}: Wilson intervals, none for AUROC"

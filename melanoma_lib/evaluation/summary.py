@@ -1,15 +1,18 @@
-"""One set of predictions in, everything a report needs out: as JSON and as a table for the terminal."""
+"""One set of predictions in, everything a report needs out, as JSON and as a table; and the predictions of folds read as one."""
 
-import io
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
-from melanoma_lib.evaluation.calibration import bootstrap_calibration, expected_calibration_error
+from melanoma_lib.evaluation.calibration import Calibrator, bootstrap_calibration, expected_calibration_error
 from melanoma_lib.evaluation.inputs import check_scores, check_targets
 from melanoma_lib.evaluation.intervals import RATES, bootstrap_intervals
 from melanoma_lib.evaluation.operating import OperatingCurve
+from melanoma_lib.evaluation.paired import bootstrap_mean_auroc
 from melanoma_lib.evaluation.subgroups import METRICS, require_columns, subgroup_table
 
 NOTE = "Educational, not for diagnosis."
@@ -77,63 +80,54 @@ def evaluate_predictions(predictions: pd.DataFrame, threshold: float, n: int = 2
 
 
 def summary_table(summary: dict) -> str:
-    """The summary of `evaluate_predictions` as text of 100 columns."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
+    """The summary of `evaluate_predictions` as text of at most 100 columns."""
+    half, chosen, resampling = summary["at_half"], summary["at_threshold"], summary["resampling"]
+    score = summary.get("score")  # of several models
 
-    resampling = summary["resampling"]
-    console = Console(width=100, file=io.StringIO(), color_system=None, legacy_windows=False)
-    console.print(
+    def decided(point: dict) -> list[str]:
+        counts, biopsies = " / ".join(str(point[k]) for k in ("tp", "fp", "tn", "fn")), point["biopsies_per_melanoma"]
+        return [counts, *(_text(point[name]) for name in RATES), "-" if biopsies is None else f"{biopsies:.1f}"]
+
+    def calibrated(numbers: dict) -> list[str]:
+        return [*(_text(numbers[name]) for name in ("brier", "slope", "intercept")), f"{numbers['ece']:.3f}"]
+
+    subgroups = {}
+    for row in summary["subgroups"]:
+        name = "all" if row["variable"] == "all" else f"{row['variable']} {row['subgroup']}"
+        cells = [_text({"value": row[m], "low": row[f"{m}_low"], "high": row[f"{m}_high"]}, 2) for m in METRICS]
+        subgroups[name + (" *" if row["note"] else "")] = [f"{row['n']:,}", f"{row['n_melanoma']:,}", *cells]
+    tables = {
+        "Ranking": pd.DataFrame({"value": {_title(name): _text(summary[name]) for name in ("auroc", "average_precision")}}),
+        "Decisions": pd.DataFrame(
+            {
+                f"{'score' if score else 'probability'} >= {cut}": decided(point)
+                for cut, point in (("0.5", half), (f"{chosen['threshold']:.4g} (chosen)", chosen))
+            },
+            index=["TP / FP / TN / FN", *map(_title, RATES), "Biopsies per melanoma"],
+        ),
+        "Calibration": pd.DataFrame(
+            {
+                score or "probability (sigmoid of the logit)": calibrated(summary["calibration"]["probability"]),
+                "risk (calibrated)": calibrated(summary["calibration"]["risk"]),
+            },
+            index=["Brier", "Slope", "Intercept", "ECE, 10 equal-count bins"],
+        ),
+        f"Subgroups at {chosen['threshold']:.4g}": pd.DataFrame.from_dict(
+            subgroups, orient="index", columns=["n", "melanoma", *map(_title, METRICS)]
+        ),
+    }
+    lines = [
         f"{summary['n']:,} images, {summary['n_melanoma']:,} melanomas ({summary['prevalence']:.1%}), "
         f"{summary['n_groups']:,} patients or lesions"
-    )
-    half, chosen = summary["at_half"], summary["at_threshold"]
-
-    def table(title: str, *headings: str) -> Table:
-        frame = Table(title=title, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, title_justify="left")
-        for heading in headings:
-            frame.add_column(heading, no_wrap=True)
-        return frame
-
-    score = summary.get("score")  # of several models
-    cut = "score" if score else "probability"
-    decisions = table("Decisions", "", f"{cut} >= 0.5", f"{cut} >= {chosen['threshold']:.4g} (chosen)")
-    decisions.add_row("TP / FP / TN / FN", *(" / ".join(str(p[k]) for k in ("tp", "fp", "tn", "fn")) for p in (half, chosen)))
-    for name in RATES:
-        decisions.add_row(_title(name), _text(half[name]), _text(chosen[name]))
-    decisions.add_row("Biopsies per melanoma", *(_number(p["biopsies_per_melanoma"], 1) for p in (half, chosen)))
-
-    calibration = table("Calibration", "", score or "probability (sigmoid of the logit)", "risk (calibrated)")
-    columns = [summary["calibration"][name] for name in ("probability", "risk")]
-    for name in ("brier", "slope", "intercept"):
-        calibration.add_row(_title(name), *(_text(column[name]) for column in columns))
-    calibration.add_row("ECE, 10 equal-count bins", *(_number(column["ece"]) for column in columns))
-
-    ranking = table("Ranking", "", "value")
-    for name in ("auroc", "average_precision"):
-        ranking.add_row(_title(name), _text(summary[name]))
-
-    subgroups = table(f"Subgroups at {chosen['threshold']:.4g}", "", "n", "melanoma", *map(_title, METRICS))
-    for row in summary["subgroups"]:
-        cells = [_text({"value": row[m], "low": row[f"{m}_low"], "high": row[f"{m}_high"]}, 2) for m in METRICS]
-        mark = " *" if row["note"] else ""
-        label = "all" if row["variable"] == "all" else f"{row['variable']} {row['subgroup']}"
-        subgroups.add_row(label + mark, f"{row['n']:,}", f"{row['n_melanoma']:,}", *cells)
-
-    for part in (ranking, decisions, calibration, subgroups):
-        console.print()
-        console.print(part)
+    ]
+    lines += [f"\n{title}\n{table.to_string()}" for title, table in tables.items()]
     if any(row["note"] for row in summary["subgroups"]):
-        console.print(
-            "* few patients or lesions, or one class: Wilson intervals, none for AUROC; a dash is undefined", highlight=False
-        )
-    console.print(
+        lines.append("* few patients or lesions, or one class: Wilson intervals, none for AUROC; a dash is undefined")
+    lines.append(
         f"\n{resampling['level']:.0%} intervals resample patients or lesions ({resampling['unit']}), {resampling['n']:,} "
-        f"times, never single images.\n{summary['note']}",
-        highlight=False,
+        f"times, never single images.\n{summary['note']}\n"
     )
-    return console.file.getvalue()
+    return "\n".join(lines)
 
 
 def _title(name: str) -> str:
@@ -141,10 +135,81 @@ def _title(name: str) -> str:
     return capitals.get(name, name.replace("_", " ").capitalize())
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
 def _text(interval: dict, digits: int = 3) -> str:
-    value, low, high = (_number(interval[end], digits) for end in ("value", "low", "high"))
+    value, low, high = ("-" if interval[k] is None else f"{interval[k]:.{digits}f}" for k in ("value", "low", "high"))
     return value if "-" in (low, high) else f"{value} [{low}, {high}]"
+
+
+class FoldPredictions(NamedTuple):
+    """What one fold's model says.
+
+    Attributes:
+        tables: of the ``val`` and ``test`` cases, with target, logit, probability, risk.
+        calibrator: fitted on the fold's validation cases.
+        threshold: on ``probability``, chosen on the fold's validation cases.
+    """
+
+    tables: dict[str, pd.DataFrame]
+    calibrator: Calibrator
+    threshold: float
+
+
+def gather_folds(folds: Sequence[FoldPredictions]) -> tuple[dict[str, pd.DataFrame], dict[str, float]]:
+    """Predictions of all folds as one table a split, with one threshold that repeats each fold's own decisions.
+
+    The folds are different models: one threshold for all would be chosen on cases that some fold is scored on. So each fold's
+    calibrated log-odds are shifted until its own operating point lies where the mean of all of them does. ``logit`` and
+    ``probability`` are those; ``risk`` stays what the fold's own calibration says.
+
+    Returns:
+        The tables of ``val`` and ``test``, with ``fold`` (1, 2, ...); and ``threshold``, ``sensitivity`` and ``specificity`` of
+        the operating point, the latter two on ``val``.
+    """
+    cuts = []  # on each fold's logits: the lowest that it calls melanoma
+    for fold in folds:
+        validation = fold.tables["val"]
+        cuts.append(validation.loc[validation["probability"] >= fold.threshold, "logit"].min())
+    # Where calibration failed, and would reverse the ranking, the fold keeps its own scale.
+    slopes = [fold.calibrator.slope if fold.calibrator.slope > 0 else 1.0 for fold in folds]
+    common = float(np.mean([f.calibrator.slope * cut + f.calibrator.intercept for f, cut in zip(folds, cuts, strict=True)]))
+    aligned: dict[str, list[pd.DataFrame]] = {"val": [], "test": []}
+    for number, (fold, cut, slope) in enumerate(zip(folds, cuts, slopes, strict=True), start=1):
+        for split, parts in aligned.items():
+            table = fold.tables[split]
+            above = slope * (table["logit"] - cut)
+            flagged = table["probability"] >= fold.threshold
+            above = np.where(flagged, np.maximum(above, 0), np.minimum(above, -1e-9))  # exact on the threshold itself, too
+            parts.append(table.assign(logit=common + above, probability=expit(common + above), fold=number))
+    tables = {split: pd.concat(parts, ignore_index=True) for split, parts in aligned.items()}
+    threshold = float(expit(common))
+    chosen = OperatingCurve(tables["val"]["target"], tables["val"]["probability"]).at(threshold)
+    return tables, {"threshold": threshold, "sensitivity": chosen.sensitivity, "specificity": chosen.specificity}
+
+
+def evaluate_folds(test: pd.DataFrame, threshold: float, n: int = 2000, seed: int = 0) -> dict:
+    """What ``evaluate_predictions`` reports, with the AUROC as the mean of the folds': each ranks the cases of one model.
+
+    Args:
+        test: out-of-fold predictions with ``fold``, as ``gather_folds`` gives them.
+        threshold: the common one.
+        n: number of resamples.
+        seed: of the resampling.
+
+    Returns:
+        As ``evaluate_predictions``, with ``auroc_by_fold`` and ``auroc_pooled`` (all folds ranked as if by one model) besides,
+        and ``score``: what ``probability`` is in a table of several models.
+    """
+    summary = evaluate_predictions(test, threshold, n, seed)
+    samples = auroc_samples(test)
+    return summary | {
+        "auroc": bootstrap_mean_auroc(samples, n=n, seed=seed).to_dict(),
+        "auroc_pooled": summary["auroc"],
+        "score": "score, folds aligned",
+        "auroc_by_fold": [bootstrap_mean_auroc([sample], n=n, seed=seed).to_dict() for sample in samples],
+    }
+
+
+def auroc_samples(test: pd.DataFrame) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """``(targets, probabilities, groups)`` of each model in a table: of each fold where there are folds, else of all."""
+    parts = [part for _, part in test.groupby("fold")] if "fold" in test else [test]
+    return [(part["target"].to_numpy(), part["probability"].to_numpy(), part["group_id"].to_numpy()) for part in parts]

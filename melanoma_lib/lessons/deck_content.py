@@ -1,7 +1,7 @@
 """What slide decks may ask of a run: values and figures by name, those of the lessons included."""
 
 from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -10,22 +10,27 @@ import pandas as pd
 from melanoma_lib.classroom.slides import Content, run_values
 from melanoma_lib.data import audit_cases, load_cases
 from melanoma_lib.data.datamodule import DermoscopyDataModule, source_root
-from melanoma_lib.evaluation import Interval, OperatingCurve, bootstrap_intervals, figures, subgroup_table, wilson_interval
+from melanoma_lib.evaluation import (
+    Interval,
+    OperatingCurve,
+    bootstrap_intervals,
+    carry_risk,
+    figures,
+    subgroup_table,
+    wilson_interval,
+)
 from melanoma_lib.evaluation.canvas import DescribedFigure
 from melanoma_lib.explain import METHOD_NAMES, heatmap_figure
 from melanoma_lib.explain.cam import ONE_PASS_METHODS
 from melanoma_lib.lessons import (
-    ablation,
-    curves,
+    branches,
     eda,
     eda_pictures,
     focal,
     gradcam,
-    ladder,
     leakage,
     start,
     threshold,
-    threshold_figures,
     threshold_worlds,
     training,
 )
@@ -50,19 +55,8 @@ REPORTED = {
 def deck_content(run: Run) -> Content:
     """Everything that decks may ask of a run with both branches, computed when asked, and values once."""
     about, splits = Asked(run), AskedOfSplits(run)
-    values = {name: _once(make) for name, make in (run_values(run) | about.values() | splits.values()).items()}
+    values = {name: cache(make) for name, make in (run_values(run) | about.values() | splits.values()).items()}
     return Content(values, about.figures() | splits.figures())
-
-
-def _once(make: Callable[[], Any]) -> Callable[[], Any]:
-    kept: list[Any] = []
-
-    def value() -> Any:
-        if not kept:
-            kept.append(make())
-        return kept[0]
-
-    return value
 
 
 def implied_prevalence(accuracy: float, recall: float, f1: float) -> float:
@@ -130,7 +124,7 @@ class Asked:
     @cached_property
     def no_pixel(self) -> np.ndarray:
         """Answers of a logistic regression on age, sex and site to the test cases."""
-        return ablation.no_pixel_scores(self.data)
+        return branches.no_pixel_scores(self.data)
 
     def values(self) -> dict[str, Callable[[], Any]]:
         """By the first word of a path."""
@@ -153,7 +147,7 @@ class Asked:
     def _worth(self) -> dict[str, dict]:
         n = self.run.settings.n_resamples
         alone = bootstrap_intervals(self.test["target"], self.no_pixel, self.test["group_id"], n=n)["auroc"]
-        gain = ablation.gain(self.run, self.test["probability"], self.no_pixel)
+        gain = branches.gain(self.run, self.test["probability"], self.no_pixel)
         return {"without": alone.to_dict(), "gain": gain.to_dict()}
 
     def _ceiling(self) -> float | None:
@@ -163,9 +157,7 @@ class Asked:
         """What 0.5 would mean for a perfectly trained model of the run's loss and sampler."""
         prevalence = float(self.data.train_prevalence)
         loss, drawn = focal.correction_of(self.run.settings, prevalence)
-        risk = float(loss.true_risk(0.5))
-        odds = risk / (1 - risk) * prevalence / (1 - prevalence) * (1 - drawn) / drawn
-        return odds / (1 + odds)
+        return float(carry_risk(loss.true_risk(0.5), drawn, prevalence))
 
     def _test_point(self):
         curve = OperatingCurve(self.test["target"], self.test["probability"])
@@ -197,22 +189,22 @@ class Asked:
             "repeats": lambda: eda.repeats_figure(audit_cases(self.cases, images=False)),
             "artefact_shares": lambda: eda_pictures.artefact_shares_figure(self.pictures),
             "leakage": lambda: leakage.leakage_figure(self.leaks, unit=eda.unit_of(self.cases)),
-            "ladder": lambda: ladder.ladder_figure(
-                ladder.no_pixel_ladder(self.cases, n=500), ladder.bayes_ceilings(self.run.settings)
+            "ladder": lambda: leakage.baseline_figure(
+                leakage.metadata_baselines(self.cases, n=500), leakage.bayes_ceilings(self.run.settings)
             ),
         }
 
     def _training_figures(self) -> dict[str, Callable[[], DescribedFigure]]:
         return {
-            "batch": lambda: training.batch_figure(self.data, training.first_batch(self.data)),
+            "batch": lambda: training.batch_figure(self.data, next(iter(self.data.train_dataloader()))),
             "augmentation": lambda: training.augmentation_figure(self.data),
-            "model": lambda: training.model_figure(
-                training.model_parts(training.untrained_model(self.data), self.run.settings.image_size)
+            "model": lambda: branches.model_figure(
+                branches.model_parts(branches.untrained_model(self.data), self.run.settings.image_size)
             ),
-            "learning_curves": lambda: curves.curves_figure(self.run.history),
-            "overfitting": lambda: curves.overfitting_figure({"this run": self.run.history}),
+            "learning_curves": lambda: training.curves_figure(self.run.history),
+            "overfitting": lambda: training.overfitting_figure({"this run": self.run.history}),
             "focal_curves": presets_figure,
-            "say": lambda: focal.say_figure(focal.who_has_the_say(self.validation["risk"], self.validation["target"])),
+            "say": lambda: focal.share_figure(focal.gradient_shares(self.validation["risk"], self.validation["target"])),
             "readings": lambda: figures.reliability_figure(focal.readings(self.run), self.validation["target"]),
             "pixel_gain": self._gain_figure,
         }
@@ -237,29 +229,36 @@ class Asked:
             "reliability": lambda: figures.reliability_figure(
                 {"output": self.test["probability"], "risk": self.test["risk"]}, self.test["target"]
             ),
-            "scores": lambda: threshold_figures.score_figure(targets, self.validation["probability"], cuts),
-            "cost": lambda: threshold_figures.cost_figure(self.curve, run.calibrator, FN_COST, FP_COST),
+            "scores": lambda: threshold.score_figure(targets, self.validation["probability"], cuts),
+            "cost": lambda: threshold.cost_figure(self.curve, run.calibrator, FN_COST, FP_COST),
             "decision_curve": lambda: figures.decision_curve_figure(
                 {"calibrated risk": OperatingCurve(targets, self.validation["risk"]), "output taken for a risk": self.curve},
                 point=FP_COST / (FP_COST + FN_COST),
             ),
-            "units": lambda: threshold_figures.unit_figure(
-                threshold.intervals_by_unit(self.validation, stored, run.settings.n_resamples), eda.unit_of(self.validation)
-            ),
-            "prevalence": lambda: threshold_figures.prevalence_figure(self._test_point(), places),
+            "units": self._units,
+            "prevalence": lambda: threshold.prevalence_figure(self._test_point(), places),
             "subgroups": self._subgroups,
-            "optimism": lambda: threshold_figures.optimism_figure(
+            "optimism": lambda: threshold_worlds.optimism_figure(
                 threshold_worlds.choose_and_report("sensitivity"), threshold_worlds.choose_and_report("cost")
             ),
             "risks": lambda: start.risk_figure(self.tested, start.answer(run, self.one.case, self.one.model)),
         }
+
+    def _units(self) -> DescribedFigure:
+        """The same rates with intervals that resample single images, and whole patients or lesions."""
+        val, stored, n = self.validation, self.run.operating_point.threshold, self.run.settings.n_resamples
+        units = {"images": val["image_id"], f"whole {eda.unit_of(val)}s": val["group_id"]}
+        intervals = {u: bootstrap_intervals(val["target"], val["probability"], g, stored, n) for u, g in units.items()}
+        names = ("sensitivity", "specificity", "ppv", "auroc")
+        rows = {f"{name}: {unit}": intervals[unit][name] for name in names for unit in units}
+        return figures.comparison_figure(rows, "validation cases")
 
     def _subgroups(self) -> DescribedFigure:
         """By sex and age; sites are too many rows for a slide."""
         stored = self.run.operating_point.threshold
         table = subgroup_table(self.validation, stored, n=self.run.settings.n_resamples)
         sites = table["variable"] == "site"
-        return threshold_figures.subgroup_figure(table[~sites].reset_index(drop=True), stored)
+        return threshold.subgroup_figure(table[~sites].reset_index(drop=True), stored)
 
     def _map_figures(self) -> dict[str, Callable[[], DescribedFigure]]:
         def graded() -> DescribedFigure:

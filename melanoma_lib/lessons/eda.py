@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike
 
 from melanoma_lib.data.audit import GAPS, CaseAudit
@@ -77,7 +77,7 @@ def forest(axes: Axes, rows: Sequence[Row], xlabel: str, percent: bool = False) 
         axes: where.
         rows: what.
         xlabel: of the scale.
-        percent: the scale is of percent, from 0 to at most twice the largest dot; an arrow marks what reaches further.
+        percent: the scale is of percent, from 0 on.
     """
     places = [
         (y + 0.36 * (i - (len(row.marks) - 1) / 2), *mark) for y, row in enumerate(rows) for i, mark in enumerate(row.marks)
@@ -95,14 +95,8 @@ def forest(axes: Axes, rows: Sequence[Row], xlabel: str, percent: bool = False) 
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     if percent:
-        right = max(0.01, 2 * max(interval.value for _, interval, *_ in places))
-        right = min(right, 1.05 * max(interval.high for _, interval, *_ in places))
-        axes.set_xlim(0, right)
-        for y, interval, colour, _ in places:
-            if interval.high > right:
-                axes.plot(right, y, ">", color=colour, markersize=9, clip_on=False)
+        axes.set_xlim(0, 1.05 * max(interval.high for _, interval, *_ in places))
         axes.xaxis.set_major_formatter(PercentFormatter(1))
-        axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
 
 
 def height_of(rows: Sequence[Row]) -> float:
@@ -146,22 +140,21 @@ def nothing_to_show(reason: str) -> DescribedFigure:
 
 def class_figure(cases: pd.DataFrame) -> DescribedFigure:
     """How many images each diagnosis has, melanoma picked out."""
-    counts = cases.groupby("diagnosis")["target"].agg(["size", "max"]).sort_values("size", ascending=False)
-    shown, rarer = counts.iloc[:LARGEST], counts.iloc[LARGEST:]["size"]
+    counts = cases["diagnosis"].value_counts()
+    shown, rarer = counts.iloc[:LARGEST], counts.iloc[LARGEST:]
     if len(rarer):
-        shown = pd.concat([shown, pd.DataFrame({"size": rarer.sum(), "max": 0}, index=[f"{len(rarer)} rarer diagnoses"])])
+        shown = pd.concat([shown, pd.Series({f"{len(rarer)} rarer diagnoses": rarer.sum()})])
+    title = f"{cases['target'].sum():,} of {len(cases):,} images show a melanoma: {cases['target'].mean():.2%}"
+    melanoma = shown.index.isin(cases.loc[cases["target"] == 1, "diagnosis"])
     with kit_figure(WIDTH, 1.4 + 0.42 * len(shown)) as figure:
         axes = figure.add_subplot()
         names = [textwrap.shorten(name, 40, placeholder="…") for name in shown.index]
-        bars = axes.barh(names, shown["size"], color=np.where(shown["max"] == 1, VERMILLION, BLUE))
-        axes.bar_label(bars, [f"{n:,}  ({n / len(cases):.1%})" for n in shown["size"]], padding=5, fontsize=13)
-        axes.set(xlim=(0, 1.2 * shown["size"].max()), xlabel="images")
-        axes.set_title(f"{cases['target'].sum():,} of {len(cases):,} images show a melanoma: {cases['target'].mean():.2%}")
+        bars = axes.barh(names, shown, color=np.where(melanoma, VERMILLION, BLUE))
+        axes.bar_label(bars, [f"{n:,}  ({n / len(cases):.1%})" for n in shown], padding=5, fontsize=13)
+        axes.set(xlim=(0, 1.2 * shown.max()), xlabel="images", title=title)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-        axes.tick_params(axis="y", length=0)
-    said = "; ".join(f"{name} {n:,}" for name, n in shown["size"].items())
-    return describe(figure, f"Images by diagnosis: {said}. {cases['target'].mean():.2%} of {len(cases):,} show a melanoma.")
+    return describe(figure, f"Images by diagnosis: {'; '.join(f'{name} {n:,}' for name, n in shown.items())}; {title}.")
 
 
 def share_rows(cases: pd.DataFrame, variable: str) -> list[Row]:

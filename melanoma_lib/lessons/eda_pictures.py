@@ -60,52 +60,36 @@ def siblings_figure(cases: pd.DataFrame, n: int = 3, seed: int = 0) -> Described
     sizes = pictured.groupby(f"{unit}_id", sort=False)["target"].agg(["size", "max"])
     sizes = sizes[sizes["size"] > 1].sort_values("size", ascending=False, kind="stable")
     names = [*sizes.index[sizes["max"] == 1][: n - 1], *sizes.index[sizes["max"] == 0][:1]]
-    families = [pictured[pictured[f"{unit}_id"] == name].head(5) for name in names]
-    if not families:
+    if not names:
         return nothing_to_show("No two pictures on this machine are known to show the same lesion or patient.")
+    families = [pictured[pictured[f"{unit}_id"] == name].head(5) for name in names]
     columns = max(map(len, families))
     with kit_figure(0.5 + 2.0 * columns, 1.9 * len(families)) as figure:
-        grid = figure.subplots(len(families), columns, squeeze=False)
-        for line, family in zip(grid, families, strict=True):
-            for axes, row in zip(line, family.itertuples(), strict=False):
-                _show(axes, _picture(row))
-                axes.set_xlabel(textwrap.shorten(row.diagnosis, 22, placeholder="…"), color=_colour(row.target))
+        for line, family in zip(figure.subplots(len(families), columns, squeeze=False), families, strict=True):
+            _show(line, family, [textwrap.shorten(name, 22, placeholder="…") for name in family["diagnosis"]])
             line[0].set_ylabel(f"one {unit}", fontweight="bold")
-            for axes in line[len(family) :]:
-                axes.set_axis_off()
-    told = "; ".join(f"one {unit}: {', '.join(family['diagnosis'])}" for family in families)
-    return describe(figure, f"{len(families)} rows of pictures that show the same {unit}. {told}.")
+    told = "; ".join(", ".join(family["diagnosis"]) for family in families)
+    return describe(figure, f"{len(families)} rows of pictures that show the same {unit}: {told}.")
 
 
 def _sheet(rows: pd.DataFrame, titles: Sequence[str], coloured: bool = False) -> DescribedFigure:
     """Up to twelve pictures with titles, in the colour of their class on request."""
-    pictures = [_picture(row) for row in rows.itertuples()]
-    tallest = max(picture.height / picture.width for picture in pictures)
-    with kit_figure(WIDTH, (0.6 + 1.5 * tallest) * LINES) as figure:
-        grid = figure.subplots(LINES, COLUMNS).ravel()
-        for axes, picture, row, title in zip(grid, pictures, rows.itertuples(), titles, strict=False):
-            _show(axes, picture)
-            colour = _colour(row.target) if coloured else BLACK
-            axes.set_title(textwrap.shorten(title, 20, placeholder="…"), fontsize=13, color=colour)
-        for axes in grid[len(rows) :]:
-            axes.set_axis_off()
+    with kit_figure(WIDTH, 2.1 * LINES) as figure:
+        _show(figure.subplots(LINES, COLUMNS).ravel(), rows, [textwrap.shorten(t, 20, placeholder="…") for t in titles], coloured)
     return figure
 
 
-def _picture(row: tuple) -> Image.Image:
-    return Image.open(io.BytesIO(thumbnail(Path(row.image_path), SHOW)))
-
-
-def _show(axes: Axes, picture: Image.Image) -> None:
-    """A picture in its own proportions, without scales."""
-    axes.imshow(picture, interpolation="bicubic")
-    axes.set(xticks=[], yticks=[])
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
-
-
-def _colour(target: int) -> str:
-    return next(colour for value, _, colour, _ in CLASSES if value == target)
+def _show(panels: Sequence[Axes], rows: pd.DataFrame, notes: Sequence[str], coloured: bool = True) -> None:
+    """A picture a panel in its own proportions, without scales, and a note below in the colour of its class on request."""
+    colours = {target: colour for target, _, colour, _ in CLASSES}
+    for axes in panels[len(rows) :]:
+        axes.set_axis_off()
+    for axes, row, note in zip(panels, rows.itertuples(), notes, strict=False):
+        axes.imshow(Image.open(io.BytesIO(thumbnail(Path(row.image_path), SHOW))), interpolation="bicubic")
+        axes.set(xticks=[], yticks=[])
+        axes.set_xlabel(note, color=colours[row.target] if coloured else BLACK, fontsize=12)
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
 
 
 # --- as numbers -------------------------------------------------------------------------------------------------------------
@@ -176,42 +160,6 @@ def _measure(path: str) -> tuple[tuple[float, ...], np.ndarray]:
     return numbers, np.sqrt(histogram / histogram.sum())
 
 
-def colour_figure(pictures: Pictures, most: int = 6) -> DescribedFigure:
-    """Brightness and colour of the pictures by acquisition and class: each sliver of colour is one picture's mean.
-
-    Args:
-        pictures: from `look_at_pictures`.
-        most: acquisitions drawn, the largest first.
-    """
-    table = pictures.table
-    if table.empty:
-        return nothing_to_show(NO_PICTURE)
-    camera = table["acquisition"].astype(object).fillna("not recorded")
-    names = list(camera.value_counts().index[:most])
-    with kit_figure(WIDTH, 1.5 + 1.05 * len(names)) as figure:
-        left, right = figure.subplots(1, 2, sharey=True)
-        said = []
-        for y, name in enumerate(names):
-            for (target, class_name, colour, _), shift in zip(CLASSES, (-0.2, 0.2), strict=True):
-                part = table[(camera == name) & (table["target"] == target)].sort_values("brightness")
-                if part.empty:
-                    continue
-                left.boxplot(
-                    part["brightness"], positions=[y + shift], widths=0.3, orientation="horizontal", patch_artist=True,
-                    showfliers=False, medianprops={"color": BLACK, "linewidth": 2.2}, boxprops={"facecolor": colour},
-                )  # fmt: skip
-                slivers = part[["red", "green", "blue"]].to_numpy()[None]  # (1, n, 3)
-                right.imshow(slivers, extent=(0, 1, y + shift - 0.17, y + shift + 0.17), aspect="auto", interpolation="nearest")
-                said.append(f"{name}, {class_name}: {part['brightness'].median():.2f}")
-        left.set_yticks(range(len(names)), [textwrap.fill(name, 18) for name in names])
-        left.set(ylim=(len(names) - 0.45, -0.55), xlabel="brightness (box: middle half of the pictures)")
-        class_legend(left)
-        right.set(xticks=[], xlabel="mean colour of each picture, dark to bright")
-        right.grid(visible=False)
-        right.spines[:].set_visible(False)
-    return describe(figure, f"Median brightness by acquisition and class, with the pictures' mean colours: {'; '.join(said)}.")
-
-
 # --- artefacts --------------------------------------------------------------------------------------------------------------
 
 
@@ -223,13 +171,10 @@ def extremes_figure(pictures: Pictures, most: int = 6) -> DescribedFigure:
     with kit_figure(WIDTH, 0.2 + 1.75 * len(STANDS_OUT)) as figure:
         for line, name in zip(figure.subplots(len(STANDS_OUT), most), STANDS_OUT, strict=True):
             leaders = pictures.table.sort_values(name, ascending=False).drop_duplicates("group_id").head(most)
-            for axes, row, share in zip(line, leaders.itertuples(), leaders[name], strict=False):
-                _show(axes, _picture(row))
-                axes.set_xlabel(f"{share:.0%}", fontsize=12)
-            for axes in line[len(leaders) :]:
-                axes.set_axis_off()
+            shares = [f"{share:.0%}" for share in leaders[name]]
+            _show(line, leaders, shares, coloured=False)
             line[0].set_ylabel(name, fontweight="bold")
-            said.append(f"{name} {', '.join(f'{share:.0%}' for share in leaders[name])}")
+            said.append(f"{name} {', '.join(shares)}")
     return describe(figure, f"The pictures with the largest shares of such pixels: {'; '.join(said)}.")
 
 

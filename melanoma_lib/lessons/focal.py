@@ -1,35 +1,51 @@
-"""The focal-loss lesson: who has the say, three colleagues' losses, a numeric minimiser, and a run's outputs made into risks."""
+"""The focal-loss lesson: shares of the gradient, faulty losses, outputs made into risks, and what an output of 0.5 means."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import logit
 from torch import Tensor
 from torch.nn import functional as F
 
 from melanoma_lib.evaluation import (
     Calibrator,
-    brier_score,
+    OperatingCurve,
+    bootstrap_intervals,
     calibration_slope_intercept,
     carry_risk,
     expected_calibration_error,
 )
-from melanoma_lib.evaluation.canvas import BLUE, SKY, VERMILLION, DescribedFigure, describe, kit_figure
+from melanoma_lib.evaluation.canvas import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    SKY,
+    VERMILLION,
+    DescribedFigure,
+    describe,
+    kit_figure,
+)
+from melanoma_lib.heads import FeatureTable, HeadSettings, train_head
 from melanoma_lib.lessons.eda import WIDTH
 from melanoma_lib.losses import FocalLoss, focal_loss
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
 
 HARD = 0.2  # an other lesion with at least this output is called hard
-SAYING = {"melanomas": (VERMILLION, "//"), "hard others": (BLUE, ""), "easy others": (SKY, "..")}  # colour and hatch
+SHARES = {"melanomas": (VERMILLION, "//"), "hard others": (BLUE, ""), "easy others": (SKY, "..")}  # colour and hatch
+MARKS = ((BLACK, "o", "-"), (BLUE, "s", "--"), (GREEN, "D", "-."), (VERMILLION, "^", ":"), (ORANGE, "v", (0, (4, 1, 1, 1))))
 
-# --- who has the say ---
+# --- gradient share ---
 
 
-def who_has_the_say(outputs: ArrayLike, targets: ArrayLike, gammas: Sequence[float] = (0.0, 1.0, 2.0, 5.0)) -> pd.DataFrame:
-    """Of the pull that all cases together exert on their logits, the share that comes from each kind of case.
+def gradient_shares(outputs: ArrayLike, targets: ArrayLike, gammas: Sequence[float] = (0.0, 1.0, 2.0, 5.0)) -> pd.DataFrame:
+    """Of the gradient magnitudes that all cases together have in their logits, the share of each kind of case.
 
     Args:
         outputs: of a model, in (0, 1), shape ``(N,)``.
@@ -51,30 +67,28 @@ def who_has_the_say(outputs: ArrayLike, targets: ArrayLike, gammas: Sequence[flo
     return pd.DataFrame(shares)
 
 
-def say_figure(shares: pd.DataFrame) -> DescribedFigure:
-    """Stacked bars: who the cases are, and who pulls under each gamma.
+def share_figure(shares: pd.DataFrame) -> DescribedFigure:
+    """Stacked bars: who the cases are, and whose gradients they are under each gamma.
 
     Args:
-        shares: from `who_has_the_say`.
+        shares: from `gradient_shares`.
     """
-    with kit_figure(WIDTH, 0.62 * len(shares.columns) + 1.6) as figure:
-        axes = figure.add_subplot()
-        places, left = np.arange(len(shares.columns))[::-1], np.zeros(len(shares.columns))
+    labels = ["of the cases", *(f"of the gradient, {name}" for name in shares.columns[1:])]
+    with kit_figure(WIDTH, 0.62 * len(labels) + 1.6) as figure:
+        axes, left = figure.add_subplot(), 0
         for name, row in shares.iterrows():
-            colour, hatch = SAYING[str(name)]
-            values = row.to_numpy(float)
-            axes.barh(places, values, 0.72, left, color=colour, hatch=hatch, edgecolor="white", linewidth=1, label=name)
-            for y, start, value in zip(places, left, values, strict=True):
-                if value > 0.05:
-                    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-                    axes.text(start + value / 2, y, f"{value:.0%}", ha="center", va="center", bbox=box)
-            left += values
-        axes.set_yticks(places, ["of the cases", *(f"of the pull, {name}" for name in shares.columns[1:])])
-        axes.set(xlim=(0, 1), ylim=(-0.5, len(places) - 0.5), xlabel="share")
+            colour, hatch = SHARES[str(name)]
+            bars = axes.barh(labels, row, 0.72, left, color=colour, hatch=hatch, edgecolor="white", linewidth=1, label=name)
+            texts = [f"{value:.0%}" if value > 0.05 else "" for value in row]
+            for text in axes.bar_label(bars, texts, label_type="center"):
+                text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.5} if text.get_text() else None)
+            left = left + row.to_numpy()
+        axes.invert_yaxis()
+        axes.set(xlim=(0, 1), xlabel="share")
         axes.grid(visible=False)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.3)
     said = "; ".join(f"{column}: " + ", ".join(f"{n} {v:.0%}" for n, v in shares[column].items()) for column in shares)
-    return describe(figure, f"Share of each kind of case among all cases, and of their pull on the logits by gamma. {said}.")
+    return describe(figure, f"Share of each kind of case among all cases, and of the gradient magnitudes by gamma: {said}.")
 
 
 # --- three colleagues ---
@@ -89,25 +103,22 @@ def colleagues(alpha: float, gamma: float) -> dict[str, Loss]:
         By name of the colleague: loss of logits and float targets, shape ``(N,)`` each, averaged.
     """
 
-    def parts(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-        return cross_entropy, torch.exp(-cross_entropy)
+    def made(of_melanomas: float, of_others: float, outputs: Callable[[Tensor, Tensor], Tensor]) -> Loss:
+        def loss(logits: Tensor, targets: Tensor) -> Tensor:
+            cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+            weight = torch.where(targets == 1, of_melanomas, of_others)
+            return (weight * (1 - outputs(logits, cross_entropy)) ** gamma * cross_entropy).mean()
 
-    def ada(logits: Tensor, targets: Tensor) -> Tensor:
-        cross_entropy, p_t = parts(logits, targets)
-        weight = torch.where(targets == 1, 1 - alpha, alpha)
-        return (weight * (1 - p_t) ** gamma * cross_entropy).mean()
+        return loss
 
-    def ben(logits: Tensor, targets: Tensor) -> Tensor:
-        cross_entropy, p_t = parts(logits, targets)
-        return (alpha * (1 - p_t) ** gamma * cross_entropy).mean()
+    def p_t(_: Tensor, cross_entropy: Tensor) -> Tensor:
+        return torch.exp(-cross_entropy)
 
-    def cleo(logits: Tensor, targets: Tensor) -> Tensor:
-        cross_entropy, _ = parts(logits, targets)
-        weight = torch.where(targets == 1, alpha, 1 - alpha)
-        return (weight * (1 - torch.sigmoid(logits)) ** gamma * cross_entropy).mean()
-
-    return {"Ada": ada, "Ben": ben, "Cleo": cleo}
+    return {
+        "Ada": made(1 - alpha, alpha, p_t),
+        "Ben": made(alpha, alpha, p_t),
+        "Cleo": made(alpha, 1 - alpha, lambda logits, _: torch.sigmoid(logits)),
+    }
 
 
 # --- the decoder ---
@@ -125,8 +136,8 @@ def best_output(risk: float, alpha: float | None, gamma: float) -> float:
 
     both = torch.tensor([1.0, 0.0])
 
-    def expected(logit: float) -> float:
-        melanoma, other = focal_loss(torch.full((2,), logit, dtype=torch.float64), both, alpha, gamma, "none").tolist()
+    def expected(output: float) -> float:
+        melanoma, other = focal_loss(torch.full((2,), output, dtype=torch.float64), both, alpha, gamma, "none").tolist()
         return risk * melanoma + (1 - risk) * other
 
     found = minimize_scalar(expected, bounds=(-25, 25), method="bounded", options={"xatol": 1e-9})
@@ -180,7 +191,7 @@ def three_readings(
 
     outputs, targets = scores["probability"].to_numpy(), scores["target"].to_numpy()
     decoded = carry_risk(loss.true_risk(outputs), drawn, prevalence)
-    logits, calibrated = _logit(decoded), np.empty_like(decoded)
+    logits, calibrated = logit(np.clip(decoded, 1e-7, 1 - 1e-7)), np.empty_like(decoded)
     for known, judged in StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(logits, targets, scores["group_id"]):
         calibrated[judged] = Calibrator.fit(logits[known], targets[known]).risk(logits[judged])
     return {"output as it is": outputs, "decoded": decoded, "decoded, then calibrated": calibrated}
@@ -196,9 +207,11 @@ def reading_table(risks: dict[str, NDArray[np.float64]], targets: ArrayLike) -> 
     Returns:
         Brier score, expected calibration error, mean, and the calibration slope, below 1 where the risks are too extreme.
     """
+    from sklearn.metrics import brier_score_loss
+
     rows = {
         name: {
-            "Brier": brier_score(risk, targets),
+            "Brier": brier_score_loss(targets, risk),
             "ECE": expected_calibration_error(risk, targets),
             "mean": float(np.mean(risk)),
             "slope": calibration_slope_intercept(risk, targets).slope,
@@ -208,6 +221,97 @@ def reading_table(risks: dict[str, NDArray[np.float64]], targets: ArrayLike) -> 
     return pd.DataFrame(rows).T.rename_axis("reading")
 
 
-def _logit(risk: NDArray[np.float64], floor: float = 1e-7) -> NDArray[np.float64]:
-    risk = np.clip(risk, floor, 1 - floor)
-    return np.log(risk) - np.log1p(-risk)
+# --- what an output of 0.5 means ---
+
+
+def corrections(prevalence: float) -> dict[str, dict[str, float | None]]:
+    """Changes of `HeadSettings` by name: nothing corrected, then one way each, then two at once.
+
+    Class weights that balance the classes are alpha = 1 - prevalence with gamma 0: BCE's ``pos_weight`` of (1 - prevalence) /
+    prevalence gives the same but for a factor, which Adam's steps do not see.
+
+    Args:
+        prevalence: share of melanomas in the training split.
+    """
+    return {
+        "cross-entropy": {"alpha": None, "gamma": 0.0},
+        "weighted sampling": {"alpha": None, "gamma": 0.0, "sampled_prevalence": 0.5},
+        "class weights": {"alpha": 1 - prevalence, "gamma": 0.0},
+        "focal, γ 2, α 0.25": {"alpha": 0.25, "gamma": 2.0},
+        "sampling and weights": {"alpha": 1 - prevalence, "gamma": 0.0, "sampled_prevalence": 0.5},
+    }
+
+
+def meaning(settings: HeadSettings, prevalence: float, output: float = 0.5) -> float:
+    """Risk that an output means for a perfectly trained head: the loss decoded, then the sampling undone.
+
+    Args:
+        settings: of the head.
+        prevalence: share of melanomas in its training split.
+        output: sigmoid of the logit, in [0, 1].
+    """
+    risk = FocalLoss(settings.alpha, settings.gamma).true_risk(output)
+    return float(carry_risk(risk, settings.sampled_prevalence or prevalence, prevalence))
+
+
+def cut_heads(table: FeatureTable, settings: HeadSettings, n: int = 2000) -> pd.DataFrame:
+    """Retrain a head a correction, everything else alike, and read its decisions at an output of 0.5 off the validation cases.
+
+    Args:
+        table: features of every case.
+        settings: what the heads share.
+        n: resamples behind each interval.
+
+    Returns:
+        One row a correction: auroc, an `Interval` that resamples groups; sensitivity and specificity at 0.5; mean output;
+        prevalence; "0.5 means", the risk of a perfectly trained head, by its loss and the way cases were drawn; "found", that
+        of a calibration on these cases; and curve, the `OperatingCurve`.
+    """
+    train = table.cases["split"] == "train"
+    prevalence = float(table.cases.loc[train, "target"].mean())
+    rows = {}
+    for name, changes in corrections(prevalence).items():
+        chosen = replace(settings, **changes)
+        scores = train_head(table, chosen).of("val")
+        targets, outputs = scores["target"].to_numpy(), scores["probability"].to_numpy()
+        curve = OperatingCurve(targets, outputs)
+        rows[name] = {
+            "auroc": bootstrap_intervals(targets, outputs, scores["group_id"], None, n)["auroc"],
+            "sensitivity": curve.at(0.5).sensitivity,
+            "specificity": curve.at(0.5).specificity,
+            "mean output": float(outputs.mean()),
+            "prevalence": curve.prevalence,
+            "0.5 means": meaning(chosen, prevalence),
+            "found": float(Calibrator.fit(logit(outputs), targets).risk(0.0)),
+            "curve": curve,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("at an output of 0.5")
+
+
+def cuts_figure(heads: pd.DataFrame) -> DescribedFigure:
+    """The ROC curves with each head's decisions at 0.5, and what an output of 0.5 means beside what the cases say.
+
+    Args:
+        heads: up to five rows of `cut_heads`.
+    """
+    with kit_figure(WIDTH, 5.6) as figure:
+        left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
+        for place, ((name, head), (colour, marker, style)) in enumerate(zip(heads.iterrows(), MARKS, strict=False)):
+            fpr, tpr, _ = head["curve"].roc()
+            left.plot(fpr, tpr, linestyle=style, color=colour, linewidth=1.6)
+            dot = {"color": colour, "markersize": 12, "markeredgecolor": "white", "linestyle": "none", "zorder": 5}
+            left.plot(1 - head["specificity"], head["sensitivity"], marker, label=name, **dot)
+            right.plot([head["0.5 means"], head["found"]], [place, place], color=colour, linewidth=2)
+            right.plot(head["0.5 means"], place, marker, **dot)
+            right.plot(head["found"], place, marker, color=colour, markersize=12, fillstyle="none", markeredgewidth=2)
+        left.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="false-positive rate", ylabel="sensitivity", aspect="equal")
+        left.set_title("decisions at an output of 0.5")
+        left.legend(loc="lower right")
+        right.axvline(heads["prevalence"].iloc[0], color=GREY, linestyle="--", linewidth=1.5, label="prevalence")
+        right.set_yticks(range(len(heads)), [name.replace(", γ", ",\nγ").replace(" and", "\nand") for name in heads.index])
+        right.set(xlim=(0, 1), ylim=(len(heads) - 0.2, -0.6), xlabel="risk at an output of 0.5")
+        right.set_title("full: theory · hollow: these cases")
+        right.legend(loc="lower right")
+    numbers = heads[["sensitivity", "specificity", "0.5 means", "found"]].round(2)
+    said = "; ".join(f"{name} {', '.join(f'{k} {v:.2f}' for k, v in row.items())}" for name, row in numbers.iterrows())
+    return describe(figure, f"ROC curves of heads that differ in their correction, with decisions at an output of 0.5: {said}.")

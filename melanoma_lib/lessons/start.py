@@ -1,7 +1,5 @@
 """The first lesson: one case, what the model answers, where it looked, and what the answer is worth."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 
@@ -10,44 +8,7 @@ from melanoma_lib.errors import DataError
 from melanoma_lib.evaluation.canvas import BLUE, GREY, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.runs import Run
 
-WORDS = {0: "not melanoma", 1: "melanoma"}
 MIN_GRID = 7  # cells a side below which a heatmap only says "somewhere here"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a run answers to one case.
-
-    Attributes:
-        image_id: of the case.
-        target: 1 where the case is a melanoma, 0 where it is not.
-        probability: sigmoid of the logit; not a risk where the loss is focal.
-        risk: calibrated on validation, in [0, 1].
-        threshold: of the run's stored operating point, on ``probability``.
-    """
-
-    image_id: str
-    target: int
-    probability: float
-    risk: float
-    threshold: float
-
-    @property
-    def flagged(self) -> bool:
-        """Whether the operating point calls the case suspicious; a probability equal to the threshold does."""
-        return self.probability >= self.threshold
-
-    def __str__(self) -> str:
-        """The answer in words."""
-        decision = "suspicious, to be looked at again" if self.flagged else "not suspicious"
-        sign = ">=" if self.flagged else "<"
-        return (
-            f"case      {self.image_id}\n"
-            f"risk      {self.risk:.0%} (calibrated on validation cases)\n"
-            f"decision  {decision}: output {self.probability:.2f} {sign} threshold {self.threshold:.2f}\n"
-            f"truth     {WORDS[self.target]}\n"
-            "Educational, not for diagnosis."
-        )
 
 
 def tested_cases(run: Run) -> pd.DataFrame:
@@ -87,13 +48,16 @@ def choose_case(cases: pd.DataFrame, wanted: str = "") -> pd.Series:
     return melanomas.iloc[len(melanomas) // 2]
 
 
-def answer(run: Run, case: pd.Series, model=None) -> Answer:
+def answer(run: Run, case: pd.Series, model=None) -> pd.Series:
     """Predict one case from its file: decode, evaluation transform, encoder, model, calibration, stored threshold.
 
     Args:
         run: a finished run.
         case: a row of the case table.
         model: ``run.model()``, where it is already at hand.
+
+    Returns:
+        image_id, target, probability (sigmoid of the logit), risk (calibrated), threshold on ``probability`` and flagged.
 
     Raises:
         CorruptImageError: if the image cannot be read.
@@ -103,12 +67,16 @@ def answer(run: Run, case: pd.Series, model=None) -> Answer:
 
     image, metadata = case_tensors(run, case)
     logit = predict_logits(model or run.model(), [{"image": image, "metadata": metadata}], run.settings.tta)
-    return Answer(
-        case["image_id"],
-        int(case["target"]),
-        float(1 / (1 + np.exp(-logit[0]))),
-        float(run.calibrator.risk(logit)[0]),
-        run.operating_point.threshold,
+    probability, threshold = float(1 / (1 + np.exp(-logit[0]))), run.operating_point.threshold
+    return pd.Series(
+        {
+            "image_id": case["image_id"],
+            "target": int(case["target"]),
+            "probability": probability,
+            "risk": float(run.calibrator.risk(logit)[0]),
+            "threshold": threshold,
+            "flagged": probability >= threshold,
+        }
     )
 
 
@@ -175,23 +143,24 @@ def case_heatmap(run: Run, case: pd.Series, model=None) -> DescribedFigure:
     return heatmap_figure(pixels, {f"Grad-CAM, {name}": one[0] for name, one in maps.items()}, mask)
 
 
-def risk_figure(cases: pd.DataFrame, chosen: Answer) -> DescribedFigure:
+def risk_figure(cases: pd.DataFrame, chosen: pd.Series) -> DescribedFigure:
     """The chosen case among all tested ones: calibrated risks of melanomas and of other lesions.
 
     Args:
         cases: from :func:`tested_cases`.
         chosen: the answer to mark.
     """
-    bins = np.linspace(0, 1, 26)
     with kit_figure(9, 4.2) as figure:
         axes = figure.subplots()
-        for target, colour in ((0, BLUE), (1, VERMILLION)):
+        for target, name, colour in ((0, "other lesions", BLUE), (1, "melanomas", VERMILLION)):
             risks = cases.loc[cases["target"] == target, "risk"]
-            axes.hist(risks, bins, density=True, color=colour, alpha=0.65, label=f"{WORDS[target]} (n = {len(risks)})")
-        axes.axvline(chosen.risk, color=GREY, linestyle="--", label=f"this case: {chosen.risk:.0%}")
+            axes.hist(risks, np.linspace(0, 1, 26), density=True, color=colour, alpha=0.65, label=f"{name} (n = {len(risks)})")
+        axes.axvline(chosen["risk"], color=GREY, linestyle="--", label=f"this case: {chosen['risk']:.0%}")
         axes.set(xlim=(0, 1), xlabel="calibrated risk of melanoma", ylabel="density of test cases")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axes.legend(loc="upper center", frameon=True, framealpha=0.95, edgecolor="white")
-    higher = {target: float((cases.loc[cases["target"] == target, "risk"] >= chosen.risk).mean()) for target in (0, 1)}
-    text = f"Histograms of the risk of tested cases. This case has {chosen.risk:.0%}; {higher[1]:.0%} of the melanomas and "
-    return describe(figure, text + f"{higher[0]:.0%} of the other lesions have at least as much.")
+    higher = cases.groupby("target")["risk"].apply(lambda risks: (risks >= chosen["risk"]).mean())
+    return describe(
+        figure,
+        f"Histograms of the risk of tested cases; this case has {chosen['risk']:.0%}, and of the melanomas "
+        f"{higher[1]:.0%}, of the other lesions {higher[0]:.0%} have at least as much.",
+    )

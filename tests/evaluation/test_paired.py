@@ -3,10 +3,18 @@ import itertools
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
-from melanoma_lib.evaluation import bootstrap_gain, bootstrap_intervals, delong_test
+from melanoma_lib.evaluation import (
+    bootstrap_gain,
+    bootstrap_intervals,
+    bootstrap_mean_auroc,
+    delong_test,
+    resample_groups,
+    stratified_auroc,
+)
 from tests.evaluation.cases import clustered, predictions
 
 
@@ -50,19 +58,104 @@ def test_delong_equals_all_pairs(case):
         assert result.p_value == pytest.approx(2 * stats.norm.sf(abs(areas[0] - areas[1]) / error), abs=1e-6)
 
 
-def test_delong_p_values_are_uniform_when_nothing_differs():
-    p_values = []
-    for seed in range(300):
-        rng = np.random.default_rng(seed)
-        targets = np.arange(200) % 4 == 0
-        shared = rng.normal(size=200) + targets
-        p_values.append(delong_test(targets, shared + rng.normal(size=200), shared + rng.normal(size=200)).p_value)
-    assert stats.kstest(p_values, "uniform").pvalue > 0.001
-
-
 def test_delong_without_variance():
     targets, scores = np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.3, 0.4])
     same = delong_test(targets, scores, scores)
     assert (same.difference, same.z, same.p_value) == (0, 0, 1)
     opposite = delong_test(targets, scores, -scores)
     assert (opposite.difference, opposite.z, opposite.p_value) == (1, np.inf, 0)
+
+
+# --- several seeds or folds ---
+
+
+def sample(rng, n=60, lesions=25):
+    targets = rng.integers(0, 2, n)
+    targets[:2] = 0, 1
+    groups = np.array([f"lesion {code}" for code in rng.integers(0, lesions, n)])
+    return targets, np.round(targets + rng.normal(0, 1.5, n), 1), groups  # rounded: ties
+
+
+def test_mean_and_interval_are_those_of_brute_force():
+    rng = np.random.default_rng(0)
+    samples = [sample(rng) for _ in range(3)]
+    baselines = [rng.normal(size=60) for _ in samples]
+    gain = bootstrap_mean_auroc(samples, baselines, n=80, seed=5)
+
+    names = np.unique(np.concatenate([groups for _, _, groups in samples]))
+    differences = []
+    for drawn in np.concatenate(list(resample_groups(names.size, 80, 5, 64))):
+        parts = []
+        for (targets, scores, groups), baseline in zip(samples, baselines, strict=True):
+            weight = drawn[names.searchsorted(groups)]
+            aurocs = [sk.roc_auc_score(targets, values, sample_weight=weight) for values in (scores, baseline)]
+            parts.append(aurocs[0] - aurocs[1])
+        differences.append(np.mean(parts))
+    assert (gain.low, gain.high) == pytest.approx(tuple(np.quantile(differences, [0.025, 0.975])))
+    plain = [sk.roc_auc_score(t, s) - sk.roc_auc_score(t, b) for (t, s, _), b in zip(samples, baselines, strict=True)]
+    assert gain.value == pytest.approx(np.mean(plain))
+
+
+def test_the_same_cases_twice_do_not_narrow_the_interval():
+    one = sample(np.random.default_rng(1))
+    single, double = bootstrap_mean_auroc([one], n=200), bootstrap_mean_auroc([one, one], n=200)
+    assert (single.low, single.value, single.high) == pytest.approx((double.low, double.value, double.high))
+
+
+def test_a_perfect_ranking_is_no_certainty():
+    targets, groups = [0, 0, 1, 1], list("abcd")
+    perfect = bootstrap_mean_auroc([(targets, [1, 2, 3, 4], groups)], n=100)
+    assert perfect.value == 1 and np.isnan([perfect.low, perfect.high]).all()
+    equal = bootstrap_mean_auroc([(targets, [1, 2, 3, 4], groups)], [[2, 3, 4, 5]], n=100)
+    assert equal.value == 0 and np.isnan([equal.low, equal.high]).all()
+
+
+@pytest.mark.parametrize(
+    ("samples", "baselines", "said"),
+    [
+        ([], None, "at least one"),
+        ([([0, 1], [0.1, 0.2], ["a", "b"])], [], "as many baselines"),
+        ([([0, 1], [0.1, 0.2], ["a"])], None, "one name a case"),
+        ([([1, 1], [0.1, 0.2], ["a", "b"])], None, "class"),
+    ],
+)
+def test_wrong_input_is_explained(samples, baselines, said):
+    with pytest.raises(ValueError, match=said):
+        bootstrap_mean_auroc(samples, baselines)
+
+
+# --- within strata ---
+
+
+def by_pairs(targets, scores, strata):
+    """Pooled, within, between AUROC and share of pairs between, pair by pair."""
+    wins = {True: [], False: []}
+    for i in np.flatnonzero(targets):
+        for j in np.flatnonzero(1 - targets):
+            wins[bool(strata[i] == strata[j])].append((scores[i] > scores[j]) + 0.5 * (scores[i] == scores[j]))
+    both = wins[True] + wins[False]
+    return np.mean(both), np.mean(wins[True]), np.mean(wins[False] or [np.nan]), len(wins[False]) / len(both)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 4))
+def test_parts_are_those_of_counting_pairs(seed, n_strata):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(12, 40))
+    strata = rng.integers(0, n_strata, n)
+    targets, scores = rng.integers(0, 2, n), rng.integers(0, 6, n).astype(float)
+    targets[:2], strata[:2] = [0, 1], 0
+    found = stratified_auroc([(targets, scores, np.arange(n), strata)], n=10)
+    expected = by_pairs(targets, scores, strata)
+    values = [found.pooled.value, found.within.value, found.between.value, found.share_between]
+    np.testing.assert_allclose(values, expected, atol=1e-12)
+    assert found.pooled.value == pytest.approx(sk.roc_auc_score(targets, scores))
+    assert found.excess.value == pytest.approx(expected[0] - expected[1])
+
+
+def test_what_has_no_pair_within_is_refused():
+    with pytest.raises(ValueError, match="strata: expected one with both classes"):
+        stratified_auroc([([0, 1], [0.1, 0.2], ["a", "b"], ["x", "y"])], n=10)
+    with pytest.raises(ValueError, match="at least one"):
+        stratified_auroc([])
+    with pytest.raises(ValueError, match="one a case"):
+        stratified_auroc([([0, 1], [0.1, 0.2], ["a", "b"], ["x"])])

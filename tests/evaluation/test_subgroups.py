@@ -61,11 +61,6 @@ def test_small_and_one_sided_subgroups_say_so():
     assert women["sensitivity_high"] - women["sensitivity_low"] > 0.5  # one lesion proves little
 
 
-def test_a_table_without_metadata_has_the_overall_row_only():
-    cases = prediction_table()[["group_id", "target", "probability"]]
-    assert list(subgroup_table(cases, 0.5, n=10)["subgroup"]) == ["all"]
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

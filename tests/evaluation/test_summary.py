@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from melanoma_lib.evaluation import bootstrap_intervals, calibration_slope_intercept, evaluate_predictions, summary_table
+from melanoma_lib.evaluation import Calibrator, calibration_slope_intercept, evaluate_predictions, summary_table
 from tests.evaluation.cases import prediction_table
 
 
@@ -32,12 +32,6 @@ def test_values_equal_scikit_learn(table, summary):
         assert (numbers["slope"]["value"], numbers["intercept"]["value"]) == pytest.approx(fit)
 
 
-def test_intervals_resample_groups(table, summary):
-    expected = bootstrap_intervals(table["target"], table["probability"], table["group_id"], 0.7, n=100)
-    assert summary["at_threshold"]["sensitivity"] == expected["sensitivity"].to_dict()
-    assert summary["resampling"] == {"unit": "group_id", "n": 100, "seed": 0, "level": 0.95}
-
-
 def test_summary_is_strict_json_and_repeatable(table, summary):
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     assert evaluate_predictions(table.sample(frac=1, random_state=1), 0.7, n=100)["auroc"] == pytest.approx(summary["auroc"])
@@ -52,6 +46,16 @@ def test_terminal_table_fits_and_says_what_it_is(summary):
     assert f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]" in text
     for row in summary["subgroups"]:
         assert row["subgroup"] in text
+
+
+def test_one_risk_for_all_is_reported_as_that_of_a_model_that_could_not_be_calibrated(table):
+    with pytest.warns(UserWarning, match="every case gets the prevalence"):
+        calibrator = Calibrator.fit(-table["logit"], table["target"])
+    summary = evaluate_predictions(table.assign(risk=calibrator.risk(-table["logit"])), threshold=0.5, n=50)
+    share = table["target"].mean()
+    assert summary["calibration"]["risk"]["brier"]["value"] == pytest.approx(share * (1 - share))
+    assert summary["calibration"]["risk"]["slope"]["value"] is None
+    assert summary["calibration"]["risk"]["ece"] == pytest.approx(0)
 
 
 def test_perfect_predictions_are_reported_with_dashes_not_crashes(table):
