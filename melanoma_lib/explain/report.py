@@ -67,8 +67,8 @@ def benchmark_report(
 ) -> Benchmark:
     """Make a benchmark, or take up an interrupted or finished one, and write JSON, CSV and figures.
 
-    In ``out`` then lie ``league.json``, ``league.csv``, and the figure of the criteria as PNG with its description.
-    The other arguments, and the errors, are those of :func:`~melanoma_lib.explain.benchmark_heatmaps`.
+    In ``out`` then lie ``league.json``, ``league.csv``, and the figure of the criteria as PNG with its description. The other
+    arguments, and the errors, are those of :func:`~melanoma_lib.explain.benchmark_heatmaps`.
     """
     from melanoma_lib.explain.figures import criteria_figure
 

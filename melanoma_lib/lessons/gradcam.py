@@ -309,7 +309,7 @@ def stretched_figure(subjects: Sequence[Subject], layer: str) -> DescribedFigure
             row[1].imshow(positive, cmap="cividis", vmin=positive.min(), vmax=max(positive.max(), 1e-12))
             row[1].set_title("no negatives, stretched to 0 … 1")
             _overlay(row[2], one.pixels, heatmap, top)
-            row[2].set_title(f"signed, one scale: {heatmap.min():+.2g} to {heatmap.max():+.2g}")
+            row[2].set_title(f"signed: {heatmap.min():+.2g} to {heatmap.max():+.2g}")
             for axes in row:
                 draw_outline(axes, one.mask)
                 axes.axis("off")

@@ -32,10 +32,14 @@ from melanoma_lib.widgets.layers import ROUNDING
 from tests.explain.nets import N_METADATA, small_net
 
 
+def answered_cases(run) -> pd.DataFrame:
+    """The run's tested cases with its answers, as lessons give them."""
+    return run.cases().merge(run.predictions("test")[["image_id", "probability", "risk"]], on="image_id")
+
+
 @pytest.fixture(scope="module")
 def table(tiny_run) -> pd.DataFrame:
-    """The run's tested cases with its answers, as lessons give them."""
-    return tiny_run.cases().merge(tiny_run.predictions("test")[["image_id", "probability", "risk"]], on="image_id")
+    return answered_cases(tiny_run)
 
 
 @pytest.fixture(scope="module")
