@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.classroom.checks.engine import Exercise
-from melanoma_lib.evaluation import OperatingCurve
+from melanoma_lib.classroom.checks.threshold import auroc, threshold_for
 
 
 def _variance(auroc, melanomas, others, less=(1, 1), swap=False, square=True, combine=None):
@@ -87,7 +87,7 @@ def _folds(
     for role in roles:
         model = fit(cases[role.isin(taught)])
         on, part = cases[role.isin(chosen)], cases[role == scored]
-        threshold = OperatingCurve(on["target"], model(on)).for_sensitivity(target).threshold
+        threshold = threshold_for(target, on["target"], model(on))
         melanoma = (part["target"] == 1).to_numpy()
         counted.append(count(sign(model(part), threshold), melanoma))
         sizes.append(melanoma.sum())
@@ -134,13 +134,8 @@ def _two_models():
     return [(targets, a, b, [rng.integers(120, size=120) for _ in range(81)]) for _ in range(2)]
 
 
-def _auroc(targets, scores):
-    melanomas, others = scores[targets == 1], scores[targets == 0]
-    return np.mean(np.sign(melanomas[:, None] - others) + 1) / 2  # a tie counts half
-
-
 def _aurocs(targets, scores, draws):
-    return np.array([_auroc(targets[rows], scores[rows]) for rows in draws])
+    return np.array([auroc(targets[rows], scores[rows]) for rows in draws])
 
 
 def _both(targets, a, b, draws):
@@ -168,12 +163,12 @@ paired_interval = Exercise(
         "that is the interval of model a alone": lambda targets, a, b, draws: _both(targets, a, b, draws) * [[1], [0]],
         "that is the interval of model b alone": lambda targets, a, b, draws: _both(targets, b, a, draws) * [[1], [0]],
         "scores are drawn, targets are not: index all three with the same rows": lambda targets, a, b, draws: np.array(
-            [[_auroc(targets, scores[rows]) for rows in draws] for scores in (a, b)]
+            [[auroc(targets, scores[rows]) for rows in draws] for scores in (a, b)]
         ),
         "a and b see different rows: in each draw both models must see the same lesions": (
             lambda targets, a, b, draws: (_aurocs(targets, a, draws), _aurocs(targets, b, [*draws[1:], draws[0]]))
         ),
-        "b is not drawn: draw it as well": lambda targets, a, b, draws: (_aurocs(targets, a, draws), _auroc(targets, b)),
+        "b is not drawn: draw it as well": lambda targets, a, b, draws: (_aurocs(targets, a, draws), auroc(targets, b)),
     },
     finishes={
         f"these are the two intervals' ends subtracted; {_UNPAIRED}": lambda both: _ends(both[0]) - _ends(both[1]),
@@ -199,7 +194,8 @@ MODELS = pd.DataFrame(
 def _choose(models, budget, margin, afford=operator.le, near=operator.ge, of_all=False, by="cost", at=0):
     affordable = models[afford(models["cost"], budget)]
     best = (models if of_all else affordable)["score"].max()
-    return affordable[near(affordable["score"], best - margin)].sort_values(by).iloc[at]
+    left = affordable[near(affordable["score"], best - margin)].sort_values(by)
+    return pd.Series({"name": "", "score": np.nan, "cost": np.nan}) if left.empty else left.iloc[at]
 
 
 _NAME = "take the name that goes with it"

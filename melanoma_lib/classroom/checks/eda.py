@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.classroom.checks.engine import Exercise, ask, not_yet, passed, shown
+from melanoma_lib.classroom.checks.engine import Exercise, ask, not_yet, order, passed, shown
 
 TEST_SHARE, SHARE_TOLERANCE = 0.2, 0.04
 UNEVEN = 0.12  # mean relative error of the test prevalence; stratified splits of the made-up table stay below, others well above
@@ -33,6 +33,7 @@ def made_up_cases() -> pd.DataFrame:
     )
 
 
+_OTHER_WAY = "Asked was how many fields of a class are empty"
 PERCENT = {"that is in percent: a share lies between 0 and 1": lambda share: np.multiply(100, share)}
 
 
@@ -54,30 +55,20 @@ gap_shares = Exercise(
     returns=("share among the melanomas", "share among the others"),
     success="a share of each class, so that the rarer one counts as much as the other",
     slips={
-        "the two are swapped: melanomas first. groupby sorts the targets, 0 before 1": (
-            _gaps(lambda empty, melanoma: (empty[~melanoma].mean(), empty[melanoma].mean()))
+        f"these are shares of the empty fields. {_OTHER_WAY}": _gaps(lambda e, m: (m[e].mean(), 1 - m[e].mean())),
+        f"these are shares of melanomas, by empty and filled field. {_OTHER_WAY}": _gaps(
+            lambda e, m: (m[e].mean(), m[~e].mean())
         ),
-        "these are the shares of melanomas and of others among the empty fields. The question is the other way round": (
-            _gaps(lambda empty, melanoma: (melanoma[empty].mean(), 1 - melanoma[empty].mean()))
-        ),
-        "that is the share of melanomas where the field is empty, and where it is filled. The question is the other way round": (
-            _gaps(lambda empty, melanoma: (melanoma[empty].mean(), melanoma[~empty].mean()))
-        ),
-        "both are divided by the number of all cases: divide by the cases of each class": (
-            _gaps(lambda empty, melanoma: ((empty & melanoma).mean(), (empty & ~melanoma).mean()))
-        ),
-        "these are counts: divide each by the cases of its class": (
-            _gaps(lambda empty, melanoma: ((empty & melanoma).sum(), (empty & ~melanoma).sum()))
-        ),
-        "it finds no gap at all: nothing equals NaN, not even NaN; use .isna()": lambda *_: (0.0, 0.0),
-        "these are the filled fields; the empty ones are the rest": (
-            _gaps(lambda empty, melanoma: (1 - empty[melanoma].mean(), 1 - empty[~melanoma].mean()))
-        ),
-        "both classes get the share among all cases: select the rows of each class first": (
-            _gaps(lambda empty, melanoma: (empty.mean(), empty.mean()))
-        ),
+        "divide by the cases of each class, not by all cases": _gaps(lambda e, m: ((e & m).mean(), (e & ~m).mean())),
+        "these are counts: divide each by the cases of its class": _gaps(lambda e, m: ((e & m).sum(), (e & ~m).sum())),
+        "it finds no gap at all: nothing equals NaN, not even NaN; use .isna()": _gaps(lambda *_: (0.0, 0.0)),
+        "both classes get the share among all cases: select the rows of each class": _gaps(lambda e, _: (e.mean(), e.mean())),
     },
-    finishes=PERCENT,
+    finishes=PERCENT
+    | {
+        "the two are swapped: melanomas first. groupby sorts the targets, 0 before 1": order(1, 0),
+        "these are the filled fields; the empty ones are the rest": lambda shares: np.subtract(1, shares),
+    },
 )
 
 
@@ -107,7 +98,7 @@ known_share = Exercise(
     returns="one number, a share",
     success="each test melanoma counts once, and is known if training holds any image of its group",
     slips={
-        "it counts every test image; asked was for the melanomas among them": {"of": 0},
+        "it counts every test image; asked was for the melanomas among them": {"of": None},
         "it looks by lesion_id, but a patient's other lesions leak too: group_id is what must not straddle": {"ids": "lesion_id"},
         "nothing leaks by image_id, since each image is there once: siblings share their group_id": {"ids": "image_id"},
         "only melanomas in training count as siblings; any image of the same patient gives the patient away": {"by": (1,)},

@@ -144,6 +144,8 @@ class Exercise:
             if type(mine) is not type(expected) or np.shape(mine) != np.shape(expected):
                 shape = f" of shape {np.shape(expected)}" if np.ndim(expected) and not names else ""
                 return f"expected {wanted}{shape}, got {shown(raw)}"
+            if isinstance(mine, np.ndarray) and not np.isfinite(mine).all():
+                return f"it returns {shown(raw)}: was something divided by zero, or the logarithm of zero taken?"
         if not self._alike(given, [self._seen(ask(answer, *inputs)) for inputs in trials]):
             return "asked twice with the same arguments, it answers differently: is there a random number in it?"
         if len(trials) > 1 and self._alike(given, [given[0]] * len(trials)):
@@ -152,13 +154,12 @@ class Exercise:
         inputs, mine, expected = next(row for row in rows if not same(*row[1:], self.tolerance))
         if names:
             triples = zip(names, mine, expected, strict=True)
-            said = "; ".join(f"{name} is {one:.6g}, expected {other:.6g}" for name, one, other in triples if one != other)
-        else:
+            differing = [triple for triple in triples if not np.isclose(*triple[1:], rtol=self.tolerance)]
+            said = "; ".join(f"{name} is {one:.8g}, expected {other:.8g}" for name, one, other in differing)
+        elif np.size(mine) <= FEW:
             said = f"it returns {shown(mine)}, expected {shown(expected)}"
-        if np.size(mine) > FEW:
+        else:
             said = f"its numbers are off by up to {np.abs(mine - expected).max() / np.abs(expected).max():.1%} of the largest"
-        if isinstance(mine, np.ndarray) and not np.isfinite(mine).all():
-            said += ": was something divided by zero, or the logarithm of zero taken?"
         parameters = zip(inspect.signature(self.reference).parameters, inputs, strict=False)
         where = ", ".join(f"{name} = {shown(value)}" for name, value in parameters)
         return f"with {where}: {said}" + (f". {self.hint}" if self.hint else "")

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import torch
-from torch.nn import functional as F
 
 from melanoma_lib.classroom.checks.engine import Exercise, not_yet
 
@@ -75,13 +74,9 @@ grad_cam = Exercise(
         ),
         "the gradients are summed over the grid, not averaged": _from(lambda a, g: (g.sum((2, 3), keepdim=True) * a).sum(1)),
         "the channels are averaged; Grad-CAM adds them up": _from(lambda a, g: (_mean(g) * a).mean(1)),
-        "that is the gradient of the probability, which the sigmoid flattens: differentiate the logit": (
-            _from(_gradcam, of=lambda logit: torch.sigmoid(logit).sum())
-        ),
+        "that is the gradient of the probability: differentiate the logit": _from(_gradcam, of=lambda z: torch.sigmoid(z).sum()),
         "that is the gradient of the mean logit, divided by the cases of the batch. Take the sum": _from(_gradcam, of=torch.mean),
-        "the weights are averaged over the cases too, so that a case's map depends on who else is in the batch": (
-            _from(lambda a, g: (_mean(g).mean(0, keepdim=True) * a).sum(1))
-        ),
+        "the weights are averaged over the cases too": _from(lambda a, g: (_mean(g).mean(0, keepdim=True) * a).sum(1)),
         "the activations are missing: these are gradients only": _from(lambda a, g: g.sum(1)),
         "the weights are missing: these are activations added up": _from(lambda a, g: a.sum(1)),
         "the ReLU came before the sum over the channels": _from(lambda a, g: (_mean(g) * a).relu().sum(1)),
@@ -98,7 +93,6 @@ grad_cam = Exercise(
         "the map went through a ReLU and was divided by its largest value": lambda m: _relative(m.relu()),
         "the map is divided by its largest magnitude: how much it matters is lost": _relative,
         "the absolute value hides the sign: for and against look the same": torch.abs,
-        "leave the map at the resolution of its layer": lambda m: F.interpolate(m.reshape(CASES, -1, *m.shape[-2:]), SIDE)[:, 0],
     },
     after=_look_for_hooks,
     tolerance=1e-4,

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
 from melanoma_lib.classroom.checks.engine import Exercise
+from melanoma_lib.classroom.checks.threshold import auroc
 
 
 def _by_class(melanoma: Callable, other: Callable) -> Callable:
@@ -35,19 +35,11 @@ draw_weights = Exercise(
         "that is the weight of a whole class: divide it by the cases of its class": _by_class(
             lambda n, m, s: s, lambda n, m, s: 1 - s
         ),
-        "one over the cases of each class draws half melanomas, whatever share was asked for": (
-            _by_class(lambda n, m, s: 1 / m, lambda n, m, s: 1 / (n - m))
-        ),
-        "the classes are swapped: share is that of the melanomas": (
-            _by_class(lambda n, m, s: (1 - s) / m, lambda n, m, s: s / (n - m))
-        ),
+        "that draws half melanomas, whatever share was asked for": _by_class(lambda n, m, s: 1 / m, lambda n, m, s: 1 / (n - m)),
+        "the classes are swapped": _by_class(lambda n, m, s: (1 - s) / m, lambda n, m, s: s / (n - m)),
         "all weigh alike, so melanomas come as often as they are": _by_class(lambda *_: 1.0, lambda *_: 1.0),
-        "melanomas weigh share / prevalence, but the others still weigh 1: theirs is (1 - share) / (1 - prevalence)": (
-            _by_class(lambda n, m, s: s / (m / n), lambda *_: 1.0)
-        ),
-        "the class with more cases gets the heavier weights: divide each class by its own cases": (
-            _by_class(lambda n, m, s: s * m, lambda n, m, s: (1 - s) * (n - m))
-        ),
+        "the others weigh (1 - share) / (1 - prevalence), not 1": _by_class(lambda n, m, s: s / (m / n), lambda *_: 1.0),
+        "divide by the cases of a class, do not multiply": _by_class(lambda n, m, s: s * m, lambda n, m, s: (1 - s) * (n - m)),
         "that is one weight a class: hand each case that of its class, with np.where(targets == 1, …, …)": lambda _, s: [
             1 - s,
             s,
@@ -114,9 +106,6 @@ kept_epoch = Exercise(
             (_stopped(s, p)[1],) * 2
         ),
         "it waits one epoch too long: with a patience of 1, the first epoch that is no better is the last": {"more": 1},
-        "patience counts epochs that are worse than the one before: count those no better than the best so far": (
-            lambda s, p: (_best(s[: (last := _stopped(s, p, previous=True)[1])]), last)
-        ),
         "a score above the one before it need not be the best: compare it with the best so far": {"previous": True},
         "an equal score counts as better, so that training goes on without getting better: use >": {"ties": True},
         "a better epoch does not give the patience back: start counting again at 0": {"reset": False},
@@ -130,7 +119,7 @@ kept_epoch = Exercise(
     },
 )
 
-EPOCHS = 5
+EPOCHS = 4
 SIZES = {"train": 40, "val": 30, "test": 20}  # different, so that a batch shows which split it is
 
 
@@ -167,7 +156,7 @@ def _fit(
             head.eval()
         x, y = splits[split]
         with torch.set_grad_enabled(grad):
-            aurocs.append(roc_auc_score(y, rank(head(x).detach().squeeze(1))))
+            aurocs.append(auroc(y.numpy(), rank(head(x).detach().squeeze(1)).numpy()))
     return int(np.argmax(aurocs)) + first, aurocs
 
 
@@ -196,8 +185,12 @@ def _watched(fit: Callable) -> Callable:
     return run
 
 
+def _watched_fit(head, optimiser, splits, epochs, **faults):
+    return _watched(functools.partial(_fit, **faults))(head, optimiser, splits, epochs)
+
+
 _loop = Exercise(
-    reference=lambda *inputs, **faults: _watched(functools.partial(_fit, **faults))(*inputs),
+    reference=_watched_fit,
     inputs=lambda: [_head_and_splits()],
     returns=(
         "weight 1", "weight 2", "weight 3", "learns in evaluation mode", "looks at test", "never scores val",
@@ -216,7 +209,7 @@ _loop = Exercise(
         "it scores the training cases, which the head has learned, and never splits['val']": {"split": "train"},
         "it scores with gradients, which costs memory for nothing: put the scoring under torch.no_grad()": {"grad": True},
         "its AUROCs are upside down: the higher the logit, the likelier melanoma": {"rank": torch.neg},
-        "its AUROCs are those of decisions: rank by the logits themselves": {"rank": lambda logits: logits > 0},
+        "its AUROCs are those of decisions: rank by the logits themselves": {"rank": lambda logits: 1.0 * (logits > 0)},
         "the best epoch is counted from 0; the first epoch is 1": {"first": 0},
     },
 )  # fmt: skip
