@@ -35,7 +35,6 @@ standard_error = Exercise(
         "nothing is divided by the number of pairs, melanomas x others": {"combine": lambda t, m, n: sum(t)},
         "only the last term is divided by the number of pairs": {"combine": lambda t, m, n: t[0] + t[1] + t[2] / (m * n)},
         "x / m * n divides by m and then multiplies by n: look at the brackets": {"combine": lambda t, m, n: sum(t) / m * n},
-        "divide by the number of pairs, not by that of lesions": {"combine": lambda t, m, n: sum(t) / (m + n)},
         "the root goes over the whole fraction": {"combine": lambda t, m, n: sum(t) / (m * n) ** 2},
     },
     finishes={
@@ -107,12 +106,10 @@ nested = Exercise(
         "the model is taught on the very cases that it is tested on": {"taught": ("train", "val", "test")},
         "the threshold is chosen on the fold that it is scored on: choose on val": {"chosen": ("test",)},
         "the threshold is chosen on training cases, which the model knows: choose on val": {"chosen": ("train",)},
-        "among the cases that choose the threshold are training cases, which the model knows": {"chosen": ("train", "val")},
         "scored on validation: the threshold was chosen there; score on test": {"scored": "val"},
         "val and test have changed places: choose on the one, score on the other": {"chosen": ("test",), "scored": "val"},
         "a score equal to the threshold is called melanoma: use >=": {"sign": operator.gt},
         f"{_MELANOMAS} this is the share of all cases that are called": {"count": lambda called, melanoma: called.mean()},
-        f"{_MELANOMAS} divide by them": {"count": lambda called, melanoma: (called & melanoma).mean()},
         f"{_MELANOMAS} this is the accuracy": {"count": lambda called, melanoma: (called == melanoma).mean()},
     },
     finishes={
@@ -146,9 +143,9 @@ def _ends(values, outside=2.5):
     return np.percentile(values, [outside, 100 - outside])
 
 
-def _normal(both, by=1.0):
+def _normal(both):
     gains = both[0] - both[1]
-    return gains.mean() + np.array([-1.96, 1.96]) * gains.std() / by
+    return gains.mean() + np.array([-1.96, 1.96]) * gains.std()
 
 
 _UNPAIRED = "subtract within each draw, before you take percentiles"
@@ -161,14 +158,12 @@ paired_interval = Exercise(
     slips={
         "it is b less a: a - b was asked for": lambda targets, a, b, draws: _both(targets, b, a, draws),
         "that is the interval of model a alone": lambda targets, a, b, draws: _both(targets, a, b, draws) * [[1], [0]],
-        "that is the interval of model b alone": lambda targets, a, b, draws: _both(targets, b, a, draws) * [[1], [0]],
         "scores are drawn, targets are not: index all three with the same rows": lambda targets, a, b, draws: np.array(
             [[auroc(targets, scores[rows]) for rows in draws] for scores in (a, b)]
         ),
         "a and b see different rows: in each draw both models must see the same lesions": (
             lambda targets, a, b, draws: (_aurocs(targets, a, draws), _aurocs(targets, b, [*draws[1:], draws[0]]))
         ),
-        "b is not drawn: draw it as well": lambda targets, a, b, draws: (_aurocs(targets, a, draws), auroc(targets, b)),
     },
     finishes={
         f"these are the two intervals' ends subtracted; {_UNPAIRED}": lambda both: _ends(both[0]) - _ends(both[1]),
@@ -178,7 +173,6 @@ paired_interval = Exercise(
         "the ends have changed places: low first": lambda both: _ends(both[0] - both[1])[::-1],
         "these are the smallest and the largest difference: take percentiles": lambda both: _ends(both[0] - both[1], 0),
         "that is a normal interval, plus or minus 1.96 deviations; percentiles of the draws were asked for": _normal,
-        "nothing is divided by the root of the number of draws: take percentiles": lambda both: _normal(both, by=9),
     },
 )
 
@@ -210,15 +204,12 @@ choice = Exercise(
         "it takes the highest score of all, whatever it costs": {"afford": lambda cost, _: cost > 0, "by": "score", "at": -1},
         "it takes the best that one can afford: of those within the margin, take the cheapest": {"by": "score", "at": -1},
         "it takes the cheapest of all: it must come within the margin of the best": {"near": lambda score, _: score > 0},
-        "of those within the margin it takes the dearest": {"at": -1},
         "it keeps what costs more than the budget: the comparison is the wrong way round": {"afford": operator.gt},
         "a model that costs exactly the budget can be afforded: <=": {"afford": operator.lt},
         "a model exactly the margin below the best is within it: >=": {"near": operator.gt},
     },
     finishes={
         f"that is the label of a row: {_NAME}": lambda row: row.name,
-        f"that is a cost: {_NAME}": lambda row: row["cost"],
-        f"that is a score: {_NAME}": lambda row: row["score"],
     },
     hint=f"The models are\n{MODELS.to_string(index=False)}",
 )

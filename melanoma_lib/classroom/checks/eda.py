@@ -56,9 +56,6 @@ gap_shares = Exercise(
     success="a share of each class, so that the rarer one counts as much as the other",
     slips={
         f"these are shares of the empty fields. {_OTHER_WAY}": _gaps(lambda e, m: (m[e].mean(), 1 - m[e].mean())),
-        f"these are shares of melanomas, by empty and filled field. {_OTHER_WAY}": _gaps(
-            lambda e, m: (m[e].mean(), m[~e].mean())
-        ),
         "divide by the cases of each class, not by all cases": _gaps(lambda e, m: ((e & m).mean(), (e & ~m).mean())),
         "these are counts: divide each by the cases of its class": _gaps(lambda e, m: ((e & m).sum(), (e & ~m).sum())),
         "it finds no gap at all: nothing equals NaN, not even NaN; use .isna()": _gaps(lambda *_: (0.0, 0.0)),
@@ -80,11 +77,11 @@ def _splits_by_image():
         yield cases, rows[: len(rows) // 3], rows[-len(rows) // 4 :]  # some patients are in neither part
 
 
-def _known(cases, train, test, ids="group_id", of=1, by=(0, 1), out_of="melanomas"):
-    """Share of the test rows of a class whose id is among the training rows of some classes."""
-    tested, met = cases.iloc[test], cases.iloc[train]
+def _known(cases, train, test, ids="group_id", of=1, out_of="melanomas"):
+    """Share of the test rows of a class whose id is among those of the training rows."""
+    tested = cases.iloc[test]
     rows = tested[tested["target"] == of] if of else tested
-    known = rows[ids].isin(met.loc[met["target"].isin(by), ids])
+    known = rows[ids].isin(cases[ids].iloc[train])
     return known.sum() / {"melanomas": len(rows), "test": len(tested), "nothing": 1}[out_of]
 
 
@@ -100,8 +97,6 @@ known_share = Exercise(
     slips={
         "it counts every test image; asked was for the melanomas among them": {"of": None},
         "it looks by lesion_id, but a patient's other lesions leak too: group_id is what must not straddle": {"ids": "lesion_id"},
-        "nothing leaks by image_id, since each image is there once: siblings share their group_id": {"ids": "image_id"},
-        "only melanomas in training count as siblings; any image of the same patient gives the patient away": {"by": (1,)},
         "that is a count: divide by the number of test melanomas": {"out_of": "nothing"},
         "the known melanomas are divided by all test images; divide by the melanomas among them": {"out_of": "test"},
         "training and test are swapped": lambda cases, train, test: _known(cases, test, train),

@@ -34,8 +34,8 @@ def not_yet(diagnosis: str) -> NoReturn:
     raise NotYet(diagnosis)
 
 
-def ask(answer: Callable, *inputs: Any) -> Any:
-    """What a student's function returns for a copy of these inputs.
+def ask(answer: Callable, *inputs: Any, copies: bool = True) -> Any:
+    """What a student's function returns for these inputs, or for copies that it may change.
 
     Raises:
         NotYet: if it is a stub, is no function, or fails: then with its error and the student's own line.
@@ -43,7 +43,7 @@ def ask(answer: Callable, *inputs: Any) -> Any:
     if not callable(answer):
         not_yet(f"expected a function, got {shown(answer)}: hand over its name, without brackets")
     try:
-        return answer(*copy.deepcopy(inputs))
+        return answer(*(copy.deepcopy(inputs) if copies else inputs))
     except NotImplementedError:
         raise NotYet("nothing is written here yet: put your answer in place of the line that raises") from None
     except Exception as error:  # whatever a student's code may raise

@@ -1,5 +1,6 @@
 """Exercises of the focal-loss lesson: the loss, a probe for other people's losses, the decoder, and sampling undone."""
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -36,33 +37,30 @@ def _look_closer(compute: Callable) -> None:
     """The gradient, and logits at which a sigmoid is 0 or 1."""
     for alpha, gamma in SETTINGS:
         mine, right = LOGITS.clone().requires_grad_(), LOGITS.clone().requires_grad_()
-        loss = compute(mine, TARGETS, alpha, gamma)
+        loss = ask(compute, mine, TARGETS, alpha, gamma, copies=False)
         if not getattr(loss, "requires_grad", False):
             not_yet("its result has no gradient: stay with torch from the logits to the loss, without .item(), numpy or no_grad")
         loss.backward()
         losses.focal_loss(right, TARGETS, alpha, gamma).backward()
         if mine.grad is None or not torch.allclose(mine.grad, right.grad, atol=1e-6):
             not_yet("the values are right, the gradient is not: the modulating factor must not be detached, it learns as well")
-    for gamma in (2.0, 0.5):
-        for target in (1.0, 0.0):
-            for value in (-100.0, -30.0, 0.0, 30.0, 100.0):
-                logit, targets = torch.tensor([value], requires_grad=True), torch.tensor([target])
-                loss = compute(logit, targets, 0.25, gamma)
-                loss.backward()
-                where = f"a case with target {target:.0f}, logit {value:+.0f} and gamma {gamma} has a"
-                if not torch.isfinite(loss):
-                    not_yet(f"{where} loss of {loss.item()}: the sigmoid has become 0 or 1. Use F.logsigmoid for ln p_t")
-                if not torch.isfinite(logit.grad).all():
-                    not_yet(
-                        f"{where} gradient of {float(logit.grad)}: a power or logarithm of 0 was differentiated. Write "
-                        "(1 - p_t)^gamma as exp(gamma * ln(1 - p_t)), with F.logsigmoid once more"
-                    )
-                right = float(losses.focal_loss(torch.tensor([value]), targets, 0.25, gamma))
-                if not math.isclose(loss.item(), right, rel_tol=1e-3, abs_tol=1e-12):
-                    not_yet(
-                        f"{where} loss of {loss.item():.4g}, not {right:.4g}: something inside the logarithm was clamped or "
-                        "added to, so that a confident mistake teaches nothing"
-                    )
+    for gamma, target, value in itertools.product((2.0, 0.5), (1.0, 0.0), (-100.0, -30.0, 0.0, 30.0, 100.0)):
+        logit, targets = torch.tensor([value], requires_grad=True), torch.tensor([target])
+        loss = ask(compute, logit, targets, 0.25, gamma, copies=False)
+        loss.backward()
+        right = float(losses.focal_loss(torch.tensor([value]), targets, 0.25, gamma))
+        where = f"a case with target {target:.0f}, logit {value:+.0f} and gamma {gamma} has a"
+        if not torch.isfinite(loss):
+            not_yet(f"{where} loss of {loss.item()}: the sigmoid has become 0 or 1. Use F.logsigmoid for ln p_t")
+        if not torch.isfinite(logit.grad).all():
+            not_yet(
+                f"{where} gradient of {float(logit.grad)}: a power or logarithm of 0 was differentiated. Write (1 - p_t)^gamma "
+                "as exp(gamma * ln(1 - p_t)), with F.logsigmoid once more"
+            )
+        if not math.isclose(loss.item(), right, rel_tol=1e-3, abs_tol=1e-12):
+            not_yet(
+                f"{where} loss of {loss.item():.4g}, not {right:.4g}: what is in the logarithm must not be clamped or added to"
+            )
 
 
 focal_loss = Exercise(
@@ -162,7 +160,6 @@ decoder = Exercise(
         "gamma is not decoded: this undoes the weights alone": lambda p, a, g: odds(p) / odds(a),
         "A and B have changed places: the odds are (1 - alpha) / alpha x B / A": lambda p, a, g: _decoded(1 - p, a, g),
         "it gives the risk of *no* melanoma: the odds are upside down": lambda p, a, g: 1 / _decoded(p, a, g),
-        "it runs backwards: this is the output at a given risk": lambda p, a, g: odds(losses.FocalLoss(a, g).optimal_output(p)),
         "A and B each have two terms: the one with the logarithm is missing": lambda p, a, g: odds(p) ** (g + 1) / odds(a),
         "both terms of A and of B are positive: ln p is negative, so that the second one adds": {"sign": -1},
     },

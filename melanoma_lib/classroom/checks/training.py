@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from melanoma_lib.classroom.checks.engine import Exercise
+from melanoma_lib.classroom.checks.engine import Exercise, order
 from melanoma_lib.classroom.checks.threshold import auroc
 
 
@@ -39,7 +39,6 @@ draw_weights = Exercise(
         "the classes are swapped": _by_class(lambda n, m, s: (1 - s) / m, lambda n, m, s: s / (n - m)),
         "all weigh alike, so melanomas come as often as they are": _by_class(lambda *_: 1.0, lambda *_: 1.0),
         "the others weigh (1 - share) / (1 - prevalence), not 1": _by_class(lambda n, m, s: s / (m / n), lambda *_: 1.0),
-        "divide by the cases of a class, do not multiply": _by_class(lambda n, m, s: s * m, lambda n, m, s: (1 - s) * (n - m)),
         "that is one weight a class: hand each case that of its class, with np.where(targets == 1, …, …)": lambda _, s: [
             1 - s,
             s,
@@ -56,23 +55,21 @@ starting_bias = Exercise(
     success="sigmoid(bias) is the prevalence: the untrained model starts with the base rate, not with 50%",
     slips={
         f"that is the prevalence itself, a probability. {LOGIT}": lambda p: p,
-        f"that is the accuracy of never saying melanoma. {LOGIT}": lambda p: 1 - p,
         "these are the odds; the logit is their logarithm": lambda p: p / (1 - p),
         "the odds are upside down: the model would start by expecting melanoma almost everywhere": lambda p: math.log(
             (1 - p) / p
         ),
         "that is ln(prevalence): the logarithm of the probability, not of the odds": math.log,
         "take the natural logarithm, not that of base 10": lambda p: math.log10(p / (1 - p)),
-        "that is the sigmoid of the prevalence; what is needed is its inverse": lambda p: 1 / (1 + math.exp(-p)),
     },
     hint=LOGIT,
 )
 
 
-def _stopped(scores: Sequence[float], patience: int, ties=False, reset=True, previous=False, sign=1, more=0):
+def _stopped(scores: Sequence[float], patience: int, ties=False, reset=True, previous=False, more=0):
     """The epoch kept and the last one trained, as Lightning's EarlyStopping counts, with the faults that are asked for."""
-    best, waited, compared = 1, 0, sign * scores[0]
-    for epoch, score in enumerate([sign * score for score in scores[1:]], start=2):
+    best, waited, compared = 1, 0, scores[0]
+    for epoch, score in enumerate(scores[1:], start=2):
         if better := score >= compared if ties else score > compared:
             best, compared = epoch, score
         elif previous:
@@ -102,20 +99,15 @@ kept_epoch = Exercise(
         "it never stops: the best of all epochs is kept, but patience is not used": lambda s, _: (_best(s), len(s)),
         "it knows the future: go through the epochs one after the other": lambda s, p: (_best(s), min(_best(s) + p, len(s))),
         "the best is looked for among all scores, those never trained too": lambda s, p: (_best(s), _stopped(s, p)[1]),
-        "it keeps the last epoch: by then patience has run out, and the best is further back": lambda s, p: (
-            (_stopped(s, p)[1],) * 2
-        ),
+        "it keeps the last epoch: patience has run out by then": lambda s, p: (_stopped(s, p)[1],) * 2,
         "it waits one epoch too long: with a patience of 1, the first epoch that is no better is the last": {"more": 1},
         "a score above the one before it need not be the best: compare it with the best so far": {"previous": True},
         "an equal score counts as better, so that training goes on without getting better: use >": {"ties": True},
         "a better epoch does not give the patience back: start counting again at 0": {"reset": False},
-        "it keeps the lowest score: right for a loss, but here higher is better": {"sign": -1},
     },
     finishes={
-        "epochs are counted from 0; the first epoch is 1": lambda epochs: (epochs[0] - 1, epochs[1] - 1),
-        "the best epoch is counted from 0; the first epoch is 1": lambda epochs: (epochs[0] - 1, epochs[1]),
-        "the last epoch is counted from 0; the first epoch is 1": lambda epochs: (epochs[0], epochs[1] - 1),
-        "the two are swapped: first the epoch that is kept, then the last one": lambda epochs: epochs[::-1],
+        "epochs are counted from 0; the first epoch is 1": lambda epochs: np.subtract(epochs, 1),
+        "the two are swapped: first the epoch that is kept, then the last one": order(1, 0),
     },
 )
 
@@ -138,7 +130,7 @@ def _head_and_splits():
 
 def _fit(
     head, optimiser, splits, epochs,
-    twice=False, zero=True, learn=True, train=True, evaluate=True, grad=False, split="val", rank=lambda z: z, first=1,
+    twice=False, zero=True, learn=True, train=True, evaluate=True, grad=False, split="val", first=1,
 ):  # fmt: skip
     aurocs = []
     for _ in range(epochs):
@@ -156,7 +148,7 @@ def _fit(
             head.eval()
         x, y = splits[split]
         with torch.set_grad_enabled(grad):
-            aurocs.append(auroc(y.numpy(), rank(head(x).detach().squeeze(1)).numpy()))
+            aurocs.append(auroc(y.numpy(), head(x).detach().squeeze(1).numpy()))
     return int(np.argmax(aurocs)) + first, aurocs
 
 
@@ -176,11 +168,18 @@ def _watched(fit: Callable) -> Callable:
             best, aurocs = answer
         except (TypeError, ValueError):
             return answer
-        scoring = [one for one in seen if one[0] != SIZES["train"]]
-        evaluating = any(n == SIZES["train"] and gradients and not training for n, training, gradients in seen)
-        tested = any(n == SIZES["test"] for n, *_ in seen)
-        modes = any(training for _, training, _ in scoring), any(gradients for *_, gradients in scoring)
-        return [*head[1].weight.detach().ravel().numpy().round(3), evaluating, tested, not scoring, *modes, best, *aurocs]
+        learning = [mode for n, *mode in seen if n == SIZES["train"]]
+        scoring = [mode for n, *mode in seen if n != SIZES["train"]]
+        return [
+            *head[1].weight.detach().ravel(),
+            [False, True] in learning,
+            any(n == SIZES["test"] for n, *_ in seen),
+            not scoring,
+            any(training for training, _ in scoring),
+            any(gradients for _, gradients in scoring),
+            best,
+            *aurocs,
+        ]
 
     return run
 
@@ -208,10 +207,9 @@ _loop = Exercise(
         "it looks at the test split, which makes the test score too good. Choose on splits['val']": {"split": "test"},
         "it scores the training cases, which the head has learned, and never splits['val']": {"split": "train"},
         "it scores with gradients, which costs memory for nothing: put the scoring under torch.no_grad()": {"grad": True},
-        "its AUROCs are upside down: the higher the logit, the likelier melanoma": {"rank": torch.neg},
-        "its AUROCs are those of decisions: rank by the logits themselves": {"rank": lambda logits: 1.0 * (logits > 0)},
         "the best epoch is counted from 0; the first epoch is 1": {"first": 0},
     },
+    tolerance=1e-4,
 )  # fmt: skip
 
 
