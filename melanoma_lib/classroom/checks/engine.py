@@ -142,7 +142,7 @@ class Exercise:
             if raw is None:
                 return f"it returns nothing: end with a return. Expected {wanted}"
             if type(mine) is not type(expected) or np.shape(mine) != np.shape(expected):
-                shape = f" of shape {np.shape(expected)}" if np.ndim(expected) and not names else ""
+                shape = f" (shape {np.shape(expected)})" if np.ndim(expected) and not names else ""
                 return f"expected {wanted}{shape}, got {shown(raw)}"
             if isinstance(mine, np.ndarray) and not np.isfinite(mine).all():
                 return f"it returns {shown(raw)}: was something divided by zero, or the logarithm of zero taken?"
