@@ -1,4 +1,4 @@
-"""Student copies of the lessons: the solutions cut out, what a right answer prints shown beside each check."""
+"""Student copies of the lessons: the solutions and the lists of faults cut out, nothing executed yet."""
 
 import copy
 import re
@@ -12,9 +12,9 @@ from melanoma_lib.files import write_text
 
 BEGIN, END = "# solution", "# end of solution"
 SOLUTION = re.compile(rf"^(?P<indent>[ \t]*){BEGIN}\n.*?^(?P=indent){END}$", re.MULTILINE | re.DOTALL)
+FAULTS = re.compile(r"<details>\s*<summary>[^<]*\bfaults\b[^<]*</summary>.*?</details>\s*", re.DOTALL)  # of a bug hunt
 NAME = re.compile(r"^(?:def|class) (\w+)", re.MULTILINE)
 FOLDER = "exercises"  # beside the lessons
-SUCCESS = "✓"
 
 
 def write_student_copy(lesson: Lesson) -> Path:
@@ -34,62 +34,33 @@ def write_student_copy(lesson: Lesson) -> Path:
 
 
 def student_copy(lesson: Lesson) -> nbformat.NotebookNode:
-    """A lesson to work on: stubs that raise for solutions, expected outputs in words, nothing executed yet.
-
-    The same lesson always gives the same copy, byte by byte.
-
-    Args:
-        lesson: with its outputs, from which the expected ones are taken.
+    """A lesson to work on; the same lesson always gives the same copy, byte by byte.
 
     Raises:
-        LessonError: if an exercise holds no solution between its two marks, or no check that passes follows it.
+        LessonError: if an exercise holds no solution between its two marks, or no check is called with it.
     """
     student = copy.deepcopy(lesson.notebook)
-    student.cells = []
-    awaiting = None  # name of the exercise whose check is still to come
-    for cell in copy.deepcopy(lesson.notebook.cells):
-        expected = _success(cell)
-        if "exercise" in tags_of(cell):
-            if awaiting:
-                raise LessonError(f"{lesson.name}: no check that prints {SUCCESS} follows the exercise {awaiting!r}")
-            cell.source, awaiting = _stub(lesson, cell.source)
-        elif awaiting and expected:
-            student.cells.append(_expected_output(cell, expected))
-            awaiting = None
+    code = [cell.source for cell in student.cells if cell.cell_type == "code"]
+    for cell in student.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-        student.cells.append(cell)
-    if awaiting:
-        raise LessonError(f"{lesson.name}: no check that prints {SUCCESS} follows the exercise {awaiting!r}")
+        else:
+            cell.source = FAULTS.sub("", cell.source).rstrip()
+        if "exercise" in tags_of(cell):
+            names = NAME.findall(cell.source)
+            if not names or not SOLUTION.search(cell.source):
+                raise LessonError(
+                    f"{lesson.name}: an exercise defines something and holds its solution between the lines {BEGIN!r} and "
+                    f"{END!r}, got:\n{cell.source}"
+                )
+            if not any(re.search(rf"\bcheck\w*(\.\w+)?\({names[0]}\b", source) for source in code):
+                raise LessonError(f"{lesson.name}: no check is called with the exercise {names[0]!r}")
+            message = f"Exercise: write {names[0]} here, then run this cell and the check below."
+            stub = rf"\g<indent># your code here\n\g<indent>raise NotImplementedError({message!r})"
+            cell.source = SOLUTION.sub(stub, cell.source)
+    student.cells = [cell for cell in student.cells if cell.source]
     student.cells.insert(1, _instructions(lesson))
     return student
-
-
-def _stub(lesson: Lesson, source: str) -> tuple[str, str]:
-    """The exercise without its solution, and the name of what is to be written."""
-    names, solutions = NAME.findall(source), SOLUTION.findall(source)
-    if not names or not solutions:
-        raise LessonError(
-            f"{lesson.name}: an exercise defines something and holds its solution between the lines {BEGIN!r} and {END!r}, "
-            f"got:\n{source}"
-        )
-    message = f"Exercise: write {names[0]} here, then run this cell and the check below."
-
-    def replaced(match: re.Match) -> str:
-        return f"{match['indent']}# your code here\n{match['indent']}raise NotImplementedError({message!r})"
-
-    return SOLUTION.sub(replaced, source), names[0]
-
-
-def _success(cell: nbformat.NotebookNode) -> str:
-    """What a check that passes printed; empty for every other cell."""
-    printed = "".join(output.get("text", "") for output in cell.get("outputs", ()) if output.get("name") == "stdout")
-    return printed.strip() if printed.startswith(SUCCESS) else ""
-
-
-def _expected_output(check: nbformat.NotebookNode, text: str) -> nbformat.NotebookNode:
-    lines = "\n".join(f"> {line}" for line in text.splitlines())
-    return nbformat.v4.new_markdown_cell(f"**Expected output** of the check below:\n\n{lines}", id=f"{check.id}-expected")
 
 
 def _instructions(lesson: Lesson) -> nbformat.NotebookNode:

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.classroom.checks_start import Parts
+from melanoma_lib.classroom.checks.start import Parts
 from melanoma_lib.errors import DataError
 from melanoma_lib.evaluation.canvas import BLUE, GREY, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.runs import Run

@@ -1,6 +1,5 @@
 import ast
 import copy
-import importlib
 import re
 from pathlib import Path
 
@@ -21,40 +20,7 @@ SOLVED = f'''def double(n):
     result = n + n
     return result
     {END}'''
-
-
-HEADING = re.compile(r"^### Exercise (\d+) · (.+)$", re.MULTILINE)
-
-
-def exercises_of(lesson):
-    """Heading, texts and code cells of each exercise, in order, up to the next exercise."""
-    found = []
-    for cell in lesson.notebook.cells:
-        if cell.cell_type == "code":
-            if found:
-                found[-1][2].append(cell)
-            continue
-        parts = re.split(r"(?m)^(?=#)", cell.source)  # a cell may end one exercise and begin the next
-        for part in parts:
-            if heading := HEADING.match(part):
-                found.append((heading, [part], []))
-            elif found:
-                found[-1][1].append(part)
-    return found
-
-
-def check_of(lesson, cells):
-    """The function that an exercise's check cell calls, and how many arguments it gets beside the answer."""
-    modules = {}
-    for statement in ast.parse(lesson.notebook.cells[1].source).body:
-        if isinstance(statement, ast.ImportFrom) and statement.module == "melanoma_lib.classroom":
-            modules |= {alias.asname or alias.name: f"{statement.module}.{alias.name}" for alias in statement.names}
-    for cell in cells:
-        for node in ast.walk(ast.parse(cell.source)):
-            called = node.func if isinstance(node, ast.Call) else None
-            if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name) and called.value.id in modules:
-                return getattr(importlib.import_module(modules[called.value.id]), called.attr), len(node.args) - 1
-    raise AssertionError("no check follows the exercise")
+HUNT = "Find them.\n\n<details><summary>The three faults</summary>\n\nThe result is thrice.\n\n</details>\n\n### Next"
 
 
 def write_lesson(folder, *cells):
@@ -68,9 +34,20 @@ def exercise(source=SOLVED, name="exercise"):
     return nbformat.v4.new_code_cell(source, metadata={"tags": ["exercise"]}, id=name)
 
 
-def check(printed="✓ twice as much\n"):
-    outputs = [nbformat.v4.new_output("stream", name="stdout", text=printed)]
-    return nbformat.v4.new_code_cell("check(double)", outputs=outputs, execution_count=3, id="check")
+def check(source="checks.twice(double)"):
+    outputs = [nbformat.v4.new_output("stream", name="stdout", text="✓ twice as much\n")]
+    return nbformat.v4.new_code_cell(source, outputs=outputs, execution_count=3, id="check")
+
+
+def parts(lesson):
+    """Imports of a lesson, and of each exercise its cell's source and the call of its check."""
+    code = [cell for cell in lesson.notebook.cells if cell.cell_type == "code"]
+    found = []
+    for cell in code:
+        if "exercise" in tags_of(cell):
+            name = ast.parse(cell.source).body[0].name
+            found.append((cell, re.search(rf"^checks\.\w+\({name}\b.*$", "\n".join(c.source for c in code), re.MULTILINE)[0]))
+    return code[0].source, found
 
 
 @each_lesson
@@ -80,62 +57,55 @@ def test_the_committed_copy_is_what_the_lesson_generates(lesson):
 
 
 @each_lesson
-def test_every_stub_raises_and_says_what_to_write(lesson):
+def test_each_solution_passes_its_check_and_each_stub_says_that_nothing_is_written(lesson, capsys):
     student = student_copy(lesson)
     nbformat.validate(student)
-    stubs = [cell.source for cell in student.cells if "exercise" in tags_of(cell)]
-    assert len(stubs) == len(lesson.cells("exercise")) > 0
-    assert BEGIN not in "".join(stubs)
-    for stub in stubs:
-        space = {}
-        exec(stub, space)
-        (name,) = set(space) - {"__builtins__"}
-        with pytest.raises(NotImplementedError, match=f"write {name} here"):
-            space[name](*[None] * space[name].__code__.co_argcount)
+    stubs = {cell.id: cell.source for cell in student.cells if "exercise" in tags_of(cell)}
+    imports, exercises = parts(lesson)
+    assert len(exercises) == len(stubs) >= 4
+    space = {}
+    exec(imports, space)
+    if "cases)" in "".join(call for _, call in exercises):
+        space["cases"] = space["checks"].made_up_cases()
+    for cell, call in exercises:
+        exec(stubs[cell.id], space)
+        with pytest.raises(NotYet, match="nothing is written"):
+            exec(call, space)
+        exec(cell.source, space)
+        exec(call, space)
+        assert capsys.readouterr().out.startswith("✓"), call
 
 
 @each_lesson
-def test_a_lesson_has_four_exercises_in_order_each_with_a_hint_and_one_is_a_bug_hunt(lesson):
-    exercises = exercises_of(lesson)
-    assert [int(heading[1]) for heading, *_ in exercises] == list(range(1, len(exercises) + 1))
-    assert len(exercises) == len(lesson.cells("exercise")) >= 4
-    for heading, texts, cells in exercises:
-        assert sum("exercise" in tags_of(cell) for cell in cells) == 1, heading[0]
-        assert any("<details><summary>Hint" in text for text in texts), heading[0]
-    assert any("bug hunt" in heading[2].lower() for heading, *_ in exercises)
+def test_exercises_are_numbered_each_has_a_hint_and_one_is_a_bug_hunt(lesson):
+    text = "\n".join(cell.source for cell in lesson.notebook.cells if cell.cell_type == "markdown")
+    _, *tasks = re.split(r"(?m)^### Exercise (?=\d+ · )", text)
+    assert [int(task.split()[0]) for task in tasks] == list(range(1, len(lesson.cells("exercise")) + 1))
+    assert all("<details><summary>Hint" in task for task in tasks)
+    assert any("bug hunt" in task.splitlines()[0].lower() for task in tasks)
 
 
 @each_lesson
-def test_every_stub_fails_its_check(lesson):
-    stubs = {cell.id: cell.source for cell in student_copy(lesson).cells if "exercise" in tags_of(cell)}
-    for heading, _, cells in exercises_of(lesson):
-        (stub,) = (cell for cell in cells if "exercise" in tags_of(cell))
-        space = {}
-        exec(stubs[stub.id], space)
-        check, n_others = check_of(lesson, cells)
-        with pytest.raises((NotImplementedError, NotYet)):
-            check(space[ast.parse(stub.source).body[0].name], *[None] * n_others)
-            pytest.fail(f"{heading[0]}: an empty answer passes")
+def test_a_copy_gives_nothing_away(lesson):
+    cells = student_copy(lesson).cells
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
+    text = "\n".join(cell.source for cell in cells)
+    assert "✓ " not in text.replace("says ✓,", "")
+    assert BEGIN not in text
+    assert not re.search(r"<summary>[^<]*\bfaults\b", text)
 
 
-@each_lesson
-def test_a_copy_holds_no_output_and_shows_what_each_check_will_say(lesson):
-    student = student_copy(lesson)
-    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in student.cells)
-    expected = [cell.source for cell in student.cells if cell.id.endswith("-expected")]
-    assert len(expected) == len(lesson.cells("exercise"))
-    assert all("✓" in text for text in expected)
-
-
-def test_the_solution_goes_and_everything_else_stays(tmp_path):
-    lesson = write_lesson(tmp_path, exercise(), nbformat.v4.new_markdown_cell("<details>hint</details>", id="hint"), check())
+def test_solution_and_faults_go_and_everything_else_stays(tmp_path):
+    hint = nbformat.v4.new_markdown_cell("<details><summary>Hint</summary>\nadd\n</details>", id="hint")
+    lesson = write_lesson(tmp_path, exercise(), hint, check(), nbformat.v4.new_markdown_cell(HUNT, id="hunt"))
     before = copy.deepcopy(lesson.notebook)
     student = student_copy(lesson)
-    assert [cell.id for cell in student.cells] == ["title", "your-copy", "exercise", "hint", "check-expected", "check"]
+    assert [cell.id for cell in student.cells] == ["title", "your-copy", "exercise", "hint", "check", "hunt"]
     stub = student.cells[2].source
     assert stub.startswith('def double(n):\n    """Twice n."""\n    # your code here\n    raise NotImplementedError(')
     assert "result" not in stub
-    assert student.cells[4].source.endswith("> ✓ twice as much")
+    assert student.cells[3].source == hint.source
+    assert student.cells[5].source == "Find them.\n\n### Next"
     assert lesson.notebook == before
 
 
@@ -150,9 +120,8 @@ def test_two_solutions_in_a_cell_leave_two_stubs(tmp_path):
     [
         ([exercise(SOLVED.replace(END, "")), check()], "between the lines '# solution' and '# end of solution'"),
         ([exercise("x = 1"), check()], "an exercise defines something"),
-        ([exercise()], "no check that prints ✓ follows the exercise 'double'"),
-        ([exercise(), check("✗ not yet: thrice\n")], "no check that prints ✓"),
-        ([exercise(), exercise(name="next"), check()], "no check that prints ✓"),
+        ([exercise()], "no check is called with the exercise 'double'"),
+        ([exercise(), check("checks.twice(doubled)")], "no check is called"),
     ],
 )
 def test_a_lesson_that_cannot_become_a_copy_is_an_error(tmp_path, cells, message):
@@ -162,21 +131,15 @@ def test_a_lesson_that_cannot_become_a_copy_is_an_error(tmp_path, cells, message
     assert not (tmp_path / FOLDER).exists()
 
 
-def test_writing_again_leaves_the_file_alone(tmp_path):
-    lesson = write_lesson(tmp_path, exercise(), check())
-    path = write_student_copy(lesson)
-    assert path == tmp_path / FOLDER / "07_made_up.ipynb"
-    stamp = path.stat().st_mtime_ns
-    write_student_copy(lesson)
-    assert path.stat().st_mtime_ns == stamp
-    path.write_text("spoilt", encoding="utf-8")
-    write_student_copy(lesson)
-    assert "your code here" in path.read_text(encoding="utf-8")
-
-
-def test_the_command_writes_one_copy_a_lesson(capsys, monkeypatch, tmp_path):
+def test_the_command_writes_a_copy_and_leaves_it_alone_until_the_lesson_changes(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("melanoma_lib.classroom.lesson.notebooks_dir", lambda: tmp_path)
     write_lesson(tmp_path, exercise(), check())
+    path = tmp_path / FOLDER / "07_made_up.ipynb"
     assert main(["notebooks", "exercises", "07"]) == 0
-    assert (tmp_path / FOLDER / "07_made_up.ipynb").is_file()
     assert "07_made_up" in capsys.readouterr().out
+    stamp = path.stat().st_mtime_ns
+    assert main(["notebooks", "exercises", "07"]) == 0
+    assert path.stat().st_mtime_ns == stamp
+    path.write_text("spoilt", encoding="utf-8")
+    assert main(["notebooks", "exercises", "07"]) == 0
+    assert "your code here" in path.read_text(encoding="utf-8")

@@ -1,0 +1,199 @@
+"""Exercises of the heatmap lesson: Grad-CAM by hand, two directions compared, the centre prior, a report to mend."""
+
+import operator
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+
+from melanoma_lib.classroom.checks.engine import Exercise, ask, not_yet
+
+CASES, SIDE = 3, 48
+
+
+def _small_model():
+    """An untrained network whose logits lie apart, a layer of its image branch, and three cases."""
+    from melanoma_lib.model import MelanomaNet
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = MelanomaNet("test_efficientnet", 4, pretrained=False, metadata_hidden=8).eval()
+        image, metadata = torch.randn(CASES, 3, SIDE, SIDE), torch.randn(CASES, 4)
+    with torch.no_grad():
+        model.head[-1].weight.mul_(20)
+        model.head[-1].bias.fill_(1.0)
+    return model, model.image_branch.get_submodule("blocks.2"), image, metadata
+
+
+def _from(make: Callable, of: Callable = torch.sum) -> Callable:
+    """A map made of the layer's activations and gradients ``(B, C, h, w)``, those of a number ``of`` the logits ``(B,)``."""
+
+    def compute(model, layer, image, metadata):
+        kept = []
+        hook = layer.register_forward_hook(lambda module, inputs, output: kept.append(output))
+        logit = model(image, metadata)
+        hook.remove()
+        return make(kept[0], torch.autograd.grad(of(logit), kept[0])[0]).detach()
+
+    return compute
+
+
+def _mean(gradients):
+    return gradients.mean((2, 3), keepdim=True)
+
+
+def _gradcam(activations, gradients):
+    return (_mean(gradients) * activations).sum(1)
+
+
+def _stretched(maps):
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+    return (maps - low) / (high - low)
+
+
+def _relative(maps):
+    return maps / maps.abs().amax((-2, -1), keepdim=True)
+
+
+def _look_for_hooks(compute: Callable) -> None:
+    model, layer, image, metadata = _small_model()
+    ask(compute, model, layer, image, metadata, copies=False)
+    if len(layer._forward_hooks) + len(layer._backward_hooks) + len(layer._forward_pre_hooks):
+        not_yet("the map is right, but the hook is still on the layer: it runs at every later forward pass. Remove its handle")
+
+
+grad_cam = Exercise(
+    reference=_from(_gradcam),
+    inputs=lambda: [_small_model()],
+    returns="maps (cases, rows, columns) at the resolution of the layer",
+    success=f"signed Grad-CAM of {CASES} cases, each with weights of its own; the layer is left as it was",
+    slips={
+        "each point keeps its own gradient, as in HiResCAM: give a channel one weight, the mean": _from(
+            lambda a, g: (g * a).sum(1)
+        ),
+        "the gradients are summed over the grid, not averaged": _from(lambda a, g: (g.sum((2, 3), keepdim=True) * a).sum(1)),
+        "that is the gradient of the probability: differentiate the logit": _from(_gradcam, of=lambda z: torch.sigmoid(z).sum()),
+        "that is the gradient of the mean logit, divided by the cases of the batch. Take the sum": _from(_gradcam, of=torch.mean),
+        "the weights are averaged over the cases too": _from(lambda a, g: (_mean(g).mean(0, keepdim=True) * a).sum(1)),
+        "the ReLU came before the sum over the channels": _from(lambda a, g: (_mean(g) * a).relu().sum(1)),
+        "the weights went through a ReLU: channels that speak against are left out": _from(
+            lambda a, g: (_mean(g).relu() * a).sum(1)
+        ),
+        "these are the weights, one a channel: multiply the activations by them": _from(lambda a, g: g.mean((2, 3))),
+    },
+    finishes={
+        "the direction is wrong: this map shows what lowers the logit": torch.neg,
+        "the ReLU at the end hides the sign: what speaks against melanoma has become 0. Leave it to whoever draws": torch.relu,
+        "the map is stretched to 0 … 1: sign and size are lost": _stretched,
+        "the map went through a ReLU and was divided by its largest value": lambda m: _relative(m.relu()),
+        "the map is divided by its largest magnitude: how much it matters is lost": _relative,
+    },
+    after=_look_for_hooks,
+    tolerance=1e-4,
+)
+
+
+def _two_stacks():
+    rng = np.random.default_rng(5)
+    shared = rng.normal(size=(4, 5, 6))
+    first = shared + 0.5 * rng.normal(size=shared.shape) + np.array([0.0, 2.0, -1.0, 0.5])[:, None, None]
+    return first, np.array([1.0, -0.7, 0.4, 3.0])[:, None, None] * shared + 0.5 * rng.normal(size=shared.shape)
+
+
+def _each_case(compare: Callable) -> Callable:
+    """Compares the maps of each case, as rows of numbers."""
+    return lambda melanoma, benign: np.array([compare(a.ravel(), b.ravel()) for a, b in zip(melanoma, benign, strict=True)])
+
+
+def _pearson(a, b):
+    return np.corrcoef(a, b)[0, 1]
+
+
+swap_correlation = Exercise(
+    reference=_each_case(_pearson),
+    inputs=[_two_stacks()],
+    returns="one number a case",
+    success="1: the same map whatever is asked; -1: the one is the other turned round",
+    slips={
+        "all cases are thrown into one: correlate case by case": lambda melanoma, benign: _pearson(
+            melanoma.ravel(), benign.ravel()
+        ),
+        "the ReLU came first: what speaks against is gone": _each_case(lambda a, b: _pearson(np.maximum(a, 0), np.maximum(b, 0))),
+        "absolute values came first: a map and its opposite then look alike": _each_case(lambda a, b: _pearson(abs(a), abs(b))),
+        "that is the cosine: take the means off first": _each_case(lambda a, b: (a @ b) / np.sqrt((a @ a) * (b @ b))),
+    },
+    finishes={
+        "that is the mean over the cases; return one number a case, so that a rare exception shows": np.mean,
+        "that is the size of the correlation: its sign is the point here": np.abs,
+    },
+)
+
+
+def _share(heatmap, mask):
+    energy = np.maximum(heatmap, 0)
+    return energy[mask].sum() / energy.sum()
+
+
+def _lesion(seed: int):
+    """A signed map, the centre prior and a lesion off the centre."""
+    rows, columns = np.mgrid[-1:1:24j, -1:1:24j]
+    mask = (rows - 0.2) ** 2 + (columns + 0.1) ** 2 < 0.25
+    return np.random.default_rng(seed).normal(0.2, 1, mask.shape) + mask, np.exp(-2 * (rows**2 + columns**2)), mask
+
+
+beyond_centre = Exercise(
+    reference=lambda heatmap, centre, mask: _share(heatmap, mask) - _share(centre, mask),
+    inputs=[_lesion(seed) for seed in (1, 2, 3)],
+    returns="one number, the difference of two shares",
+    success="above 0: better placed than a map that has seen neither model nor image",
+    slips={
+        "that is the share of the map alone: subtract what the centre scores": lambda h, c, m: _share(h, m),
+        "negative values were counted: set them to 0 first": lambda h, c, m: h[m].sum() / h.sum() - _share(c, m),
+        "absolute values were counted: evidence against became evidence for": lambda h, c, m: _share(abs(h), m) - _share(c, m),
+        "the map was stretched to 0 … 1 first: all became evidence for": lambda h, c, m: _share(h - h.min(), m) - _share(c, m),
+        "the area of the lesion was subtracted; the centre scores more": lambda h, c, m: _share(h, m) - m.mean(),
+    },
+    finishes={"the order is wrong: this is the centre less the map": operator.neg},
+)
+
+
+def _pairs():
+    """Thirteen pairs: flips both ways, risks that equal the threshold, changes that nearly cancel."""
+    without = [0.1, 0.2, 0.3, 0.35, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9, 0.05, 0.45, 0.95]
+    with_artefact = [0.15, 0.5, 0.4, 0.45, 0.2, 0.6, 0.3, 0.35, 0.8, 0.7, 0.1, 0.4, 0.6]
+    return pd.DataFrame({"risk_without": without, "risk_with": with_artefact})
+
+
+def _report(
+    pairs,
+    threshold,
+    flagged=operator.ge,
+    flips=lambda before, after: (before != after).mean(),
+    raised=lambda before, after: after[~before].mean(),
+    size=lambda change: abs(change).mean(),
+):
+    before, after = (flagged(pairs[name].to_numpy(), threshold) for name in ("risk_without", "risk_with"))
+    return flips(before, after), raised(before, after), size((pairs["risk_with"] - pairs["risk_without"]).to_numpy())
+
+
+_OUT_OF = "divide by those not flagged without the artefact"
+artefact_report = Exercise(
+    reference=_report,
+    inputs=[(_pairs(), 0.4)],
+    returns=("flips", "raised", "size of the change"),
+    success="flips in both directions, each rate out of those it can happen to, changes that do not cancel",
+    hunt=True,
+    slips={
+        "a risk that equals the threshold is flagged: use >=, not >": {"flagged": operator.gt},
+        "flips cancel: one raised and one lowered are two changed decisions": {
+            "flips": lambda before, after: after.mean() - before.mean()
+        },
+        "those no longer flagged are changed decisions too": {"flips": lambda before, after: (after & ~before).mean()},
+        f"'raised' is out of all cases: {_OUT_OF}": {"raised": lambda before, after: (after & ~before).mean()},
+        f"'raised' is out of the flagged: {_OUT_OF}": {"raised": lambda before, after: (after & ~before).sum() / before.sum()},
+        "'raised' counts also those flagged without the artefact": {"raised": lambda before, after: after.mean()},
+        "changes up and down cancel in their mean: average their size": {"size": np.mean},
+        "the size is taken of the mean, where changes have cancelled already": {"size": lambda change: abs(change.mean())},
+    },
+)

@@ -1,0 +1,139 @@
+"""Exercises of the first lesson: a decision, counts, the PPV, and the whole way from a picture to an answer."""
+
+import itertools
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from melanoma_lib.classroom.checks.engine import Exercise, order
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What leads from one picture to an answer, each part as the run needs it.
+
+    Attributes:
+        prepare: from uint8 pixels, shape ``(S, S, 3)``, to what the model takes.
+        logit: of a prepared picture; what is known of the patient is already in it.
+        calibrate: from a logit to a risk in [0, 1].
+        threshold: chosen for probabilities, that is, for sigmoids of logits.
+    """
+
+    prepare: Callable[[np.ndarray], Any]
+    logit: Callable[[Any], float]
+    calibrate: Callable[[float], float]
+    threshold: float
+
+
+decision = Exercise(
+    reference=lambda output, threshold: output >= threshold,
+    inputs=[(0.9, 0.2), (0.1, 0.2), (0.3, 0.35), (0.6, 0.7), (0.8, 0.7), (0.25, 0.25)],
+    returns="True or False",
+    success="high outputs are suspicious, and an output that equals the threshold is too",
+    slips={
+        "an output equal to the threshold is missed: 'sensitivity >= 95% at t' counts it as found, so use >=": operator.gt,
+        "it answers the same for every threshold, perhaps 0.5: use the second argument": lambda output, _: output >= 0.5,
+    },
+    finishes={"the comparison is the wrong way round: high outputs are the suspicious ones": operator.not_},
+    hint="Does your function compare its first argument with its second?",
+)
+
+
+def _counts(n, sensitivity, specificity, prevalence, melanomas=None, others=None):
+    melanomas, others = n * (melanomas or prevalence), n * (others or 1 - prevalence)
+    return melanomas * sensitivity, melanomas * (1 - sensitivity), others * (1 - specificity), others * specificity
+
+
+natural_counts = Exercise(
+    reference=_counts,
+    inputs=[(10_000, 0.95, 0.64, 0.02), (1_000, 0.8, 0.9, 0.1), (200, 1.0, 0.5, 0.25)],  # every count is a whole number
+    returns=("found", "missed", "false alarms", "cleared"),
+    success="melanomas found and missed, false alarms and all-clears: four kinds of lesions that add up to all",
+    slips={
+        "each rate is taken of all lesions: first split the lesions by the prevalence": {"melanomas": 1.0, "others": 1.0},
+        "false alarms and cleared come from the other lesions, n * (1 - prevalence), not from all": {"others": 1.0},
+        "these are shares: multiply by n": lambda n, *rates: _counts(1, *rates),
+    },
+    finishes={
+        "found and missed are swapped: the sensitivity is the share of melanomas that are found": order(1, 0, 2, 3),
+        "the specificity is the share of other lesions that are cleared; the false alarms are the rest": order(0, 1, 3, 2),
+        "the counts are right, their order is not: found, missed, false alarms, cleared": order(0, 2, 3, 1),
+    },
+)
+
+
+def _ppv(sensitivity, specificity, prevalence):
+    return sensitivity * prevalence / (sensitivity * prevalence + (1 - specificity) * (1 - prevalence))
+
+
+ppv = Exercise(
+    reference=_ppv,
+    inputs=[(0.95, 0.641, 0.0176), (0.95, 0.641, 0.45), (0.8, 0.9, 0.1), (1.0, 0.5, 0.5)],
+    returns="one number, the PPV",
+    success="of the flagged, the share that are melanomas: it falls with the prevalence, at the same sensitivity",
+    slips={
+        "the false-positive rate is 1 - specificity, not the specificity": lambda se, sp, pr: _ppv(se, 1 - sp, pr),
+        "it leaves the prevalence out: that is the PPV where half of all lesions are melanomas": lambda se, sp, pr: _ppv(
+            se, sp, 0.5
+        ),
+        "it counts missed melanomas (1 - sensitivity) as false alarms": lambda se, sp, pr: _ppv(se, se, pr),
+        "that is the sensitivity. PPV asks: of the flagged, how many are melanomas?": lambda se, sp, pr: se,
+        "it does not weigh false alarms by the share of other lesions": lambda se, sp, pr: se * pr / (se * pr + 1 - sp),
+    },
+)
+
+
+def _sigmoid(logit):
+    return float(1 / (1 + np.exp(-logit)))
+
+
+def _answer(
+    pixels,
+    parts,
+    image=lambda pixels, parts: parts.prepare(pixels),
+    risk=lambda logit, parts: parts.calibrate(logit),
+    compared=lambda logit, parts: _sigmoid(logit),
+    threshold=lambda parts: parts.threshold,
+    sign=operator.ge,
+):
+    logit = parts.logit(image(pixels, parts))
+    return risk(logit, parts), sign(compared(logit, parts), threshold(parts))
+
+
+def _grey_pictures():
+    """Pictures and parts; some probabilities, risks and logits are exactly a threshold, however they come about."""
+    thresholds = (0.1, 0.25, 1 / (1 + np.exp(1.2)), 0.5, 0.6, 0.75, 0.95)
+    for grey, threshold in itertools.product((0, 60, 96, 120, 128, 136, 150, 200, 255), thresholds):
+        parts = Parts(
+            prepare=lambda pixels: (np.asarray(pixels, float) - 128) / 64,
+            logit=lambda image: 2.0 * float(np.mean(image)),
+            calibrate=lambda logit: _sigmoid(0.7 * logit - 1.2),
+            threshold=threshold,
+        )
+        yield np.full((2, 2, 3), grey, np.uint8), parts
+
+
+_OUTPUT = "is compared with the threshold, which was chosen for outputs: compare the sigmoid of the logit"
+whole_answer = Exercise(
+    reference=_answer,
+    inputs=lambda: [*_grey_pictures()],
+    returns=("risk", "suspicious"),
+    success="prepared as in training, a risk that is calibrated, and a decision by the run's own threshold",
+    hunt=True,
+    slips={
+        "the model gets pixels / 255: parts.prepare scales them as training did": {"image": lambda pixels, _: pixels / 255},
+        "the model gets raw pixels, from 0 to 255: parts.prepare scales them as training did": {
+            "image": lambda pixels, _: pixels
+        },
+        "the sigmoid of the logit is no risk: parts.calibrate makes one of the logit": {"risk": lambda logit, _: _sigmoid(logit)},
+        "parts.calibrate takes the logit, not the output": {"risk": lambda logit, parts: parts.calibrate(_sigmoid(logit))},
+        f"the risk {_OUTPUT}": {"compared": lambda logit, parts: parts.calibrate(logit)},
+        "it cuts at 0.5, a threshold that nobody has chosen: parts.threshold is that of this run": {"threshold": lambda _: 0.5},
+        "an output equal to the threshold is not flagged: use >=": {"sign": operator.gt},
+        "low outputs are called suspicious: the comparison is the wrong way round": {"sign": operator.lt},
+    },
+    hint="The way is prepare, logit, then calibrate for the risk, and the sigmoid for the output",
+)

@@ -1,0 +1,250 @@
+"""Every exercise passes right answers, tells each slip by its own diagnosis, and never fails with a traceback of ours."""
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+from pytorch_lightning.callbacks import EarlyStopping
+from sklearn.metrics import confusion_matrix, roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+from torch.nn import functional as F
+
+from melanoma_lib import losses
+from melanoma_lib.classroom.checks import (
+    Exercise,
+    NotYet,
+    cross_validation,
+    eda,
+    engine,
+    focal,
+    gradcam,
+    start,
+    threshold,
+    training,
+)
+from melanoma_lib.data import MetadataEncoder, SyntheticDermoscopy
+from melanoma_lib.evaluation import carry_risk
+
+LESSONS = (start, eda, focal, training, threshold, gradcam, cross_validation)
+TABLES = {
+    f"{lesson.__name__.split('.')[-1]}.{name}": value
+    for lesson in LESSONS
+    for name, value in vars(lesson).items()
+    if isinstance(value, Exercise)
+}
+CASES = SyntheticDermoscopy(n_patients=300).cases
+CHECKS = TABLES | {
+    "eda.grouped_split": lambda answer: eda.grouped_split(answer, CASES),
+    "eda.preparation": eda.preparation,
+    "training.training_loop": training.training_loop,
+}
+
+
+def told(check, answer):
+    with pytest.raises(NotYet) as caught:
+        check(answer)
+    return str(caught.value)
+
+
+def in_turn(values):
+    """A function that answers each of these, whatever it is asked."""
+    answers = iter(values)
+    return lambda *_: next(answers)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_each_slip_alone_and_with_another_is_told_by_its_own_diagnosis(name, monkeypatch, capsys):
+    table = TABLES[name]
+    trials = table.inputs() if callable(table.inputs) else table.inputs
+    few = list(itertools.takewhile(lambda suspect: len(suspect[0]) <= 2, table.suspects(trials)))
+    monkeypatch.setattr(Exercise, "suspects", lambda *_: iter(few))
+    (none, right), *wrong = few
+    assert none == ()
+    assert {said for said, _ in wrong if len(said) == 1} == {(said,) for said in (*table.slips, *table.finishes)}
+    n_pairs = 0
+    for i, (faults, values) in enumerate(wrong):
+        if len(faults) == 2 and any(table._alike(values, others) for _, others in few[: i + 1]):
+            continue  # no answer could tell these from fewer faults, or from two others
+        first_only = f"{faults[0]} (and 1 more)" if len(faults) == 2 else faults[0]
+        assert told(table, in_turn(values)) == (first_only if table.hunt else "; and ".join(faults))
+        n_pairs += len(faults) == 2
+    assert n_pairs >= 0.4 * sum(len(faults) == 2 for faults, _ in wrong)
+    if not table.after:
+        table(in_turn(right))
+        assert capsys.readouterr().out == f"✓ {table.success}\n"
+
+
+GARBAGE = {
+    "nothing": lambda *_: None,
+    "text": lambda *_: "0.5",
+    "not a number": lambda *_: math.nan,
+    "a matrix": lambda *_: np.zeros((2, 2)),
+    "a table": lambda *_: pd.DataFrame({"a": [1, 2]}),
+    "itself": lambda *inputs: inputs,
+    "an error": lambda *_: [][1],
+    "too few arguments": lambda: 1,
+}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_garbage_and_stubs_are_told_in_plain_words(name, monkeypatch):
+    monkeypatch.setattr(engine, "MOST_FAULTS", 1)  # no combination explains garbage
+
+    def stub(*_):
+        raise NotImplementedError("Exercise: write it here")
+
+    assert "nothing is written here yet" in told(CHECKS[name], stub)
+    assert "expected a function, got 0.5" in told(CHECKS[name], 0.5)
+    for kind, answer in GARBAGE.items():
+        message = told(CHECKS[name], answer)
+        assert message and "<" not in message.replace("<lambda>", ""), (kind, message)
+    assert "IndexError: list index out of range in line" in told(CHECKS[name], GARBAGE["an error"])
+    assert '"an error": lambda *_: [][1],' in told(CHECKS[name], GARBAGE["an error"])
+    assert "TypeError" in told(CHECKS[name], GARBAGE["too few arguments"])
+
+
+def test_a_notebook_shows_the_message_and_no_traceback():
+    shell = InteractiveShell()
+    shell.run_cell("from melanoma_lib.classroom.checks import start as checks\ndef decide(p, t):\n    return p / 0")
+    with capture_output() as shown:
+        shell.run_cell("checks.decision(decide)")
+    assert shown.stdout.startswith("✗ not yet: your function fails with ZeroDivisionError: float division by zero in line 3")
+    assert "return p / 0" in shown.stdout
+    assert "engine.py" not in shown.stdout
+
+
+def test_an_answer_by_chance_and_one_that_ignores_its_arguments_are_told():
+    rng = np.random.default_rng()
+    assert "asked twice" in told(start.ppv, lambda *_: rng.random())
+    assert "whatever it is given" in told(start.ppv, lambda *_: 0.3)
+
+
+def folds(groups="group_id", n=5, y="target", shuffle=True):
+    def split(cases, seed):
+        splitter = StratifiedGroupKFold(n, shuffle=shuffle, random_state=seed if shuffle else None)
+        return next(splitter.split(cases, cases[y] if y else np.zeros(len(cases)), cases[groups]))
+
+    return split
+
+
+def encoded(train, test):
+    encoder = MetadataEncoder.fit(train)
+    return encoder.transform(train), encoder.transform(test)
+
+
+def loss(factor=lambda log_miss, gamma: torch.exp(gamma * log_miss), log=F.logsigmoid):
+    def compute(logits, targets, alpha, gamma):
+        signed = torch.where(targets == 1, logits, -logits)
+        weight = torch.where(targets == 1, alpha, 1 - alpha)
+        return (-weight * factor(F.logsigmoid(-signed), gamma) * log(signed)).mean()
+
+    return compute
+
+
+def reads(loss_of, swap=False, same=False):
+    def at(p_t, target):
+        logit = math.log(p_t / (1 - p_t)) * (1 if target else -1)
+        return float(loss_of(torch.tensor([logit], dtype=torch.float64), torch.tensor([target], dtype=torch.float64)))
+
+    def gamma(target):
+        return math.log(at(0.8, target) / at(0.5, target) * math.log(0.5) / math.log(0.8)) / math.log(0.4)
+
+    gammas = gamma(1.0), gamma(1.0 if same else 0.0)
+    return at(0.5, 1.0) / (at(0.5, 1.0) + at(0.5, 0.0)), *(gammas[::-1] if swap else gammas)
+
+
+def colleagues_features(train, test, columns=(), fill=None, flag=False):
+    both = pd.concat([train, test])
+    both["gap"] = both["age_approx"].isna()
+    if fill:
+        both["age_approx"] = both["age_approx"].fillna((both if fill == "all" else train)["age_approx"].mean())
+    features = pd.get_dummies(both[["age_approx", "sex", eda.SITE, *columns, *["gap"] * flag]], dtype=float)
+    return features[: len(train)], features[len(train) :]
+
+
+def colleagues_loop(head, optimiser, splits, epochs):
+    aurocs = []
+    for _ in range(epochs):
+        x, y = splits["train"]
+        value = F.binary_cross_entropy_with_logits(torch.sigmoid(head(x).squeeze(1)), y)
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+        x, y = splits["test"]
+        aurocs.append(roc_auc_score(y, head(x).detach().squeeze(1)))
+    return int(np.argmax(aurocs)) + 1, aurocs
+
+
+def forgets_its_hook(model, layer, image, metadata):
+    kept = []
+    layer.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    gradients = torch.autograd.grad(model(image, metadata).sum(), kept[0])[0]
+    return (gradients.mean((2, 3), keepdim=True) * kept[0]).sum(1)
+
+
+RIGHT = [
+    (threshold.counting, lambda t, s, cut: confusion_matrix(t, s >= cut).ravel()[[3, 1, 0, 2]]),
+    (threshold.cost_threshold, lambda fn, fp: 1 / (1 + fn / fp)),
+    (focal.focal_loss, losses.focal_loss),
+    (focal.decoder, lambda p, a, g: losses.FocalLoss(a, g).true_risk(p)),
+    (focal.undone_sampling, carry_risk),
+    (training.starting_bias, lambda p: torch.logit(torch.tensor(p))),
+    (training.draw_weights, lambda y, share: 1000 * np.where(y == 1, share / y.sum(), (1 - share) / (len(y) - y.sum()))),
+    (gradcam.swap_correlation, lambda a, b: [np.corrcoef(x.ravel(), y.ravel())[0, 1] for x, y in zip(a, b, strict=True)]),
+    (CHECKS["eda.grouped_split"], lambda cases, seed: [np.isin(range(len(cases)), part) for part in folds()(cases, seed)]),
+]
+
+
+@pytest.mark.parametrize(("check", "answer"), RIGHT)
+def test_right_answers_of_other_kinds_pass(check, answer, capsys):
+    check(answer)
+    assert capsys.readouterr().out.startswith("✓")
+
+
+split, prepare = CHECKS["eda.grouped_split"], eda.preparation
+WRONG = [
+    (threshold.counting, lambda t, s, cut: confusion_matrix(t, s >= cut).ravel(), "as scikit-learn"),
+    (threshold.counting, lambda t, s, cut: (*threshold._count(t, s, cut)[:3], 0), "cut = 0.35: fn is 0, expected 1. The four"),
+    (focal.focal_loss, loss(log=lambda z: torch.log(torch.sigmoid(z))), "Use F.logsigmoid"),
+    (focal.focal_loss, loss(log=lambda z: torch.log(torch.sigmoid(z) + 1e-8)), "clamped or added to"),
+    (focal.focal_loss, loss(factor=lambda miss, gamma: (1 - (1 - miss.exp())) ** gamma), "has a gradient of"),
+    (focal.focal_loss, loss(factor=lambda miss, gamma: torch.exp(gamma * miss).detach()), "must not be detached"),
+    (focal.probe, lambda box: reads(box, swap=True), "two gammas are swapped"),
+    (focal.probe, lambda box: reads(box, same=True), "of its own class"),
+    (training.training_loop, colleagues_loop, "takes the sigmoid itself (and 3 more)"),
+    (gradcam.grad_cam, forgets_its_hook, "still on the layer"),
+    (split, lambda cases, seed: tuple(cases.iloc[part] for part in folds()(cases, seed)), "expected positions"),
+    (split, folds(groups="image_id"), "dealt out one by one"),
+    (split, folds(groups="lesion_id"), "though each lesion_id is whole"),
+    (split, folds(n=2), "holds 50%"),
+    (split, folds(y=None), "left to chance"),
+    (split, folds(shuffle=False), "every seed gives the same"),
+    (prepare, lambda *parts: colleagues_features(*parts, ["diagnosis"], "all"), "know the answer"),
+    (prepare, lambda *parts: colleagues_features(*parts, fill="all"), "computed from all rows"),
+    (prepare, lambda *parts: colleagues_features(*parts, fill="train"), "the gap is hidden"),
+    (prepare, lambda *parts: [colleagues_features(part, part, fill="train", flag=True)[0] for part in parts], "training has"),
+    (prepare, lambda *parts: [part[:, 1:] for part in encoded(*parts)], "change with age_approx"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "answer", "words"), WRONG)
+def test_wrong_answers_that_readers_write_are_diagnosed(check, answer, words):
+    assert words in told(check, answer)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from([0.5, 0.6, 0.7, 0.8]), min_size=1, max_size=12), st.integers(1, 5))
+def test_the_kept_epoch_is_lightnings_on_any_course(scores, patience):
+    stopping, best = EarlyStopping("score", patience=patience, mode="max", verbose=False), 0
+    for epoch, score in enumerate(scores):
+        best = epoch if score > scores[best] else best
+        if stopping._evaluate_stopping_criteria(torch.tensor(score))[0]:
+            break
+    assert training._stopped(scores, patience) == (best + 1, epoch + 1)
