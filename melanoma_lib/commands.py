@@ -178,8 +178,7 @@ def notebooks_sweep(arguments: argparse.Namespace) -> int:
 
 def slides_build(arguments: argparse.Namespace) -> None:
     """Fill slide decks from a run and render them."""
-    from melanoma_lib.classroom.deck import find_decks
-    from melanoma_lib.classroom.slides import build
+    from melanoma_lib.classroom.slides import build, find_decks
     from melanoma_lib.lessons.deck_content import deck_content
     from melanoma_lib.runs import Run
     from melanoma_lib.training import train as train_run
@@ -234,21 +233,6 @@ def card(arguments: argparse.Namespace) -> int:
     found = differences(run, arguments.league)
     print("\n".join(found) or f"the card of {run.path} says what the run says")
     return 1 if found else 0
-
-
-def bench(arguments: argparse.Namespace) -> None:
-    """Measure against named peers."""
-    from melanoma_lib import bench as benchmarks
-
-    print(getattr(benchmarks, f"bench_{arguments.what}")(settings_of(arguments)))
-
-
-def costs(arguments: argparse.Namespace) -> None:
-    """Say what runs cost and what more images would."""
-    from melanoma_lib.bench.costs import cost_of
-    from melanoma_lib.runs import Run
-
-    print(cost_of([Run(path) for path in arguments.runs]).report(arguments.images))
 
 
 def _pairs(given: Sequence[Sequence[str]]) -> dict[str, str]:

@@ -12,7 +12,6 @@ from sklearn.metrics import roc_auc_score
 
 from melanoma_lib import training
 from melanoma_lib.__main__ import main
-from melanoma_lib.bench.costs import cost_of
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.data.splits import fold_cases
 from melanoma_lib.errors import DataError, RunError, SettingsError
@@ -215,10 +214,6 @@ def test_cross_validations_are_compared_fold_by_fold(folded, tiny_settings):
     ]
     assert f"{np.mean(gains):+.3f} [" in table
     assert f"{folded.metrics['auroc']['value']:.3f} [" in table
-
-
-def test_a_cross_validation_costs_what_its_folds_cost(folded):
-    assert cost_of([folded]) == cost_of(folded.folds)
 
 
 def test_an_interrupted_cross_validation_goes_on_where_it_stopped(folded, tiny_settings, tmp_path, monkeypatch):

@@ -227,19 +227,22 @@ def sandbox(tmp_path):
     return Sandbox(tmp_path)
 
 
+PYTEST = "python -m pytest -n 2 --dist loadgroup --durations=15 -m not slow"
+
+
 def test_make_sets_up_once_and_again_when_dependencies_change(sandbox):
     assert sandbox.make("test").returncode == 0
     assert sandbox.calls == [
         "python3 -m venv --clear .venv",
         "python -m pip install -e .[dev,download]",
-        "python -m pytest -n 2 --dist loadgroup",
+        PYTEST,
     ]
     assert sandbox.make("test").returncode == 0
-    assert sandbox.calls == ["python -m pytest -n 2 --dist loadgroup --durations=15 -m not slow"]
+    assert sandbox.calls == [PYTEST]
     later = (sandbox.folder / ".venv/.installed").stat().st_mtime + 5
     os.utime(sandbox.folder / "pyproject.toml", (later, later))
     assert sandbox.make("test").returncode == 0
-    assert sandbox.calls == ["python -m pip install -e .[dev,download]", "python -m pytest -n 2 --dist loadgroup --durations=15 -m not slow"]
+    assert sandbox.calls == ["python -m pip install -e .[dev,download]", PYTEST]
 
 
 def test_make_notebooks_sets_up_too(sandbox):
@@ -254,7 +257,7 @@ def test_a_half_finished_install_leaves_no_stamp(sandbox):
     assert not any("pytest" in call for call in sandbox.calls)
     assert not (sandbox.folder / ".venv/.installed").exists()
     assert sandbox.make("test").returncode == 0
-    assert sandbox.calls[-2:] == ["python -m pip install -e .[dev,download]", "python -m pytest -n 2 --dist loadgroup --durations=15 -m not slow"]
+    assert sandbox.calls[-2:] == ["python -m pip install -e .[dev,download]", PYTEST]
 
 
 def test_an_old_python_is_a_clear_error(sandbox):

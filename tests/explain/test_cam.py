@@ -7,7 +7,7 @@ from pytorch_grad_cam import AblationCAM, AblationLayer, ScoreCAM
 from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection
 
-from melanoma_lib.bench.peers import NAMELESS_SIGN, PEERS, held, largest_difference, peer_maps, stretched
+from tests.explain.peers import NAMELESS_SIGN, PEERS, held, largest_difference, peer_maps, stretched
 from melanoma_lib.explain import CAM_METHODS, cam_layers, heatmaps
 from melanoma_lib.explain.cam import resize_heatmap
 from melanoma_lib.explain.methods import eigencam, eigengradcam, principal_map
