@@ -1,16 +1,12 @@
-"""From key press to changed page: explorers in a real JupyterLab, beside a slider that redraws matplotlib.
+"""From key press to changed page: ThresholdExplorer in a real JupyterLab, beside a slider that redraws matplotlib.
 
-    python -m tests.bench.explorer_latency --run-dir runs/mine
+    python -m tests.bench.explorer_latency
 
-ThresholdExplorer and the slider stand in one notebook over the same 400,000 predictions; with a run, LayerExplorer shows a dozen
-of its cases.
+Both stand in one notebook over the same 400,000 predictions.
 """
 
-import argparse
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -18,6 +14,7 @@ import nbformat
 import pandas as pd
 from playwright.sync_api import Locator, Page
 
+from tests.bench.turns import options
 from tests.browser.lab import BROWSERS, Lab
 
 CELLS = (
@@ -43,8 +40,6 @@ def redraw(change):
         _, axes = plt.subplots(1, 2, figsize=(9, 3.5))
         for value in (1, 0):
             axes[0].hist(scores[targets == value], 60, density=True, alpha=0.5)
-        axes[0].axvline(slider.value)
-        axes[1].plot(*curve.roc()[:2])
         axes[1].plot(1 - point.specificity, point.sensitivity, "o")
         plt.show()
 
@@ -53,22 +48,7 @@ redraw(None)
 VBox([slider, shown])
 """,
 )
-LAYER_CELLS = (
-    """
-from melanoma_lib.runs import Run
-from melanoma_lib.widgets import LayerExplorer
-run = Run({run!r})
-""",
-    'LayerExplorer(run, run.cases().merge(run.predictions("test")[["image_id", "probability", "risk"]], on="image_id"))',
-)
 BACK_AND_FORTH = ("ArrowRight",) * 10 + ("ArrowLeft",) * 10
-DOWN_AND_UP = ("ArrowDown",) * 4 + ("ArrowUp",) * 4
-LAYER_KEYS = {  # what is moved, the part of the page that shows it, the keys
-    "case": (".mk-l-pictures", DOWN_AND_UP),
-    "method A": (".mk-l-pictures", DOWN_AND_UP),
-    "opacity": (".mk-l-pictures", tuple(reversed(BACK_AND_FORTH))),
-    "age": (".mk-l-metadata", ("ArrowRight",) * 4 + ("ArrowLeft",) * 4),
-}
 # Timed from the browser's own time of the key, so that waiting counts, to the end of the change.
 WATCH = """(target) => {
   window.times = [];
@@ -85,56 +65,39 @@ WATCH = """(target) => {
 }"""
 
 
-def press(page: Page, control: Locator, watched: str, n: int, keys: Sequence[str] = BACK_AND_FORTH) -> list[float]:
+def press(page: Page, control: Locator, watched: str, n: int) -> list[float]:
     """Milliseconds from each of ``n`` keys to the changed part of the page."""
-    control.press(keys[-1])  # so that the first key changes something wherever the control stood
+    control.press(BACK_AND_FORTH[-1])  # so that the first key changes something wherever the control stood
     page.evaluate(WATCH, watched)
-    for number, key in enumerate(islice(cycle(keys), n)):
+    for number, key in enumerate(islice(cycle(BACK_AND_FORTH), n)):
         control.press(key)
         page.wait_for_function(f"window.times.length > {number}", polling=20)
     return page.evaluate("window.times")
 
 
-@contextmanager
-def notebook(root: Path, browser: str, cells: Sequence[str]) -> Iterator[Page]:
-    """A page of a JupyterLab of its own in which these cells have run."""
-    path = root / "latency.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells]), path)
-    (root / "lab").mkdir(parents=True)
-    server = Lab(root / "lab", browser)
-    try:
-        server.start()
-        with server.open(path, height=1800) as page:
-            yield page
-    finally:
-        server.stop()
-
-
 def main(words: list[str] | None = None) -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run-dir", type=Path, help="run for LayerExplorer; without one, only ThresholdExplorer is measured")
-    parser.add_argument("--keys", type=int, default=60, help="key presses of each kind (default 60)")
-    given = parser.parse_args(words)
+    given = options(__doc__, words, keys=60)
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         raise SystemExit(f"no browser: install one of {', '.join(BROWSERS)}")
-    found = {}
-    with tempfile.TemporaryDirectory() as folder, notebook(Path(folder), browser, CELLS) as page:
-        found["ThresholdExplorer"] = press(page, page.get_by_label("threshold", exact=True), ".mk-t-groups", given.keys)
-        handle = page.locator(".widget-slider [role=slider], .widget-slider .noUi-handle").first
-        drawn = ".jupyter-widgets-output-area, .jp-OutputArea-child .widget-output"
-        found["slider that redraws matplotlib"] = press(page, handle, drawn, given.keys // 2)
-    if given.run_dir:
-        cells = [cell.replace("{run!r}", repr(str(given.run_dir.resolve()))) for cell in LAYER_CELLS]
-        with tempfile.TemporaryDirectory() as folder, notebook(Path(folder), browser, cells) as page:
-            page.locator(".mk-l-pictures[data-drawn]").wait_for()
-            for name, (watched, keys) in LAYER_KEYS.items():
-                control = page.get_by_label(name, exact=True)
-                found[f"LayerExplorer, {name}"] = press(page, control, watched, given.keys, keys)
+    found, notebook = {}, nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
+    with tempfile.TemporaryDirectory() as folder:
+        nbformat.write(notebook, path := Path(folder) / "latency.ipynb")
+        (root := Path(folder) / "lab").mkdir()
+        server = Lab(root, browser)
+        try:
+            server.start()
+            with server.open(path, height=1800) as page:
+                found["ThresholdExplorer"] = press(page, page.get_by_label("threshold", exact=True), ".mk-t-groups", given.keys)
+                handle = page.locator(".widget-slider [role=slider], .widget-slider .noUi-handle").first
+                drawn = ".jupyter-widgets-output-area, .jp-OutputArea-child .widget-output"
+                found["slider that redraws matplotlib"] = press(page, handle, drawn, given.keys // 2)
+        finally:
+            server.stop()
     shown = pd.DataFrame({name: pd.Series(times).describe(percentiles=[0.1, 0.5, 0.9]) for name, times in found.items()}).T
-    shown["slider's time over this"] = shown.loc["slider that redraws matplotlib", "50%"] / shown["50%"]
-    print(f"key press to changed page in JupyterLab, ms\n{shown.drop(columns=['mean', 'std']).to_string(float_format='{:.1f}'.format)}")
+    shown["slider's time over this"] = shown["50%"].iloc[1] / shown["50%"]
+    print("key press to changed page in JupyterLab, ms")
+    print(shown.drop(columns=["mean", "std"]).to_string(float_format="{:.1f}".format))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ METHODS = ("gradcam", "layercam", "eigencam")
 
 
 def main(words: list[str] | None = None) -> dict[str, pd.DataFrame]:
-    """Measure and print."""
     given = options(
         __doc__, words, method="", backbone="efficientnet_b0", image_size=128, n_images=4, rounds=3, seed=0, threads=1
     )

@@ -22,7 +22,6 @@ from tests.bench.turns import options, table, take_turns
 
 
 def main(words: list[str] | None = None) -> dict[str, pd.DataFrame]:
-    """Measure and print."""
     given = options(
         __doc__, words, run_dir="", backbone="tf_efficientnet_lite0", image_size=128, batch_size=16, rounds=15, threads=1
     )
@@ -46,7 +45,9 @@ def main(words: list[str] | None = None) -> dict[str, pd.DataFrame]:
     names = [one.name for one in session.get_inputs()]
     found = {}
     for n in (1, given.batch_size):
-        tensors = [batch[name].repeat(-(-n // len(batch[name])), *[1] * (batch[name].ndim - 1))[:n].contiguous() for name in names]
+        tensors = [
+            batch[name].repeat(-(-n // len(batch[name])), *[1] * (batch[name].ndim - 1))[:n].contiguous() for name in names
+        ]
         arrays = {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
 
         @torch.inference_mode()

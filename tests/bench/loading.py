@@ -41,7 +41,6 @@ class Files(Dataset):
 
 
 def main(words: list[str] | None = None) -> dict[str, pd.DataFrame]:
-    """Measure and print."""
     given = options(__doc__, words, image_size=128, n_patients=25, rounds=5, threads=1)
     torch.set_num_threads(given.threads)
     found = {}
@@ -62,7 +61,10 @@ def main(words: list[str] | None = None) -> dict[str, pd.DataFrame]:
                 files = Files(cases.loc[cases["split"] == split, "image_path"], given.image_size, training)
                 peer = DataLoader(files, settings.batch_size, shuffle=training, drop_last=training)
                 what = f"{name}, {size[0]}x{size[1]} to {given.image_size} px, {split} split of {len(files)}"
-                contenders = {"kit, cached": lambda _, kit=loader: list(kit), "PIL + torchvision": lambda _, peer=peer: list(peer)}
+                contenders = {
+                    "kit, cached": lambda _, kit=loader: list(kit),
+                    "PIL + torchvision": lambda _, peer=peer: list(peer),
+                }
                 found[f"{name} {split}"] = take_turns(what, contenders, given.rounds)
                 print(table(what, found[f"{name} {split}"]))
     return found

@@ -30,7 +30,7 @@ def test_a_benchmark_prints_ratios_to_its_peer(name, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*WORDS, "app_load", "explorer_latency"])
 def test_a_benchmark_says_how_it_is_called(name, capsys):
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         importlib.import_module(f"tests.bench.{name}").main(["--help"])
     assert f"python -m tests.bench.{name}" in capsys.readouterr().out
 

@@ -2,10 +2,8 @@
 
     python -m tests.bench.thresholds
 
-Kit and peer give the same numbers, which is checked. Last comes how the kit's time grows with the number of predictions.
+Kit and peer give the same numbers, which is checked.
 """
-
-import time
 
 import numpy as np
 import pandas as pd
@@ -44,7 +42,6 @@ def scaled(seconds: pd.DataFrame, factor: float) -> pd.DataFrame:
 
 
 def main(words: list[str] | None = None) -> dict[str, pd.DataFrame]:
-    """Measure and print."""
     given = options(__doc__, words, n=400_000, replicates=1_000, rounds=5, seed=0)
     targets, scores, _ = predictions(given.n, given.seed)
     curve, asked = OperatingCurve(targets, scores), np.quantile(scores, np.linspace(0.5, 0.999, AT_ONCE))
@@ -83,26 +80,7 @@ def main(words: list[str] | None = None) -> dict[str, pd.DataFrame]:
     }
     for what, seconds in found.items():
         print(table(what, seconds))
-    print(growth(given.n, given.rounds))
     return found
-
-
-def growth(most: int, rounds: int) -> str:
-    """Processor time of building the curve at growing sizes, over n log n from the smallest size on: at most 1 is hoped for."""
-    sizes = [most // 100, most // 10, most]
-    cases = {n: predictions(n, 0)[:2] for n in sizes}
-    seconds: dict[int, list[float]] = {n: [] for n in sizes}
-    for _ in range(rounds):
-        for n, (targets, scores) in cases.items():
-            repeats = max(1, most // 20 // n)  # small curves several times, or the clock would be all one sees
-            start = time.process_time()
-            for _ in range(repeats):
-                OperatingCurve(targets, scores)
-            seconds[n].append((time.process_time() - start) / repeats)
-    middle = pd.Series({n: np.median(kept) for n, kept in seconds.items()})
-    cost = pd.Series({n: n * np.log(n) for n in sizes})
-    shown = pd.DataFrame({"ms": middle * 1000, "over n log n": middle / middle.iloc[0] / (cost / cost.iloc[0])})
-    return f"curve, processor time by number of predictions\n{shown.to_string(float_format='{:,.3f}'.format)}"
 
 
 if __name__ == "__main__":

@@ -47,7 +47,6 @@ class BareLoop:
         return (self.augment(self.images[i]), *self.rest[i])
 
     def epoch(self) -> None:
-        """One pass over the training split."""
         for image, metadata, target in self.loader:
             image = image.contiguous(memory_format=torch.channels_last)
             loss = self.loss(self.model(image, metadata), target)
@@ -76,7 +75,6 @@ class Turns(pl.Callback):
 
 
 def main(words: list[str] | None = None) -> pd.DataFrame:
-    """Measure and print."""
     given = options(__doc__, words, backbone="tf_efficientnet_lite0", image_size=64, n_patients=80, rounds=3, threads=1)
     with tempfile.TemporaryDirectory() as folder:
         places = {"data_dir": Path(folder) / "data", "run_dir": Path(folder) / "run", "cache_dir": Path(folder) / "cache"}
@@ -89,8 +87,8 @@ def main(words: list[str] | None = None) -> pd.DataFrame:
         turns = Turns(BareLoop(DermoscopyDataModule(settings)))
         train(settings, watchers=[turns])
     seconds = pd.DataFrame(turns.seconds[1:])  # the first epoch warms caches up
-    steps = len(turns.bare.loader)
-    print(table(f"training {given.backbone} at {given.image_size} px, {steps} steps of 16 images, {given.threads} thread(s)", seconds))
+    what = f"training {given.backbone} at {given.image_size} px, {len(turns.bare.loader)} steps of 16, {given.threads} thread(s)"
+    print(table(what, seconds))
     return seconds
 
 
