@@ -58,12 +58,7 @@ ERRORS_OF_CELLS = f"""() => [...{PANEL}.content.model.cells].flatMap((cell, inde
 
 
 class Lab:
-    """A running JupyterLab.
-
-    Args:
-        root: the server's own folder; everything it writes stays inside.
-        browser: path of a chromium.
-    """
+    """A running JupyterLab that writes into ``root`` alone, looked at with the chromium at ``browser``."""
 
     def __init__(self, root: Path, browser: str) -> None:
         self.browser = browser
@@ -98,11 +93,7 @@ class Lab:
             )
 
     def start(self) -> None:
-        """Wait until the server answers.
-
-        Raises:
-            RuntimeError: with the end of its log, if it stops or takes too long.
-        """
+        """Wait until the server answers; a RuntimeError with the end of its log if it stops or takes too long."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self._server.poll() is None:
             # It takes the next port if one is in use, so ask for the one it got.
@@ -131,26 +122,12 @@ class Lab:
         notebook: Path,
         *,
         run: bool = True,
-        errors: bool = False,
-        patience: float = PATIENCE,
-        width: int = 1280,
         height: int = 900,
     ) -> "Iterator[Page]":
         """Open a copy of a notebook, run all its cells, and yield the page once the kernel is idle.
 
         The page can only reach this machine. Leaving the block fails if the page asked for another, or its scripts raised. A
         failure inside the block says where a picture of the page is.
-
-        Args:
-            notebook: file to copy; what lies beside it does not come along.
-            run: whether to run the cells.
-            errors: whether cells may end in an error.
-            patience: seconds that running all cells, and each later step, may take.
-            width: of the window, pixels.
-            height: of the window, pixels.
-
-        Raises:
-            AssertionError: if a cell ends in an error, naming it; or at the end of the block, see above.
         """
         from playwright.sync_api import expect
 
@@ -158,15 +135,15 @@ class Lab:
         folder.mkdir()
         shutil.copy(notebook, folder)
         with running_browser(self.browser) as browser:
-            page = browser.new_page(viewport={"width": width, "height": height})
-            page.set_default_timeout(patience * 1000)
-            expect.set_options(timeout=patience * 1000)
+            page = browser.new_page(viewport={"width": 1280, "height": height})
+            page.set_default_timeout(PATIENCE * 1000)
+            expect.set_options(timeout=PATIENCE * 1000)
             faults = watch_faults(page)
             try:
                 page.goto(f"{self.url}lab/tree/{folder.name}/{quote(notebook.name)}?reset&token={self._token}")
                 page.wait_for_function(f"{PANEL}?.sessionContext?.isReady && {KERNEL}?.status === 'idle'")
                 if run:
-                    run_all(page, errors)
+                    run_all(page)
                 yield page
                 page.evaluate(f"{PANEL}.sessionContext.shutdown()")  # it may hold a GB
             except Exception as error:
@@ -196,11 +173,7 @@ def wait_idle(page: "Page") -> None:
 
 
 def ask_kernel(page: "Page", expression: str) -> Any:
-    """Value of an expression in the kernel of the notebook in view; its repr must be a literal.
-
-    Raises:
-        AssertionError: with the kernel's words, if the expression cannot be evaluated.
-    """
+    """Value of an expression in the kernel of the notebook in view; its repr must be a literal."""
     script = f"""async (expression) => {{
         const future = {KERNEL}.requestExecute({{ code: "", user_expressions: {{ value: expression }} }});
         return (await future.done).content.user_expressions.value;
@@ -216,18 +189,14 @@ def keep_kernel_busy(page: "Page", seconds: float) -> None:
     page.evaluate(f"(code) => {{ {KERNEL}.requestExecute({{ code }}); }}", code)
 
 
-def run_all(page: "Page", errors: bool = False) -> None:
-    """Run all cells of the notebook in view and wait until they are done and the kernel is idle.
-
-    Raises:
-        AssertionError: if a cell ends in an error and ``errors`` is False.
-    """
+def run_all(page: "Page") -> None:
+    """Run all cells of the notebook in view and wait until they are done and the kernel is idle; they may not raise."""
     run = "jupyterapp.commands.execute('notebook:run-all-cells')"
     page.evaluate(f"() => {{ window.allCellsRan = false; {run}.then(() => {{ window.allCellsRan = true; }}); }}")
     page.wait_for_function("window.allCellsRan")
     wait_idle(page)
     problems = page.evaluate(ERRORS_OF_CELLS)
-    assert errors or not problems, "\n".join(problems)
+    assert not problems, "\n".join(problems)
 
 
 _running: list = []  # the browser whose pages are open: there can be one Playwright at a time

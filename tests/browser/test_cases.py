@@ -91,16 +91,6 @@ def expect_matches(page, cases, by_label=False, **filters):
     expect(page.get_by_role("button", name="Next ▶")).to_have_attribute("aria-disabled", "true")
 
 
-def test_a_page_by_its_number(page, cases):
-    for typed, shown in (("3", "3"), ("99", "3"), ("", "3"), ("0", "3"), ("7", "7")):
-        page.get_by_label("page number").fill(typed)
-        page.get_by_label("page number").press("Enter")
-        expect(page.get_by_label("page number")).to_have_value(shown)
-    expect(page.locator(".mkc-tile")).to_have_count(len(cases) - 6 * PAGE_SIZE)
-    page.get_by_role("button", name="Previous").click()
-    expect(page.locator(".mkc-tile").first).to_have_attribute("data-image", cases["image_id"][5 * PAGE_SIZE])
-
-
 def test_lists_filter_alone_and_together(page, cases):
     expect_matches(page, cases)
     page.get_by_label("label", exact=True).select_option(label="melanoma (10)")
@@ -128,25 +118,6 @@ def test_age_by_keyboard_leaves_the_notebook_alone(page, cases):
     expect(lower).to_be_disabled()
 
 
-def test_a_range_that_ends_before_it_starts_is_not_sent(page, cases):
-    page.get_by_label("age from, years").fill("60")
-    page.get_by_label("age to, years").fill("50")
-    page.get_by_label("age to, years").press("Enter")
-    assert page.get_by_label("age to, years").evaluate("field => field.validationMessage").startswith("The range ends before")
-    expect_matches(page, cases, age=(60, None))
-    expect(page.locator(".mk-problem")).to_be_hidden()
-
-
-def test_no_match_offers_what_helps(page, cases):
-    page.get_by_label("label", exact=True).select_option(label="melanoma (10)")
-    page.get_by_label("diagnosis", exact=True).select_option(label="nevus (29)")
-    expect(page.locator(".mkc-empty")).to_contain_text("No case matches. Widen a filter:")
-    assert page.locator(".mkc-empty button").all_inner_texts() == ["any label (29 cases)", "any diagnosis (10 cases)"]
-    page.get_by_role("button", name="any diagnosis").click()
-    expect_matches(page, cases, by_label=True, target=1)
-    expect(page.get_by_label("diagnosis", exact=True)).to_have_value("")
-
-
 def test_selection_by_mouse_and_keyboard_reaches_later_cells(page, cases):
     tile = page.locator(".mkc-tile").nth(3)
     tile.click()
@@ -169,16 +140,6 @@ def test_selection_by_mouse_and_keyboard_reaches_later_cells(page, cases):
     page.keyboard.press("Escape")
     expect(page.locator(".mkc-detail")).to_have_count(0)
     expect(page.locator(".mkc-tile").nth(2)).to_be_focused()
-
-
-def test_a_cell_can_set_filters_and_selection(page, cases):
-    ask_kernel(page, "explorer.set_trait('filters', {'sex': 'female', 'age': [30, 50]})")
-    expect(page.get_by_label("sex", exact=True)).not_to_have_value("")
-    expect(page.get_by_label("age to, years")).to_have_value("50")
-    expect_matches(page, cases, sex="female", age=(30, 50))
-    last = cases["image_id"].iloc[filter_cases(cases, sex="female", age=(30, 50))[-1]]
-    ask_kernel(page, f"explorer.set_trait('selected', {last!r})")
-    expect(page.locator(".mkc-detail")).to_contain_text(last)
 
 
 def test_a_failed_answer_is_seen(page, cases):

@@ -128,20 +128,6 @@ def test_the_cheapest_threshold_is_that_of_the_library(saved, curve, miss, alarm
     expect_numbers(saved, threshold_state(curve, best.threshold, percent / 100, CALIBRATOR))
 
 
-def test_where_flagging_nobody_is_cheapest_the_page_says_so(saved, tmp_path):
-    targets, scores = [0, 1, 0, 1, 0], [0.1, 0.3, 0.3, 0.8, 0.9]
-    with pytest.raises(ValueError, match="flagging nobody"):
-        OperatingCurve(targets, scores).min_cost(1, 1000)
-    explorer = ThresholdExplorer(targets, scores, threshold=0.3, fn_cost=1, fp_cost=1000)
-    with saved.context.new_page() as page:
-        page.goto(explorer.save_page(tmp_path / "page.html", "Threshold").as_uri())
-        page.get_by_role("button", name="lowest cost").click()
-        expect(page.get_by_role("status")).to_contain_text("Flagging nobody costs less")
-        expect_numbers(page, threshold_state(explorer.curve, 0.3))
-        enter(page, "cost of a missed melanoma", 1e6)  # the message is about costs that are gone
-        expect(page.get_by_role("status")).to_be_empty()
-
-
 def test_a_number_out_of_range_is_refused_and_a_screen_reader_hears_where_it_rests(saved, curve):
     enter(saved, "threshold, exact", 0.4)
     before = shown(saved)
