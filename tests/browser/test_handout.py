@@ -17,6 +17,7 @@ display(FocalLossExplorer())
 threshold"""
 
 
+@pytest.mark.slow
 def test_explorers_move_from_a_file_and_stand_still_on_paper(chromium, tmp_path):
     lesson = Lesson(mini_lesson(tmp_path / "notebooks", extra=EXPLORERS))
     made = write_handout(lesson, tmp_path, {}, show_progress=False)

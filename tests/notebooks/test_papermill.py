@@ -62,6 +62,7 @@ def test_a_failing_cell_fails_the_run_and_keeps_what_was_executed(tmp_path):
     assert lesson.path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_refresh_twice_leaves_no_difference_no_live_widget_and_no_progress_bar(tmp_path):
     lesson = Lesson(mini_lesson(tmp_path, imports=EXPLORER, exercise=EXERCISE.format(first=1), extra=f"{BAR}\nLens()"))
     assert refresh(lesson)
@@ -74,6 +75,7 @@ def test_refresh_twice_leaves_no_difference_no_live_widget_and_no_progress_bar(t
     assert len(cell.outputs) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "extra"),
     [
@@ -88,6 +90,7 @@ def test_an_explorer_that_fails_fails_the_run(tmp_path, first, extra):
     assert "ZeroDivisionError" in outcome.status
 
 
+@pytest.mark.slow
 def test_nbval_is_green_on_the_committed_lesson_and_red_on_one_changed_number(lesson):
     green = run_nbval(lesson.path)
     assert green.returncode == 0 and " passed" in green.stdout, green.stdout

@@ -15,6 +15,7 @@ from melanoma_lib.runs import Run
 from tests.notebooks.mini import IMPORTS, mini_lesson
 
 
+@pytest.mark.slow
 def test_a_sweep_compares_its_runs_goes_on_where_it_stopped_and_repeats_a_changed_lesson(tiny_settings, tmp_path, monkeypatch):
     changes = tiny_settings.model_dump(mode="json", exclude={"run_dir", "seed", "image_dirs"}) | {"max_epochs": 1}
     settings = f"import json\nsettings = Settings.for_notebook(seed=seed, run_dir=run_dir, **json.loads({json.dumps(changes)!r}))"
