@@ -7,12 +7,12 @@ from pytorch_grad_cam import AblationCAM, AblationLayer, ScoreCAM
 from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection
 
-from tests.explain.peers import NAMELESS_SIGN, PEERS, held, largest_difference, peer_maps, stretched
 from melanoma_lib.explain import CAM_METHODS, cam_layers, heatmaps
 from melanoma_lib.explain.cam import resize_heatmap
 from melanoma_lib.explain.methods import eigencam, eigengradcam, principal_map
 from melanoma_lib.model import MelanomaNet
 from tests.explain.nets import BACKBONES, N_METADATA, cases, small_net
+from tests.explain.peers import NAMELESS_SIGN, PEERS, held, largest_difference, peer_maps, stretched
 
 # Layers from which every way on starts with a layer norm: gradient times activation sums to nothing.
 BEFORE_A_NORM = {

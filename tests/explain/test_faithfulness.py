@@ -7,10 +7,10 @@ from pytorch_grad_cam.metrics.road import NoisyLinearImputer, RemoveLeastRelevan
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import auc
 
-from tests.explain.peers import held
 from melanoma_lib.explain import heatmaps
 from melanoma_lib.explain.faithfulness import Perturbed, deletion_insertion, removal_ranks, road
 from tests.explain.nets import cases, small_net
+from tests.explain.peers import held
 
 
 class Linear(torch.nn.Module):
