@@ -8,11 +8,12 @@ STAMP := $(VENV)/.installed
 PYTHON_CANDIDATES := python3 python3.11 python3.12 python3.13 python3.14 python
 AT_LEAST_3_11 := import sys; sys.exit(sys.version_info < (3, 11))
 WORKERS := 2
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations=15
 MARP_VERSION := 4.5.1
 MARP := build/marp/.installed-$(MARP_VERSION)
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 install: $(STAMP) ## create .venv and install the kit into it
 
@@ -27,8 +28,11 @@ slides: $(STAMP) $(MARP) ## fill the slide decks from a run and render them; cho
 
 marp: $(MARP) ## install what renders slides, and what their tests need
 
-test: $(STAMP) ## run every test; choose some with ARGS='-k focal'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+test: $(STAMP) ## run the quick tests; choose some with ARGS='-k focal'
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: $(STAMP) ## run the rest: every lesson, JupyterLab in a browser, long trainings
+	$(PYTEST) -m slow $(ARGS)
 
 lint: $(STAMP) ## check style, format and import rules
 	$(BIN)/ruff check .
@@ -65,4 +69,4 @@ $(MARP):
 	npm install --prefix build/marp --no-save --no-package-lock --no-audit --no-fund --ignore-scripts @marp-team/marp-cli@$(MARP_VERSION)
 	@touch $@
 
-.PHONY: help install notebooks lab slides marp test lint doctor clean
+.PHONY: help install notebooks lab slides marp test test-slow lint doctor clean

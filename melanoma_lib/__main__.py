@@ -10,7 +10,6 @@ from pathlib import Path
 from melanoma_lib import __version__
 from melanoma_lib.commands import (
     app,
-    bench,
     card,
     compare,
     data_audit,
@@ -161,9 +160,6 @@ def build_parser() -> argparse.ArgumentParser:
     cost = _command(commands, "costs", _costs, "time an image that finished runs took, and what a larger archive would take")
     cost.add_argument("runs", nargs="+", type=Path, help="run directories of one recipe and machine")
     cost.add_argument("--images", type=int, default=401_059, help="images of the larger archive (default 401059: ISIC 2024)")
-
-    benchmark = _command(commands, "bench", bench, "measure speed against named peers, taking turns", settings=True)
-    benchmark.add_argument("what", choices=["training", "loading", "thresholds", "heatmaps", "inference"])
     return parser
 
 

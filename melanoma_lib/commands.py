@@ -3,6 +3,8 @@
 import argparse
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 
 from melanoma_lib.errors import KitError, LessonError
@@ -120,14 +122,16 @@ def notebooks_run(arguments: argparse.Namespace) -> int:
 
 
 def notebooks_check(arguments: argparse.Namespace) -> int:
-    """Hold lessons to their contract."""
-    from melanoma_lib.classroom.contract import breaches
+    """Hold lessons to their contract, which the project's own tests know."""
     from melanoma_lib.classroom.lesson import find_lessons
+    from melanoma_lib.settings import project_dir
 
-    lessons = find_lessons(arguments.names)
-    found = [f"{lesson.name}: {breach}" for lesson in lessons for breach in breaches(lesson)]
-    print("\n".join(found) or f"{len(lessons)} lessons keep the contract")
-    return 1 if found else 0
+    tests = project_dir() / "tests" / "notebooks" / "test_contract.py"
+    if not tests.is_file():
+        raise LessonError(f"no {tests}: the lessons' contract is part of the project's tests; run this in a clone of it")
+    names = " or ".join(lesson.name for lesson in find_lessons(arguments.names))
+    words = ["-m", "pytest", "-q", str(tests), "-k", f"committed_lesson and ({names})"]
+    return subprocess.call([sys.executable, *words], cwd=project_dir())
 
 
 def notebooks_refresh(arguments: argparse.Namespace) -> None:
@@ -163,7 +167,7 @@ def notebooks_handout(arguments: argparse.Namespace) -> None:
 def notebooks_sweep(arguments: argparse.Namespace) -> int:
     """Run a lesson over a grid of parameters."""
     from melanoma_lib.classroom.lesson import find_lessons
-    from melanoma_lib.classroom.sweep import as_markdown, grid, sweep
+    from melanoma_lib.classroom.sweep import METRICS, grid, sweep
     from melanoma_lib.workers import workers
 
     (lesson,) = find_lessons([arguments.name])
@@ -171,15 +175,14 @@ def notebooks_sweep(arguments: argparse.Namespace) -> int:
     points = grid(lesson, over, _pairs(arguments.parameters), arguments.out)
     with workers(arguments.backend, arguments.jobs, arguments.scheduler):
         table = sweep(lesson, points, arguments.out, arguments.jobs)
-    print(as_markdown(table))
+    print(table[[*over, *METRICS, "status"]].round(3).to_string(index=False))
     print(f"written to {arguments.out}; the same command goes on where it stopped")
     return 0 if (table["status"] == "ok").all() else 1
 
 
 def slides_build(arguments: argparse.Namespace) -> None:
     """Fill slide decks from a run and render them."""
-    from melanoma_lib.classroom.deck import find_decks
-    from melanoma_lib.classroom.slides import build
+    from melanoma_lib.classroom.slides import build, find_decks
     from melanoma_lib.lessons.deck_content import deck_content
     from melanoma_lib.runs import Run
     from melanoma_lib.training import train as train_run
@@ -228,13 +231,6 @@ def card(arguments: argparse.Namespace) -> int:
     found = differences(run, arguments.league)
     print("\n".join(found) or f"the card of {run.path} says what the run says")
     return 1 if found else 0
-
-
-def bench(arguments: argparse.Namespace) -> None:
-    """Measure against named peers."""
-    from melanoma_lib import bench as benchmarks
-
-    print(getattr(benchmarks, f"bench_{arguments.what}")(settings_of(arguments)))
 
 
 def _pairs(given: Sequence[Sequence[str]]) -> dict[str, str]:

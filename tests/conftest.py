@@ -1,10 +1,14 @@
 """Shared fixtures: where real data lies, if anywhere; a small synthetic source; a small finished run."""
 
+import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
 from melanoma_lib.settings import Settings
 from melanoma_lib.settings_names import ENV_PREFIX, TEST_ENV_PREFIX
@@ -42,28 +46,79 @@ def ham10000_root(shared_data: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Settings of a training that takes seconds: a test-sized backbone on few small synthetic cases."""
-    root = tmp_path_factory.mktemp("tiny")
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all worker processes of this call of pytest share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def built_once(session_folder: Path) -> Callable[[str, Callable[[Path], object]], Path]:
+    """``built_once(name, build)``: the folder that ``build(folder)`` filled, in whichever worker came first."""
+
+    def folder_of(name: str, build: Callable[[Path], object]) -> Path:
+        folder, done = session_folder / name, session_folder / f"{name}.done"
+        with FileLock(session_folder / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # what a worker left that failed
+                folder.mkdir()
+                build(folder)
+                done.touch()
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(session_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings of a training that takes seconds; workers share the cases, each trains among runs of its own."""
+    shared = session_folder / "tiny"
     return Settings(
-        source="synthetic", data_dir=root / "data", runs_dir=root / "runs", cache_dir=root / "cache",
-        backbone="test_efficientnet", pretrained=False, image_size=32, n_patients=80, metadata_hidden=8,
-        max_epochs=3, batch_size=16, learning_rate=3e-3, n_resamples=100, threads=1, progress=False,
+        source="synthetic", data_dir=shared / "data", runs_dir=tmp_path_factory.mktemp("tiny") / "runs",
+        cache_dir=shared / "cache", backbone="test_efficientnet", pretrained=False, image_size=32, n_patients=80,
+        metadata_hidden=8, max_epochs=3, batch_size=16, learning_rate=3e-3, n_resamples=100, threads=1, progress=False,
         small_epochs=0,
         precision="32",  # bfloat16, where the processor has it, moves rankings of such small models
     )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny_settings: Settings):
-    """A finished run of the tiny settings, in a folder where nothing else is trained."""
+def tiny_run(tiny_settings: Settings, built_once):
+    """A finished run of the tiny settings, trained once for all workers; each has a copy where nothing else is trained."""
+    from melanoma_lib.runs import Run
     from melanoma_lib.training import train
 
-    return train(tiny_settings.with_changes(runs_dir=tiny_settings.runs_dir.with_name("tiny_run")))
+    trained = built_once("tiny_run", lambda folder: train(tiny_settings.with_changes(runs_dir=folder)))
+    settings = tiny_settings.with_changes(runs_dir=tiny_settings.runs_dir.with_name("tiny_run"))
+    shutil.copytree(trained / settings.run_path.name, settings.run_path)
+    (settings.run_path / "settings.json").write_text(settings.to_json(), encoding="utf-8")
+    return Run(settings.run_path)
 
 
 @pytest.fixture(scope="session")
-def lesson_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def lesson_folders(session_folder: Path) -> dict[str, Path]:
     """Where the tests of lessons keep data, runs and decoded images, so that each run is trained once."""
-    root = tmp_path_factory.mktemp("lessons")
+    root = session_folder / "lessons"
     return {"data_dir": root / "data", "runs_dir": root / "runs", "cache_dir": root / "cache"}
+
+
+@pytest.fixture(scope="session")
+def executed_lesson(built_once, lesson_folders):
+    """``executed_lesson(lesson)``: status, digests and path of what papermill made of it at its own parameters, run once."""
+    from melanoma_lib.classroom.papermill import run_lesson
+    from melanoma_lib.training import train
+
+    def outcome_of(lesson) -> dict:
+        def build(folder: Path) -> None:
+            outcome = run_lesson(lesson, folder, lesson.parameters, show_progress=False)
+            kept = {"status": outcome.status, "digests": list(outcome.digests), "notebook": str(outcome.notebook)}
+            (folder / "outcome.json").write_text(json.dumps(kept), encoding="utf-8")
+
+        with pytest.MonkeyPatch.context() as patch:
+            for name, folder in lesson_folders.items():
+                patch.setenv(f"{ENV_PREFIX}{name.upper()}", str(folder))
+            # Lessons that two workers run at once look at the same run; it is trained before, as only one may train it.
+            built_once("lesson_run", lambda _: train(Settings(profile="fast", source="synthetic", seed=0, resume=True)))
+            return json.loads((built_once(f"lesson-{lesson.name}", build) / "outcome.json").read_text(encoding="utf-8"))
+
+    return outcome_of

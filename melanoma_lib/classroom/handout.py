@@ -3,16 +3,15 @@
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
-from melanoma_lib.classroom.contract import WIDGET_VIEW
 from melanoma_lib.classroom.lesson import Lesson
-from melanoma_lib.classroom.papermill import PRINT_STYLE, as_html, run_lesson
+from melanoma_lib.classroom.papermill import PRINT_STYLE, WIDGET_VIEW, as_html, run_lesson
 from melanoma_lib.errors import LessonError
 from melanoma_lib.files import replacing, write_text
 from melanoma_lib.widgets.base import embedded
@@ -89,12 +88,8 @@ def handout_page(executed: nbformat.NotebookNode, title: str) -> tuple[str, int]
         fragments.append(embedded(script, _values(model) | alone, f"explorer-{len(fragments) + 1}"))
         return fragments[-1]
 
-    page = _page(executed, title, live)
+    page = as_html(executed, title, live, HANDOUT_HEAD + PRINT_STYLE)
     return page.replace("</head>", f"<style>\n{''.join(styles)}\n</style>\n</head>", 1), len(fragments)
-
-
-def _page(executed: nbformat.NotebookNode, title: str, live: Callable[[nbformat.NotebookNode], str]) -> str:
-    return as_html(executed, title, live, HANDOUT_HEAD + PRINT_STYLE)
 
 
 def _values(model: Mapping[str, Any]) -> dict[str, Any]:

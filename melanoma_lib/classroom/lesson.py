@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from pydantic import TypeAdapter, ValidationError
 
 from melanoma_lib.errors import LessonError, SettingsError
 from melanoma_lib.settings import Settings, project_dir
@@ -19,11 +20,7 @@ Scalar = str | int | float | bool
 
 @dataclass(frozen=True)
 class Lesson:
-    """One notebook file.
-
-    Attributes:
-        path: of the ``.ipynb`` file.
-    """
+    """One notebook file."""
 
     path: Path
 
@@ -94,22 +91,12 @@ class Lesson:
 
     def _read(self, name: str, value: Any) -> Scalar:
         default = self.parameters[name]
-        wanted = type(default)
-        if not isinstance(value, str):
-            if isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool):
-                return value
-            if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-                return float(value)
-        elif wanted is bool:
-            if value.lower() in ("yes", "true", "no", "false"):
-                return value.lower() in ("yes", "true")
-        else:
-            try:
-                return wanted(value)
-            except ValueError:
-                pass  # told below, with what was expected
-        expected = "yes or no" if wanted is bool else wanted.__name__
-        raise LessonError(f"{self.name}: parameter {name} expects {expected}, like its default {default!r}; got {value!r}")
+        try:
+            return TypeAdapter(type(default)).validate_python(value, strict=not isinstance(value, str))
+        except ValidationError as error:
+            expected = "yes or no" if isinstance(default, bool) else type(default).__name__
+            text = f"{self.name}: parameter {name} expects {expected}, like its default {default!r}; got {value!r}"
+            raise LessonError(text) from error
 
 
 def tags_of(cell: nbformat.NotebookNode) -> list[str]:

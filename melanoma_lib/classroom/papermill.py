@@ -15,11 +15,11 @@ from typing import Any
 
 import nbformat
 
-from melanoma_lib.classroom.contract import WIDGET_VIEW, digest_text
 from melanoma_lib.classroom.lesson import Lesson, Scalar, tags_of
 from melanoma_lib.errors import LessonError
 from melanoma_lib.files import write_text
 
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 COMPARED = "nbval-check-output"  # nbval's own tag: it compares the outputs of these cells
 LARGE_PICTURE = 100_000  # bytes; charts are below it, sheets of photographs above
 # On paper nothing scrolls: what is wider than the page would be cut off.
@@ -39,12 +39,9 @@ class Outcome:
     """One executed lesson.
 
     Attributes:
-        name: of the lesson.
         status: ``ok``, or what went wrong.
-        seconds: of wall clock.
-        digests: what the digest cells printed.
-        as_committed: how many of them print what the committed notebook shows; None where parameters differ from its own.
-        notebook: the executed notebook.
+        digests: what the digest cells say.
+        as_committed: how many of them say what the committed notebook shows; None where parameters differ from its own.
         page: its HTML.
     """
 
@@ -114,6 +111,13 @@ def run_lesson(lesson: Lesson, out: Path, values: Mapping[str, Scalar], show_pro
     committed = [digest_text(cell) for cell in lesson.cells("digest")]
     same = sum(mine == theirs for mine, theirs in zip(digests, committed, strict=True)) if values == lesson.parameters else None
     return Outcome(lesson.name, status, time.perf_counter() - started, digests, same, target, page)
+
+
+def digest_text(cell: nbformat.NotebookNode) -> str:
+    """What a digest cell printed, and the text of the tables it shows."""
+    printed = [output.text for output in cell.outputs if output.get("name") == "stdout"]
+    shown = [output.data for output in cell.outputs if output.output_type in ("execute_result", "display_data")]
+    return "".join([*printed, *(data.get("text/plain", "") for data in shown if "image/png" not in data)])
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
@@ -241,14 +245,7 @@ def normalised(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def smaller(png: str) -> str:
-    """A picture of 256 colours where that saves space, as of photographs: each refresh stays in the repository for good.
-
-    Args:
-        png: base64 of a PNG file.
-
-    Returns:
-        The same picture, base64 of a PNG file; a picture made smaller before comes back as it is.
-    """
+    """A picture, base64 of a PNG, in 256 colours where that saves space: each refresh stays in the repository for good."""
     from PIL import Image
 
     data = base64.b64decode(png)

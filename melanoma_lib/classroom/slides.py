@@ -1,16 +1,28 @@
-"""Slides: a deck's fields filled in from a run, its figures drawn, and the whole rendered offline by Marp and a browser."""
+"""Slides: decks whose numbers and figures jinja2 fills in from a run, rendered offline by Marp and a browser.
+
+A deck is Marp Markdown with fields of jinja2. ``{{ metrics.n_melanoma }}`` writes a value of the run, by default a whole number
+with separators of thousands and any other with three digits. ``number(x, 2)`` rounds, ``percent(x)`` writes a share,
+``interval(x)`` a number with its interval, and ``undefined="nobody is flagged"`` says what to write where a run leaves a number
+undefined; without it that is an error. ``figure("roc", slot="half")`` draws a figure, alone on its line, and brings its
+description along; ``shrink=0.9`` where it may not become smaller than that share of its size. ``as_reported("97.24%")`` marks
+somebody else's number.
+"""
 
 import html
 import math
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from melanoma_lib.classroom.deck import FIELD, Deck, Field, breaches, read_field
+import jinja2
+import jinja2.meta
+
 from melanoma_lib.classroom.handout import find_browser
 from melanoma_lib.errors import DeckError
 from melanoma_lib.evaluation.canvas import DescribedFigure
@@ -18,6 +30,7 @@ from melanoma_lib.files import replacing, write_text
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import project_dir
 
+DECK_NAME = re.compile(r"\d\d_[a-z0-9_]+")
 FIGURES = "figures"  # folder beside the filled decks
 MARP = Path("build/marp/node_modules/.bin/marp")  # where `make slides` installs it
 RENDERING_SECONDS = 300
@@ -32,7 +45,7 @@ class Content:
     """What decks may ask for; nothing is computed before somebody asks.
 
     Attributes:
-        values: by the first word of a path: a number, a text, or a mapping of further ones.
+        values: by the first word of a field: a number, a text, or a mapping of further ones.
         figures: by name.
     """
 
@@ -44,7 +57,7 @@ def run_values(run: Run) -> dict[str, Callable[[], Any]]:
     """What a run directory says of itself: run, setting, metrics, operating_point, calibration, history, split, environment."""
     return {
         "run": lambda: {"name": run.path.name, "source": run.settings.source, "epochs": len(run.history)},
-        "setting": lambda: run.settings.model_dump(mode="json"),
+        "setting": lambda: {name: _plain(value) for name, value in run.settings.model_dump(mode="json").items()},
         "metrics": lambda: run.metrics,
         "operating_point": lambda: asdict(run.operating_point),
         "calibration": lambda: run.calibrator.to_dict(),
@@ -52,6 +65,10 @@ def run_values(run: Run) -> dict[str, Callable[[], Any]]:
         "split": lambda: _split(run),
         "environment": lambda: run.environment,
     }
+
+
+def _plain(setting: Any) -> str:
+    return {True: "yes", False: "no"}[setting] if isinstance(setting, bool) else "none" if setting is None else str(setting)
 
 
 def _history(run: Run) -> dict[str, Any]:
@@ -79,140 +96,147 @@ def _split(run: Run) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def fill(deck: Deck, content: Content, folder: Path) -> str:
-    """The deck as Marp Markdown, its figures written into ``folder / "figures"``.
+def find_decks(names: Iterable[str] = (), folder: Path | None = None) -> list[Path]:
+    """Decks in the order of their numbers.
 
     Args:
-        deck: with fields.
-        content: to fill them from.
-        folder: where the filled deck will lie.
+        names: names such as ``03_training``, their numbers where only one deck has it, or paths; none for all.
+        folder: where to look; by default the project's ``slides``.
+
+    Raises:
+        DeckError: if a name fits no deck or more than one, or the folder holds none.
+    """
+    folder = project_dir() / "slides" if folder is None else folder
+    decks = [path for path in sorted(folder.glob("*.md")) if DECK_NAME.fullmatch(path.stem)]
+    if not decks:
+        raise DeckError(f"no deck in {folder}: expected files such as 00_overview.md; run from the project's folder")
+    chosen = []
+    for name in names:
+        fitting = [path for path in decks if path.stem == Path(name).stem or path.stem.startswith(f"{name}_")]
+        if len(fitting) != 1:
+            raise DeckError(f"{len(fitting)} decks fit {name!r}; there are: {', '.join(path.stem for path in decks)}")
+        chosen += fitting
+    return chosen or decks
+
+
+def fill(deck: Path, content: Content, folder: Path) -> str:
+    """The deck as Marp Markdown, its figures written into ``folder / "figures"``.
 
     Raises:
         DeckError: naming deck and line, if a field cannot be read, names what does not exist (with what does), or a number is
             undefined and the field does not say what to write then.
     """
-    return FIELD.sub(lambda match: _filled(read_field(match, deck), deck, content, folder), deck.text)
 
+    def figure(name: str, slot: str = "full", shrink: float = SHRINK) -> str:
+        for kind, asked, known in (("figure", name, content.figures), ("slot", slot, SLOTS)):
+            if asked not in known:
+                raise DeckError(f"no {kind} {asked}; there are: {', '.join(known)}")
+        drawn = content.figures[name]()
+        file = f"{FIGURES}/{name}-{slot}.png"
+        # In fewer inches its letters, whose size is in points, are larger on the slide. Width and height shrink apart, each as
+        # far as the slot asks: a figure that is only too tall keeps its width.
+        sides = zip(drawn.get_size_inches(), SLOTS[slot], strict=True)
+        drawn.set_size_inches(*(max(shrink * side, min(side, room / PIXELS_PER_INCH)) for side, room in sides))
+        with replacing(folder / file) as temporary:
+            drawn.savefig(temporary, format="png", dpi=2 * PIXELS_PER_INCH)
+        # HTML, as Marp reads directions such as "blur" out of a Markdown picture's description.
+        return f'<div class="figure"><img src="{file}" alt="{html.escape(drawn.alt_text)}"></div>'
 
-def _filled(field: Field, deck: Deck, content: Content, folder: Path) -> str:
-    place = f"deck {deck.name}, line {field.line}"
-    if field.verb == "fact":
-        return field.argument
-    if field.verb == "figure":
-        return _figure(field, place, content, folder)
-    if field.verb == "reported":
-        text = field.argument if field.quoted else _look_up(f"reported.{field.argument}", place, content.values)
-        return f'<span class="reported">{text}</span>'
-    path = f"setting.{field.argument}" if field.verb == "setting" else field.argument
-    value = _look_up(path, place, content.values)
-    if field.verb == "interval" and not (isinstance(value, Mapping) and {"value", "low", "high"} <= set(value)):
-        raise DeckError(f"{place}: {path} has no interval; it is {_kind(value)}")
-    number = value["value"] if field.verb == "interval" else value
-    if (number is None and field.verb != "setting") or (isinstance(number, float) and not math.isfinite(number)):
-        if "undefined" in field.options:
-            return field.options["undefined"]
-        raise DeckError(f'{place}: this run leaves {path} undefined; say what to write then, such as undefined="–"')
-    return _written(field, value, path, place)
-
-
-def _written(field: Field, value: Any, path: str, place: str) -> str:
-    percent = field.verb == "percent" or field.options.get("as") == "percent"
+    environment = jinja2.Environment(undefined=_Missing, finalize=number, keep_trailing_newline=True)
+    environment.globals = {
+        "number": number, "percent": percent, "interval": interval, "figure": figure, "as_reported": as_reported,
+    }  # fmt: skip
+    text = deck.read_text(encoding="utf-8")
     try:
-        digits = int(field.options.get("digits", 1 if percent else 3))
-    except ValueError:
-        raise DeckError(f"{place}: digits expects a whole number, got {field.options['digits']!r}") from None
-    form = f".{digits}%" if percent else f".{digits}f"
-    if field.verb == "interval":
-        whole = f"{value['value']:{form}}"
-        return whole if value["low"] is None else f"{whole} [{value['low']:{form}}, {value['high']:{form}}]"
-    if isinstance(value, (Mapping, list)):
-        known = f" of {', '.join(map(str, value))}" if isinstance(value, Mapping) else ""
-        raise DeckError(f"{place}: {path} is {_kind(value)}; name one{known}")
-    if percent and (isinstance(value, (str, bool)) or value is None):
-        raise DeckError(f"{place}: {path} is no share; it is {_kind(value)}")
-    if field.verb == "setting":
-        return {True: "yes", False: "no", None: "none"}.get(value) if value is None or isinstance(value, bool) else f"{value}"
-    if isinstance(value, str):
-        return value
-    return f"{value:,}" if isinstance(value, int) and not percent else f"{value:{form}}"
+        asked = jinja2.meta.find_undeclared_variables(environment.parse(text)) - set(environment.globals)
+        if unknown := sorted(asked - set(content.values)):
+            environment.globals |= {name: _Missing(obj=content.values, name=name) for name in unknown}
+        values = {name: content.values[name]() for name in asked & set(content.values)}
+        return environment.from_string(text).render(values)
+    except jinja2.TemplateSyntaxError as error:
+        raise DeckError(f"deck {deck.stem}, line {error.lineno}: {error.message}") from error
+    except (jinja2.UndefinedError, DeckError, TypeError) as error:  # a TypeError: arguments that a field does not take
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
+        raise DeckError(f"deck {deck.stem}, line {lines[-1] if lines else '?'}: {error}") from error
 
 
-def _kind(value: Any) -> str:
-    return f"a group of {len(value)}" if isinstance(value, (Mapping, list)) else f"{type(value).__name__} {value!r}"
+class _Missing(jinja2.StrictUndefined):
+    """What a run does not have; the error says what it has."""
+
+    def __init__(self, hint: str | None = None, obj: Any = jinja2.utils.missing, name: str | None = None, *rest: Any) -> None:
+        known = f"there are: {', '.join(map(str, obj))}" if isinstance(obj, Mapping) else f"it is below {obj!r}"
+        super().__init__(hint or f"a run has no {name} there; {known}", obj, name, *rest)
 
 
-def _look_up(path: str, place: str, values: Mapping[str, Callable[[], Any]]) -> Any:
-    found: Any = None
-    for depth, step in enumerate(path.split(".")):
-        known = values if depth == 0 else found
-        before = ".".join(path.split(".")[:depth]) or "a run"
-        if not isinstance(known, Mapping):
-            raise DeckError(f"{place}: nothing below {before}, which is {_kind(known)}; got {path}")
-        if step not in known:
-            raise DeckError(f"{place}: {before} has no {step}; there are: {', '.join(map(str, known))}")
-        found = known[step]() if depth == 0 else known[step]
-    return found
-
-
-def _figure(field: Field, place: str, content: Content, folder: Path) -> str:
-    slot = field.options.get("slot", "full")
-    for kind, name, known in (("figure", field.argument, content.figures), ("slot", slot, SLOTS)):
-        if name not in known:
-            raise DeckError(f"{place}: no {kind} {name}; there are: {', '.join(known)}")
-    figure = content.figures[field.argument]()
-    name = f"{field.argument}-{slot}.png"
-    with replacing(folder / FIGURES / name) as temporary:
-        for_the_last_row(figure, slot, float(field.options.get("shrink", SHRINK)))
-        figure.savefig(temporary, format="png", dpi=2 * PIXELS_PER_INCH)
-    # HTML, as Marp reads directions such as "blur" out of a Markdown picture's description.
-    return f'<div class="figure"><img src="{FIGURES}/{name}" alt="{html.escape(figure.alt_text)}"></div>'
-
-
-def for_the_last_row(figure: DescribedFigure, slot: str, shrink: float = SHRINK) -> None:
-    """Make a large figure smaller in inches, so that its letters, whose size is in points, are larger on the slide.
-
-    Width and height shrink apart, each as far as the slot asks: a figure that is only too tall keeps its width.
+def number(value: Any, digits: int = 3, undefined: str | None = None, form: str = "f") -> str:
+    """A number as slides write it; a text stays as it is.
 
     Args:
-        figure: is resized.
-        slot: of ``SLOTS``.
-        shrink: smallest share of its own sides that it may be given.
+        value: finite, or None or NaN where the run leaves it undefined.
+        digits: behind the point; of numbers that are not whole.
+        undefined: what to write for such a value.
+        form: ``f``, or ``%`` for a share.
+
+    Raises:
+        DeckError: if the value is undefined and nothing was said of that, or is a group of several.
     """
-    sides = zip(figure.get_size_inches(), SLOTS[slot], strict=True)
-    figure.set_size_inches(*(max(shrink * side, min(side, room / PIXELS_PER_INCH)) for side, room in sides))
+    if isinstance(value, str):
+        return value
+    if isinstance(value, jinja2.Undefined):
+        return str(value)  # raises
+    if isinstance(value, Mapping | list):
+        raise DeckError(f"expected one value, got a group of {len(value)}; name one of {', '.join(map(str, value))}")
+    if value is None or not math.isfinite(value):
+        if undefined is None:
+            raise DeckError('this run leaves the number undefined; say what to write then, such as undefined="–"')
+        return undefined
+    return f"{value:,}" if isinstance(value, int) and form == "f" else f"{value:.{digits}{form}}"
 
 
-def build(decks: list[Deck], content: Content, out: Path, formats: tuple[str, ...] = ("html", "pdf")) -> list[Path]:
+def percent(value: Any, digits: int = 1, undefined: str | None = None) -> str:
+    """A share in percent."""
+    if isinstance(value, str | bool):
+        raise DeckError(f"expected a share, got {value!r}")
+    return number(value, digits, undefined, "%")
+
+
+def interval(value: Any, digits: int | None = None, percent: bool = False, undefined: str | None = None) -> str:
+    """A number with its interval in brackets, from a mapping of ``value``, ``low`` and ``high``."""
+    if not (isinstance(value, Mapping) and {"value", "low", "high"} <= set(value)):
+        raise DeckError(f"expected a number with its interval, got {value!r}")
+    options = (1 if percent else 3) if digits is None else digits, undefined, "%" if percent else "f"
+    middle = number(value["value"], *options)
+    if value["value"] is None or value["low"] is None:
+        return middle
+    return f"{middle} [{number(value['low'], *options)}, {number(value['high'], *options)}]"
+
+
+def as_reported(text: str) -> str:
+    """Somebody else's number, shown as such."""
+    return f'<span class="reported">{text}</span>'
+
+
+def build(decks: Sequence[Path], content: Content, out: Path, formats: Sequence[str] = ("html", "pdf")) -> list[Path]:
     """Fill decks and render them.
 
     Args:
-        decks: that keep the rules of decks.
+        decks: from :func:`find_decks`.
         content: of a run.
         out: folder of the filled decks, their figures and pages.
         formats: of ``html``, ``pdf``; none leaves the filled Markdown alone.
 
-    Returns:
-        The files, filled Markdown first.
-
     Raises:
-        DeckError: if a deck breaks a rule, a field cannot be filled, or Marp or a browser is missing or fails.
+        DeckError: if a field cannot be filled, or Marp or a browser is missing or fails.
     """
-    if found := [breach for deck in decks for breach in breaches(deck)]:
-        raise DeckError("decks are not ready to be shown:\n  " + "\n  ".join(found))
     marp = find_marp() if formats else None
-    written = []
-    for deck in decks:
-        write_text(out / f"{deck.name}.md", fill(deck, content, out))
-        written.append(out / f"{deck.name}.md")
-    return written + [render(out / f"{deck.name}.md", form, marp) for deck in decks for form in formats]
+    filled = [out / deck.name for deck in decks]
+    for deck, target in zip(decks, filled, strict=True):
+        write_text(target, fill(deck, content, out))
+    return filled + [render(target, form, marp) for target in filled for form in formats]
 
 
 def find_marp() -> Path:
-    """The installed Marp.
-
-    Raises:
-        DeckError: if there is none.
-    """
+    """The installed Marp; a DeckError if there is none."""
     found = project_dir() / MARP if (project_dir() / MARP).is_file() else shutil.which("marp")
     if not found:
         raise DeckError(f"no Marp in {MARP} nor on the path: make slides installs it (needs npm), or add --markdown")

@@ -2,23 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import traitlets
 
-from melanoma_lib.evaluation.canvas import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    VERMILLION,
-    DescribedFigure,
-    describe,
-    draw_table,
-    kit_figure,
-)
+from melanoma_lib.evaluation.canvas import GREY, VERMILLION, DescribedFigure, describe, draw_table, kit_figure
 from melanoma_lib.widgets.base import HERE, Explorer, script
 
 Z = 1.959963984540054  # of a two-sided 95% interval
@@ -212,80 +200,37 @@ class LuckExplorer(Explorer):
         return luck_state(self.melanomas, self.ratio, self.auroc, self.gap, self.alike, self.tries)
 
     def presets_figure(self) -> DescribedFigure:
-        """Interval, wrong order and best of many against the number of melanomas, with the explorer's places."""
-        return presets_figure(self.places, self.ratio, self.auroc, self.gap, self.alike, self.tries)
-
-
-def presets_figure(
-    places: Mapping[str, Any], ratio: float, auroc: float, gap: float, alike: float, tries: int
-) -> DescribedFigure:
-    """What a reader without a kernel sees: three curves over the number of melanomas, and each place in a table below.
-
-    Args:
-        places: melanomas and other lesions for each of them, by name.
-        ratio: other lesions for each melanoma, of the curves.
-        auroc: of the better model.
-        gap: by how much the other one is worse.
-        alike: correlation of both AUROCs.
-        tries: splits of which the best is reported.
-    """
-    counts = np.unique(np.geomspace(10, 5000, 60).round().astype(int))
-    gaps = sorted({0.005, gap, 0.02, 0.05} - {0.0})
-    rows = {name: luck_state(int(count), float(others), auroc, gap, alike, tries) for name, (count, others) in places.items()}
-    with kit_figure(12.8, 7.2) as figure:
-        panels = figure.subplot_mosaic([["width", "wrong", "best"], ["table"] * 3], height_ratios=(2.1, 1))
-        drawn = [luck_state(int(count), ratio, auroc, gap, alike, tries) for count in counts]
-        panels["width"].plot(counts, [state["half_width"] for state in drawn], color=GREEN)
-        wish = f"±{FINE:g}: from\n{drawn[0]['fine']:,} melanomas on"
-        panels["width"].axhline(FINE, color=GREY, linestyle="--", linewidth=1.4, label=wish)
-        panels["width"].legend(loc="upper right")
-        panels["width"].set(title="95% interval: ±", ylim=0)
-        colours = (ORANGE, VERMILLION, BLUE, BLACK)
-        for value, colour, style in zip(gaps, colours, (":", "-", "--", "-."), strict=False):
-            shares = [luck_state(int(count), ratio, auroc, value, alike, tries)["wrong"] for count in counts]
-            panels["wrong"].plot(counts, shares, color=colour, linestyle=style, label=f"gap {value:g}")
-        panels["wrong"].set(title="worse model comes first", ylim=(0, 0.5))
-        panels["wrong"].yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        panels["wrong"].legend(loc="upper right")
-        panels["best"].plot(counts, [state["best"] for state in drawn], color=VERMILLION, label=f"best of {tries} splits")
-        panels["best"].axhline(auroc, color=GREEN, linestyle="--", label=f"the truth, {auroc:g}")
-        panels["best"].set(title="AUROC that is reported", ylim=(auroc - 0.01, None))
-        panels["best"].legend(loc="upper right")
-        for name in ("width", "wrong", "best"):
-            panels[name].set(xscale="log", xlabel="melanomas in the test")
-            panels[name].set_xticks([10, 100, 1000], ["10", "100", "1,000"])
-        _draw_table(panels["table"], places, rows, gap, tries)
-    said = "; ".join(
-        f"{name}, {places[name][0]:,} melanomas: ±{state['half_width']:.3f}, the worse model first in {_share(state['wrong'])}, "
-        f"power {_share(state['power'])}, best of {tries} {state['best']:.3f}"
-        for name, state in rows.items()
-    )
-    return describe(
-        figure,
-        f"Luck of a test set, at a true AUROC of {auroc:g} and another model worse by {gap:g}; a lesion or patient counts once. "
-        f"With {ratio:g} others for each melanoma an interval of ±{FINE:g} takes {drawn[0]['fine']:,} melanomas. {said}.",
-    )
-
-
-def _draw_table(axes: Any, places: Mapping[str, Any], rows: Mapping[str, Mapping[str, float]], gap: float, tries: int) -> None:
-    heads = [
-        "test set; a lesion or\npatient counts once",
-        "melanomas",
-        "95% interval",
-        f"worse by {gap:g},\nyet first",
-        "power\n(test at 5%)",
-        f"best of {tries}\nreports",
-    ]
-    cells = [
-        [name, f"{places[name][0]:,}", f"±{state['half_width']:.3f}",
-         _share(state["wrong"]), _share(state["power"]), f"{state['best']:.3f}"]
-        for name, state in rows.items()
-    ]  # fmt: skip
-    draw_table(axes, heads, cells, [0.34, *[0.66 / 5] * 5])
-
-
-def _share(value: float) -> str:
-    """A share in whole percent that is never rounded to none or all."""
-    if value < 0.005:
-        return "< 1%"
-    return "> 99%" if value >= 0.995 else f"{value:.0%}"
+        """Interval, wrong order and best of many against the number of melanomas, and each place in a table below."""
+        counts = np.unique(np.geomspace(10, 5000, 60).round().astype(int))
+        models = self.auroc, self.gap, self.alike, self.tries
+        drawn = [luck_state(int(count), self.ratio, *models) for count in counts]
+        rows = {name: luck_state(count, others, *models) for name, (count, others) in self.places.items()}
+        panels_of = {
+            "half_width": ("95% interval: ±", FINE, f"±{FINE:g}: from\n{drawn[0]['fine']:,} melanomas on"),
+            "wrong": (f"worse by {self.gap:g}, yet first", 0.5, "a coin"),
+            "best": (f"best of {self.tries} splits reports", self.auroc, f"the truth, {self.auroc:g}"),
+        }
+        with kit_figure(12.8, 7.2) as figure:
+            panels = figure.subplot_mosaic([list(panels_of), ["table"] * 3], height_ratios=(2.1, 1))
+            for name, (title, level, words) in panels_of.items():
+                panels[name].plot(counts, [state[name] for state in drawn], color=VERMILLION)
+                panels[name].axhline(level, color=GREY, linestyle="--", linewidth=1.4, label=words)
+                panels[name].legend(loc="center right")
+                panels[name].set(title=title, xscale="log", xlabel="melanomas in the test")
+                panels[name].set_xticks([10, 100, 1000], ["10", "100", "1,000"])
+            heads = [
+                "test set; a lesion or\npatient counts once",
+                "melanomas",
+                *(title.replace(" splits", "\nsplits").replace(", ", ",\n") for title, *_ in panels_of.values()),
+            ]
+            cells = [
+                [name, f"{self.places[name][0]:,}", f"±{row['half_width']:.3f}", f"{row['wrong']:.1%}", f"{row['best']:.3f}"]
+                for name, row in rows.items()
+            ]
+            draw_table(panels["table"], heads, cells, [0.36, *[0.64 / 4] * 4])
+        said = "; ".join(f"{name}, {count} melanomas: {half}, wrong order in {wrong}" for name, count, half, wrong, _ in cells)
+        return describe(
+            figure,
+            f"Luck of a test set, at a true AUROC of {self.auroc:g} and another model worse by {self.gap:g}: half the width of "
+            f"the interval, share of wrong orders and the best of {self.tries} splits, against the number of melanomas. {said}.",
+        )

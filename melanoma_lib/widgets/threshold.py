@@ -1,7 +1,6 @@
 """Move a threshold and see what it decides: counts, rates, lesions, predictive values and net benefit, exact at any size."""
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -172,11 +171,44 @@ class ThresholdExplorer(Explorer):
         return threshold_state(self.curve, self.threshold, self.prevalence, self.calibrator)
 
     def presets_figure(self) -> DescribedFigure:
-        """The usual thresholds on histogram and ROC curve, and what each decides."""
-        presets = preset_thresholds(self.curve)
+        """Histogram and ROC curve with the usual thresholds marked, and a table of what each decides."""
+        curve, presets = self.curve, preset_thresholds(self.curve)
         if self.threshold not in presets.values():
             presets = {"chosen": self.threshold} | presets
-        return presets_figure(self.curve, self.facts["shares"], presets, self.prevalence, self.calibrator)
+        rows = {name: threshold_state(curve, value, self.prevalence, self.calibrator) for name, value in presets.items()}
+        markers = dict(zip(presets, "osD^vP*", strict=False))
+        with kit_figure(12.8, 7.6) as figure:
+            panels = figure.subplot_mosaic([["scores", "roc"], ["table", "table"]], width_ratios=(1.7, 1), height_ratios=(2, 1))
+            scores, roc, table = panels["scores"], panels["roc"], panels["table"]
+            for share, sign, colour in zip(self.facts["shares"], (1, -1), (VERMILLION, BLUE), strict=True):
+                scores.bar((np.arange(BINS) + 0.5) / BINS, sign * np.array(share), 1 / BINS, color=colour)
+            scores.axhline(0, color="black", linewidth=0.8)
+            top = 1.25 * scores.get_ylim()[1]
+            fpr, tpr, _ = curve.roc()
+            roc.plot(fpr, tpr, color=ORANGE)
+            roc.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (2, 3)))
+            for name, state in rows.items():
+                scores.axvline(presets[name], color=GREEN, linewidth=1.4, linestyle="--")
+                scores.plot(presets[name], 0.94 * top, markers[name], color=GREEN, markersize=10)
+                roc.plot(1 - state["specificity"], state["sensitivity"], markers[name], color=GREEN, markersize=10, label=name)
+            scores.set(xlim=(0, 1), xlabel="output", ylabel="others  |  melanomas", title="Scores, share of each class")
+            scores.set_ylim(top=top)
+            scores.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.0%}")
+            roc.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="false-positive rate", aspect="equal")
+            roc.set_title(f"ROC: sensitivity, AUROC {curve.auroc:.3f}")
+            roc.legend(loc="lower right", fontsize=11)
+            heads = ["rule", "threshold", "stands for\na risk of", "sensitivity", "specificity", f"PPV at\n{self.prevalence:.1%}"]
+            cells = [
+                [name, f"{presets[name]:.3f}", *(f"{row[key]:.1%}" for key in ("risk", "sensitivity", "specificity", "ppv"))]
+                for name, row in rows.items()
+            ]
+            draw_table(table, heads, cells)
+        said = "; ".join(
+            f"{name}: threshold {presets[name]:.3f}, sensitivity {state['sensitivity']:.1%}, "
+            f"specificity {state['specificity']:.1%}, PPV {state['ppv']:.1%}"
+            for name, state in rows.items()
+        )
+        return describe(figure, f"Score histograms and ROC curve (AUROC {curve.auroc:.3f}) with the usual thresholds. {said}.")
 
 
 def packed_counts(curve: OperatingCurve) -> bytes:
@@ -210,68 +242,3 @@ def _few(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
     places = np.searchsorted(length, np.linspace(0, length[-1], 2 * CURVE_POINTS))
     return np.unique(np.concatenate([[0], places.clip(max=len(x) - 1), [len(x) - 1]]))
-
-
-def presets_figure(
-    curve: OperatingCurve,
-    shares: Iterable[Iterable[float]],
-    presets: dict[str, float],
-    prevalence: float,
-    calibrator: Calibrator | None,
-) -> DescribedFigure:
-    """Histogram and ROC curve with the presets marked, and a table of what each decides.
-
-    Args:
-        curve: of scores in [0, 1].
-        shares: of melanomas and of others, how many per bin of equal width from 0 to 1.
-        presets: threshold by name.
-        prevalence: for PPV, biopsies and risk.
-        calibrator: as for `threshold_state`.
-    """
-    rows = {name: threshold_state(curve, value, prevalence, calibrator) for name, value in presets.items()}
-    markers = dict(zip(presets, "osD^vP*", strict=False))
-    with kit_figure(12.8, 7.6) as figure:
-        panels = figure.subplot_mosaic([["scores", "roc"], ["table", "table"]], width_ratios=(1.7, 1), height_ratios=(2, 1))
-        scores, roc, table = panels["scores"], panels["roc"], panels["table"]
-        for share, sign, colour in zip(shares, (1, -1), (VERMILLION, BLUE), strict=True):
-            scores.bar((np.arange(BINS) + 0.5) / BINS, sign * np.array(share), 1 / BINS, color=colour)
-        scores.axhline(0, color="black", linewidth=0.8)
-        top = 1.25 * scores.get_ylim()[1]
-        fpr, tpr, _ = curve.roc()
-        roc.plot(fpr, tpr, color=ORANGE)
-        roc.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (2, 3)))
-        for name, state in rows.items():
-            scores.axvline(presets[name], color=GREEN, linewidth=1.4, linestyle="--")
-            scores.plot(presets[name], 0.94 * top, markers[name], color=GREEN, markersize=10)
-            roc.plot(1 - state["specificity"], state["sensitivity"], markers[name], color=GREEN, markersize=10, label=name)
-        scores.set(xlim=(0, 1), xlabel="output", ylabel="others  |  melanomas", title="Scores, share of each class")
-        scores.set_ylim(top=top)
-        scores.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.0%}")
-        roc.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="false-positive rate", aspect="equal")
-        roc.set_title(f"ROC: sensitivity, AUROC {curve.auroc:.3f}")
-        roc.legend(loc="lower right", fontsize=11)
-        _draw_table(table, presets, rows, prevalence)
-    said = "; ".join(
-        f"{name}: threshold {presets[name]:.3f}, sensitivity {state['sensitivity']:.1%}, specificity {state['specificity']:.1%}, "
-        f"PPV {state['ppv']:.1%}"
-        for name, state in rows.items()
-    )
-    return describe(figure, f"Score histograms and ROC curve (AUROC {curve.auroc:.3f}) with the usual thresholds. {said}.")
-
-
-def _draw_table(axes: Any, presets: dict[str, float], rows: dict[str, dict[str, float]], prevalence: float) -> None:
-    heads = [
-        "rule",
-        "threshold",
-        "stands for\na risk of",
-        "sensitivity",
-        "specificity",
-        f"PPV at\n{prevalence:.1%}",
-        "flagged per\nmelanoma",
-    ]
-    cells = [
-        [name, f"{presets[name]:.3f}", f"{state['risk']:.1%}", f"{state['sensitivity']:.1%}", f"{state['specificity']:.1%}",
-         f"{state['ppv']:.1%}", f"{state['biopsies_per_melanoma']:.1f}"]
-        for name, state in rows.items()
-    ]  # fmt: skip
-    draw_table(axes, heads, cells)

@@ -172,7 +172,7 @@ function benefitPanel(counts, { prevalences, calibration }) {
       xs: [0, 0.1, 0.2, 0.3, 0.4, 0.5].map((risk) => [risk / HIGHEST_RISK, percent(risk)]),
     },
     curve([0, 1], [zero, zero], "currentColor", { "stroke-width": 1.2 }), everyone.element, model.element, mark.element,
-    text(RIGHT, TOP + 12, "━ the model", "end", { fill: GREEN }), text(RIGHT, TOP + 28, "- - remove every lesion", "end", { fill: SOFT }),
+    text(RIGHT, TOP + 12, "━ the model", "end", { fill: "var(--mk-green-ink)" }), text(RIGHT, TOP + 28, "- - remove every lesion", "end", { fill: SOFT }),
   );
   let drawn = null;
   const redraw = (prevalence) => {

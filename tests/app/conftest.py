@@ -15,14 +15,16 @@ from tests.browser.lab import BROWSERS
 
 
 @pytest.fixture(scope="session")
-def app_run(tiny_run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def app_run(tiny_run, built_once, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A copy of the tiny run with its ONNX file and reference: the app may write there."""
-    folder = tmp_path_factory.mktemp("app") / "run"
-    shutil.copytree(tiny_run.path, folder)
-    run = Run(folder)
-    export_run(run)
-    Reference.of(run)
-    return run
+
+    def build(folder: Path) -> None:
+        run = Run(shutil.copytree(tiny_run.path, folder / "run"))
+        export_run(run)
+        Reference.of(run)
+
+    made = built_once("app_run", build) / "run"
+    return Run(shutil.copytree(made, tmp_path_factory.mktemp("app") / "run"))
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,4 @@
-"""A real JupyterLab in a real browser, for tests that look at what a reader sees.
-
-A test module names this file as a plugin and asks for the fixture::
-
-    pytest_plugins = ["tests.browser.lab"]
-
-    def test_page(lab, tmp_path):
-        with lab.open(tmp_path / "lesson.ipynb") as page:  # opened, all cells run, kernel idle
-            page.get_by_role("button", name="Next").click()
+"""A real JupyterLab in a real browser, and pages opened from a file, for tests that look at what a reader sees.
 
 One server serves the whole session; each notebook gets a browser, a kernel and a copy of its own. Limits are generous, since a
 loaded machine is no failure; every wait ends with what it waits for, so that a quiet machine is fast.
@@ -31,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from urllib.request import urlopen
 
-import pytest
+import nbformat
 
 from melanoma_lib.settings_names import ENV_PREFIX, TEST_ENV_PREFIX
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page, Route
+    from playwright.sync_api import Browser, Page, Route
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE = 180.0  # seconds for whatever a loaded machine may take: start, kernel, a cell
@@ -66,12 +58,7 @@ ERRORS_OF_CELLS = f"""() => [...{PANEL}.content.model.cells].flatMap((cell, inde
 
 
 class Lab:
-    """A running JupyterLab.
-
-    Args:
-        root: the server's own folder; everything it writes stays inside.
-        browser: path of a chromium.
-    """
+    """A running JupyterLab that writes into ``root`` alone, looked at with the chromium at ``browser``."""
 
     def __init__(self, root: Path, browser: str) -> None:
         self.browser = browser
@@ -106,11 +93,7 @@ class Lab:
             )
 
     def start(self) -> None:
-        """Wait until the server answers.
-
-        Raises:
-            RuntimeError: with the end of its log, if it stops or takes too long.
-        """
+        """Wait until the server answers; a RuntimeError with the end of its log if it stops or takes too long."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self._server.poll() is None:
             # It takes the next port if one is in use, so ask for the one it got.
@@ -139,44 +122,28 @@ class Lab:
         notebook: Path,
         *,
         run: bool = True,
-        errors: bool = False,
-        patience: float = PATIENCE,
-        width: int = 1280,
         height: int = 900,
     ) -> "Iterator[Page]":
         """Open a copy of a notebook, run all its cells, and yield the page once the kernel is idle.
 
         The page can only reach this machine. Leaving the block fails if the page asked for another, or its scripts raised. A
         failure inside the block says where a picture of the page is.
-
-        Args:
-            notebook: file to copy; what lies beside it does not come along.
-            run: whether to run the cells.
-            errors: whether cells may end in an error.
-            patience: seconds that running all cells, and each later step, may take.
-            width: of the window, pixels.
-            height: of the window, pixels.
-
-        Raises:
-            AssertionError: if a cell ends in an error, naming it; or at the end of the block, see above.
         """
-        from playwright.sync_api import expect, sync_playwright
+        from playwright.sync_api import expect
 
         folder = self.files / secrets.token_hex(4)
         folder.mkdir()
         shutil.copy(notebook, folder)
-        launch = {"executable_path": self.browser, "args": ["--no-sandbox"], "timeout": patience * 1000}
-        # A Playwright of its own: a session-wide one would leave its event loop running under other tests.
-        with sync_playwright() as playwright, playwright.chromium.launch(**launch) as browser:
-            page = browser.new_page(viewport={"width": width, "height": height})
-            page.set_default_timeout(patience * 1000)
-            expect.set_options(timeout=patience * 1000)
+        with running_browser(self.browser) as browser:
+            page = browser.new_page(viewport={"width": 1280, "height": height})
+            page.set_default_timeout(PATIENCE * 1000)
+            expect.set_options(timeout=PATIENCE * 1000)
             faults = watch_faults(page)
             try:
                 page.goto(f"{self.url}lab/tree/{folder.name}/{quote(notebook.name)}?reset&token={self._token}")
                 page.wait_for_function(f"{PANEL}?.sessionContext?.isReady && {KERNEL}?.status === 'idle'")
                 if run:
-                    run_all(page, errors)
+                    run_all(page)
                 yield page
                 page.evaluate(f"{PANEL}.sessionContext.shutdown()")  # it may hold a GB
             except Exception as error:
@@ -206,11 +173,7 @@ def wait_idle(page: "Page") -> None:
 
 
 def ask_kernel(page: "Page", expression: str) -> Any:
-    """Value of an expression in the kernel of the notebook in view; its repr must be a literal.
-
-    Raises:
-        AssertionError: with the kernel's words, if the expression cannot be evaluated.
-    """
+    """Value of an expression in the kernel of the notebook in view; its repr must be a literal."""
     script = f"""async (expression) => {{
         const future = {KERNEL}.requestExecute({{ code: "", user_expressions: {{ value: expression }} }});
         return (await future.done).content.user_expressions.value;
@@ -226,30 +189,92 @@ def keep_kernel_busy(page: "Page", seconds: float) -> None:
     page.evaluate(f"(code) => {{ {KERNEL}.requestExecute({{ code }}); }}", code)
 
 
-def run_all(page: "Page", errors: bool = False) -> None:
-    """Run all cells of the notebook in view and wait until they are done and the kernel is idle.
-
-    Raises:
-        AssertionError: if a cell ends in an error and ``errors`` is False.
-    """
+def run_all(page: "Page") -> None:
+    """Run all cells of the notebook in view and wait until they are done and the kernel is idle; they may not raise."""
     run = "jupyterapp.commands.execute('notebook:run-all-cells')"
     page.evaluate(f"() => {{ window.allCellsRan = false; {run}.then(() => {{ window.allCellsRan = true; }}); }}")
     page.wait_for_function("window.allCellsRan")
     wait_idle(page)
     problems = page.evaluate(ERRORS_OF_CELLS)
-    assert errors or not problems, "\n".join(problems)
+    assert not problems, "\n".join(problems)
 
 
-@pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """The session's JupyterLab; skips where there is no browser to see it with."""
-    pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip(f"no browser: install one of {', '.join(BROWSERS)} (on Debian: apt-get install chromium)")
-    server = Lab(tmp_path_factory.mktemp("lab"), browser)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
+_running: list = []  # the browser whose pages are open: there can be one Playwright at a time
+
+
+@contextmanager
+def running_browser(path: str) -> "Iterator[Browser]":
+    """The browser that is open already, or a new one.
+
+    It is closed with the block that opened it: one of the session would leave Playwright's event loop running under other tests.
+    """
+    if _running:
+        yield _running[0]
+        return
+    from playwright.sync_api import sync_playwright
+
+    launch = {"executable_path": path, "args": ["--no-sandbox"], "timeout": PATIENCE * 1000}
+    with sync_playwright() as playwright, playwright.chromium.launch(**launch) as browser:
+        _running.append(browser)
+        try:
+            yield browser
+        finally:
+            _running.clear()
+
+
+def notebook_of(folder: Path, *cells: str) -> Path:
+    """A notebook of these cells, unexecuted."""
+    path = folder / "page.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells]), path)
+    return path
+
+
+@contextmanager
+def offline(browser: str, path: Path, **options: Any) -> "Iterator[Page]":
+    """A page opened from a file, without a network. Leaving the block fails if it asked for anything, or its scripts raised."""
+    with running_browser(browser) as opened:
+        page = opened.new_context(**{"offline": True, "viewport": {"width": 1180, "height": 1100}} | options).new_page()
+        faults = watch_faults(page)
+        page.goto(path.as_uri())
+        page.locator(".mk").first.wait_for()
+        yield page
+    assert faults == []
+
+
+def spoken(page: "Page") -> str:
+    """All words of an explorer, seen and told by its pictures; fails where a number came out as none."""
+    text = page.locator(".mk").evaluate("box => box.textContent + [...box.querySelectorAll('svg')].map((one) => one.ariaLabel)")
+    assert not re.search("NaN|Infinity|undefined|null", text), text
+    return text
+
+
+def assert_legible(page: "Page", *selectors: str) -> None:
+    """Text against its paper reaches the contrast of WCAG AA, 4.5 to 1, in both themes."""
+    from playwright.sync_api import expect
+
+    style = "(name) => [...document.querySelectorAll(name)].map((one) => getComputedStyle(one))"
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        expect(page.locator("html.mk-dark")).to_have_count(int(scheme == "dark"))  # the page hears of it a frame later
+        (paper,) = page.evaluate(f"({style})('.mk').map((one) => one.backgroundColor)")
+        for selector in selectors:
+            inks = page.evaluate(f"({style})('{selector}').map((one) => one.{'fill' if 'text' in selector else 'color'})")
+            for ink in set(inks):
+                low, high = sorted((luminance(paper), luminance(ink)))
+                assert (high + 0.05) / (low + 0.05) >= 4.5, (scheme, selector, ink)
+    page.emulate_media(color_scheme="light")
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of ``rgb(r, g, b)`` after WCAG 2."""
+    channels = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def press(page: "Page", label: str, key: str, times: int = 1) -> None:
+    """Press a key on the control of this label."""
+    control = page.get_by_label(label, exact=True)
+    control.focus()
+    for _ in range(times):
+        control.press(key)

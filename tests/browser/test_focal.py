@@ -1,152 +1,149 @@
-"""FocalLossExplorer in a file without kernel and network: its arithmetic, its keys, its themes."""
+"""FocalLossExplorer in a file without kernel and network, and in a real JupyterLab beside a head that the kernel retrains."""
 
+import json
 import math
-import re
+import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
+from playwright.sync_api import expect
 
 from melanoma_lib.heads import HeadSettings
 from melanoma_lib.losses import FocalLoss
 from melanoma_lib.widgets import FocalLossExplorer
 from melanoma_lib.widgets.base import HERE
 from melanoma_lib.widgets.focal import focal_numbers
-from tests.browser.lab import watch_faults
-
-pytest_plugins = ["tests.browser.lab"]
-
-pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
-from playwright.sync_api import Page, expect, sync_playwright  # noqa: E402
+from melanoma_lib.widgets.head import head_state
+from tests.browser.lab import ask_kernel, assert_legible, notebook_of, offline, press
+from tests.widgets.test_head import random_table
 
 SHOWN = {
     "losses-melanoma": "melanoma_loss", "losses-other": "other_loss",
     "slopes-melanoma": "melanoma_slope", "slopes-other": "other_slope", "risk": "risk",
 }  # fmt: skip
+SETTINGS = HeadSettings(alpha=0.25, epochs=4)
+NOTEBOOK = (
+    "import pickle\nfrom melanoma_lib.heads import HeadSettings\nfrom melanoma_lib.widgets import FocalLossExplorer",
+    "table = pickle.load(open('{path}', 'rb'))",
+    "explorer = FocalLossExplorer(table, HeadSettings(alpha=0.25, epochs=4))\nexplorer",
+)
 
 
-@pytest.fixture(scope="module")
-def browser(lab):
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=lab.browser, args=["--no-sandbox"])
-
-
-@pytest.fixture
-def open_file(browser, tmp_path):
-    """Save an explorer, open it offline, and fail if the page asks for anything or its script raises."""
-    pages = []
-
-    def open_page(explorer: FocalLossExplorer, **options) -> Page:
-        context = browser.new_context(offline=True, viewport={"width": 1136, "height": 700}, **options)
-        page = context.new_page()
-        pages.append((context, watch_faults(page)))
-        page.goto(explorer.save_page(tmp_path / "page.html", "Focal loss").as_uri())
-        page.get_by_label("focal γ").wait_for()
-        return page
-
-    yield open_page
-    for context, faults in pages:
-        context.close()
-        assert faults == []
-
-
-def logit(output: float) -> float:
-    return math.log(output) - math.log1p(-output)
-
-
-def expect_output_numbers(page: Page, alpha: float | None, gamma: float, output: float) -> None:
-    wanted = focal_numbers(alpha, gamma, [logit(output)])
+def expect_output_numbers(page, alpha, gamma, output):
+    wanted = focal_numbers(alpha, gamma, [math.log(output) - math.log1p(-output)])
     for name, key in SHOWN.items():
         value = float(page.locator(f"strong[data-number={name}]").get_attribute("data-value"))
         assert value == pytest.approx(float(wanted[key][0]), rel=1e-9, abs=1e-14), name
 
 
-def press(page: Page, label: str, key: str, times: int = 1) -> None:
-    slider = page.get_by_label(label, exact=True)
-    slider.focus()
-    for _ in range(times):
-        slider.press(key)
+# --- in a file ----------------------------------------------------------------------------------------------------------------
 
 
-def test_the_pages_arithmetic_is_the_librarys_at_random_and_extreme_values(browser):
+def test_a_saved_page_starts_with_its_values_moves_with_the_keyboard_and_comes_back(chromium, tmp_path):
+    with offline(chromium, FocalLossExplorer().save_page(tmp_path / "page.html", "Focal loss")) as page:
+        expect_output_numbers(page, 0.25, 2.0, 0.5)
+        expect(page.locator(".mk-focal-second")).to_be_hidden()
+        curves = page.locator(".mk-plots svg").nth(0).locator("polyline").nth(2)
+        before = curves.get_attribute("points")
+        press(page, "focal γ", "ArrowRight", 5)
+        press(page, "output p", "ArrowLeft", 12)
+        expect_output_numbers(page, 0.25, 2.5, 0.38)
+        press(page, "focal α", "Home")
+        expect_output_numbers(page, None, 2.5, 0.38)
+        assert page.get_by_label("focal α").get_attribute("aria-valuetext") == "none"
+        assert curves.get_attribute("points") != before
+        risk = FocalLoss(None, 2.5).true_risk(0.38)
+        assert page.get_by_label("output p").get_attribute("aria-valuetext") == f"0.38, a risk of {100 * risk:.1f}%"
+        page.get_by_role("button", name="Back to the start").press("Enter")
+        expect_output_numbers(page, 0.25, 2.0, 0.5)
+        assert curves.get_attribute("points") == before
+        assert_legible(page, ".mk", ".mk-plots text", ".mk-number span")
+
+
+def test_the_pages_arithmetic_is_the_librarys_at_random_and_extreme_values(chromium, tmp_path):
     rng = np.random.default_rng(3)
     logits = np.concatenate([rng.normal(0, 4, 300), rng.normal(0, 60, 100), [-1000, -745, -100, -37, 0, 37, 100, 745, 1000]])
     parameters = [
         (None, 0.0),
         (None, 2.0),
-        (0.25, 2.0),
         (0.95, 0.1),
         (0.05, 5.0),
         (0.5, 10.0),
         *zip(rng.random(6), 5 * rng.random(6), strict=True),
     ]
-    page = browser.new_page()
     source = (HERE / "focal_numbers.js").read_text()
     compute = f"([alpha, gamma, logits]) => {{ {source}; return logits.map((z) => focalAt(alpha, gamma, z)); }}"
-    for alpha, gamma in parameters:
-        given = page.evaluate(compute, [alpha, gamma, logits.tolist()])
-        wanted = focal_numbers(alpha, gamma, logits)
-        for kind, name in enumerate(("melanoma", "other")):
-            for key, what in (("losses", "loss"), ("slopes", "slope")):
-                found = np.array([one[key][kind] for one in given])
-                assert np.isfinite(found).all()
-                np.testing.assert_allclose(found, wanted[f"{name}_{what}"], rtol=1e-9, atol=1e-300)
-        # The library decodes a float64 output, the page a logit; beyond 30 the output no longer tells logits apart.
-        near = np.abs(logits) < 30
-        np.testing.assert_allclose(np.array([one["risk"] for one in given])[near], wanted["risk"][near], rtol=1e-9, atol=1e-13)
-        assert np.isfinite([one["risk"] for one in given]).all()
-    page.close()
+    with offline(chromium, FocalLossExplorer().save_page(tmp_path / "page.html", "Focal loss")) as page:
+        for alpha, gamma in parameters:
+            given = page.evaluate(compute, [alpha, gamma, logits.tolist()])
+            wanted = focal_numbers(alpha, gamma, logits)
+            for kind, name in enumerate(("melanoma", "other")):
+                for key, what in (("losses", "loss"), ("slopes", "slope")):
+                    found = np.array([one[key][kind] for one in given])
+                    np.testing.assert_allclose(found, wanted[f"{name}_{what}"], rtol=1e-9, atol=1e-300)
+            # The library decodes a float64 output, the page a logit; beyond 30 the output no longer tells logits apart.
+            near, risks = np.abs(logits) < 30, np.array([one["risk"] for one in given])
+            np.testing.assert_allclose(risks[near], wanted["risk"][near], rtol=1e-9, atol=1e-13)
+            assert np.isfinite(risks).all()
 
 
-@pytest.mark.parametrize(
-    ("alpha", "gamma", "output"),
-    [(0.25, 2.0, 0.5), (None, 0.0, 0.3), (0.333, 1.75, 1e-9), (0.9, 5.0, 1 - 1e-12), (0.6, 8.0, 0.04)],
-)
-def test_a_saved_page_starts_with_the_values_it_was_saved_with(open_file, alpha, gamma, output):
-    explorer = FocalLossExplorer(settings=HeadSettings(alpha=alpha, gamma=gamma))
-    explorer.output = output
-    page = open_file(explorer)
-    expect_output_numbers(page, alpha, gamma, output)
-    half = FocalLoss(alpha, gamma).true_risk(0.5)
-    expect(page.get_by_role("img", name="True risk against the output.")).to_have_attribute(
-        "aria-label", re.compile(f"0.5 means {100 * half:.1f}%$")
-    )
-    expect(page.locator(".mk-focal-second")).to_be_hidden()
+# --- in JupyterLab ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_saved_page_moves_with_the_keyboard_and_comes_back(open_file):
-    page = open_file(FocalLossExplorer())
-    curves = page.locator(".mk-plots svg").nth(0).locator("polyline").nth(2)
-    before = curves.get_attribute("points")
-    press(page, "focal γ", "ArrowRight", 5)
-    press(page, "output p", "ArrowLeft", 12)
-    expect_output_numbers(page, 0.25, 2.5, 0.38)
-    press(page, "focal α", "Home")
-    expect_output_numbers(page, None, 2.5, 0.38)
-    assert page.get_by_label("focal α").get_attribute("aria-valuetext") == "none"
-    assert curves.get_attribute("points") != before
-    risk = FocalLoss(None, 2.5).true_risk(0.38)
-    assert page.get_by_label("output p").get_attribute("aria-valuetext") == f"0.38, a risk of {100 * risk:.1f}%"
-    page.get_by_role("button", name="Back to the start").press("Enter")
-    expect_output_numbers(page, 0.25, 2.0, 0.5)
-    assert curves.get_attribute("points") == before
+@pytest.fixture(scope="module")
+def table():
+    return random_table()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_stand_out_from_the_paper_in_both_themes(open_file, scheme):
-    page = open_file(FocalLossExplorer(), color_scheme=scheme)
-    colours = page.evaluate(
-        """() => { const style = (selector) => getComputedStyle(document.querySelector(selector));
-        const words = [...document.querySelectorAll(".mk-plots text")].map((text) => getComputedStyle(text).fill);
-        return [style(".mk").backgroundColor, style(".mk").color, style(".mk-number span").color, ...words]; }"""
-    )
-    levels = [luminance(colour) for colour in colours]
-    assert (levels[0] < 0.2) == (scheme == "dark")
-    for level in levels[1:]:
-        assert (max(level, levels[0]) + 0.05) / (min(level, levels[0]) + 0.05) >= 4.5  # WCAG 2 AA
+@pytest.fixture(scope="module")
+def page(lab, table, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("focal")
+    (folder / "table.pkl").write_bytes(pickle.dumps(table))
+    with lab.open(notebook_of(folder, *(cell.replace("{path}", str(folder / "table.pkl")) for cell in NOTEBOOK))) as page:
+        yield page
 
 
-def luminance(colour: str) -> float:
-    """Relative luminance of ``rgb(r, g, b)`` after WCAG 2."""
-    channels = np.array([int(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]) / 255
-    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-    return float(linear @ [0.2126, 0.7152, 0.0722])
+def expect_head(page, table, **changes):
+    expect(page.locator(".mk-focal-head p")).to_have_text("A head, retrained with this α and γ:")
+    state = head_state(table, replace(SETTINGS, **changes))
+    for name in ("sensitivity", "specificity", "auroc", "mean"):
+        shown = json.dumps(state[name]).removesuffix(".0")
+        expect(page.locator(f".mk-focal-head [data-number={name}]")).to_have_attribute("data-value", shown)
+
+
+def test_page_and_kernel_keep_step_and_the_head_is_retrained(page, table):
+    expect_head(page, table)
+    press(page, "focal α", "ArrowRight", 11)
+    press(page, "focal γ", "ArrowLeft", 10)
+    press(page, "output p", "End")
+    expect_head(page, table, alpha=0.8, gamma=1.0)
+    expect_output_numbers(page, 0.8, 1.0, 0.99)
+    assert ask_kernel(page, "explorer.alpha, explorer.gamma, explorer.output") == (0.8, 1.0, 0.99)
+    before = ask_kernel(page, "explorer.answered")
+    press(page, "output p", "ArrowLeft", 8)  # asks nothing of the kernel
+    assert ask_kernel(page, "explorer.answered") == before
+    ask_kernel(page, "[setattr(explorer, name, value) for name, value in dict(alpha=0.123, gamma=3.3, output=0.875).items()]")
+    expect(page.get_by_label("focal α").locator("xpath=following-sibling::output")).to_have_text("0.123")
+    expect_head(page, table, alpha=0.123, gamma=3.3)
+    expect_output_numbers(page, 0.123, 3.3, 0.875)
+    assert page.locator(".mk").evaluate("box => box.scrollWidth <= box.clientWidth")
+
+
+def test_many_moves_are_few_questions_and_a_failure_is_shown(page, table):
+    page.get_by_role("button", name="Back to the start").click()
+    expect_head(page, table)
+    before = ask_kernel(page, "explorer.answered")
+    drag = "(slider) => { for (let i = 1; i <= 30; i++) { slider.value = i / 10; slider.dispatchEvent(new Event('input')); } }"
+    page.get_by_label("focal γ").evaluate(drag)
+    expect_head(page, table, gamma=3.0)
+    assert 1 <= ask_kernel(page, "explorer.answered") - before <= 2
+    ask_kernel(page, "setattr(explorer, 'table', None)")
+    press(page, "focal γ", "ArrowRight")
+    expect(page.get_by_role("alert")).to_contain_text("AttributeError")
+    ask_kernel(page, "setattr(explorer, 'table', table)")
+    press(page, "focal γ", "ArrowRight")
+    expect(page.get_by_role("alert")).to_be_hidden()
+    expect_head(page, table, gamma=3.2)

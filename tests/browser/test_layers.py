@@ -1,14 +1,16 @@
-"""LayerExplorer in a file without kernel and network: its pixels, numbers and keys against the library."""
+"""LayerExplorer in a file without kernel and network, against the library; and in a real JupyterLab, in step with its kernel."""
 
 import base64
 import io
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
+from playwright.sync_api import expect
 
 from melanoma_lib.data.images import read_square
 from melanoma_lib.explain.cam import resize_heatmap
@@ -16,60 +18,53 @@ from melanoma_lib.explain.figures import SIGNED
 from melanoma_lib.inference import predict_logits
 from melanoma_lib.widgets.layer_states import choose_cases, outcome, recorded_metadata
 from melanoma_lib.widgets.layers import SIDE, LayerExplorer
-from tests.browser.lab import watch_faults
+from tests.browser.lab import ask_kernel, notebook_of, offline, spoken
 from tests.widgets.test_layers import answered_cases
 
-pytest_plugins = ["tests.browser.lab"]
-
-pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
-from playwright.sync_api import Page, expect, sync_playwright  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def explorer(tiny_run) -> LayerExplorer:
-    cases = answered_cases(tiny_run)
-    return LayerExplorer(tiny_run, choose_cases(cases, tiny_run.operating_point.threshold, 4))
+CELLS = (
+    "from melanoma_lib.runs import Run\nfrom melanoma_lib.widgets import LayerExplorer\n"
+    "run = Run('{run}')\nanswers = run.predictions('test')[['image_id', 'probability', 'risk']]\n"
+    "explorer = LayerExplorer(run, run.cases().merge(answers, on='image_id'))",
+    "explorer",
+)
 
 
 @pytest.fixture(scope="module")
-def saved(explorer, lab, tmp_path_factory):
-    """The explorer opened from a file, offline; it may ask for nothing."""
-    path = explorer.save_page(tmp_path_factory.mktemp("page") / "page.html", "Layers")
-    launch = {"executable_path": lab.browser, "args": ["--no-sandbox"]}
-    with sync_playwright() as playwright, playwright.chromium.launch(**launch) as browser:
-        page = browser.new_context(offline=True, viewport={"width": 1180, "height": 1100}).new_page()
-        faults = watch_faults(page)
-        page.goto(path.as_uri())
-        page.locator(".mk-l-pictures[data-drawn]").wait_for()
+def explorer(tiny_run):
+    return LayerExplorer(tiny_run, choose_cases(answered_cases(tiny_run), tiny_run.operating_point.threshold, 4))
+
+
+@pytest.fixture(scope="module")
+def saved(explorer, chromium, tmp_path_factory):
+    with offline(chromium, explorer.save_page(tmp_path_factory.mktemp("page") / "page.html", "Layers")) as page:
         yield page
-        assert faults == []
 
 
 @pytest.fixture
-def page(saved: Page, explorer) -> Page:
+def page(saved, explorer):
     """The page as it was opened."""
     saved.reload()
     saved.locator(".mk-l-pictures[data-drawn]").wait_for()
     return saved
 
 
-def drawn(page: Page) -> dict:
+def drawn(page):
     """What the page says that its pictures show."""
     return json.loads(page.locator(".mk-l-pictures").get_attribute("data-drawn"))
 
 
-def pixels(page: Page, index: int) -> np.ndarray:
+def pixels(page, index):
     """What a canvas holds, shape ``(SIDE, SIDE, 3)``, from 0 to 255."""
     png = page.locator(".mk-l-panel canvas").nth(index).evaluate("canvas => canvas.toDataURL()")
     picture = Image.open(io.BytesIO(base64.b64decode(png.partition(",")[2]))).convert("RGB")
     return np.asarray(picture).astype(float)
 
 
-def row_of(explorer: LayerExplorer, image_id: str) -> pd.Series:
+def row_of(explorer, image_id):
     return explorer.table[explorer.table["image_id"] == image_id].iloc[0]
 
 
-def overlay(explorer: LayerExplorer, shown: dict, letter: str, limit: float | None = None) -> np.ndarray:
+def overlay(explorer, shown, letter, limit=None):
     """A map over the grey image as explain.figures draws it, without lines."""
     grey = (read_square(row_of(explorer, shown["case"])["image_path"], SIDE).mean(axis=2) + 100) * 255 / 355
     key = shown[f"method_{letter}"], shown[f"layer_{letter}"], shown["direction"]
@@ -80,7 +75,7 @@ def overlay(explorer: LayerExplorer, shown: dict, letter: str, limit: float | No
     return grey[..., None] * (1 - alpha) + 255 * colours[..., :3] * alpha
 
 
-def choose(page: Page, label: str, value: str) -> None:
+def choose(page, label, value):
     page.get_by_label(label, exact=True).select_option(value)
 
 
@@ -101,34 +96,6 @@ def test_every_pixel_is_the_map_over_the_image(page, explorer):
     assert drawn(page)["opacity"] == 0
     grey = pixels(page, 1)
     assert np.ptp(grey, axis=2).max() <= 1
-
-
-def test_one_scale_for_both_maps_pales_the_smaller(page, explorer):
-    page.get_by_label("half-height lines").uncheck()
-    page.get_by_label("lesion outline").uncheck()
-    layers = list(explorer.layers)
-    choose(page, "layer A", layers[0])
-    choose(page, "layer B", layers[-1])
-    choose(page, "scale", "one")
-    shown = drawn(page)
-    maps = explorer.maps_of(shown["case"])
-    sizes = {letter: np.abs(maps["gradcam", shown[f"layer_{letter}"], 1].values).max() for letter in "ab"}
-    for index, letter in enumerate("ab"):
-        expected = overlay(explorer, shown, letter, limit=max(sizes.values()))
-        assert np.abs(pixels(page, index + 1) - expected).mean() < 2
-    expect(page.get_by_role("group", name="map A")).to_contain_text("on a scale of ±")
-
-
-def test_lines_and_outline_are_drawn_and_can_be_taken_away(page, explorer):
-    dark = {}
-    for lines in (True, False):
-        page.get_by_label("half-height lines").set_checked(lines)
-        dark[lines] = (pixels(page, 2).max(axis=2) == 0).sum()
-    assert dark[True] > dark[False]
-    if explorer.mask(row_of(explorer, drawn(page)["case"]), SIDE) is not None:
-        with_edge = pixels(page, 0)
-        page.get_by_label("lesion outline").uncheck()
-        assert (pixels(page, 0) != with_edge).any()
 
 
 def test_numbers_and_decision_follow_the_metadata_exactly(page, explorer, tiny_run):
@@ -163,8 +130,6 @@ def test_a_saved_page_says_what_was_found_when_it_was_made(page, explorer):
     found = explorer.check(drawn(page)["case"], None, None, None)
     told = page.get_by_role("status").filter(has_text="Maps are not computed again in this page")
     expect(told).to_contain_text(f"largest change of any of the {found['n']} maps: {100 * found['change']:.1f}%")
-    choose(page, "method A", "scorecam")
-    expect(page.get_by_role("group", name="map A")).to_contain_text("Not computed when this page was saved")
     choose(page, "sex", "2")
     choose(page, "site", "6")
     expect(page.get_by_role("status").filter(has_text="Computed again with these values")).to_be_visible()
@@ -186,39 +151,13 @@ def test_arrow_keys_turn_to_other_cases_with_their_own_metadata(page, explorer):
     expect(page.get_by_role("button", name="Next")).to_be_disabled()
 
 
-def test_flags_and_words_are_those_of_the_map(page, explorer):
-    layers = list(explorer.layers)
-    choose(page, "method B", "eigencam")
-    panel = page.get_by_role("group", name="map B")
-    for case in explorer.table["image_id"]:
-        choose(page, "case", case)
-        for layer in layers:
-            choose(page, "layer B", layer)
-            values, doubtful = explorer.maps_of(case)["eigencam", layer, 1]
-            assert panel.get_by_text("Sign doubtful").count() == int(doubtful)
-            expect(panel).to_contain_text("Both directions have the very same map.")
-            assert f"±{float(f'{np.abs(values).max():.2g}'):g}" in panel.inner_text().replace(",", "")
-    choose(page, "method B", "gradcam")
-    expect(panel).not_to_contain_text("very same map")
-
-
-@pytest.mark.parametrize("width", [1180, 820, 600])
-def test_nothing_sticks_out_and_everything_has_a_name(page, width):
+@pytest.mark.parametrize("width", [1180, 600])
+def test_nothing_sticks_out_everything_has_a_name_and_is_reached_by_keys(page, width):
     page.set_viewport_size({"width": width, "height": 1100})
     assert page.locator(".mk").evaluate("box => box.scrollWidth <= box.clientWidth")
-    boxes = page.evaluate(
-        "() => [...document.querySelectorAll('.mk-l-panel canvas')].map((one) => Math.round(one.getBoundingClientRect().top))"
-    )
-    assert len(set(boxes)) == 1  # the three pictures stand in line
     names = page.evaluate("() => [...document.querySelectorAll('.mk canvas, .mk svg')].map((e) => e.getAttribute('aria-label'))")
-    assert len(names) == 6
-    assert all(names)
-    spoken = page.locator(".mk").evaluate("box => box.textContent")
-    assert not any(word in spoken + "".join(names) for word in ("NaN", "undefined", "Infinity", "null"))
-    page.set_viewport_size({"width": 1180, "height": 1100})
-
-
-def test_with_only_keys_everything_can_be_reached(page):
+    assert len(names) == 6 and all(names)
+    spoken(page)
     page.locator("body").press("Tab")
     reached = []
     for _ in range(30):
@@ -226,4 +165,41 @@ def test_with_only_keys_everything_can_be_reached(page):
         page.keyboard.press("Tab")
     for name in ("case", "direction", "opacity", "scale", "method A", "layer A", "method B", "layer B", "age", "sex", "site"):
         assert name in reached
-    assert any(name.startswith("pictures") for name in reached)
+    page.set_viewport_size({"width": 1180, "height": 1100})
+
+
+# --- in JupyterLab ------------------------------------------------------------------------------------------------------------
+
+
+def test_page_and_kernel_keep_step_and_a_failure_leaves_the_page_usable(lab, tiny_run, tmp_path):
+    with lab.open(notebook_of(tmp_path, *(cell.replace("{run}", str(tiny_run.path)) for cell in CELLS)), height=1300) as page:
+        page.locator(".mk-l-pictures[data-drawn]").wait_for()
+        told, age = page.locator(".mk-l-told"), page.get_by_label("age", exact=True)
+        before = page.locator("[data-number=risk]").get_attribute("data-value")
+        age.press("ArrowLeft")
+        expect(page.locator("[data-number=risk]")).not_to_have_attribute("data-value", before)
+        expect(told).to_contain_text("Computed again with these values")
+        check = ask_kernel(page, "{k: explorer.checks[-1][k] for k in ('case', 'change', 'n', 'risk')}")
+        expect(told).to_contain_text(f"largest change of any of the {check['n']} maps: {100 * check['change']:.1f}%")
+        assert float(page.locator("[data-number=risk]").get_attribute("data-value")) == pytest.approx(check["risk"], abs=1e-4)
+        assert ask_kernel(page, "explorer.shown") == drawn(page)
+
+        before = ask_kernel(page, "explorer.answered")
+        moves = "age => [0, 3, 9, 1, 17, 8, 2].forEach((at) => { age.value = at; age.dispatchEvent(new Event('input')); })"
+        age.evaluate(moves)  # faster than any kernel
+        expect(told).to_contain_text("Computed again with these values")
+        assert ask_kernel(page, "explorer.answered") - before == 1, "only the last of many moves is waited for"
+
+        case = ask_kernel(page, "explorer.table['image_id'].iloc[2]")
+        ask_kernel(page, f"explorer.show(case={case!r}, method_b='eigencam', direction=-1, opacity=0.5)")
+        expect(page.get_by_label("case", exact=True)).to_have_value(case)
+        expect(page.get_by_label("method B", exact=True)).to_have_value("eigencam")
+        assert (drawn(page)["opacity"], drawn(page)["direction"]) == (0.5, -1)
+
+        ask_kernel(page, "(setattr(explorer, '_kept_model', explorer.model), setattr(explorer, 'model', None))")
+        age.press("End")
+        expect(page.get_by_role("alert")).to_contain_text("AttributeError")
+        ask_kernel(page, "setattr(explorer, 'model', explorer._kept_model)")
+        age.press("ArrowLeft")
+        expect(told).to_contain_text("Computed again with these values")
+        expect(page.get_by_role("alert")).to_be_hidden()

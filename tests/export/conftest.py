@@ -1,4 +1,4 @@
-"""One exported file for all tests: PyTorch's exporter takes seconds."""
+"""One exported file for all tests and workers: PyTorch's exporter takes seconds."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from melanoma_lib.export import export_run
 
 
 @pytest.fixture(scope="session")
-def exported(tiny_run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(tiny_run, built_once) -> Path:
     """The tiny run as ONNX, with the readings of one and of eight views."""
-    return export_run(tiny_run, "onnx", tmp_path_factory.mktemp("export") / "model.onnx", tta=True)
+    made = built_once("exported", lambda folder: export_run(tiny_run, "onnx", folder / "model.onnx", tta=True))
+    return made / "model.onnx"

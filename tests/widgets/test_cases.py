@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
 from scipy.stats import binomtest
 
-import melanoma_lib.widgets
 from melanoma_lib.data.schema import SEXES, SITES, validate_cases
 from melanoma_lib.errors import DataError
 from melanoma_lib.widgets import cases as module
-from melanoma_lib.widgets.case_selection import choices_of, facts_of, filter_cases, page_of, summary_of
-from melanoma_lib.widgets.cases import CaseExplorer, contact_sheet, note_files, thumbnail
+from melanoma_lib.widgets.case_selection import filter_cases, page_of, summary_of
+from melanoma_lib.widgets.cases import CaseExplorer, note_files, thumbnail
 from tests.data.builders import case_table
 
 DIAGNOSES = ("nevus", "unknown", "atypical melanocytic proliferation")
@@ -102,11 +101,6 @@ def test_filters_agree_with_a_look_at_every_row(seed, filters):
     assert filter_cases(cases, **filters).tolist() == expected
 
 
-def test_the_schemas_words_are_known_even_where_no_case_has_them():
-    assert filter_cases(case_table([0, 0]), sex="male").size == 0
-    assert filter_cases(case_table([0, 0]), target=1).size == 0
-
-
 @pytest.mark.parametrize(
     ("filters", "said"),
     [
@@ -143,20 +137,6 @@ def test_pages_show_every_match_once_and_in_order(seed, size, target):
     assert page_of(cases, rows, 999, size) == pages[-1]
 
 
-def test_a_page_without_matches_is_empty():
-    cases = case_table([0])
-    assert page_of(cases, filter_cases(cases, target=1)) == {"page": 1, "pages": 1, "rows": [], "tiles": []}
-
-
-def test_tiles_say_what_is_missing():
-    cases = validate_cases(case_table([1, 0, 0], age_approx=[55, None, None], sex=[None, "male", None]))
-    cases.loc[2, "anatom_site_general_challenge"] = None
-    tiles = page_of(cases, filter_cases(cases))["tiles"]
-    assert [tile["person"] for tile in tiles] == ["55 y, sex missing", "age missing, male", "age and sex missing"]
-    assert [tile["site"] for tile in tiles] == ["torso", "torso", "site missing"]
-    assert [tile["melanoma"] for tile in tiles] == [True, False, False]
-
-
 @given(seed=st.integers(0, 30), filters=FILTERS)
 def test_numbers_agree_with_counting(seed, filters):
     cases = random_cases(seed)
@@ -179,56 +159,7 @@ def test_interval_counts_patients_not_images():
     assert (again.low, again.high) == pytest.approx((share.low, share.high))  # more images of the same people prove nothing
 
 
-def test_summary_in_words():
-    cases = case_table([1, 0, 0, 0], patients=list("aabc"))
-    low, high = binomtest(1, 4).proportion_ci(method="wilson")
-    text = summary_of(cases, filter_cases(cases))["text"]
-    assert text.startswith("4 of 4 cases match · 1 melanoma = 25.0% (95% interval ")
-    assert text.endswith(" · 3 patients · lesions not recorded")
-    assert f"{low:.1%} to {high:.1%}" not in text  # four images are no four people
-    chosen = summary_of(cases, filter_cases(cases, target=1), by_label=True)["text"]
-    assert chosen == "1 of 4 cases match · 1 melanoma · 1 patient · lesions not recorded"
-    assert summary_of(cases, np.array([], dtype=int))["text"] == "0 of 4 cases match · 0 patients · lesions not recorded"
-
-
-def test_choices_count_every_case_of_a_field_once():
-    cases = random_cases(3)
-    choices = {choice["field"]: choice for choice in choices_of(cases)}
-    for field, column in COLUMN.items():
-        counts = {option["value"]: len(filter_cases(cases, **{field: option["value"]})) for option in choices[field]["options"]}
-        assert sum(counts.values()) == len(cases)
-        assert counts.get("missing", 0) == cases[column].isna().sum()
-        assert all(f"({counts[option['value']]:,})" in option["text"] for option in choices[field]["options"])
-    assert choices["age"] == {
-        "field": "age", "low": cases["age_approx"].min(), "high": cases["age_approx"].max(),
-        "missing": cases["age_approx"].isna().sum(),
-    }  # fmt: skip
-
-
-def test_a_field_in_which_all_cases_agree_is_no_choice():
-    assert [choice["field"] for choice in choices_of(case_table([0, 1]))] == ["target", "diagnosis"]
-
-
-def test_facts_are_complete_and_tell_no_folder():
-    cases = validate_cases(case_table([1])).assign(mask_path="/home/someone/masks/m.png", true_risk=0.25)
-    facts = facts_of(cases, 0)
-    assert list(facts) == list(cases.columns)
-    assert facts["image_path"] == "image_0.jpg" and facts["mask_path"] == "m.png"
-    assert facts["age_approx"] == "50" and facts["true_risk"] == "0.25" and facts["lesion_id"] == "missing"
-
-
 # --- pictures ----------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"), [((60, 40), (30, 20)), ((40, 60), (20, 30)), ((600, 1), (30, 1)), ((9, 9), (30, 30))]
-)
-def test_thumbnails_keep_the_shape(tmp_path, size, expected):
-    path = tmp_path / "x.png"
-    Image.new("RGB", size, (200, 30, 60)).save(path)
-    picture = opened(thumbnail(path, 30))
-    assert picture.size == expected
-    assert np.abs(np.asarray(picture).astype(int) - (200, 30, 60)).max() <= 4
 
 
 def test_thumbnails_stand_upright_as_pillow_has_them(tmp_path):
@@ -244,26 +175,6 @@ def test_thumbnails_stand_upright_as_pillow_has_them(tmp_path):
         expected = ImageOps.exif_transpose(Image.open(path)).resize(got.size)
         assert got.size == ((40, 20) if orientation < 5 else (20, 40))
         assert np.abs(np.asarray(got).astype(int) - np.asarray(expected)).mean() < 8
-
-
-def test_another_file_of_the_same_name_is_not_shown_from_memory(pictured):
-    explorer = CaseExplorer(pictured)
-    before = explorer.view["tiles"][0]["picture"]
-    Image.new("RGB", (33, 44), (1, 2, 3)).save(pictured["image_path"].iloc[0])
-    explorer.filters = {"age": (0, 120)}
-    explorer.filters = {}
-    after = explorer.view["tiles"][0]["picture"]
-    assert opened(before).size != opened(after).size == (96, 128)
-
-
-def test_only_the_page_in_view_is_decoded(pictured):
-    thumbnail.cache_clear()
-    explorer = CaseExplorer(pictured, page_size=4)
-    assert thumbnail.cache_info().misses == 3  # of the four, one is absent
-    explorer.page = 2
-    assert thumbnail.cache_info().misses == 7
-    explorer.page = 1
-    assert thumbnail.cache_info().misses == 8  # only the corrupt file is tried again
 
 
 # --- the explorer ------------------------------------------------------------------------------------------------------------
@@ -327,19 +238,6 @@ def test_a_failed_answer_is_shown_and_raised(pictured):
         explorer.selected = "nobody"
 
 
-def test_no_match_says_which_filter_to_widen(pictured):
-    explorer = CaseExplorer(pictured)
-    explorer.filters = {"target": 1, "diagnosis": "nevus", "age": [0, 120]}
-    assert explorer.view["tiles"] == []
-    without = {
-        "target": len(filter_cases(pictured, diagnosis="nevus", age=(0, 120))),
-        "diagnosis": len(filter_cases(pictured, target=1, age=(0, 120))),
-    }
-    assert dict(map(tuple, explorer.view["wider"])) == without  # any age would not help
-    counts = [count for _, count in explorer.view["wider"]]
-    assert counts == sorted(counts, reverse=True)
-
-
 def test_what_is_no_case_table_is_refused():
     with pytest.raises(DataError, match="no column \\['diagnosis'\\]"):
         CaseExplorer(case_table([0]).drop(columns="diagnosis"))
@@ -349,47 +247,7 @@ def test_what_is_no_case_table_is_refused():
         CaseExplorer(case_table([0]), page_size=0)
 
 
-def test_the_table_given_is_left_alone(pictured):
-    before = pictured.copy()
-    CaseExplorer(pictured).filters = {"target": 1}
-    pd.testing.assert_frame_equal(pictured, before)
-
-
 # --- without a live page -----------------------------------------------------------------------------------------------------
-
-
-def test_presets_are_a_described_picture(pictured):
-    data, metadata = CaseExplorer(pictured)._repr_mimebundle_()
-    assert "application/vnd.jupyter.widget-view+json" in data
-    text = metadata["image/png"]["alt"]
-    n = int(pictured["target"].sum())
-    assert f"Melanoma: {n} of 30 cases; Not melanoma: {30 - n} of 30 cases" in text
-    assert f"Age missing: {pictured['age_approx'].isna().sum()} of 30 cases" in text
-
-
-def test_contact_sheet_shows_downloaded_images_first_and_admits_an_empty_row(pictured):
-    sheet = contact_sheet(pictured, {"All": {}, "None": {"target": 1, "diagnosis": "nevus"}}, columns=29)
-    assert len([axes for axes in sheet.axes if axes.images]) == 28  # 30 less the corrupt and the absent one
-    assert len(sheet.axes) == 29
-    assert "None: 0 of 30 cases, no image to show" in sheet.alt_text
-    with pytest.raises(ValueError, match="at least one"):
-        contact_sheet(pictured, {})
-
-
-def test_contact_sheet_draws_images_upright(tmp_path):
-    path = tmp_path / "x.png"
-    Image.fromarray(np.repeat(np.uint8([[[250, 250, 250]], [[0, 0, 0]]]), [30, 10], axis=0).repeat(40, axis=1)).save(path)
-    sheet = contact_sheet(case_table([0], image_path=[str(path)]), {"All": {}}, columns=1)
-    pixels = np.asarray(sheet.axes[0].images[0].get_array())
-    assert pixels[2].mean() > 200 > 50 > pixels[-2].mean()
-    bottom, top = sheet.axes[0].get_ylim()
-    assert bottom > top  # first row of pixels on top
-
-
-def test_explorers_are_exported_on_demand():
-    assert melanoma_lib.widgets.CaseExplorer is CaseExplorer
-    with pytest.raises(AttributeError, match="it offers CaseExplorer"):
-        _ = melanoma_lib.widgets.CasesExplorer
 
 
 # --- real data ---------------------------------------------------------------------------------------------------------------

@@ -13,10 +13,6 @@ from sklearn import metrics
 from melanoma_lib.evaluation import Calibrator, OperatingCurve
 from melanoma_lib.widgets import ThresholdExplorer
 from melanoma_lib.widgets.threshold import (
-    BINS,
-    CURVE_POINTS,
-    packed_counts,
-    page_facts,
     preset_thresholds,
     risk_at,
     threshold_state,
@@ -65,17 +61,6 @@ def test_at_the_cases_own_prevalence_nothing_is_carried_over(case, threshold):
         assert state["net_benefit"] == pytest.approx(curve.net_benefit([threshold])[0], abs=1e-12)
 
 
-def test_net_benefit_of_a_calibrated_output_is_that_of_its_risk():
-    targets, scores = cases(ties=False)
-    calibrator = Calibrator(1.7, -0.8)
-    risks = calibrator.risk(np.log(scores / (1 - scores)))
-    threshold = float(np.median(scores))
-    state = threshold_state(OperatingCurve(targets, scores), threshold, calibrator=calibrator)
-    assert state["risk"] == pytest.approx(np.median(risks[np.isclose(scores, threshold, atol=0.02)]), abs=0.02)
-    below = np.nextafter(state["risk"], 0) - 1e-12  # rounding must not push the case at the threshold out
-    assert state["net_benefit"] == pytest.approx(OperatingCurve(targets, risks).net_benefit([below])[0], abs=1e-9)
-
-
 def test_a_risk_at_another_prevalence_is_that_of_cases_resampled_to_it():
     """Among cases drawn again at the new prevalence, the share of melanomas at one score is the shifted risk."""
     rng = np.random.default_rng(3)
@@ -89,40 +74,6 @@ def test_a_risk_at_another_prevalence_is_that_of_cases_resampled_to_it():
     shown = risk_at(1 / (1 + math.exp(-1.0)), own, new, Calibrator(slope, intercept))
     assert shown == pytest.approx(seen, rel=0.05)
     assert risk_at(0.3, own, own, None) == pytest.approx(0.3)
-
-
-def test_extreme_thresholds_flag_everybody_and_nobody():
-    targets, scores = cases()
-    curve = OperatingCurve(targets, scores)
-    everybody, nobody = threshold_state(curve, 0.0, 0.1), threshold_state(curve, 1.0, 0.1)
-    assert (everybody["sensitivity"], everybody["specificity"], everybody["ppv"]) == (1, 0, pytest.approx(0.1))
-    assert (everybody["risk"], everybody["net_benefit"]) == (0, pytest.approx(0.1))
-    assert (nobody["sensitivity"], nobody["specificity"], nobody["npv"]) == (0, 1, pytest.approx(0.9))
-    assert math.isnan(nobody["ppv"])
-    assert nobody["net_benefit"] == 0
-
-
-def test_presets_are_what_the_curve_chooses():
-    curve = OperatingCurve(*cases())
-    presets = preset_thresholds(curve)
-    assert presets["sensitivity ≥ 95%"] == curve.for_sensitivity(0.95).threshold
-    assert presets["Youden"] == curve.max_youden().threshold
-    assert presets["best F1"] == curve.max_f1().threshold
-
-
-def test_the_page_gets_every_count_and_few_points():
-    targets, scores = cases(n=20_000, ties=False)
-    curve = OperatingCurve(targets, scores)
-    packed, k = packed_counts(curve), len(curve.thresholds)
-    assert len(packed) == 16 * k + 8
-    assert (np.frombuffer(packed, "<f8", k) == curve.thresholds).all()
-    assert (np.frombuffer(packed, "<u4", k + 1, 8 * k) == curve.tp).all()
-    assert (np.frombuffer(packed, "<u4", k + 1, 12 * k + 4) == curve.fp).all()
-    facts = page_facts(curve, targets == 1, scores, None)
-    assert all(len(axis) <= 2 * CURVE_POINTS + 2 for name in ("roc", "pr") for axis in facts[name])
-    assert np.trapezoid(facts["roc"][1], facts["roc"][0]) == pytest.approx(curve.auroc, abs=1e-3)
-    assert [len(share) for share in facts["shares"]] == [BINS, BINS]
-    assert [sum(share) for share in facts["shares"]] == pytest.approx([1, 1], abs=1e-3)
 
 
 def test_values_can_be_set_and_are_held_to_their_range():
@@ -149,17 +100,6 @@ def test_values_can_be_set_and_are_held_to_their_range():
 def test_what_cannot_be_explored_is_refused(targets, scores, message):
     with pytest.raises(ValueError, match=message):
         ThresholdExplorer(targets, scores)
-
-
-def test_a_calibrator_that_turns_the_ranking_over_is_refused():
-    with pytest.raises(ValueError, match="positive slope, got -2"):
-        ThresholdExplorer(*cases(), calibrator=Calibrator(-2.0, 0.1))
-
-
-def test_cases_rarer_than_the_slider_reaches_start_at_its_end():
-    targets = np.zeros(20_001, int)
-    targets[0] = 1
-    assert ThresholdExplorer(targets, np.linspace(1, 0, targets.size)).prevalence == 1e-4
 
 
 def test_a_page_without_a_kernel_gets_the_presets_with_their_numbers():

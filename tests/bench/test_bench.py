@@ -1,0 +1,44 @@
+"""Each benchmark runs, at a size that shows only that it still can."""
+
+import importlib
+
+import pandas as pd
+import pytest
+
+from tests.bench.turns import table, take_turns
+
+TINY = ["--backbone", "test_efficientnet", "--image-size", "32"]
+WORDS = {
+    "training": [*TINY, "--n-patients", "40", "--rounds", "1"],
+    "loading": ["--image-size", "32", "--n-patients", "20", "--rounds", "1"],
+    "thresholds": ["--n", "4000", "--replicates", "20", "--rounds", "1"],
+    "heatmaps": [*TINY, "--n-images", "2", "--rounds", "1"],
+    "inference": [*TINY, "--rounds", "2"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WORDS)
+def test_a_benchmark_prints_ratios_to_its_peer(name, capsys):
+    found = importlib.import_module(f"tests.bench.{name}").main(WORDS[name])
+    printed = capsys.readouterr().out
+    for seconds in [found] if isinstance(found, pd.DataFrame) else found.values():
+        assert len(seconds.columns) == 2 and (seconds > 0).all(axis=None)
+        assert seconds.columns[1] in printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*WORDS, "app_load", "explorer_latency"])
+def test_a_benchmark_says_how_it_is_called(name, capsys):
+    with pytest.raises(SystemExit, match=r"^0$"):
+        importlib.import_module(f"tests.bench.{name}").main(["--help"])
+    assert f"python -m tests.bench.{name}" in capsys.readouterr().out
+
+
+def test_contenders_take_turns_and_a_ratio_compares_within_rounds():
+    seen = []
+    seconds = take_turns("turns", {name: lambda n, name=name: seen.append((name, n)) for name in ("kit", "peer")}, 2)
+    assert seen == [(name, n) for n in (-1, 0, 1) for name in ("kit", "peer")]
+    assert seconds.shape == (2, 2)
+    moody = pd.DataFrame({"kit": [1.0, 3.0, 2.0], "peer": [2.0, 1.0, 4.0]})
+    assert table("turns", moody).splitlines()[-1].split()[-1] == "2.00"
