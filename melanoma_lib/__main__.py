@@ -195,10 +195,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 done, 1 an error explained on standard error, 2 wrong usage.
     """
-    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING  # of torchrun's processes one reports
+    rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))  # of the processes of one training the first reports
+    level = logging.INFO if rank == "0" else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    parsed = build_parser().parse_args(words, argparse.Namespace(words=words))
+    parsed = build_parser().parse_args(arguments)
     try:
         return parsed.action(parsed) or 0
     except (KitError, OSError) as error:  # an OSError names its file: no space, no permission, no such folder
@@ -216,7 +216,8 @@ def _command(commands, name: str, action: Callable, text: str, settings: bool = 
 
 def _add_workers(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--jobs", type=int, default=1, help=f"{what} at a time (default 1)")
-    parser.add_argument("--backend", default="loky", help=f"joblib backend for {what}, such as dask (default loky)")
+    parser.add_argument("--backend", choices=["loky", "threading", "dask"], default="loky",
+                        help=f"joblib backend for {what} (default loky)")  # fmt: skip
     parser.add_argument("--scheduler", help="dask: address of a running scheduler; default: a cluster on this machine")
 
 

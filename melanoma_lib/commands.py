@@ -9,32 +9,23 @@ from melanoma_lib.errors import ExportError, KitError, LessonError
 from melanoma_lib.settings import Settings
 
 
-def train(arguments: argparse.Namespace) -> int:
-    """Train one run, in the processes that torchrun started or that ``--devices`` asks for; or all folds of one."""
+def train(arguments: argparse.Namespace) -> None:
+    """Train one run, or all folds of one."""
     settings = settings_of(arguments)  # first, so that a typo is told before the slow imports
     if settings.folds and not settings.fold:
-        from melanoma_lib.folds import cross_validate
-        from melanoma_lib.workers import workers
+        from melanoma_lib.folds import cross_validate, workers
 
         with workers(arguments.backend, arguments.jobs, arguments.scheduler):
             run = cross_validate(settings, arguments.jobs)
-        print(f"finished {run.path}; next: python -m melanoma_lib evaluate {run.path}")
-        return 0
-    from melanoma_lib.processes import ALONE, launch, started_team
+    else:
+        from melanoma_lib.run_writer import RunWriter
+        from melanoma_lib.training import train as train_run
 
-    team = started_team()
-    if settings.devices > 1 and settings.nodes <= 1 and team == ALONE:
-        return launch(settings.devices, arguments.words)
-    from melanoma_lib.run_writer import RunWriter
-    from melanoma_lib.training import train as train_run
-
-    writer = RunWriter(settings)
-    if writer.is_finished and settings.resume:  # lessons take the run in --run-dir as it is; who trains means these settings
-        writer.require_same_settings(writer.path)
-    run = train_run(settings)
-    if team.leads:
-        print(f"finished {run.path}; next: python -m melanoma_lib evaluate {run.path}")
-    return 0
+        writer = RunWriter(settings)
+        if writer.is_finished and settings.resume:  # lessons take the run in --run-dir as it is; who trains means these settings
+            writer.require_same_settings(writer.path)
+        run = train_run(settings)
+    print(f"finished {run.path}; next: python -m melanoma_lib evaluate {run.path}")
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -164,7 +155,7 @@ def notebooks_sweep(arguments: argparse.Namespace) -> int:
     """Run a lesson over a grid of parameters."""
     from melanoma_lib.classroom.lesson import find_lessons
     from melanoma_lib.classroom.sweep import as_markdown, grid, sweep
-    from melanoma_lib.workers import workers
+    from melanoma_lib.folds import workers
 
     (lesson,) = find_lessons([arguments.name])
     over = {name: text.split(",") for name, text in _assignments(arguments.over)}

@@ -18,11 +18,10 @@ from melanoma_lib.data.splits import fold_cases
 from melanoma_lib.errors import DataError, RunError, SettingsError
 from melanoma_lib.evaluation import Calibrator, OperatingCurve
 from melanoma_lib.evaluation.folds import FoldPredictions, gather_folds
-from melanoma_lib.folds import cross_validate, fold_settings
+from melanoma_lib.folds import cross_validate, fold_settings, workers
 from melanoma_lib.reports import ablation_table, evaluate_run, predict_with_views
 from melanoma_lib.runs import FOLDS, Run
 from melanoma_lib.settings import Settings
-from melanoma_lib.workers import workers
 
 FOLD_COUNT = 3
 
@@ -253,10 +252,8 @@ def test_folds_in_threads_of_one_process_take_turns(folded, tiny_settings, tmp_p
     pd.testing.assert_frame_equal(run.predictions("test"), folded.predictions("test"))
 
 
-@pytest.mark.parametrize("words", [("loky", "tcp://nowhere:8786"), ("threading", "tcp://nowhere:8786"), ("foo", None)])
-def test_workers_that_nobody_could_send_work_to_are_refused(words):
-    backend, scheduler = words
-    with pytest.raises(SettingsError, match=backend), workers(backend, scheduler=scheduler):
+def test_a_scheduler_takes_work_from_dask_alone():
+    with pytest.raises(SettingsError, match="--backend dask"), workers("loky", scheduler="tcp://nowhere:8786"):
         pytest.fail("the body ran")
 
 
@@ -287,6 +284,7 @@ def test_folds_that_are_not_of_one_table_are_not_gathered(fault, said, folded, t
     assert not settings.run_path.exists()
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_takes_the_folds(folded, tiny_settings, tmp_path, capsys):
     from dask.distributed import Client, LocalCluster
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import recall_score, roc_auc_score, roc_curve
 
+import melanoma_lib
+from melanoma_lib import run_writer
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import ForeignThresholdError, RunError
 from melanoma_lib.runs import CHECKPOINT, OPERATING_POINT, PREDICTIONS, REQUIRED, Run
@@ -62,6 +65,15 @@ def test_splits_cover_every_case_once_and_no_group_straddles(tiny_run):
     assert splits["image_id"].is_unique
     assert (splits.groupby("group_id")["split"].nunique() == 1).all()
     assert set(splits["split"]) == {"train", "val", "test"}
+
+
+def test_the_environment_names_the_kit_that_trained(tiny_run, monkeypatch):
+    root = Path(melanoma_lib.__file__).parents[1]
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
+    assert tiny_run.environment["version"] == melanoma_lib.__version__
+    assert (tiny_run.environment["commit"] or "").removesuffix("-dirty") == head * (root / ".git").exists()
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert run_writer._environment()["commit"] is None
 
 
 def test_checkpoint_loads_without_running_code(tiny_run):

@@ -13,8 +13,8 @@ from melanoma_lib.classroom import sweep as module
 from melanoma_lib.classroom.lesson import Lesson
 from melanoma_lib.classroom.sweep import grid, row_of, sweep
 from melanoma_lib.errors import LessonError, SettingsError
+from melanoma_lib.folds import workers
 from melanoma_lib.runs import Run
-from melanoma_lib.workers import workers
 from tests.notebooks.mini import IMPORTS, mini_lesson
 
 
@@ -96,7 +96,7 @@ def test_dask_starts_a_cluster_of_its_own_where_none_is_named(tmp_path):
 
 
 def test_dask_that_is_not_installed_is_told(monkeypatch):
-    monkeypatch.setitem(sys.modules, "dask.distributed", None)
+    monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(SettingsError, match=r"\[dask\]"), workers("dask"):
         pass
 
