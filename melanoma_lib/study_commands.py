@@ -1,133 +1,124 @@
-"""What ``study`` does: each study trains or asks what it needs and leaves a table of figures."""
+"""What ``study`` and ``costs`` do: each function takes plain values, prints a table and leaves it where it was told to."""
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from melanoma_lib.commands import settings_of
-from melanoma_lib.errors import StudyError
-
 if TYPE_CHECKING:
-    from melanoma_lib.evaluation.canvas import DescribedFigure
+    import pandas as pd
 
-
-def _save_beside(table: Path, figure: "DescribedFigure") -> None:
-    """A table's figure, under the table's name, whole or not there."""
-    from melanoma_lib.files import replacing
-
-    with replacing(table.with_suffix(".png")) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
-
-
-def study_folds(arguments: argparse.Namespace) -> None:
-    """Put what a cross-validation says into a table."""
     from melanoma_lib.runs import Run
-    from melanoma_lib.studies.folds_table import folds_markdown, folds_table
-    from melanoma_lib.studies.results import save_results
+    from melanoma_lib.settings import Settings
+    from melanoma_lib.studies.results import ResultTable
 
-    table = folds_table(Run(arguments.run), arguments.tta)
-    print(f"{folds_markdown(table)}\nwritten to {save_results(table)}")
+OUT = Path("reports/results")  # never among the committed tables, which name the commit that made them
+ISIC_2024 = 401_059  # images of the ISIC 2024 challenge's training part
 
 
-def study_league(arguments: argparse.Namespace) -> None:
-    """Compare backbones on the same cases."""
-    settings = settings_of(arguments)
+def study_league(settings: "Settings", plan: bool = False, run: Sequence[Path] = (), out: Path = OUT) -> None:
+    """Train backbones and compare them, and finished runs, on the same cases; ``plan`` prints the commands instead."""
     from melanoma_lib.runs import Run
-    from melanoma_lib.studies import backbones, backbones_words
-    from melanoma_lib.studies.pareto import pareto_figure
-    from melanoma_lib.studies.results import save_results
+    from melanoma_lib.studies import backbones
 
-    if arguments.plan:
+    if plan:
         print("\n".join(backbones.command_of(wanted) for wanted in backbones.plan(settings).values()))
         return
-    finished = [Run(path) for path in arguments.run]
-    table = backbones.league(settings, finished=finished, frozen_size=arguments.frozen_size, show=print)
-    path = save_results(table, arguments.out)
-    figure = pareto_figure(table)
-    _save_beside(path, figure)
-    print(f"\n{backbones_words.league_report(table)}\n\n{figure.alt_text}\nwritten to {path}")
+    table = backbones.compare_backbones(settings, finished=[Run(path) for path in run], show=print)
+    _show(table, ("backbones", "backbones, decisions"), out)
 
 
-def study_heatmaps(arguments: argparse.Namespace) -> None:
-    """Grade the heatmaps of a run, or take up its league, and put what it says into a table."""
-    from melanoma_lib.explain.exam_figure import league_exam_figure
-    from melanoma_lib.explain.report import league_report, report_folder
+def study_travel(
+    settings: "Settings", runs: Sequence[Path], metadata: Sequence[Path] = (), folder: Path | None = None, out: Path = OUT
+) -> None:
+    """Test runs of one recipe on ISIC 2020, in ``folder``; ``metadata`` are runs of metadata alone to gain over."""
     from melanoma_lib.runs import Run
-    from melanoma_lib.studies.heatmaps_table import heatmaps_headline, heatmaps_table
-    from melanoma_lib.studies.results import save_results
+    from melanoma_lib.studies.external import external_validation
 
-    run = Run(arguments.run)
-    try:
-        league = league_report(run, arguments.cases, report_folder(run))
-    except ValueError as error:
-        raise StudyError(f"--cases: {error}") from error
-    table = heatmaps_table(run, league)
-    path = save_results(table, arguments.out)
-    figure = league_exam_figure(league)
-    _save_beside(path, figure)
-    print(f"{heatmaps_headline(table)}\n\n{figure.alt_text}\nwritten to {path}")
-
-
-def study_sources(arguments: argparse.Namespace) -> None:
-    """Leave each source out in turn; train what is missing."""
-    settings = settings_of(arguments)
-    from melanoma_lib.studies.results import save_results
-    from melanoma_lib.studies.sources_out import compare_sources, sources_report, train_parts
-
-    runs = train_parts(settings, arguments.parts)
-    if arguments.parts:
-        print("\n".join(f"{name}: {run.path}" for name, run in runs.items()))
-    else:
-        table = compare_sources(runs, settings.n_resamples)
-        print(f"{sources_report(table)}\nwritten to {save_results(table)}")
-
-
-def study_travel(arguments: argparse.Namespace) -> None:
-    """Test runs on another collection, and at home by source, skin tone and artefact."""
-    settings = settings_of(arguments)
-    from melanoma_lib.runs import Run
-    from melanoma_lib.studies.results import save_results
-    from melanoma_lib.studies.travel_table import travel, travel_report
-
-    table = travel(
-        [Run(path) for path in arguments.runs],
-        arguments.data_dir_2020,
-        settings.data_dir,
-        settings.cache_dir if "cache_dir" in settings.model_fields_set else None,  # else where the runs keep theirs
-        [Run(path) for path in arguments.metadata],
-        arguments.stressed,
+    table = external_validation(
+        [Run(path) for path in runs],
+        folder or Path("data/isic2020"),
+        settings.cache_dir if "cache_dir" in settings.model_fields_set else None,
+        [Run(path) for path in metadata],
         settings.n_resamples,
         settings.seed,
         show=print,
     )
-    print(f"{travel_report(table)}\nwritten to {save_results(table)}")
+    _show(table, ("external", "external, metadata") if metadata else ("external",), out)
 
 
-def study_ingredients(arguments: argparse.Namespace) -> None:
-    """Change one thing of the recipe at a time; train what is missing."""
-    settings = settings_of(arguments)
-    from melanoma_lib.studies.ingredients import compare_ingredients, finished_parts, train_parts
-    from melanoma_lib.studies.ingredients_table import ingredients_report
-    from melanoma_lib.studies.results import save_results
+def study_selfsupervised(settings: "Settings", epochs: int = 8) -> None:
+    """Pretrain the image branch on the training images without their labels; print the command that trains from it."""
+    import pandas as pd
 
-    if arguments.finished and arguments.parts:
-        raise StudyError(
-            "--parts trains some parts and writes no table, --finished trains nothing and writes one; give one of them"
+    from melanoma_lib.data import DermoscopyDataModule
+    from melanoma_lib.studies.backbones import command_of
+    from melanoma_lib.studies.selfsupervised import Pretraining, pretrain
+
+    warm = pretrain(settings, Pretraining.of(settings, epochs=epochs), DermoscopyDataModule(settings))
+    print(pd.DataFrame(warm.history).to_string(index=False))
+    print(command_of(settings.with_changes(init_weights=warm.file)))
+
+
+def costs(runs: Sequence[Path], images: int = ISIC_2024) -> None:
+    """Print what training of some runs took for an image, and what a larger archive would take."""
+    from melanoma_lib.runs import Run
+
+    print(cost_table([Run(path) for path in runs], images).T.to_string(header=False))
+
+
+def cost_table(runs: Sequence["Run"], images: int = ISIC_2024) -> "pd.DataFrame":
+    """What training costs for an image, read from finished runs, and what so many images would take on the same machine.
+
+    Args:
+        runs: that differ in nothing but the seed or the fold; a cross-validation stands for the runs of its folds.
+        images: of the larger archive.
+
+    Returns:
+        One row: milliseconds of an image and epoch with validation (median, low, high of the epochs measured), hours (the
+        same three), gigabytes of the two image caches: pixels for training, larger than the input by the tightest crop, and
+        those of evaluation.
+
+    Raises:
+        RunError: if there is none, or they differ in more, or were trained on other machines.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from melanoma_lib.data.images import stored_side
+    from melanoma_lib.errors import RunError
+
+    runs = [part for run in runs for part in (run.folds if run.is_cross_validation else [run])]
+    if not runs:
+        raise RunError("costs are read from finished runs, got none")
+    machine = ("platform", "device", "threads")
+    kinds = {
+        (
+            run.settings.with_changes(seed=0, fold=0).fingerprint(),
+            run.settings.devices,
+            *(run.environment[key] for key in machine),
         )
-    runs = finished_parts(settings) if arguments.finished else train_parts(settings, arguments.parts)
-    if arguments.parts:
-        print("\n".join(f"{name}: {run.path}" for name, run in runs.items()))
-    else:
-        table = compare_ingredients(settings, runs)
-        print(f"{ingredients_report(table)}\nwritten to {save_results(table)}")
+        for run in runs
+    }
+    if len(kinds) > 1:
+        raise RunError(f"{len(runs)} runs differ in more than the seed, or in their machine; name runs of one recipe and machine")
+    seen = [int(run.splits["split"].ne("test").sum()) for run in runs]  # test cases wait until the end
+    seconds = np.concatenate([run.history["seconds"] / count for run, count in zip(runs, seen, strict=True)])
+    share, epochs = sum(seen) / sum(len(run.splits) for run in runs), -(-sum(len(run.history) for run in runs) // len(runs))
+    settings, environment = runs[0].settings, runs[0].environment
+    row = {"recipe": f"{settings.backbone}, {settings.modalities}, {settings.image_size} px, {settings.source}"}
+    row |= {"runs": len(runs)} | {key: environment[key] for key in machine} | {"torch": environment["packages"]["torch"]}
+    ends = {"": np.median(seconds), "_low": seconds.min(), "_high": seconds.max()}
+    row |= {f"milliseconds{end}": round(1000 * value, 2) for end, value in ends.items()} | {"epochs_measured": len(seconds)}
+    row |= {"images": images, "share": round(share, 2), "epochs": epochs}
+    row |= {f"hours{end}": round(value * epochs * share * images / 3600, 1) for end, value in ends.items()}
+    sides = (stored_side(settings.image_size), settings.image_size) if "image" in settings.modalities else ()
+    return pd.DataFrame([row | {"cache_gigabytes": round(sum(images * 3 * side**2 for side in sides) / 1e9, 1)}])
 
 
-def study_selfsupervised(arguments: argparse.Namespace) -> None:
-    """Pretrain on unlabelled images; say what that is worth, by the share of labels."""
-    settings = settings_of(arguments)
-    from melanoma_lib.studies.label_efficiency import label_report, study_labels
+def _show(table: "ResultTable", views: Sequence[str], out: Path) -> None:
     from melanoma_lib.studies.results import save_results
-    from melanoma_lib.studies.selfsupervised import Pretraining
+    from melanoma_lib.studies.views import view
 
-    table = study_labels(settings, Pretraining.of(settings, epochs=arguments.epochs))
-    print(f"{label_report(table)}\nwritten to {save_results(table)}")
+    for name in views:
+        print(f"{view(name, table).to_string(index=False)}\n")
+    print(f"written to {save_results(table, out)}")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from melanoma_lib.__main__ import build_parser
+from tests.command_line import parsed
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -107,7 +107,7 @@ def test_what_is_copied_is_let_through_to_the_build_and_little_else():
 
 def test_commands_in_the_comments_are_ones_the_kit_takes():
     (words,) = re.findall(r"docker compose run --rm web (.+)", (ROOT / "compose.yaml").read_text())
-    build_parser().parse_args(shlex.split(words))
+    parsed(shlex.split(words))
 
 
 def test_a_health_check_tells_a_page_from_none(tmp_path):

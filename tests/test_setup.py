@@ -16,11 +16,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import melanoma_lib
-from melanoma_lib.__main__ import build_parser
 from melanoma_lib.classroom.lesson import find_lessons
-from melanoma_lib.commands import settings_of
+from melanoma_lib.cli import settings_of
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
+from tests.command_line import command_names, parsed
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -60,11 +60,8 @@ def as_text(value: object) -> str:
 
 
 def env_example() -> str:
-    lines = [
-        "# Copy this file to .env and uncomment what you want to change. Each line shows the default; a variable of the same",
-        "# name and a flag on the command line win over it, and a profile changes only what is not set here. Keys of other",
-        "# services (WANDB_API_KEY) belong in the environment, not in this file.",
-    ]
+    lines = (ROOT / ".env.example").read_text().splitlines()[:3]
+    assert all(line.startswith("# ") for line in lines)
     for name, field in Settings.model_fields.items():
         choices = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else ()
         options = f" [{', '.join(choices)}]" if choices else ""
@@ -95,13 +92,11 @@ COMMANDS = re.findall(r"^python -m melanoma_lib (.+)$", "".join(text for languag
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_readme_is_one_the_kit_takes(command):
-    parsed = build_parser().parse_args(shlex.split(command, comments=True))
-    assert isinstance(settings_of(parsed), Settings)
+    assert isinstance(settings_of(parsed(shlex.split(command, comments=True))), Settings)
 
 
 def test_the_readme_names_each_command_and_only_targets_that_exist():
-    commands = next(action for action in build_parser()._actions if action.dest == "command").choices
-    assert [name for name in commands if f"python -m melanoma_lib {name}" not in README] == []
+    assert [name for name in command_names() if f"python -m melanoma_lib {name}" not in README] == []
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.M))
     named = set(re.findall(r"(?:`|^)make ([a-z]+)", README, flags=re.M))
     assert {"notebooks", "test", "lab"} <= named <= targets
@@ -162,7 +157,7 @@ def launched() -> list[str]:
 @pytest.mark.parametrize("command", launched())
 def test_a_command_of_the_launch_page_is_one_the_kit_takes(command):
     command = command.replace("$SLURM_ARRAY_TASK_ID", "3")
-    assert isinstance(settings_of(build_parser().parse_args(shlex.split(command))), Settings)
+    assert isinstance(settings_of(parsed(shlex.split(command))), Settings)
 
 
 def test_the_launch_page_has_each_way_to_launch():

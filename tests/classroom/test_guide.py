@@ -14,10 +14,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from melanoma_lib.__main__ import build_parser
 from melanoma_lib.classroom.exercises import BEGIN, student_copy
 from melanoma_lib.classroom.lesson import find_lessons, tags_of
 from melanoma_lib.classroom.papermill import summary
+from tests.command_line import parsed
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "notebooks" / "INSTRUCTOR.md").read_text(encoding="utf-8")
@@ -89,7 +89,7 @@ def is_command(words):
         assert re.search(rf"^{target[1]}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE), words
         return True
     if command := COMMAND.fullmatch(words):
-        build_parser().parse_args(shlex.split(command[1]))  # exits where the kit would not take it
+        parsed(shlex.split(command[1]))  # exits where the kit would not take it
         return True
     return False
 
