@@ -18,7 +18,6 @@ from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.errors import RunError
 from melanoma_lib.evaluation import Calibrator, OperatingCurve, evaluate_predictions
 from melanoma_lib.evaluation.folds import FoldPredictions, evaluate_folds, gather_folds
-from melanoma_lib.files import replacing, write_text
 from melanoma_lib.runs import (
     CALIBRATION,
     CHECKPOINT,
@@ -37,6 +36,7 @@ from melanoma_lib.runs import (
     sha256,
 )
 from melanoma_lib.settings import Settings
+from melanoma_lib.utils import replacing, write_text
 
 DESCRIPTION = ["age_approx", "sex", "anatom_site_general_challenge"]
 TRUE_RISKS = ["true_risk", "truth_risk_image", "truth_risk_metadata"]  # known of synthetic cases only

@@ -16,17 +16,23 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import distributed
 
-from melanoma_lib.callbacks import AtomicCheckpointIO, BestCheckpoint, History, MovingAverage, TimeLeft
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import RunError, SettingsError
 from melanoma_lib.inference import predict_logits, prediction_device
-from melanoma_lib.machine import keep_freed_memory, trainer_precision
 from melanoma_lib.model import MelanomaNet
-from melanoma_lib.module import MelanomaModule, warn_of_double_correction
+from melanoma_lib.module import (
+    AtomicCheckpointIO,
+    BestCheckpoint,
+    History,
+    MelanomaModule,
+    MovingAverage,
+    TimeLeft,
+    warn_of_double_correction,
+)
+from melanoma_lib.reports import log_run, wandb_logger
 from melanoma_lib.run_writer import RunWriter
 from melanoma_lib.runs import HISTORY, Run
 from melanoma_lib.settings import Settings
-from melanoma_lib.tracking import log_run, wandb_logger
 from melanoma_lib.weights import require_backbone, require_digest
 
 log = logging.getLogger(__name__)
@@ -201,3 +207,36 @@ def load_best(module: MelanomaModule, checkpoint: Path) -> MelanomaNet:
 
 def _mode(settings: Settings) -> str:
     return "min" if settings.monitor == "val/loss" else "max"
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep freed blocks for the next training step and not hand them back to the system, page by page.
+
+    Returns:
+        Whether the C library took the advice; others than glibc are left as they are.
+    """
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # macOS, Windows, musl: no such library or call
+        return False
+    trim_threshold, mmap_threshold = -1, -3  # names of malloc.h
+    return bool(mallopt(trim_threshold, 2**31 - 1) and mallopt(mmap_threshold, 2**30))
+
+
+def cpu_precision(backbone: str) -> str:
+    """Lightning precision that trained faster on a CPU with bfloat16 instructions; float32 on any other.
+
+    Depthwise convolutions (EfficientNet, MobileNet) slow down in bfloat16, the others gain about a factor of two.
+    """
+    depthwise = any(name in backbone for name in ("efficientnet_b", "efficientnet_lite", "mobilenet", "mnasnet"))
+    has_bfloat16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return "bf16-mixed" if has_bfloat16 and not depthwise else "32-true"
+
+
+def trainer_precision(settings: Settings) -> str:
+    """Lightning's name of the precision that the settings ask for on this machine."""
+    if settings.precision == "auto":
+        return "bf16-mixed" if torch.cuda.is_available() else cpu_precision(settings.backbone)
+    return {"32": "32-true", "bf16": "bf16-mixed"}[settings.precision]

@@ -6,8 +6,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from melanoma_lib.settings import Settings
-from melanoma_lib.settings_names import ENV_PREFIX, TEST_ENV_PREFIX
+from melanoma_lib.settings import ENV_PREFIX, TEST_ENV_PREFIX, Settings
 
 SHARED = f"{TEST_ENV_PREFIX}DATA"
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melanoma_lib.files import replacing, write_text
+from melanoma_lib.utils import replacing, write_text
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))  # surrogates are no text
 
@@ -73,7 +73,7 @@ def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path):
     path = tmp_path / "settings.json"
     write_text(path, "old")
     code = (
-        "import os, signal, sys, pathlib; from melanoma_lib.files import replacing\n"
+        "import os, signal, sys, pathlib; from melanoma_lib.utils import replacing\n"
         "with replacing(pathlib.Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"

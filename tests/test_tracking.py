@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from melanoma_lib.reports import wandb_logger
 from melanoma_lib.runs import Run
-from melanoma_lib.tracking import wandb_logger
 from melanoma_lib.training import train
 
 BLOCK, HEADER, START = 32768, 7, 7  # LevelDB's log format after seven bytes of W&B's own

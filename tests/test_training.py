@@ -13,11 +13,10 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score, log_loss, roc_auc_score
 
-from melanoma_lib.callbacks import MovingAverage
 from melanoma_lib.data.datamodule import UNKNOWN, DermoscopyDataModule
 from melanoma_lib.errors import RunError, SettingsError, WeightsUnavailableError
 from melanoma_lib.model import MelanomaNet, image_branch
-from melanoma_lib.module import MelanomaModule, loss_and_prior, warn_of_double_correction
+from melanoma_lib.module import MelanomaModule, MovingAverage, loss_and_prior, warn_of_double_correction
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
 from melanoma_lib.training import train, trainer_for
@@ -195,7 +194,7 @@ def test_the_last_epoch_is_kept_even_where_none_was_better(tiny_settings, tmp_pa
 
 
 def test_a_checkpoint_cut_short_leaves_the_one_before(tmp_path, monkeypatch):
-    from melanoma_lib.callbacks import AtomicCheckpointIO
+    from melanoma_lib.module import AtomicCheckpointIO
 
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)

@@ -22,9 +22,9 @@ from melanoma_lib.errors import ForeignThresholdError, RunError
 from melanoma_lib.explain.layers import cam_layers
 from melanoma_lib.export.container import BROKEN_ZIP
 from melanoma_lib.export.document import Reading
-from melanoma_lib.files import replacing
 from melanoma_lib.model import MelanomaNet
 from melanoma_lib.runs import Run
+from melanoma_lib.utils import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor

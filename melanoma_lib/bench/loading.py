@@ -39,7 +39,7 @@ def bench_loading(settings: Settings) -> str:
         training_transform,
     )
     from melanoma_lib.data.synthetic import SyntheticDermoscopy
-    from melanoma_lib.machine import keep_freed_memory
+    from melanoma_lib.training import keep_freed_memory
 
     keep_freed_memory()  # as in training, for both
     size, backbone, tables = settings.image_size, settings.backbone, []

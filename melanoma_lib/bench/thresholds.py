@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from melanoma_lib.bench.growth import growth_figure, measure_growth
 from melanoma_lib.bench.rates import ROUNDS, in_words, result_and_seconds, verdict
 from melanoma_lib.evaluation import OperatingCurve, bootstrap_replicates, resample_groups
-from melanoma_lib.files import replacing, write_text
 from melanoma_lib.settings import Settings
+from melanoma_lib.utils import replacing, write_text
 
 GOALS = {"at": 1000.0, "curve": 0.5, "bootstrap": 50.0}  # times as fast as scikit-learn
 N_PREDICTIONS = 400_000

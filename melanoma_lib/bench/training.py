@@ -32,9 +32,8 @@ def bench_training(settings: Settings) -> str:
     import pytorch_lightning as pl
 
     from melanoma_lib.data.datamodule import DermoscopyDataModule
-    from melanoma_lib.machine import keep_freed_memory, trainer_precision
     from melanoma_lib.module import MelanomaModule
-    from melanoma_lib.training import trainer_for
+    from melanoma_lib.training import keep_freed_memory, trainer_for, trainer_precision
 
     keep_freed_memory()
     n_patients = max(200, STEPS * settings.batch_size)  # several photographs each: more than enough for a round

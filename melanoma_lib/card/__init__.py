@@ -5,8 +5,8 @@ from pathlib import Path
 
 from melanoma_lib.card.checklists import CLAIM, TRIPOD_AI, checklist
 from melanoma_lib.card.sections import SECTIONS, league_of
-from melanoma_lib.files import write_text
 from melanoma_lib.runs import Run
+from melanoma_lib.utils import write_text
 
 NAME = "model_card.md"
 NOTE = "> **Educational, not for diagnosis.** This card describes a teaching model; never decide about a person with it."

@@ -18,7 +18,7 @@ import nbformat
 from melanoma_lib.classroom.contract import WIDGET_VIEW, digest_text
 from melanoma_lib.classroom.lesson import Lesson, Scalar, tags_of
 from melanoma_lib.errors import LessonError
-from melanoma_lib.files import write_text
+from melanoma_lib.utils import write_text
 
 COMPARED = "nbval-check-output"  # nbval's own tag: it compares the outputs of these cells
 LARGE_PICTURE = 100_000  # bytes; charts are below it, sheets of photographs above

@@ -14,9 +14,9 @@ from melanoma_lib.classroom.deck import FIELD, Deck, Field, breaches, read_field
 from melanoma_lib.classroom.handout import find_browser
 from melanoma_lib.errors import DeckError
 from melanoma_lib.evaluation.canvas import DescribedFigure
-from melanoma_lib.files import replacing, write_text
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import project_dir
+from melanoma_lib.utils import replacing, write_text
 
 FIGURES = "figures"  # folder beside the filled decks
 MARP = Path("build/marp/node_modules/.bin/marp")  # where `make slides` installs it

@@ -14,7 +14,7 @@ from melanoma_lib.classroom.lesson import Lesson, Scalar
 from melanoma_lib.classroom.papermill import run_lesson
 from melanoma_lib.errors import LessonError
 from melanoma_lib.evaluation.canvas import BLUE, DescribedFigure, describe, kit_figure
-from melanoma_lib.files import replacing, write_text
+from melanoma_lib.utils import replacing, write_text
 
 DONE = "done.json"
 SHOWN = {"auroc": "AUROC", "average_precision": "average precision"}

@@ -20,8 +20,8 @@ from melanoma_lib.data.sources import load_cases
 from melanoma_lib.data.splits import assert_no_straddling, fold_cases, split_cases
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
 from melanoma_lib.errors import DataError, SettingsError
-from melanoma_lib.progress import progress_bar
 from melanoma_lib.settings import Settings
+from melanoma_lib.utils import progress_bar
 
 # image (B, 3, S, S), metadata (B, M), target (B,), diagnosis (B,): code or UNKNOWN, row (B,): position in the case table
 Batch = dict[str, torch.Tensor]

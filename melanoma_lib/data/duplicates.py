@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from melanoma_lib.progress import progress_bar
+from melanoma_lib.utils import progress_bar
 
 HASH_SIDE = 16  # 16 x 16 comparisons give 256 bits
 THUMB_SIDE = 48

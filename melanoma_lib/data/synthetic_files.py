@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from melanoma_lib.data.artefacts import ARTEFACTS
-from melanoma_lib.progress import progress_bar
+from melanoma_lib.utils import progress_bar
 
 TABLE = "cases.csv"
 FILES = {"images": "jpg", "masks": "png", "artefacts": "png"}  # folder: kind

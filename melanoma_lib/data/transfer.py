@@ -18,8 +18,7 @@ from typing import Any
 
 from melanoma_lib.data.catalogue import RemoteFile
 from melanoma_lib.errors import DownloadError
-from melanoma_lib.files import write_text
-from melanoma_lib.progress import progress_bar
+from melanoma_lib.utils import progress_bar, write_text
 
 CHUNK = 2**20
 TIMEOUT = 30  # seconds without a byte

@@ -20,7 +20,7 @@ from melanoma_lib.explain.league_exam import exam_table, last_stage, of_maps
 from melanoma_lib.explain.league_statistics import group_means, simultaneous_means
 from melanoma_lib.explain.league_words import LEGEND, UNTOLD, conclusion, in_words, judge
 from melanoma_lib.explain.perturbation import WEIGHTS
-from melanoma_lib.files import write_text
+from melanoma_lib.utils import write_text
 
 VERSION = 3  # raise it when the same run and knobs no longer give the same grades
 DEFAULT_METHODS = tuple(method for method in CAM_METHODS if method not in WEIGHTS)

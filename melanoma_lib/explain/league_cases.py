@@ -21,9 +21,8 @@ from melanoma_lib.explain.exam import score_heatmaps
 from melanoma_lib.explain.faithfulness import deletion_insertion, road
 from melanoma_lib.explain.perturbation import WEIGHTS
 from melanoma_lib.explain.sanity import MOVES, cascade, class_swap, flip_repeatability, spearman
-from melanoma_lib.files import replacing
 from melanoma_lib.model import MelanomaNet
-from melanoma_lib.progress import progress_bar
+from melanoma_lib.utils import progress_bar, replacing
 
 BATCH = 16
 ROAD_SHARES = (0.1, 0.3, 0.5)  # of the pixels; beyond half, little of the order is left to tell maps apart

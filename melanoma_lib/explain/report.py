@@ -7,7 +7,7 @@ import pandas as pd
 
 from melanoma_lib.evaluation.canvas import DescribedFigure
 from melanoma_lib.explain.league import DEFAULT_METHODS, League, league
-from melanoma_lib.files import replacing, write_text
+from melanoma_lib.utils import replacing, write_text
 
 PIXELS = 256  # a side of the drawn image
 

@@ -17,9 +17,9 @@ from melanoma_lib.export.container import ONNX
 from melanoma_lib.export.document import Document
 from melanoma_lib.export.predictor import logits_of, onnx_network
 from melanoma_lib.export.writer import describe_run, quiet, reading_of, serialise, write_export
-from melanoma_lib.files import write_text
 from melanoma_lib.run_writer import prediction_table
 from melanoma_lib.runs import Run
+from melanoma_lib.utils import write_text
 
 INT8_NAME = "model.int8.onnx"
 N_CALIBRATION = 256  # training images from which the ranges of the activations are taken

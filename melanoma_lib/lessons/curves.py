@@ -10,9 +10,9 @@ import pytorch_lightning as pl
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
-from melanoma_lib.callbacks import History
 from melanoma_lib.evaluation.canvas import BLUE, GREY, ORANGE, DescribedFigure, describe, kit_figure
 from melanoma_lib.lessons.eda import WIDTH
+from melanoma_lib.module import History
 from melanoma_lib.run_writer import RunWriter
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings

@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 
 from melanoma_lib.errors import StudyError, WeightsUnavailableError
-from melanoma_lib.machine import trainer_precision
 from melanoma_lib.runs import CHECKPOINT, Run
 from melanoma_lib.settings import PLACE_FIELDS, Settings
 from melanoma_lib.studies.backbones_costs import Costs, measure
@@ -20,7 +19,7 @@ from melanoma_lib.studies.backbones_scores import Candidate, Part, score_candida
 from melanoma_lib.studies.backbones_words import FROZEN, IMAGENET, METADATA, OWN, SCRATCH, notes_for
 from melanoma_lib.studies.baselines import frozen_features, metadata_alone
 from melanoma_lib.studies.results import ResultTable
-from melanoma_lib.training import train
+from melanoma_lib.training import train, trainer_precision
 from melanoma_lib.weights import require_backbone
 
 # Rates that suit ImageNet's weights are too timid for random ones: the whole branch learns at the full rate, after a longer

@@ -10,10 +10,10 @@ import torch
 from torch.nn import functional as F
 
 from melanoma_lib.inference import prediction_device
-from melanoma_lib.machine import keep_freed_memory, trainer_precision
 from melanoma_lib.model import MelanomaNet, hold_early
 from melanoma_lib.module import MelanomaModule
 from melanoma_lib.settings import Settings
+from melanoma_lib.training import keep_freed_memory, trainer_precision
 
 DIAGNOSES, PREVALENCE = 7, 0.1  # of the made-up batch; neither changes the speed
 

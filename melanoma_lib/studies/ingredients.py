@@ -10,7 +10,6 @@ import pandas as pd
 from melanoma_lib.data.datamodule import cases_for, split_of
 from melanoma_lib.errors import StudyError
 from melanoma_lib.evaluation import Calibrator
-from melanoma_lib.files import replacing
 from melanoma_lib.reports import predict_with_views
 from melanoma_lib.run_writer import prediction_table
 from melanoma_lib.runs import Run
@@ -18,6 +17,7 @@ from melanoma_lib.settings import Settings
 from melanoma_lib.studies.ingredients_table import CHANGE, DEFAULT, PREDICTION, SEED, Scored, table_of
 from melanoma_lib.studies.results import ResultTable
 from melanoma_lib.training import train
+from melanoma_lib.utils import replacing
 
 VIEWS = 8
 

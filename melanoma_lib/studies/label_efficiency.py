@@ -13,14 +13,13 @@ from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import StudyError
 from melanoma_lib.evaluation import OperatingCurve, bootstrap_gain, bootstrap_mean_auroc, delong_test
 from melanoma_lib.heads import FeatureTable, cached_features
-from melanoma_lib.machine import keep_freed_memory
 from melanoma_lib.model import MelanomaNet
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
 from melanoma_lib.studies.backbones import command_of
 from melanoma_lib.studies.results import ResultTable, interval_text
 from melanoma_lib.studies.selfsupervised import Pretraining, WarmStart, pretrain
-from melanoma_lib.training import train
+from melanoma_lib.training import keep_freed_memory, train
 from melanoma_lib.weights import load_branch
 
 DRAWS = {0.01: 10, 0.05: 5, 0.1: 5, 1.0: 1}  # share of the training lesions or patients whose labels are known -> random choices

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import binary_dilation
 
 from melanoma_lib.data.images import read_square
-from melanoma_lib.progress import progress_bar
+from melanoma_lib.utils import progress_bar
 
 # Lower ends in degrees; Chardon et al. 1991 and Del Bino and Bernerd 2013, as Kinyanjui et al. 2019 used them on HAM10000.
 TONES = {"very light": 55.0, "light": 41.0, "intermediate": 28.0, "tan": 10.0, "brown": -30.0, "dark": -np.inf}

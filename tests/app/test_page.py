@@ -16,7 +16,7 @@ import pytest
 
 from melanoma_lib.app import Patient
 from melanoma_lib.app.words import percent
-from melanoma_lib.settings_names import TEST_ENV_PREFIX
+from melanoma_lib.settings import TEST_ENV_PREFIX
 from tests.app import pictures
 from tests.app.pictures import API_FAULTS, FAULTS
 from tests.browser.lab import watch_faults

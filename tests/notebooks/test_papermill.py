@@ -78,7 +78,7 @@ def test_refresh_twice_leaves_no_difference_and_no_live_widget(tmp_path):
 
 
 def test_a_progress_bar_leaves_nothing_in_the_committed_file(tmp_path):
-    bar = "from melanoma_lib.progress import progress_bar\nwith progress_bar('counting', 2) as advance:\n    advance()"
+    bar = "from melanoma_lib.utils import progress_bar\nwith progress_bar('counting', 2) as advance:\n    advance()"
     lesson = Lesson(mini_lesson(tmp_path, extra=bar))
     refresh(lesson)
     lesson = Lesson(lesson.path)
