@@ -7,19 +7,17 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import expit, logit
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from melanoma_lib import training
 from melanoma_lib.__main__ import main
-from melanoma_lib.bench.costs import cost_of
-from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.data.splits import fold_cases
 from melanoma_lib.errors import DataError, RunError, SettingsError
 from melanoma_lib.evaluation import Calibrator, OperatingCurve
 from melanoma_lib.evaluation.folds import FoldPredictions, gather_folds
 from melanoma_lib.folds import cross_validate, fold_settings, workers
-from melanoma_lib.reports import ablation_table, evaluate_run, predict_with_views
+from melanoma_lib.reports import ablation_table, evaluate_run
 from melanoma_lib.runs import FOLDS, Run
 from melanoma_lib.settings import Settings
 
@@ -49,13 +47,6 @@ def test_every_case_is_tested_once_and_no_group_straddles(n_groups, folds, seed)
             assert abs(cases["target"][splits[fold] == part].mean() - cases["target"].mean()) < 0.12
 
 
-def test_folds_do_not_depend_on_the_order_of_rows_but_on_the_seed():
-    cases = table(80, 0)
-    shuffled = cases.sample(frac=1, random_state=1)
-    assert fold_cases(cases, 5, 2, 3).loc[shuffled.index].equals(fold_cases(shuffled, 5, 2, 3))
-    assert not fold_cases(cases, 5, 2, 3).equals(fold_cases(cases, 5, 2, 4))
-
-
 @pytest.mark.parametrize(("folds", "fold"), [(1, 1), (5, 0), (5, 6), (0, 0)])
 def test_a_fold_that_is_none_of_them_is_refused(folds, fold):
     with pytest.raises(ValueError, match="one of them"):
@@ -81,11 +72,6 @@ def test_settings_without_folds_keep_their_fingerprint_and_each_fold_has_its_own
     assert len(prints) == 7
     assert "-5folds-" in whole.run_path.name
     assert "-fold2of5-" in whole.with_changes(fold=2).run_path.name
-
-
-def test_one_split_cannot_serve_all_folds(tiny_settings):
-    with pytest.raises(SettingsError, match="name a fold"):
-        DermoscopyDataModule(tiny_settings.with_changes(folds=FOLD_COUNT, modalities="metadata"))
 
 
 @pytest.mark.parametrize("wrong", [{}, {"folds": 3, "fold": 1}, {"folds": 3, "devices": 2}])
@@ -125,16 +111,6 @@ def test_one_threshold_repeats_the_decisions_of_each_fold(folded):
             assert mine.tolist() == theirs.tolist()
 
 
-def test_within_a_fold_scores_keep_their_order_and_distances(folded):
-    for number, fold in enumerate(folded.folds, start=1):
-        test = folded.predictions("test")
-        mine = test["logit"][test["fold"] == number].to_numpy()
-        theirs = fold.predictions("test")["logit"].to_numpy()
-        slope = fold.calibrator.slope if fold.calibrator.slope > 0 else 1.0
-        far = np.abs(mine - logit(folded.operating_point.threshold)) > 1e-6
-        assert np.allclose((mine - mine[far][0])[far], slope * (theirs - theirs[far][0])[far], atol=1e-6)
-
-
 def test_its_auroc_is_the_mean_of_the_folds(folded):
     by_fold = [
         roc_auc_score(table["target"], table["probability"]) for table in (fold.predictions("test") for fold in folded.folds)
@@ -144,11 +120,6 @@ def test_its_auroc_is_the_mean_of_the_folds(folded):
     assert [fold["value"] for fold in folded.metrics["auroc_by_fold"]] == pytest.approx(by_fold)
     test = folded.predictions("test")
     assert folded.metrics["auroc_pooled"]["value"] == pytest.approx(OperatingCurve(test["target"], test["probability"]).auroc)
-
-
-def test_confusion_counts_are_the_sum_of_the_folds(folded):
-    for cell in ("tp", "fp", "tn", "fn"):
-        assert folded.metrics["at_threshold"][cell] == sum(fold.metrics["at_threshold"][cell] for fold in folded.folds)
 
 
 def test_the_report_of_a_gathered_run_reads_like_any_other(folded):
@@ -194,17 +165,6 @@ def test_a_fold_whose_calibration_reverses_the_ranking_keeps_its_decisions(folde
     assert np.allclose(expit(tables["test"]["logit"]), tables["test"]["probability"])
 
 
-def test_several_views_are_gathered_as_one_view_is(folded):
-    report = evaluate_run(folded, tta=True)
-    views = [predict_with_views(fold) for fold in folded.folds]
-    by_fold = [roc_auc_score(part["test"]["target"], part["test"]["probability"]) for part in views]
-    assert report.summary["auroc"]["value"] == pytest.approx(np.mean(by_fold), abs=1e-9)
-    cuts = [OperatingCurve(part["val"]["target"], part["val"]["probability"]).for_sensitivity(0.95).threshold for part in views]
-    flagged = sum((part["test"]["probability"] >= cut).sum() for part, cut in zip(views, cuts, strict=True))
-    assert report.summary["at_threshold"]["tp"] + report.summary["at_threshold"]["fp"] == flagged
-    assert report.folder.name == "evaluation-tta"
-
-
 def test_cross_validations_are_compared_fold_by_fold(folded, tiny_settings):
     metadata = cross_validate(folded.settings.with_changes(modalities="metadata"))
     table = ablation_table([folded, metadata])
@@ -214,10 +174,6 @@ def test_cross_validations_are_compared_fold_by_fold(folded, tiny_settings):
     ]
     assert f"{np.mean(gains):+.3f} [" in table
     assert f"{folded.metrics['auroc']['value']:.3f} [" in table
-
-
-def test_a_cross_validation_costs_what_its_folds_cost(folded):
-    assert cost_of([folded]) == cost_of(folded.folds)
 
 
 def test_an_interrupted_cross_validation_goes_on_where_it_stopped(folded, tiny_settings, tmp_path, monkeypatch):

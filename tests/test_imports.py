@@ -4,7 +4,7 @@ import ast
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -81,23 +81,6 @@ def test_whatever_is_imported_is_declared():
     assert extras >= OPTIONAL
     assert [set(homes) for homes in imported_distributions(PACKAGE) if not homes & (declared | OPTIONAL)] == []
     assert [set(homes) for homes in imported_distributions(ROOT / "tests") if not homes & (declared | extras)] == []
-
-
-@pytest.mark.parametrize("brought", sorted(BROUGHT))
-def test_what_is_used_undeclared_is_brought_by_what_is_declared(brought):
-    declared = names(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
-    reached, waiting = set(), set(declared)
-    while waiting:
-        name = waiting.pop()
-        reached.add(name)
-        try:
-            wanted = [Requirement(line) for line in distribution(name).requires or []]
-        except PackageNotFoundError:  # of another platform
-            continue
-        waiting |= {
-            canonicalize_name(one.name) for one in wanted if not one.marker or one.marker.evaluate({"extra": ""})
-        } - reached
-    assert brought in reached
 
 
 @pytest.mark.parametrize("words", [["check"], ["format", "--check"]], ids=["lint", "format"])

@@ -18,7 +18,7 @@ import melanoma_lib
 from melanoma_lib import run_writer
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import ForeignThresholdError, RunError
-from melanoma_lib.runs import CHECKPOINT, OPERATING_POINT, PREDICTIONS, REQUIRED, Run
+from melanoma_lib.runs import OPERATING_POINT, PREDICTIONS, REQUIRED, Run
 from melanoma_lib.training import train
 
 
@@ -76,11 +76,6 @@ def test_the_environment_names_the_kit_that_trained(tiny_run, monkeypatch):
     assert run_writer._environment()["commit"] is None
 
 
-def test_checkpoint_loads_without_running_code(tiny_run):
-    state = torch.load(tiny_run.path / CHECKPOINT, weights_only=True)
-    assert "state_dict" in state
-
-
 @pytest.mark.parametrize("name", REQUIRED)
 def test_a_run_that_lacks_a_file_is_no_run(copied, name):
     (copied / name).unlink()
@@ -116,10 +111,6 @@ def test_an_absent_or_foreign_folder_is_no_run(tmp_path):
         Run(tmp_path)
     with pytest.raises(RunError, match="no finished run"):
         Run.latest(tmp_path)
-
-
-def test_latest_is_the_run_finished_last(tiny_run):
-    assert Run.latest(tiny_run.path.parent).path == tiny_run.path
 
 
 def test_a_full_disk_at_the_end_leaves_no_run_and_resume_finishes_it(tiny_run, tiny_settings, tmp_path, monkeypatch):

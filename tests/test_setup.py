@@ -118,14 +118,6 @@ def test_the_readme_lists_every_lesson_with_its_minutes():
     assert [(name, minutes.split(" + ")) for name, minutes in listed] == list(promised.items())
 
 
-def test_the_readme_cites_as_the_citation_file_does():
-    said = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    cited = dict(re.findall(r"^  (\w+) = \{+(.+?)\}+,?$", README, flags=re.M))
-    assert cited["title"] == said["title"] and cited["license"] == said["license"]
-    assert cited["author"] == said["authors"][0]["name"] and cited["version"] == said["version"]
-    assert cited["year"] == str(said["date-released"].year)
-
-
 def test_the_python_of_the_readme_runs(monkeypatch, capsys, tiny_run, tmp_path):
     monkeypatch.setattr(Run, "latest", lambda folder: tiny_run)
     code = "".join(text for language, text in BLOCKS if language == "python")  # a later block goes on from an earlier one
@@ -158,13 +150,6 @@ def launched() -> list[str]:
 def test_a_command_of_the_launch_page_is_one_the_kit_takes(command):
     command = command.replace("$SLURM_ARRAY_TASK_ID", "3")
     assert isinstance(settings_of(parsed(shlex.split(command))), Settings)
-
-
-def test_the_launch_page_has_each_way_to_launch():
-    assert len(launched()) >= 8
-    assert "--backend dask" in "".join(launched())
-    for torchrun in re.findall(r"torchrun --nnodes.*?melanoma_lib", LAUNCH, flags=re.S):
-        assert "-m -- melanoma_lib" in torchrun  # or torchrun reads the kit's flags
 
 
 # --- citation --------------------------------------------------------------------------------------------------------------
@@ -237,12 +222,6 @@ def test_make_sets_up_once_and_again_when_dependencies_change(sandbox):
     assert sandbox.calls == ["python -m pip install -e .[dev,download]", "python -m pytest -n 2 --dist loadgroup"]
 
 
-def test_make_notebooks_sets_up_too(sandbox):
-    assert sandbox.make("notebooks").returncode == 0
-    assert "python -m pip install -e .[dev,download]" in sandbox.calls
-    assert sandbox.calls[-1] == "python -m melanoma_lib notebooks run"
-
-
 def test_a_half_finished_install_leaves_no_stamp(sandbox):
     failed = sandbox.make("test", FAKE_PIP_FAILS="1")
     assert failed.returncode != 0
@@ -276,10 +255,3 @@ def test_ci_runs_in_a_fresh_clone_without_standard_input(tmp_path):
     (tmp_path / "shared/data").mkdir(parents=True)
     with_data = subprocess.run(command, env=bare, capture_output=True, text=True, check=True).stdout
     assert f"data={tmp_path / 'shared/data'}\n" in with_data
-
-
-@pytest.mark.xdist_group("together")
-def test_tests_of_one_group_stay_in_one_process(request):
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        pytest.skip("all tests are in one process here")
-    assert request.node.nodeid.endswith("@together")  # pytest-xdist deals tests out by this ending
