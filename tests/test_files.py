@@ -24,15 +24,6 @@ def test_any_exception_leaves_what_was_there_and_nothing_else(tmp_path, error, o
     assert {child.name: child.read_text() for child in tmp_path.iterdir()} == ({"table.csv": old} if old else {})
 
 
-def test_a_folder_in_the_way_is_an_error_that_leaves_the_folder(tmp_path):
-    path = tmp_path / "taken"
-    (path / "inside").mkdir(parents=True)
-    with pytest.raises(OSError, match="taken"):
-        write_text(path, "text")
-    assert [child.name for child in tmp_path.iterdir()] == ["taken"]
-    assert (path / "inside").is_dir()
-
-
 def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path):
     path = tmp_path / "settings.json"
     write_text(path, "old")
@@ -61,12 +52,3 @@ def test_readers_beside_a_writer_see_whole_texts_only(tmp_path):
         for text in texts * 10:
             write_text(path, text)
         assert set(seen) <= set(texts)
-
-
-def test_threads_that_write_the_same_file_do_not_collide(tmp_path):
-    path = tmp_path / "fingerprints.json"
-    texts = [letter * 10_000 for letter in "abcdefgh"]
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda text: [write_text(path, text) for _ in range(20)], texts))
-    assert path.read_text() in texts
-    assert [child.name for child in tmp_path.iterdir()] == [path.name]

@@ -81,9 +81,3 @@ def test_whatever_is_imported_is_declared():
     assert extras >= OPTIONAL
     assert [set(homes) for homes in imported_distributions(PACKAGE) if not homes & (declared | OPTIONAL)] == []
     assert [set(homes) for homes in imported_distributions(ROOT / "tests") if not homes & (declared | extras)] == []
-
-
-@pytest.mark.parametrize("words", [["check"], ["format", "--check"]], ids=["lint", "format"])
-def test_style(words):
-    done = python("-m", "ruff", *words, "--no-cache", ".")
-    assert done.returncode == 0, done.stdout + done.stderr

@@ -10,7 +10,7 @@ import torch
 from melanoma_lib import weights
 from melanoma_lib.errors import SettingsError, WeightsUnavailableError
 from melanoma_lib.losses import FocalLoss
-from melanoma_lib.model import MelanomaNet, hold_early, image_branch, takes_any_size
+from melanoma_lib.model import MelanomaNet, hold_early, image_branch
 
 BACKBONES = ["efficientnet_b0", "densenet121", "resnet50", "convnext_tiny", "tf_efficientnetv2_s", "tf_efficientnet_lite0"]
 TINY = "test_resnet"  # timm's own model for tests
@@ -36,6 +36,7 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)  # whatever the machine of the tests says
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -175,7 +176,11 @@ def test_without_network_nothing_is_tried_but_one_connection(monkeypatch, no_net
     with pytest.raises(WeightsUnavailableError):
         weights.pretrained_backbone("resnet50")
     assert [host for (host, _), _ in asked] == [weights.HUB]
-    assert asked[0][1] <= 5
+    assert asked.pop()[1] <= 5
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(WeightsUnavailableError):
+        weights.pretrained_backbone("resnet50")
+    assert asked == []
 
 
 def test_a_weights_file_in_the_hub_cache_is_used_without_a_network(monkeypatch, no_network, tmp_path):
@@ -218,15 +223,3 @@ def test_holding_early_stages_leaves_exactly_the_coarser_ones_learning(backbone,
     assert all(
         not name.startswith(("conv_stem", "bn1", "layer1.", "blocks.0.", "blocks.1.", "features.denseblock1")) for name in moved
     )
-
-
-def test_holding_nothing_and_a_backbone_without_fine_stages_leave_all_learning():
-    for branch, stride in ((timm.create_model("test_efficientnet"), 0), (timm.create_model("vit_tiny_patch16_224"), 4)):
-        hold_early(branch.train(), stride)
-        assert all(parameter.requires_grad for parameter in branch.parameters())
-        assert all(module.training for module in branch.modules())
-
-
-def test_only_backbones_of_one_size_refuse_another():
-    assert takes_any_size(timm.create_model("test_efficientnet"))
-    assert not takes_any_size(timm.create_model("vit_tiny_patch16_224"))

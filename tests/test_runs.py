@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import recall_score, roc_auc_score, roc_curve
+from sklearn.metrics import recall_score, roc_curve
 
 import melanoma_lib
 from melanoma_lib import run_writer
@@ -54,12 +54,6 @@ def test_operating_point_is_the_highest_threshold_that_reaches_the_sensitivity(t
     assert point.sensitivity == pytest.approx(recall_score(validation["target"], called))
 
 
-def test_metrics_are_scikit_learns(tiny_run):
-    test = tiny_run.predictions("test")
-    assert tiny_run.metrics["auroc"]["value"] == pytest.approx(roc_auc_score(test["target"], test["probability"]))
-    assert tiny_run.metrics["at_threshold"]["threshold"] == tiny_run.operating_point.threshold
-
-
 def test_splits_cover_every_case_once_and_no_group_straddles(tiny_run):
     splits = tiny_run.splits
     assert splits["image_id"].is_unique
@@ -79,7 +73,7 @@ def test_the_environment_names_the_kit_that_trained(tiny_run, monkeypatch):
 @pytest.mark.parametrize("name", REQUIRED)
 def test_a_run_that_lacks_a_file_is_no_run(copied, name):
     (copied / name).unlink()
-    with pytest.raises(RunError, match=name.replace("{}", "")):
+    with pytest.raises(RunError, match=f"it lacks {name}"):
         Run(copied)
 
 
@@ -102,15 +96,6 @@ def test_a_checkpoint_that_does_not_fit_is_named(copied):
     (copied / "settings.json").write_text(json.dumps(settings | {"metadata_hidden": 9}))
     with pytest.raises(RunError, match=r"best\.ckpt"):
         Run(copied).model()
-
-
-def test_an_absent_or_foreign_folder_is_no_run(tmp_path):
-    with pytest.raises(RunError, match="does not exist"):
-        Run(tmp_path / "nowhere")
-    with pytest.raises(RunError, match="lacks"):
-        Run(tmp_path)
-    with pytest.raises(RunError, match="no finished run"):
-        Run.latest(tmp_path)
 
 
 def test_a_full_disk_at_the_end_leaves_no_run_and_resume_finishes_it(tiny_run, tiny_settings, tmp_path, monkeypatch):

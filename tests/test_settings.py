@@ -56,14 +56,6 @@ def test_each_source_of_values_overrides_the_ones_below(monkeypatch, tmp_path):
     assert Settings().image_size == PROFILES["fast"]["image_size"]  # what nobody overrides stays the profile's
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_a_profile_changes_exactly_what_it_lists(profile):
-    chosen, default = Settings(profile=profile), Settings()
-    different = {name for name in FIELDS if getattr(chosen, name) != getattr(default, name)} - {"profile"}
-    assert different <= set(PROFILES[profile])
-    assert {name: getattr(chosen, name) for name in PROFILES[profile]} == PROFILES[profile]
-
-
 @pytest.mark.parametrize("name", FIELDS)
 def test_text_from_command_line_variable_and_file_means_the_same(name, monkeypatch, tmp_path):
     for needed, value in NEEDED.get(name, {}).items():
@@ -85,7 +77,7 @@ def test_the_word_none_clears_what_may_be_empty(word, monkeypatch):
     assert Settings(alpha=word).alpha is None
     monkeypatch.setenv("MELANOMA_ALPHA", word)
     assert Settings().alpha is None
-    with pytest.raises(SettingsError, match="gamma"):
+    with pytest.raises(SettingsError, match=rf"gamma: .*got '{word}'"):
         Settings(gamma=word)
 
 
@@ -100,12 +92,6 @@ def test_an_unknown_name_in_the_env_file_is_an_error(text, tmp_path):
 def test_an_undecodable_env_file_is_an_error(tmp_path):
     (tmp_path / ".env").write_bytes(b"\xff\xfeM\x00")
     with pytest.raises(SettingsError, match=r"\.env.*UTF-8"):
-        Settings()
-
-
-def test_an_unknown_variable_is_an_error(monkeypatch):
-    monkeypatch.setenv("MELANOMA_SEAD", "1")
-    with pytest.raises(SettingsError, match=r"MELANOMA_SEAD.*known.*MELANOMA_SEED"):
         Settings()
 
 
@@ -127,12 +113,6 @@ def test_an_unknown_argument_is_an_error(make, value):
 def test_an_ill_typed_value_is_an_error_that_names_setting_and_value(name, value):
     with pytest.raises(SettingsError, match=rf"{name}: .*got {re.escape(repr(value))}"):
         Settings(**{name: value})
-
-
-def test_every_fault_is_named_at_once():
-    with pytest.raises(SettingsError) as caught:
-        Settings(seed="x", gamma=-1, source="y")
-    assert all(name in str(caught.value) for name in ("seed", "gamma", "source"))
 
 
 @pytest.mark.parametrize(
@@ -191,7 +171,7 @@ def test_with_changes_ignores_environment_file_and_profile(monkeypatch, tmp_path
     changed = settings.with_changes(profile="fast", tta="yes")
     assert changed.model_dump() == settings.model_dump() | {"profile": "fast", "tta": True}
     assert settings.profile == "full"
-    with pytest.raises(SettingsError, match="seed"):
+    with pytest.raises(SettingsError, match=r"seed: .*got 'x'"):
         settings.with_changes(seed="x")
     with pytest.raises(ValueError, match="frozen"):
         settings.seed = 2
@@ -261,14 +241,8 @@ def test_stored_settings_of_another_version_name_what_differs():
 @hypothesis_settings(max_examples=50)
 @given(st.text() | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps))
 def test_what_is_no_stored_settings_is_a_clear_error(text):
-    with pytest.raises(SettingsError, match="settings"):
+    with pytest.raises(SettingsError, match=r"are no valid JSON|do not have the fields"):
         Settings.from_json(text)
-
-
-def test_stored_settings_with_an_ill_typed_value_are_an_error():
-    values = json.loads(Settings().to_json())
-    with pytest.raises(SettingsError, match=r"batch_size.*many"):
-        Settings.from_json(json.dumps(values | {"batch_size": "many"}))
 
 
 def test_a_notebook_reads_env_file_and_folders_of_the_project_it_lies_in(tmp_path, monkeypatch):

@@ -16,7 +16,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import melanoma_lib
-from melanoma_lib.classroom.lesson import find_lessons
 from melanoma_lib.cli import settings_of
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
@@ -108,14 +107,6 @@ def test_the_readme_links_to_files_that_exist_and_describes_its_pictures():
     pictures = [text for mark, text, _ in links if mark]
     assert len(pictures) == 6
     assert min(map(len, pictures)) > 30
-
-
-def test_the_readme_lists_every_lesson_with_its_minutes():
-    listed = re.findall(r"^\| \[[^\]]+\]\(notebooks/(\w+)\.ipynb\) \| (\d[\d +]*) \|", README, flags=re.M)
-    promised = {}
-    for one in find_lessons(folder=ROOT / "notebooks"):
-        promised[one.name] = re.findall(r"(\d+) (?:minutes|more for the exercises)", one.notebook.cells[0].source)
-    assert [(name, minutes.split(" + ")) for name, minutes in listed] == list(promised.items())
 
 
 def test_the_python_of_the_readme_runs(monkeypatch, capsys, tiny_run, tmp_path):
@@ -237,13 +228,6 @@ def test_an_old_python_is_a_clear_error(sandbox):
     assert "no Python 3.11 or newer" in failed.stderr
     assert "make test PYTHON=" in failed.stderr
     assert not (sandbox.folder / ".venv").exists()
-
-
-def test_make_alone_lists_the_targets(sandbox):
-    listed = sandbox.make().stdout
-    for target in ("notebooks", "lab", "test", "lint", "clean"):
-        assert f"make {target}" in listed
-    assert sandbox.calls == []
 
 
 def test_ci_runs_in_a_fresh_clone_without_standard_input(tmp_path):
