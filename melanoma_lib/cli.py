@@ -104,7 +104,8 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
         return Settings(**flags)
     if "profile" in flags:
         raise SettingsError(f"--config {config} holds every setting, so that --profile would change none; leave one of them out")
-    return Settings.from_json(config.read_text(encoding="utf-8")).with_changes(**{"run_dir": None, "resume": False} | flags)
+    stored = Settings.from_json(config.read_text(encoding="utf-8", errors="replace"))
+    return stored.with_changes(**{"run_dir": None, "resume": False} | flags)
 
 
 def _flags(names: Sequence[str]) -> Iterator[tuple[str, Any]]:

@@ -77,18 +77,22 @@ def processes(settings: Settings) -> tuple[int, int]:
     """Training processes on each machine, and machines: as the settings say, else as torchrun started them, else one of each.
 
     Raises:
-        SettingsError: if several machines are asked for without torchrun, or a batch cannot be shared out evenly.
+        SettingsError: if torchrun started others, or none for several machines, or a batch cannot be shared out evenly.
     """
-    devices, nodes = 1, 1
+    devices, nodes = settings.devices or 1, settings.nodes or 1
     if distributed.is_torchelastic_launched():
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
+        if (settings.devices or devices, settings.nodes or nodes) != (devices, nodes):
+            raise SettingsError(
+                f"devices={settings.devices} and nodes={settings.nodes} differ from what torchrun started, {devices} on each of "
+                f"{nodes}; leave them out"
+            )
     elif settings.nodes > 1:
         raise SettingsError(
             f"nodes={settings.nodes}: start torchrun on every machine: torchrun --nnodes {settings.nodes} --nproc-per-node "
             f"{settings.devices or 1} -m -- melanoma_lib train …"
         )
-    devices, nodes = settings.devices or devices, settings.nodes or nodes
     if settings.batch_size % (size := devices * nodes):
         raise SettingsError(
             f"batch_size={settings.batch_size} is what all {size} processes take in one step and does not divide among them; "
