@@ -1,91 +1,92 @@
-"""What each command of the command line does; the parser that reads its words is in ``__main__``."""
+"""What each command of the command line does; its words are its name. How words become values is in ``cli``.
 
-import argparse
+Each imports what it needs itself, so that help and wrong usage cost no import of torch.
+"""
+
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
 
 from melanoma_lib.errors import KitError, LessonError
 from melanoma_lib.settings import Settings
 
+Backend = Literal["loky", "threading", "dask"]
 
-def train(arguments: argparse.Namespace) -> int:
-    """Train one run, in the processes that torchrun started or that ``--devices`` asks for; or all folds of one."""
-    settings = settings_of(arguments)  # first, so that a typo is told before the slow imports
+
+def train(settings: Settings, jobs: int = 1, backend: Backend = "loky", scheduler: str | None = None) -> None:
+    """Train a model, or all folds of a cross-validation: a run directory."""
     if settings.folds and not settings.fold:
-        from melanoma_lib.folds import cross_validate
-        from melanoma_lib.workers import workers
+        from melanoma_lib.folds import cross_validate, workers
 
-        with workers(arguments.backend, arguments.jobs, arguments.scheduler):
-            run = cross_validate(settings, arguments.jobs)
-        print(f"finished {run.path}; next: python -m melanoma_lib evaluate {run.path}")
-        return 0
-    from melanoma_lib.processes import ALONE, launch, started_team
+        with workers(backend, jobs, scheduler):
+            run = cross_validate(settings, jobs)
+    else:
+        from melanoma_lib.run_writer import RunWriter
+        from melanoma_lib.training import train as train_run
 
-    team = started_team()
-    if settings.devices > 1 and settings.nodes <= 1 and team == ALONE:
-        return launch(settings.devices, arguments.words)
-    from melanoma_lib.run_writer import RunWriter
-    from melanoma_lib.training import train as train_run
-
-    writer = RunWriter(settings)
-    if writer.is_finished and settings.resume:  # lessons take the run in --run-dir as it is; who trains means these settings
-        writer.require_same_settings(writer.path)
-    run = train_run(settings)
-    if team.leads:
-        print(f"finished {run.path}; next: python -m melanoma_lib evaluate {run.path}")
-    return 0
+        writer = RunWriter(settings)
+        if writer.is_finished and settings.resume:  # lessons take the run in --run-dir as it is; who trains means these settings
+            writer.require_same_settings(writer.path)
+        run = train_run(settings)
+    print(f"finished {run.path}; next: python -m melanoma_lib evaluate {run.path}")
 
 
-def evaluate(arguments: argparse.Namespace) -> None:
-    """Report on one run."""
+def evaluate(settings: Settings, run: Path | None = None, tta: bool = False) -> None:
+    """Report on a run: table, JSON and figures."""
     from melanoma_lib.reports import evaluate_run
-    from melanoma_lib.runs import Run
 
-    run = Run(arguments.run) if arguments.run else Run.latest(settings_of(arguments).runs_dir)
-    report = evaluate_run(run, tta=arguments.tta)
-    print(report.text)
-    print(f"written to {report.folder}")
+    report = evaluate_run(_run(run, settings), tta=tta)
+    print(f"{report.text}\nwritten to {report.folder}")
 
 
-def compare(arguments: argparse.Namespace) -> None:
-    """Compare runs that differ in their branches, over seeds."""
+def compare(runs: Sequence[Path], out: Path | None = None) -> None:
+    """Ablation table over runs: gain of each branch, with its interval; --out writes it as JSON too."""
     from melanoma_lib.reports import ablation_table
     from melanoma_lib.runs import Run
 
-    print(ablation_table([Run(path) for path in arguments.runs], arguments.out))
+    print(ablation_table([Run(path) for path in runs], out))
 
 
-def explain(arguments: argparse.Namespace) -> None:
-    """Draw heatmaps of cases, or grade all heatmaps of a run."""
+def explain(
+    settings: Settings, run: Path | None = None, image_id: Sequence[str] = (), layers: Sequence[str] = (),
+    method: Sequence[str] = (), league: int | None = None, out: Path | None = None,
+) -> None:  # fmt: skip
+    """Heatmaps of cases, or the comparison of all heatmaps with controls."""
     import pandas as pd
 
     from melanoma_lib.explain.cam import ONE_PASS_METHODS
     from melanoma_lib.explain.report import benchmark_report, explain_cases, report_folder
     from melanoma_lib.lessons.start import choose_case, tested_cases
-    from melanoma_lib.runs import Run
 
-    settings = settings_of(arguments)
-    run = Run(arguments.run) if arguments.run else Run.latest(settings.runs_dir)
-    out = arguments.out or report_folder(run)
+    found = _run(run, settings)
+    out = out or report_folder(found)
     try:
-        if arguments.league is not None:
-            methods = arguments.method or ONE_PASS_METHODS
-            print(benchmark_report(run, arguments.league, out, arguments.layers, methods, settings.progress))
+        if league is not None:
+            print(benchmark_report(found, league, out, layers or None, method or ONE_PASS_METHODS, settings.progress))
         else:
-            tested = tested_cases(run)
-            cases = pd.DataFrame([choose_case(tested, wanted) for wanted in arguments.image_id or [""]])
-            explain_cases(run, cases, out, arguments.layers, arguments.method or ["gradcam"])
+            tested = tested_cases(found)
+            cases = pd.DataFrame([choose_case(tested, wanted) for wanted in image_id or [""]])
+            explain_cases(found, cases, out, layers or None, method or ["gradcam"])
     except ValueError as error:  # a layer or method that does not exist: what there is, only the model knows
         raise KitError(str(error)) from error
     print(f"written to {out}")
 
 
-def data_audit(arguments: argparse.Namespace) -> None:
-    """Report on a case table, with or without its images."""
-    settings = settings_of(arguments, source=arguments.source_name)
+def data_fetch(settings: Settings, source: str, collection: str | None = None) -> None:
+    """Download a source, licence and citation first."""
+    settings = settings.with_changes(source=source)
+    from melanoma_lib.data.download import fetch
+
+    print(f"ready in {fetch(settings.source, settings.data_root, collection)}")
+
+
+def data_audit(settings: Settings, source: str) -> None:
+    """Counts, missing values, leakage and duplicates of a source, with or without its images."""
+    settings = settings.with_changes(source=source)
     from melanoma_lib.data import audit_cases, load_cases
     from melanoma_lib.data.datamodule import source_root
 
@@ -93,16 +94,130 @@ def data_audit(arguments: argparse.Namespace) -> None:
     print(audit_cases(cases, show_progress=settings.progress))
 
 
-def data_fetch(arguments: argparse.Namespace) -> None:
-    """Download a source."""
-    from melanoma_lib.data.download import fetch
+def card(settings: Settings, run: Path | None = None, league: Path | None = None, check: bool = False) -> int:
+    """Write a run's model card, with the CLAIM 2024 and TRIPOD+AI checklists."""
+    from melanoma_lib.export.card import differences, write_card
 
-    settings = settings_of(arguments, source=arguments.source_name)
-    print(f"ready in {fetch(settings.source, settings.data_root, arguments.collection)}")
+    found = _run(run, settings)
+    if not check:
+        print(f"written to {write_card(found, league)}")
+        return 0
+    differing = differences(found, league)
+    print("\n".join(differing) or f"the card of {found.path} says what the run says")
+    return 1 if differing else 0
 
 
-def doctor(arguments: argparse.Namespace) -> int:
-    """Check the machine."""
+def export(
+    settings: Settings, run: Path | None = None, format: Literal["onnx", "torchscript"] = "onnx", tta: bool = False,
+    out: Path | None = None,
+) -> None:  # fmt: skip
+    """Write a run's model as one file that runs without the kit's trainer."""
+    from melanoma_lib.export import export_run
+
+    print(f"written to {export_run(_run(run, settings), format, out, tta)}; educational, not for diagnosis")
+
+
+def app(
+    settings: Settings, run: Path | None = None, host: str = "127.0.0.1", port: int = 7860,
+    backend: Literal["torch", "onnx"] = "torch",
+) -> None:  # fmt: skip
+    """Serve a run as a page on this machine: risk, decision, heatmap (not for diagnosis)."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # asked when Gradio is imported; nothing is to leave the machine
+    found = _run(run or settings.run_dir, settings)
+    from melanoma_lib.app import Service, serve
+
+    serve(Service(found, backend), host, port)
+
+
+def notebooks_run(names: Sequence[str] = (), parameters: Sequence[str] = (), out: Path = Path("reports")) -> int:
+    """Execute lessons; leaves each as a notebook and an HTML page."""
+    from melanoma_lib.classroom import lesson, papermill
+
+    outcomes = papermill.run_lessons(lesson.find_lessons(names), out, _pairs(parameters))
+    print(f"{papermill.summary(outcomes)}\nwritten to {out}")
+    return 0 if all(outcome.ok for outcome in outcomes) else 1
+
+
+def notebooks_check(names: Sequence[str] = ()) -> int:
+    """Hold committed lessons to their contract, which the project's own tests know."""
+    from melanoma_lib.classroom import lesson
+    from melanoma_lib.settings import project_dir
+
+    tests = project_dir() / "tests" / "notebooks" / "test_contract.py"
+    if not tests.is_file():
+        raise LessonError(f"no {tests}: the lessons' contract is part of the project's tests; run this in a clone of it")
+    wanted = " or ".join(one.name for one in lesson.find_lessons(names))
+    words = ["-m", "pytest", "-q", str(tests), "-k", f"committed_lesson and ({wanted})"]
+    return subprocess.call([sys.executable, *words], cwd=project_dir())
+
+
+def notebooks_refresh(names: Sequence[str] = ()) -> None:
+    """Execute lessons in a fresh kernel and renew their committed outputs; the student copies follow."""
+    from melanoma_lib.classroom import lesson, papermill
+
+    for one in lesson.find_lessons(names):
+        print(f"{one.name}: {'changed' if papermill.refresh(one) else 'as it was'}")
+    notebooks_exercises(names)
+
+
+def notebooks_exercises(names: Sequence[str] = ()) -> None:
+    """Write the student copies of lessons, with stubs for solutions."""
+    from melanoma_lib.classroom import exercises, lesson
+
+    for one in lesson.find_lessons(names):
+        print(f"student copy: {exercises.write_student_copy(one)}")
+
+
+def notebooks_handout(names: Sequence[str] = (), parameters: Sequence[str] = (), out: Path = Path("reports/handouts")) -> None:
+    """Execute lessons and leave each as one offline page with live explorers, and as a PDF."""
+    from melanoma_lib.classroom import handout, lesson
+
+    for one in lesson.find_lessons(names):
+        made = handout.write_handout(one, out, _pairs(parameters))
+        print(f"{made.page}: explorers that move without Python: {made.n_live}")
+        print(made.pdf or "no PDF: no Chromium or Chrome was found; print the page from any browser instead")
+
+
+def notebooks_sweep(
+    name: str, over: Sequence[str], parameters: Sequence[str] = (), out: Path = Path("reports/sweep"), jobs: int = 1,
+    backend: Backend = "loky", scheduler: str | None = None,
+) -> int:  # fmt: skip
+    """Run one lesson over a grid of parameters and compare the runs; resumes where it stopped."""
+    from melanoma_lib.classroom import lesson, sweep
+    from melanoma_lib.folds import workers
+
+    if wrong := [text for text in over if not re.fullmatch(r"\w+=.+", text)]:
+        raise LessonError(f"--over expects name=value,value, got {wrong[0]!r}")
+    (one,) = lesson.find_lessons([name])
+    varied = {name: text.split(",") for name, text in _pairs(over).items()}
+    points = sweep.grid(one, varied, _pairs(parameters), out)
+    with workers(backend, jobs, scheduler):
+        table = sweep.sweep(one, points, out, jobs)
+    print(table[[*varied, *sweep.METRICS, "status"]].round(3).to_string(index=False))
+    print(f"written to {out}; the same command goes on where it stopped")
+    return 0 if (table["status"] == "ok").all() else 1
+
+
+def slides_build(
+    names: Sequence[str] = (), run_dir: Path | None = None, out: Path = Path("reports/slides"), markdown: bool = False
+) -> None:
+    """Fill slide decks from a run; render each as HTML and PDF, offline."""
+    from melanoma_lib.classroom.slides import build, find_decks
+    from melanoma_lib.lessons.deck_content import deck_content
+    from melanoma_lib.runs import Run
+    from melanoma_lib.training import train as train_run
+
+    decks = find_decks(names)
+    if run_dir:
+        run = Run(run_dir)
+    else:  # the run of lesson 00, which is trained where it is missing
+        run = train_run(Settings.for_notebook(profile="fast", source="synthetic", seed=0).with_changes(resume=True))
+    for path in build(decks, deck_content(run), out, () if markdown else ("html", "pdf")):
+        print(path)
+
+
+def doctor() -> int:
+    """Check packages, weights, data, disk; each finding with its cure."""
     from melanoma_lib.classroom.doctor import examine
 
     findings = examine()
@@ -110,143 +225,15 @@ def doctor(arguments: argparse.Namespace) -> int:
     return 0 if findings.healthy else 1
 
 
-def notebooks_run(arguments: argparse.Namespace) -> int:
-    """Execute lessons."""
-    from melanoma_lib.classroom.lesson import find_lessons
-    from melanoma_lib.classroom.papermill import run_lessons, summary
-
-    outcomes = run_lessons(find_lessons(arguments.names), arguments.out, _pairs(arguments.parameters))
-    print(summary(outcomes))
-    print(f"written to {arguments.out}")
-    return 0 if all(outcome.ok for outcome in outcomes) else 1
-
-
-def notebooks_check(arguments: argparse.Namespace) -> int:
-    """Hold lessons to their contract, which the project's own tests know."""
-    from melanoma_lib.classroom.lesson import find_lessons
-    from melanoma_lib.settings import project_dir
-
-    tests = project_dir() / "tests" / "notebooks" / "test_contract.py"
-    if not tests.is_file():
-        raise LessonError(f"no {tests}: the lessons' contract is part of the project's tests; run this in a clone of it")
-    names = " or ".join(lesson.name for lesson in find_lessons(arguments.names))
-    words = ["-m", "pytest", "-q", str(tests), "-k", f"committed_lesson and ({names})"]
-    return subprocess.call([sys.executable, *words], cwd=project_dir())
-
-
-def notebooks_refresh(arguments: argparse.Namespace) -> None:
-    """Execute lessons and commit their outputs to the files; the student copies follow."""
-    from melanoma_lib.classroom.lesson import find_lessons
-    from melanoma_lib.classroom.papermill import refresh
-
-    for lesson in find_lessons(arguments.names):
-        print(f"{lesson.name}: {'changed' if refresh(lesson) else 'as it was'}")
-    notebooks_exercises(arguments)
-
-
-def notebooks_exercises(arguments: argparse.Namespace) -> None:
-    """Write the student copies of lessons."""
-    from melanoma_lib.classroom.exercises import write_student_copy
-    from melanoma_lib.classroom.lesson import find_lessons
-
-    for lesson in find_lessons(arguments.names):
-        print(f"student copy: {write_student_copy(lesson)}")
-
-
-def notebooks_handout(arguments: argparse.Namespace) -> None:
-    """Write lessons as handouts."""
-    from melanoma_lib.classroom.handout import write_handout
-    from melanoma_lib.classroom.lesson import find_lessons
-
-    for lesson in find_lessons(arguments.names):
-        made = write_handout(lesson, arguments.out, _pairs(arguments.parameters))
-        print(f"{made.page}: explorers that move without Python: {made.n_live}")
-        print(made.pdf or "no PDF: no Chromium or Chrome was found; print the page from any browser instead")
-
-
-def notebooks_sweep(arguments: argparse.Namespace) -> int:
-    """Run a lesson over a grid of parameters."""
-    from melanoma_lib.classroom.lesson import find_lessons
-    from melanoma_lib.classroom.sweep import METRICS, grid, sweep
-    from melanoma_lib.workers import workers
-
-    (lesson,) = find_lessons([arguments.name])
-    over = {name: text.split(",") for name, text in _assignments(arguments.over)}
-    points = grid(lesson, over, _pairs(arguments.parameters), arguments.out)
-    with workers(arguments.backend, arguments.jobs, arguments.scheduler):
-        table = sweep(lesson, points, arguments.out, arguments.jobs)
-    print(table[[*over, *METRICS, "status"]].round(3).to_string(index=False))
-    print(f"written to {arguments.out}; the same command goes on where it stopped")
-    return 0 if (table["status"] == "ok").all() else 1
-
-
-def slides_build(arguments: argparse.Namespace) -> None:
-    """Fill slide decks from a run and render them."""
-    from melanoma_lib.classroom.slides import build, find_decks
-    from melanoma_lib.lessons.deck_content import deck_content
-    from melanoma_lib.runs import Run
-    from melanoma_lib.training import train as train_run
-
-    decks = find_decks(arguments.names)
-    if arguments.run_dir:
-        run = Run(arguments.run_dir)
-    else:  # the run of lesson 00, which is trained where it is missing
-        run = train_run(Settings.for_notebook(profile="fast", source="synthetic", seed=0).with_changes(resume=True))
-    for path in build(decks, deck_content(run), arguments.out, () if arguments.markdown else ("html", "pdf")):
-        print(path)
-
-
-def export(arguments: argparse.Namespace) -> None:
-    """Write a run's model as one file that runs elsewhere."""
-    from melanoma_lib.export import export_run
+def _run(path: Path | None, settings: Settings):
     from melanoma_lib.runs import Run
 
-    run = Run(arguments.run) if arguments.run else Run.latest(settings_of(arguments).runs_dir)
-    path = export_run(run, arguments.format, arguments.out, arguments.tta)
-    print(f"written to {path}; educational, not for diagnosis")
+    return Run(path) if path else Run.latest(settings.runs_dir)
 
 
-def app(arguments: argparse.Namespace) -> None:
-    """Serve a run as a page."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # asked when Gradio is imported; nothing is to leave the machine
-    settings = settings_of(arguments)
-    from melanoma_lib.runs import Run
-
-    named = arguments.run or settings.run_dir
-    run = Run(named) if named else Run.latest(settings.runs_dir)
-    from melanoma_lib.app import Service, serve
-
-    serve(Service(run, arguments.backend), arguments.host, arguments.port)
-
-
-def card(arguments: argparse.Namespace) -> int:
-    """Write a run's model card, or hold the one there to the run."""
-    from melanoma_lib.export.card import differences, write_card
-    from melanoma_lib.runs import Run
-
-    run = Run(arguments.run) if arguments.run else Run.latest(settings_of(arguments).runs_dir)
-    if not arguments.check:
-        print(f"written to {write_card(run, arguments.league)}")
-        return 0
-    found = differences(run, arguments.league)
-    print("\n".join(found) or f"the card of {run.path} says what the run says")
-    return 1 if found else 0
-
-
-def _pairs(given: Sequence[Sequence[str]]) -> dict[str, str]:
-    names = [name for name, _ in given]
+def _pairs(given: Sequence[str]) -> dict[str, str]:
+    pairs = [text.partition("=")[::2] for text in given]
+    names = [name for name, _ in pairs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise LessonError(f"parameter {', '.join(twice)} is given more than once")
-    return dict(given)
-
-
-def _assignments(given: Sequence[str]) -> list[tuple[str, str]]:
-    if wrong := [text for text in given if not re.fullmatch(r"\w+=.+", text)]:
-        raise LessonError(f"--over expects name=value,value, got {wrong[0]!r}")
-    return [(name, values) for name, _, values in (text.partition("=") for text in given)]
-
-
-def settings_of(arguments: argparse.Namespace, **fixed: str) -> Settings:
-    """Settings from the words given, the environment and ``.env``; the fixed ones win."""
-    given = {name.removeprefix("setting_"): value for name, value in vars(arguments).items() if name.startswith("setting_")}
-    return Settings(**given, **fixed)
+    return dict(pairs)

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from melanoma_lib.errors import SettingsError
 from melanoma_lib.run_writer import RunWriter
@@ -71,3 +72,33 @@ def _train_fold(settings: str) -> str:
 
     with _TRAINING:
         return str(train(Settings.from_json(settings)).path)
+
+
+@contextmanager
+def workers(backend: str = "loky", jobs: int = 1, scheduler: str | None = None) -> Iterator[None]:
+    """Send what joblib runs in the body to this backend of joblib.
+
+    Args:
+        backend: ``loky``, ``threading``, or ``dask``, which needs the kit's extra of that name.
+        jobs: workers of the Dask cluster that is started here where no scheduler is named.
+        scheduler: address of a running Dask scheduler, such as ``tcp://node1:8786``, whose workers see the same folders and have
+            the kit installed.
+
+    Raises:
+        SettingsError: if a scheduler is given to another backend than Dask, or Dask is not installed.
+    """
+    from joblib import parallel_config
+
+    if backend != "dask":
+        if scheduler:
+            raise SettingsError(f"--scheduler {scheduler} goes with --backend dask, got {backend}")
+        with parallel_config(backend):
+            yield
+        return
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise SettingsError('the dask backend needs Dask: python -m pip install -e ".[dask]"') from error
+    cluster = {"address": scheduler} if scheduler else {"n_workers": jobs, "threads_per_worker": 1, "dashboard_address": None}
+    with Client(**cluster), parallel_config("dask"):
+        yield

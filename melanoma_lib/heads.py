@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from melanoma_lib.data.datamodule import CaseDataset, DermoscopyDataModule
 from melanoma_lib.errors import DataError, SettingsError
 from melanoma_lib.evaluation import OperatingCurve
-from melanoma_lib.files import replacing
 from melanoma_lib.inference import predict_logits
 from melanoma_lib.losses import FocalLoss
 from melanoma_lib.model import MelanomaNet, Modalities
-from melanoma_lib.progress import progress_bar
 from melanoma_lib.settings import Settings
+from melanoma_lib.utils import progress_bar, replacing
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,15 @@
-"""What is trained: MelanomaNet with its loss, its metrics and its optimiser, as a Lightning module."""
+"""What is trained: MelanomaNet with loss, metrics and optimiser as a Lightning module; and the callbacks that look after it."""
 
 import logging
 import math
+import time
+from pathlib import Path
 
+import pandas as pd
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
@@ -14,6 +19,7 @@ from melanoma_lib.data.datamodule import UNKNOWN, Batch
 from melanoma_lib.losses import FocalLoss
 from melanoma_lib.model import MelanomaNet, hold_early, takes_any_size
 from melanoma_lib.settings import Settings
+from melanoma_lib.utils import replacing
 from melanoma_lib.weights import load_branch
 
 log = logging.getLogger(__name__)
@@ -165,3 +171,98 @@ def warn_of_double_correction(settings: Settings) -> str | None:
     )
     log.warning(message)
     return message
+
+
+class MovingAverage(WeightAveraging):
+    """Exponential moving average of the weights, validated and saved in their place; short-sighted at first, so it warms up."""
+
+    def __init__(self, decay: float) -> None:
+        def average(averaged: list[Tensor], current: list[Tensor], n_averaged: Tensor) -> None:
+            now = min(decay, (1 + int(n_averaged)) / (5 + int(n_averaged)))  # about the last quarter of all steps
+            if averaged[0].is_floating_point():
+                torch._foreach_lerp_(averaged, current, 1 - now)
+            else:  # counters of batches seen
+                torch._foreach_copy_(averaged, current)
+
+        super().__init__(multi_avg_fn=average)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its final name and renames it.
+
+    Lightning goes by the system's temporary folder, often another disk: moving is then copying, and a killed copy half a file.
+    """
+
+    def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: object = None) -> None:
+        """Save whole or not at all."""
+        with replacing(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps ``best.ckpt``; knows it again when a run is resumed in a folder that has moved."""
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Restore the best score, with the path where the file lies now."""
+        here = str(Path(self.dirpath) / "best.ckpt")
+        best = {here: state_dict["best_model_score"]}
+        moved = {"dirpath": self.dirpath, "best_model_path": here, "kth_best_model_path": here, "best_k_models": best}
+        super().load_state_dict(state_dict | moved)
+
+
+class History(pl.Callback):
+    """One row an epoch, in ``history.csv`` and in the checkpoint, so that a resumed run keeps its past."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows, self.started = path, [], 0.0
+
+    def state_dict(self) -> dict:
+        """Rows so far, for the checkpoint."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Rows of the run that is being resumed."""
+        self.rows = list(state_dict["rows"])
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the epoch's row."""
+        scores = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        row = {"epoch": trainer.current_epoch + 1, "learning_rate": rate, "seconds": time.perf_counter() - self.started}
+        self.rows.append(row | scores)
+        if not trainer.is_global_zero:
+            return
+        with replacing(self.path) as temporary:
+            pd.DataFrame(self.rows).to_csv(temporary, index=False)
+
+
+class TimeLeft(pl.Callback):
+    """One bar over the whole training, with the time left and the last validation scores."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}")
+        self.bar = Progress(*columns)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the bar, moved on by what a resumed run has behind it."""
+        total = trainer.max_epochs * trainer.num_training_batches
+        self.task = self.bar.add_task("training", total=total, completed=trainer.global_step, note="")
+        self.bar.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
+        """Advance, with the scores of the last validation."""
+        label, scores = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", trainer.callback_metrics
+        note = f"val AUROC {scores['val/auroc']:.3f}, F1 {scores['val/f1']:.3f}" if "val/auroc" in scores else ""
+        self.bar.update(self.task, completed=trainer.global_step, description=label, note=note)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
+        """Close the bar, also before an error, so that this is readable."""
+        self.bar.stop()
+
+    on_exception = on_train_end

@@ -2,6 +2,8 @@
 
 import json
 import platform
+import shutil
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from melanoma_lib import __version__
 from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.errors import RunError
 from melanoma_lib.evaluation import Calibrator, OperatingCurve, evaluate_predictions
 from melanoma_lib.evaluation.summary import FoldPredictions, evaluate_folds, gather_folds
-from melanoma_lib.files import replacing, write_text
 from melanoma_lib.runs import (
     CALIBRATION,
     CHECKPOINT,
@@ -34,6 +36,7 @@ from melanoma_lib.runs import (
     sha256,
 )
 from melanoma_lib.settings import Settings
+from melanoma_lib.utils import replacing, write_text
 
 DESCRIPTION = ["age_approx", "sex", "anatom_site_general_challenge"]
 TRUE_RISKS = ["true_risk", "truth_risk_image", "truth_risk_metadata"]  # known of synthetic cases only
@@ -219,6 +222,8 @@ def _environment() -> dict:
     import torch
 
     return {
+        "version": __version__,
+        "commit": _commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": platform.machine(),
@@ -226,6 +231,15 @@ def _environment() -> dict:
         "device": "cuda" if torch.cuda.is_available() else "cpu",
         "packages": {name: version(name) for name in PACKAGES},
     }
+
+
+def _commit() -> str | None:
+    """The commit that the kit runs from, with ``-dirty`` where files differ from it; None without a checkout or git."""
+    checkout, git = Path(__file__).parents[1], shutil.which("git")
+    if git is None or not (checkout / ".git").exists():
+        return None
+    command = [git, "-C", checkout, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
 
 
 def _write_csv(path: Path, table: pd.DataFrame) -> None:

@@ -166,7 +166,7 @@ class Run:
 
     @cached_property
     def environment(self) -> dict:
-        """Versions and machine of the training."""
+        """Versions of the kit (also its git commit) and of packages, and the machine of the training; old runs lack the first."""
         return json.loads(self._text(ENVIRONMENT))
 
     def model(self):

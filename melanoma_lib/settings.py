@@ -8,23 +8,20 @@ import hashlib
 import json
 import os
 import re
+import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from dotenv import dotenv_values
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from melanoma_lib.errors import SettingsError
-from melanoma_lib.settings_names import (
-    ENV_FILE,
-    ENV_PREFIX,
-    UserPath,
-    allows_none,
-    explain_invalid,
-    reject_unknown,
-    reject_unknown_variables,
-)
 
+ENV_FILE, ENV_PREFIX = ".env", "MELANOMA_"
+TEST_ENV_PREFIX = "MELANOMA_TEST_"  # belongs to the test suite, never to a setting
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 INIT_NAME = re.compile(r".+-([0-9a-f]{8,64})\.pt")  # as torch.hub names weights: the digest tells them apart wherever they lie
 
 Source = Literal["synthetic", "ham10000", "isic2019", "isic2020", "isic_archive"]
@@ -32,17 +29,10 @@ Modalities = Literal["image+metadata", "image", "metadata"]
 
 # The recipe of short trainings on few synthetic cases, where the field defaults, tuned on thousands of photographs, do not fit.
 _SHORT: dict[str, Any] = {
-    "backbone": "tf_efficientnet_lite0",
-    "sampler": "weighted",
-    "learning_rate": 1.5e-3,
-    "ema_decay": 0.99,
-    "weight_decay": 0.01,
-    "drop_path": 0.0,
-    "diagnosis_weight": 0.0,
-    "frozen_stride": 0,
-    "small_epochs": 0.0,
+    "backbone": "tf_efficientnet_lite0", "sampler": "weighted", "learning_rate": 1.5e-3, "ema_decay": 0.99, "weight_decay": 0.01,
+    "drop_path": 0.0, "diagnosis_weight": 0.0, "frozen_stride": 0, "small_epochs": 0.0,
     "monitor": "val/auroc",  # F1 of so few validation cases is a lottery
-}
+}  # fmt: skip
 # Only what differs from the field defaults; one code path serves all three.
 PROFILES: dict[str, dict[str, Any]] = {
     "fast": _SHORT | {"image_size": 64, "max_epochs": 4, "n_patients": 600, "n_resamples": 500},
@@ -68,14 +58,9 @@ class Settings(BaseSettings):
     """Everything a run depends on. Frozen: derive another one with :meth:`with_changes`."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX,
-        env_file=ENV_FILE,
-        frozen=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        validate_default=True,
+        env_prefix=ENV_PREFIX, env_file=ENV_FILE, frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True,
         protected_namespaces=(),
-    )
+    )  # fmt: skip
 
     profile: Literal["fast", "class", "full"] = Field("full", description="preset: fast (about a minute), class, full")
 
@@ -149,15 +134,11 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments over environment over ``.env`` over profile."""
-        return init_settings, env_settings, dotenv_settings, ProfileSource(settings_cls)
+        named = ("init_settings", "env_settings", "dotenv_settings")
+        return *(sources[name] for name in named), ProfileSource(settings_cls)
 
     def __init__(self, **values: Any) -> None:
         complete = set(values) >= set(type(self).model_fields)  # then no other source is consulted
@@ -174,7 +155,7 @@ class Settings(BaseSettings):
         """Read the word ``none`` and comma lists, which a command line, a variable or papermill passes as text."""
         if not isinstance(value, str):
             return value
-        if value.lower() == "none" and allows_none(cls.model_fields[info.field_name].annotation):
+        if value.lower() == "none" and type(None) in typing.get_args(cls.model_fields[info.field_name].annotation):
             return None
         return tuple(part for part in value.split(",") if part) if info.field_name == "image_dirs" else value
 
@@ -297,3 +278,41 @@ def project_dir() -> Path:
     """The nearest folder, from the working directory up, that holds the kit's ``notebooks``; else the working directory."""
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if (folder / "notebooks" / "00_start_here.ipynb").is_file()), here)
+
+
+def reject_unknown_variables(cls: type[BaseSettings]) -> None:
+    """Refuse variables of the environment and lines of ``.env`` that no field of ``cls`` is named after.
+
+    Raises:
+        SettingsError: if there is one, or ``.env`` is not UTF-8.
+    """
+    known = {f"{ENV_PREFIX}{name}".upper() for name in cls.model_fields}
+    try:
+        in_file = dotenv_values(ENV_FILE)
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{ENV_FILE}: expected lines NAME=value in UTF-8, got {error}") from error
+    in_environment = {name.upper() for name in os.environ if name.upper().startswith(ENV_PREFIX)}
+    reject_unknown((name for name in in_environment if not name.startswith(TEST_ENV_PREFIX)), known, "environment variable")
+    reject_unknown((name.upper() for name in in_file), known, f"name in {ENV_FILE}")
+
+
+def reject_unknown(names: Iterable[str], known: Iterable[str], kind: str) -> None:
+    """Refuse names that are not known.
+
+    Raises:
+        SettingsError: with those that are not, and all that are.
+    """
+    if unknown := sorted(set(names) - set(known)):
+        raise SettingsError(f"unknown {kind} {', '.join(unknown)}; known: {', '.join(sorted(known))}. Remove or correct it.")
+
+
+def explain_invalid(error: ValidationError, cls: type[BaseSettings]) -> str:
+    """What pydantic found wrong, a line each, with what came."""
+    lines = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"]) or "settings"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{name}: unknown setting; known: {', '.join(sorted(cls.model_fields))}")
+        else:
+            lines.append(f"{name}: {problem['msg']}; got {problem['input']!r}" if problem["loc"] else problem["msg"])
+    return "settings not valid:\n  " + "\n  ".join(lines)

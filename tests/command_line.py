@@ -1,8 +1,18 @@
 """How tests read a command line without running it."""
 
-from melanoma_lib.__main__ import build_parser
+import typer
+
+from melanoma_lib.cli import build
 
 
 def parsed(words: list[str]) -> dict:
     """The values that a command would be given; wrong usage raises."""
-    return vars(build_parser().parse_args(words))
+    command, rest = typer.main.get_command(build()), list(words)
+    while hasattr(command, "commands"):
+        command = command.commands[rest.pop(0)]
+    return command.make_context("command", rest).params
+
+
+def command_names() -> list[str]:
+    """The first words of all commands."""
+    return list(typer.main.get_command(build()).commands)

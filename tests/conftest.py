@@ -10,8 +10,7 @@ import hypothesis
 import pytest
 from filelock import FileLock
 
-from melanoma_lib.settings import Settings
-from melanoma_lib.settings_names import ENV_PREFIX, TEST_ENV_PREFIX
+from melanoma_lib.settings import ENV_PREFIX, TEST_ENV_PREFIX, Settings
 
 SHARED = f"{TEST_ENV_PREFIX}DATA"
 

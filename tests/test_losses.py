@@ -67,13 +67,6 @@ def test_values_and_gradients_are_finite_and_exact_at_any_logit(alpha, gamma, dt
     torch.testing.assert_close(logits.grad.double(), torch.from_numpy(slopes), **close)
 
 
-@settings(max_examples=20)
-@given(ALPHA, GAMMA, st.integers(0, 2**31))
-def test_gradient_equals_finite_differences(alpha, gamma, seed):
-    logits, targets = batch(8, seed=seed)
-    assert torch.autograd.gradcheck(lambda z: focal_loss(z, targets, alpha, gamma, "none"), logits.requires_grad_())
-
-
 def test_targets_may_be_integers_or_booleans_and_logits_of_any_shape():
     logits, targets = batch(24)
     expected = focal_loss(logits, targets, reduction="none")
@@ -81,12 +74,6 @@ def test_targets_may_be_integers_or_booleans_and_logits_of_any_shape():
         torch.testing.assert_close(focal_loss(logits, targets.to(kind), reduction="none"), expected)
     square = focal_loss(logits.view(2, 3, 4), targets.view(2, 3, 4), reduction="none")
     torch.testing.assert_close(square, expected.view(2, 3, 4))
-
-
-def test_alpha_weighs_the_positives():
-    logits, targets = torch.zeros(2), torch.tensor([1.0, 0.0])
-    melanoma, other = focal_loss(logits, targets, alpha=0.8, reduction="none")
-    assert melanoma / other == pytest.approx(4)
 
 
 @pytest.mark.parametrize("value", [0.5, -1.0, 2.0, float("nan")])
@@ -121,11 +108,6 @@ def test_parameters_out_of_range_are_an_error_that_names_them(parameters):
             make()
 
 
-def test_an_unknown_reduction_is_an_error():
-    with pytest.raises(ValueError, match="average"):
-        focal_loss(torch.zeros(1), torch.zeros(1), reduction="average")
-
-
 def expected_loss(logit, risk, alpha, gamma):
     """Expected loss of one answer at a risk, in numpy's 80-bit floats, from the definition."""
     p = 1 / (1 + np.exp(-np.longdouble(logit)))
@@ -146,23 +128,6 @@ def test_optimal_output_minimises_the_expected_loss(risk, alpha, gamma):
     assert expected_loss(logit, risk, alpha, gamma) <= best.fun * (1 + 1e-12)
 
 
-def test_a_focal_output_of_one_half_means_three_quarters():
-    assert FocalLoss(alpha=0.25, gamma=2).true_risk(0.5) == pytest.approx(0.75, abs=1e-12)
-    assert FocalLoss(alpha=0.25, gamma=2).optimal_output(0.75) == pytest.approx(0.5, abs=1e-12)
-
-
-@given(st.floats(0, 1), GAMMA)
-def test_without_alpha_the_two_classes_are_mirror_images(output, gamma):
-    loss = FocalLoss(None, gamma)
-    assert loss.true_risk(output) == pytest.approx(1 - loss.true_risk(1 - output), abs=1e-9)
-
-
-@given(st.floats(0, 1))
-def test_cross_entropy_without_weights_is_honest(probability):
-    assert FocalLoss(None, 0).true_risk(probability) == pytest.approx(probability, abs=1e-12)
-    assert FocalLoss(None, 0).optimal_output(probability) == pytest.approx(probability, abs=1e-12)
-
-
 @settings(max_examples=200)
 @given(st.floats(1e-6, 0.95), ALPHA, GAMMA)
 def test_output_and_risk_are_each_others_inverse(value, alpha, gamma):
@@ -181,19 +146,6 @@ def test_the_risk_rises_with_the_output_from_nought_to_one(alpha, gamma):
     answers = FocalLoss(alpha, gamma).optimal_output(outputs)
     assert (np.diff(answers) >= 0).all()
     assert (answers[0], answers[-1]) == (0, 1)
-
-
-def test_numbers_give_numbers_and_arrays_arrays_of_the_same_shape():
-    loss = FocalLoss()
-    values = np.random.default_rng(0).random((2, 3)).astype(np.float32)
-    for convert in (loss.true_risk, loss.optimal_output):
-        assert isinstance(convert(0.3), float)
-        assert isinstance(convert(1), float)
-        converted = convert(values)
-        assert (converted.shape, converted.dtype) == ((2, 3), np.float64)
-        assert converted[1, 2] == convert(float(values[1, 2]))
-        np.testing.assert_array_equal(convert(torch.from_numpy(values)), converted)
-        assert convert([]).shape == (0,)
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), [0.2, 7.0]])

@@ -10,7 +10,7 @@ import torch
 from melanoma_lib import weights
 from melanoma_lib.errors import SettingsError, WeightsUnavailableError
 from melanoma_lib.losses import FocalLoss
-from melanoma_lib.model import MelanomaNet, accepts_drop_path, hold_early, image_branch, takes_any_size
+from melanoma_lib.model import MelanomaNet, hold_early, image_branch
 
 BACKBONES = ["efficientnet_b0", "densenet121", "resnet50", "convnext_tiny", "tf_efficientnetv2_s", "tf_efficientnet_lite0"]
 TINY = "test_resnet"  # timm's own model for tests
@@ -36,6 +36,7 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)  # whatever the machine of the tests says
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -57,36 +58,6 @@ def test_every_backbone_of_the_course_takes_a_training_step(backbone):
     assert model.head[-1].in_features == timm.create_model(backbone, num_classes=0, device="meta").head_hidden_size + 64
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_stochastic_depth_is_passed_on_where_the_backbone_has_it(backbone):
-    try:
-        timm.create_model(backbone, drop_path_rate=0.1, device="meta")
-        has_it = True
-    except TypeError:
-        has_it = False
-    assert accepts_drop_path(backbone) is has_it
-    from timm.layers import DropPath
-
-    with torch.device("meta"):
-        kinds = [type(module) for module in image_branch(backbone, pretrained=False, drop_path=0.1).modules()]
-    assert (DropPath in kinds) is has_it
-
-
-@pytest.mark.parametrize(
-    ("modalities", "absent"),
-    [("image+metadata", set()), ("image", {"metadata_branch"}), ("metadata", {"image_branch"})],
-)
-def test_modalities_leave_a_branch_out(modalities, absent):
-    model = tiny(modalities, metadata_hidden=7)
-    names = {name.split(".")[0] for name in model.state_dict()}
-    assert names == {"image_branch", "metadata_branch", "head"} - absent
-    image, metadata = inputs()
-    seen = model.eval()(image, metadata)
-    blind = model(None if "image_branch" in absent else image, None if "metadata_branch" in absent else metadata)
-    torch.testing.assert_close(seen, blind)
-    assert seen.shape == (4,)
-
-
 @pytest.mark.parametrize("changed", ["image", "metadata"])
 @pytest.mark.parametrize("modalities", ["image+metadata", "image", "metadata"])
 def test_the_logit_depends_on_exactly_the_modalities_asked_for(modalities, changed):
@@ -106,11 +77,6 @@ def test_the_logit_is_the_head_on_both_features_side_by_side():
     hidden = (hidden - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias
     features = torch.cat([pooled, hidden.clamp(min=0)], dim=1)
     torch.testing.assert_close(model(image, metadata), features @ model.head[-1].weight[0] + model.head[-1].bias)
-
-
-def test_an_unknown_modality_is_an_error():
-    with pytest.raises(ValueError, match=r"image\+metadata.*got 'images'"):
-        tiny("images")
 
 
 @pytest.mark.parametrize("shape", [None, (4, 1, 32, 32), (3, 32, 32), (4, 32, 32, 3)])
@@ -210,7 +176,11 @@ def test_without_network_nothing_is_tried_but_one_connection(monkeypatch, no_net
     with pytest.raises(WeightsUnavailableError):
         weights.pretrained_backbone("resnet50")
     assert [host for (host, _), _ in asked] == [weights.HUB]
-    assert asked[0][1] <= 5
+    assert asked.pop()[1] <= 5
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(WeightsUnavailableError):
+        weights.pretrained_backbone("resnet50")
+    assert asked == []
 
 
 def test_a_weights_file_in_the_hub_cache_is_used_without_a_network(monkeypatch, no_network, tmp_path):
@@ -228,11 +198,6 @@ def test_a_weights_file_in_the_hub_cache_is_used_without_a_network(monkeypatch, 
     loaded = model.state_dict()
     assert set(loaded) == set(expected)
     assert [name for name in loaded if not loaded[name].equal(expected[name])] == []
-
-
-def test_a_file_the_hub_is_known_not_to_have_is_no_weights(monkeypatch):
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: huggingface_hub._CACHED_NO_EXIST)
-    assert weights.hub_cached_file("resnet18") is None
 
 
 @pytest.mark.parametrize(
@@ -258,15 +223,3 @@ def test_holding_early_stages_leaves_exactly_the_coarser_ones_learning(backbone,
     assert all(
         not name.startswith(("conv_stem", "bn1", "layer1.", "blocks.0.", "blocks.1.", "features.denseblock1")) for name in moved
     )
-
-
-def test_holding_nothing_and_a_backbone_without_fine_stages_leave_all_learning():
-    for branch, stride in ((timm.create_model("test_efficientnet"), 0), (timm.create_model("vit_tiny_patch16_224"), 4)):
-        hold_early(branch.train(), stride)
-        assert all(parameter.requires_grad for parameter in branch.parameters())
-        assert all(module.training for module in branch.modules())
-
-
-def test_only_backbones_of_one_size_refuse_another():
-    assert takes_any_size(timm.create_model("test_efficientnet"))
-    assert not takes_any_size(timm.create_model("vit_tiny_patch16_224"))

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
@@ -33,14 +32,6 @@ def test_report_of_synthetic_cases_names_the_bayes_ceiling(tiny_run):
     test = tiny_run.predictions("test")
     assert f"reaches AUROC {roc_auc_score(test['target'], test['true_risk']):.3f}" in evaluate_run(tiny_run).text
     assert bayes_ceiling(test.drop(columns="true_risk")) == ""
-
-
-def test_evaluating_twice_leaves_the_same_report(tiny_run):
-    first = evaluate_run(tiny_run)
-    stray = first.folder / "stray.txt"
-    stray.write_text("left by somebody")
-    assert evaluate_run(tiny_run).text == first.text
-    assert not stray.exists()
 
 
 @pytest.mark.parametrize("when", ["drawing", "moving the old aside", "moving the new in"])
@@ -113,13 +104,7 @@ def test_ablation_table_averages_seeds_and_states_the_gain(ablation, tmp_path):
 
 
 def test_ablation_refuses_runs_that_differ_in_more(ablation, tiny_run):
-    with pytest.raises(RunError, match="max_epochs"):
+    with pytest.raises(RunError, match=r"differs from .* in max_epochs"):
         ablation_table([ablation[0], tiny_run])
-    with pytest.raises(RunError, match="both of"):
+    with pytest.raises(RunError, match="are both of metadata, seed 0"):
         ablation_table([ablation[0], ablation[0]])
-
-
-def test_predictions_survive_the_round_trip_to_csv(tiny_run):
-    table = tiny_run.predictions("val")
-    again = pd.read_csv(tiny_run.path / "predictions_val.csv", dtype={"image_id": str, "group_id": str})
-    pd.testing.assert_frame_equal(table, again)

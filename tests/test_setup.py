@@ -16,11 +16,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import melanoma_lib
-from melanoma_lib.__main__ import build_parser
-from melanoma_lib.classroom.lesson import find_lessons
-from melanoma_lib.commands import settings_of
+from melanoma_lib.cli import settings_of
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
+from tests.command_line import command_names, parsed
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -60,11 +59,8 @@ def as_text(value: object) -> str:
 
 
 def env_example() -> str:
-    lines = [
-        "# Copy this file to .env and uncomment what you want to change. Each line shows the default; a variable of the same",
-        "# name and a flag on the command line win over it, and a profile changes only what is not set here. Keys of other",
-        "# services (WANDB_API_KEY) belong in the environment, not in this file.",
-    ]
+    lines = (ROOT / ".env.example").read_text().splitlines()[:3]
+    assert all(line.startswith("# ") for line in lines)
     for name, field in Settings.model_fields.items():
         choices = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else ()
         options = f" [{', '.join(choices)}]" if choices else ""
@@ -95,13 +91,11 @@ COMMANDS = re.findall(r"^python -m melanoma_lib (.+)$", "".join(text for languag
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_readme_is_one_the_kit_takes(command):
-    parsed = build_parser().parse_args(shlex.split(command, comments=True))
-    assert isinstance(settings_of(parsed), Settings)
+    assert isinstance(settings_of(parsed(shlex.split(command, comments=True))), Settings)
 
 
 def test_the_readme_names_each_command_and_only_targets_that_exist():
-    commands = next(action for action in build_parser()._actions if action.dest == "command").choices
-    assert [name for name in commands if f"python -m melanoma_lib {name}" not in README] == []
+    assert [name for name in command_names() if f"python -m melanoma_lib {name}" not in README] == []
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
     named = set(re.findall(r"(?:`|^)make ([a-z]+)", README, flags=re.M))
     assert {"notebooks", "test", "lab"} <= named <= targets
@@ -113,22 +107,6 @@ def test_the_readme_links_to_files_that_exist_and_describes_its_pictures():
     pictures = [text for mark, text, _ in links if mark]
     assert len(pictures) == 4
     assert min(map(len, pictures)) > 30
-
-
-def test_the_readme_lists_every_lesson_with_its_minutes():
-    listed = re.findall(r"^\| \[[^\]]+\]\(notebooks/(\w+)\.ipynb\) \| (\d[\d +]*) \|", README, flags=re.M)
-    promised = {}
-    for one in find_lessons(folder=ROOT / "notebooks"):
-        promised[one.name] = re.findall(r"(\d+) (?:minutes|more for the exercises)", one.notebook.cells[0].source)
-    assert [(name, minutes.split(" + ")) for name, minutes in listed] == list(promised.items())
-
-
-def test_the_readme_cites_as_the_citation_file_does():
-    said = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    cited = dict(re.findall(r"^  (\w+) = \{+(.+?)\}+,?$", README, flags=re.M))
-    assert cited["title"] == said["title"] and cited["license"] == said["license"]
-    assert cited["author"] == said["authors"][0]["name"] and cited["version"] == said["version"]
-    assert cited["year"] == str(said["date-released"].year)
 
 
 def test_the_python_of_the_readme_runs(monkeypatch, capsys, tiny_run, tmp_path):
@@ -162,14 +140,7 @@ def launched() -> list[str]:
 @pytest.mark.parametrize("command", launched())
 def test_a_command_of_the_launch_page_is_one_the_kit_takes(command):
     command = command.replace("$SLURM_ARRAY_TASK_ID", "3")
-    assert isinstance(settings_of(build_parser().parse_args(shlex.split(command))), Settings)
-
-
-def test_the_launch_page_has_each_way_to_launch():
-    assert len(launched()) >= 8
-    assert "--backend dask" in "".join(launched())
-    for torchrun in re.findall(r"torchrun --nnodes.*?melanoma_lib", LAUNCH, flags=re.S):
-        assert "-m -- melanoma_lib" in torchrun  # or torchrun reads the kit's flags
+    assert isinstance(settings_of(parsed(shlex.split(command))), Settings)
 
 
 # --- citation --------------------------------------------------------------------------------------------------------------
@@ -245,12 +216,6 @@ def test_make_sets_up_once_and_again_when_dependencies_change(sandbox):
     assert sandbox.calls == ["python -m pip install -e .[dev,download]", PYTEST]
 
 
-def test_make_notebooks_sets_up_too(sandbox):
-    assert sandbox.make("notebooks").returncode == 0
-    assert "python -m pip install -e .[dev,download]" in sandbox.calls
-    assert sandbox.calls[-1] == "python -m melanoma_lib notebooks run"
-
-
 def test_a_half_finished_install_leaves_no_stamp(sandbox):
     failed = sandbox.make("test", FAKE_PIP_FAILS="1")
     assert failed.returncode != 0
@@ -268,13 +233,6 @@ def test_an_old_python_is_a_clear_error(sandbox):
     assert not (sandbox.folder / ".venv").exists()
 
 
-def test_make_alone_lists_the_targets(sandbox):
-    listed = sandbox.make().stdout
-    for target in ("notebooks", "lab", "test", "lint", "clean"):
-        assert f"make {target}" in listed
-    assert sandbox.calls == []
-
-
 def test_ci_runs_in_a_fresh_clone_without_standard_input(tmp_path):
     shutil.copytree(ROOT / ".ci", tmp_path / "clone/.ci")
     (tmp_path / "clone/Makefile").write_text('marp:\n\ntest test-slow:\n\t@echo "$@ data=$$MELANOMA_TEST_DATA"; cat\n')
@@ -284,10 +242,3 @@ def test_ci_runs_in_a_fresh_clone_without_standard_input(tmp_path):
     (tmp_path / "shared/data").mkdir(parents=True)
     with_data = subprocess.run(command, env=bare, capture_output=True, text=True, check=True).stdout
     assert f"test-slow data={tmp_path / 'shared/data'}\n" in with_data
-
-
-@pytest.mark.xdist_group("together")
-def test_tests_of_one_group_stay_in_one_process(request):
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        pytest.skip("all tests are in one process here")
-    assert request.node.nodeid.endswith("@together")  # pytest-xdist deals tests out by this ending

@@ -27,10 +27,10 @@ from melanoma_lib.errors import ForeignThresholdError, RunError
 from melanoma_lib.explain.layers import cam_layers
 from melanoma_lib.export.document import Reading
 from melanoma_lib.export.writer import reading_of
-from melanoma_lib.files import replacing
 from melanoma_lib.model import MelanomaNet
 from melanoma_lib.reports import predict_with_views
 from melanoma_lib.runs import Run
+from melanoma_lib.utils import replacing
 
 REFERENCE = "app_reference.npz"
 MOST_IMAGES = 2000  # of the training split, drawn with a fixed seed

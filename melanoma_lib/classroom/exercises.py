@@ -8,7 +8,7 @@ import nbformat
 
 from melanoma_lib.classroom.lesson import Lesson, tags_of
 from melanoma_lib.errors import LessonError
-from melanoma_lib.files import write_text
+from melanoma_lib.utils import write_text
 
 BEGIN, END = "# solution", "# end of solution"
 SOLUTION = re.compile(rf"^(?P<indent>[ \t]*){BEGIN}\n.*?^(?P=indent){END}$", re.MULTILINE | re.DOTALL)

@@ -13,7 +13,7 @@ import nbformat
 from melanoma_lib.classroom.lesson import Lesson
 from melanoma_lib.classroom.papermill import PRINT_STYLE, WIDGET_VIEW, as_html, run_lesson
 from melanoma_lib.errors import LessonError
-from melanoma_lib.files import replacing, write_text
+from melanoma_lib.utils import replacing, write_text
 from melanoma_lib.widgets.base import embedded
 
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"

@@ -17,7 +17,7 @@ import nbformat
 
 from melanoma_lib.classroom.lesson import Lesson, Scalar, tags_of
 from melanoma_lib.errors import LessonError
-from melanoma_lib.files import write_text
+from melanoma_lib.utils import write_text
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 COMPARED = "nbval-check-output"  # nbval's own tag: it compares the outputs of these cells

@@ -26,9 +26,9 @@ import jinja2.meta
 from melanoma_lib.classroom.handout import find_browser
 from melanoma_lib.errors import DeckError
 from melanoma_lib.evaluation.canvas import DescribedFigure
-from melanoma_lib.files import replacing, write_text
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import project_dir
+from melanoma_lib.utils import replacing, write_text
 
 DECK_NAME = re.compile(r"\d\d_[a-z0-9_]+")
 FIGURES = "figures"  # folder beside the filled decks

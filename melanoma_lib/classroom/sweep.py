@@ -13,7 +13,7 @@ import pandas as pd
 from melanoma_lib.classroom.lesson import Lesson, Scalar
 from melanoma_lib.classroom.papermill import run_lesson
 from melanoma_lib.errors import LessonError
-from melanoma_lib.files import replacing, write_text
+from melanoma_lib.utils import replacing, write_text
 
 DONE = "done.json"
 METRICS = ("auroc", "average_precision", "sensitivity", "specificity", "ppv")

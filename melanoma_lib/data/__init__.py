@@ -1,6 +1,6 @@
 """From files to tensors: sources, case table, splits, encoder, pixels, loaders."""
 
-from melanoma_lib.lazy import lazy_names
+from melanoma_lib.utils import lazy_names
 
 __all__, __getattr__ = lazy_names(
     __name__,

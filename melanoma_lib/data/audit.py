@@ -17,7 +17,7 @@ from PIL import Image
 from melanoma_lib.data.schema import is_leaky, listed, validate_cases
 from melanoma_lib.data.sources import on_disk
 from melanoma_lib.data.splits import SPLITS, LeakageAudit, audit_leakage
-from melanoma_lib.progress import progress_bar
+from melanoma_lib.utils import progress_bar
 
 GAPS = ("patient_id", "lesion_id", "age_approx", "sex", "anatom_site_general_challenge", "acquisition", "mask_path")
 STEADY = (  # what one lesion or one patient cannot have two of

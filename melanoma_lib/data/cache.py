@@ -17,7 +17,7 @@ from PIL import Image
 
 from melanoma_lib.data.images import backbone_normalisation, evaluation_pixels, read_square
 from melanoma_lib.errors import CorruptImageError, DataError
-from melanoma_lib.files import replacing, write_text
+from melanoma_lib.utils import replacing, write_text
 
 log = logging.getLogger(__name__)
 

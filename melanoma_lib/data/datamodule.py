@@ -20,9 +20,8 @@ from melanoma_lib.data.sources import load_cases
 from melanoma_lib.data.splits import assert_no_straddling, fold_cases, split_cases
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
 from melanoma_lib.errors import DataError, SettingsError
-from melanoma_lib.processes import ALONE, Team
-from melanoma_lib.progress import progress_bar
 from melanoma_lib.settings import Settings
+from melanoma_lib.utils import progress_bar
 
 # image (B, 3, S, S), metadata (B, M), target (B,), diagnosis (B,): code or UNKNOWN, row (B,): position in the case table
 Batch = dict[str, torch.Tensor]
@@ -87,7 +86,8 @@ class DermoscopyDataModule(pl.LightningDataModule):
     Args:
         settings: what to load and how.
         cases: a validated case table to use in place of the settings' source; a ``split`` column, when present, is kept.
-        team: the processes that share every batch out among them; training and ordered loaders give this process's share.
+
+    Within a training in several processes each loader gives this process's share of every batch.
 
     Attributes:
         cases: the case table with its ``split`` column (train, val, test).
@@ -95,9 +95,9 @@ class DermoscopyDataModule(pl.LightningDataModule):
         diagnoses: the words of the training split, in alphabetical order.
     """
 
-    def __init__(self, settings: Settings, cases: pd.DataFrame | None = None, team: Team = ALONE) -> None:
+    def __init__(self, settings: Settings, cases: pd.DataFrame | None = None) -> None:
         super().__init__()
-        self.settings, self.team = settings, team
+        self.settings = settings
         cases = cases_for(settings) if cases is None else cases
         if "split" not in cases:
             cases = cases.assign(split=split_of(settings, cases))
@@ -163,10 +163,10 @@ class DermoscopyDataModule(pl.LightningDataModule):
         settings = self.settings
         dataset = self.dataset(training)
         rows = np.arange(len(dataset)) if split is None else self.rows(split)
+        rank, size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = EpochSampler(
-            dataset.targets, rows, mode, settings.batch_size, settings.seed, settings.sampled_prevalence,
-            self.team.rank, self.team.size,
-        )  # fmt: skip
+            dataset.targets, rows, mode, settings.batch_size, settings.seed, settings.sampled_prevalence, rank, size
+        )
         sampler.set_epoch(self.trainer.current_epoch if self.trainer else 0)  # a resumed run starts further on
         workers = settings.num_workers if dataset.pixels is not None else 0
         return DataLoader(

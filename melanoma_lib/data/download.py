@@ -23,7 +23,7 @@ from melanoma_lib.data.readers import read_table
 from melanoma_lib.data.schema import listed
 from melanoma_lib.data.sources import list_files
 from melanoma_lib.errors import DownloadError
-from melanoma_lib.progress import progress_bar
+from melanoma_lib.utils import progress_bar
 
 DATAVERSE = "https://dataverse.harvard.edu"
 CHALLENGE = "https://isic-challenge-data.s3.amazonaws.com"

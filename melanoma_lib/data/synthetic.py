@@ -21,7 +21,7 @@ from melanoma_lib.data.optics import CAMERAS
 from melanoma_lib.data.painting import Lesion, Skin, paint_case
 from melanoma_lib.data.population import IMAGE_FACTORS, draw_cases, draw_lesions
 from melanoma_lib.errors import DataError
-from melanoma_lib.progress import progress_bar
+from melanoma_lib.utils import progress_bar
 
 VERSION = 2  # raise it when the same knobs no longer give the same pixels
 DESCRIPTION, TABLE = "generator.json", "cases.csv"

@@ -3,7 +3,7 @@
 Names are loaded on first use, so that importing the package costs nothing.
 """
 
-from melanoma_lib.lazy import lazy_names
+from melanoma_lib.utils import lazy_names
 
 __all__, __getattr__ = lazy_names(
     __name__,

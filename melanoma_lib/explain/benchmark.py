@@ -17,7 +17,7 @@ from melanoma_lib.explain.cam import CAM_METHODS, ONE_PASS_METHODS
 from melanoma_lib.explain.grading import Grades, Plan, choose_cases, grade_cases
 from melanoma_lib.explain.layers import cam_layers
 from melanoma_lib.explain.statistics import group_means, simultaneous_means
-from melanoma_lib.files import write_text
+from melanoma_lib.utils import write_text
 
 VERSION = 4  # raise it when the same run and knobs no longer give the same grades
 # What is compared with the centre prior, and whether more of it is better.

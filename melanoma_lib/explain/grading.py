@@ -18,9 +18,8 @@ from melanoma_lib.explain.cam import ONE_PASS_METHODS, heatmaps_by_method, resiz
 from melanoma_lib.explain.faithfulness import deletion_insertion, road
 from melanoma_lib.explain.sanity import cascade, class_swap, spearman
 from melanoma_lib.explain.scores import CONTROLS, score_heatmaps
-from melanoma_lib.files import replacing
 from melanoma_lib.model import MelanomaNet
-from melanoma_lib.progress import progress_bar
+from melanoma_lib.utils import progress_bar, replacing
 
 BATCH = 16
 ROAD_SHARES = (0.1, 0.3, 0.5)  # of the pixels; beyond half, little of the order is left to tell maps apart

@@ -8,7 +8,7 @@ import pandas as pd
 from melanoma_lib.evaluation.canvas import DescribedFigure
 from melanoma_lib.explain.benchmark import Benchmark, benchmark_heatmaps
 from melanoma_lib.explain.cam import ONE_PASS_METHODS
-from melanoma_lib.files import replacing, write_text
+from melanoma_lib.utils import replacing, write_text
 
 PIXELS = 256  # a side of the drawn image
 

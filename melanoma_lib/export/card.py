@@ -11,8 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from melanoma_lib.data.splits import SPLITS, assert_no_straddling
 from melanoma_lib.errors import CardError
 from melanoma_lib.evaluation.intervals import RATES
-from melanoma_lib.files import write_text
 from melanoma_lib.runs import Run
+from melanoma_lib.utils import write_text
 
 NAME, FOLDER = "model_card.md", Path(__file__).parent
 

@@ -22,11 +22,11 @@ from melanoma_lib.errors import ExportError
 from melanoma_lib.evaluation import Calibrator, evaluate_predictions
 from melanoma_lib.export.document import RECORD, UNSEALED, Document, Preprocessing, Reading, sealed
 from melanoma_lib.export.predictor import ONNX, TORCHSCRIPT, Predictor
-from melanoma_lib.files import replacing
 from melanoma_lib.model import MelanomaNet
 from melanoma_lib.reports import predict_with_views
 from melanoma_lib.run_writer import choose_operating_point
 from melanoma_lib.runs import Run
+from melanoma_lib.utils import replacing
 
 FORMATS = {ONNX: "model.onnx", TORCHSCRIPT: "model.torchscript.pt"}  # format to default file name
 OPSET = 18  # the one that PyTorch's exporter writes by itself; older ones need a conversion

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from melanoma_lib.data.readers import read_table
 from melanoma_lib.data.splits import audit_leakage
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
-from melanoma_lib.data.readers import read_table
 from melanoma_lib.errors import DataError
 from melanoma_lib.evaluation import bootstrap_mean_auroc
 from melanoma_lib.evaluation.canvas import BLUE, GREEN, GREY, ORANGE, VERMILLION, DescribedFigure, describe, kit_figure

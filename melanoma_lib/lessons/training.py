@@ -11,13 +11,13 @@ import torch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
-from melanoma_lib.callbacks import History
 from melanoma_lib.data.datamodule import Batch, DermoscopyDataModule
 from melanoma_lib.data.images import backbone_normalisation
 from melanoma_lib.data.sampling import Draw
 from melanoma_lib.errors import RunError
 from melanoma_lib.evaluation.canvas import BLACK, BLUE, GREY, ORANGE, DescribedFigure, describe, kit_figure
 from melanoma_lib.lessons.eda import CLASSES, WIDTH
+from melanoma_lib.module import History
 from melanoma_lib.run_writer import RunWriter
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import PLACE_FIELDS, Settings

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from melanoma_lib.errors import StudyError
-from melanoma_lib.files import write_text
 from melanoma_lib.runs import CHECKPOINT, Run, sha256
 from melanoma_lib.settings import project_dir
+from melanoma_lib.utils import write_text
 
 # What tells one case from another, or what was said of it, has no place in a table that anybody may read.
 PRIVATE = {"image_id", "lesion_id", "patient_id", "group_id", "image_path", "mask_path", "target", "logit", "probability", "risk"}

@@ -22,10 +22,9 @@ from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.data.images import backbone_normalisation
 from melanoma_lib.data.sampling import EpochSampler
 from melanoma_lib.errors import RunError, StudyError
-from melanoma_lib.files import replacing, write_text
 from melanoma_lib.model import hold_early, image_branch
-from melanoma_lib.progress import progress_bar
 from melanoma_lib.settings import Settings
+from melanoma_lib.utils import progress_bar, replacing, write_text
 
 WIDTH = 128  # of the space that the contrast is drawn in
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.01  # the rate at its peak

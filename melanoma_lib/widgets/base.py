@@ -13,7 +13,7 @@ import anywidget
 import traitlets
 
 from melanoma_lib.evaluation.canvas import DescribedFigure
-from melanoma_lib.files import write_text
+from melanoma_lib.utils import write_text
 
 HERE = Path(__file__).parent
 SHARED_SCRIPT = HERE / "common.js"

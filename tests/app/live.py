@@ -14,7 +14,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from melanoma_lib.settings_names import ENV_PREFIX
+from melanoma_lib.settings import ENV_PREFIX
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 300.0  # seconds for the stack to be imported on a loaded machine

@@ -17,7 +17,7 @@ import pytest
 
 from melanoma_lib.app import Patient
 from melanoma_lib.app.server import Question
-from melanoma_lib.settings_names import TEST_ENV_PREFIX
+from melanoma_lib.settings import TEST_ENV_PREFIX
 from tests.app.pictures import API_FAULTS, FAULTS
 
 DOCS = Path(__file__).parents[2] / "docs"

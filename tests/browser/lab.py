@@ -25,7 +25,7 @@ from urllib.request import urlopen
 
 import nbformat
 
-from melanoma_lib.settings_names import ENV_PREFIX, TEST_ENV_PREFIX
+from melanoma_lib.settings import ENV_PREFIX, TEST_ENV_PREFIX
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route

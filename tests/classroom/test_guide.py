@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from melanoma_lib.__main__ import build_parser
 from melanoma_lib.classroom.lesson import find_lessons
+from tests.command_line import parsed
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "notebooks" / "INSTRUCTOR.md").read_text(encoding="utf-8")
@@ -60,7 +60,7 @@ def is_command(words):
     if target := re.fullmatch(r"make (\w+)", words):
         return re.search(rf"^{target[1]}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     if command := COMMAND.fullmatch(words):
-        build_parser().parse_args(shlex.split(command[1]))  # exits where the kit would not take it
+        parsed(shlex.split(command[1]))  # exits where the kit would not take it
     return bool(command)
 
 

@@ -29,7 +29,7 @@ EXERCISE = """class Lens(Explorer):
         with kit_figure(2, 2) as figure:
             figure.subplots().bar([1, 2], [self.state(x) for x in ({first}, 2)])
         return describe(figure, "Two presets.")"""
-BAR = "from melanoma_lib.progress import progress_bar\nwith progress_bar('counting', 2) as advance:\n    advance()"
+BAR = "from melanoma_lib.utils import progress_bar\nwith progress_bar('counting', 2) as advance:\n    advance()"
 
 
 def test_a_run_leaves_notebook_page_and_summary(lesson, tmp_path):

@@ -1,0 +1,197 @@
+"""Command line: ``python -m melanoma_lib COMMAND``; every setting is a flag, an environment variable or a line of ``.env``.
+
+A command is a function of plain values. Its ``settings`` become flags; what its other parameters mean is said once, in ``HELP``.
+"""
+
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from typer.core import TyperCommand
+
+from melanoma_lib import __version__, commands, study_commands
+from melanoma_lib.errors import KitError, SettingsError
+from melanoma_lib.settings import PROFILES, Settings
+
+PANELS = {
+    "Data": ("doctor", "data_fetch", "data_audit"),
+    "Train and judge": ("train", "evaluate", "compare", "explain", "costs", "study_league", "study_travel",
+                        "study_selfsupervised"),
+    "Hand on": ("card", "export", "app"),
+    "Teach": ("notebooks_run", "notebooks_sweep", "notebooks_handout", "notebooks_exercises", "notebooks_check",
+              "notebooks_refresh", "slides_build"),
+}  # fmt: skip
+GROUPS = {
+    "data": "Fetch or audit a data source.",
+    "study": "Measure what a claim needs; each prints a table and leaves it as a file.",
+    "notebooks": "Run, check, refresh or sweep the lessons.",
+    "slides": "Fill the slide decks from a run and render them.",
+}
+# The settings that a command takes as flags, and the heading that their help has from each of some settings on.
+ALL = tuple(Settings.model_fields)
+DATA = ("data_dir", "image_dirs", "n_patients", "data_seed", "image_size", "seed", "progress")
+FLAGS = {
+    "train": ALL, "evaluate": ("runs_dir",), "explain": ("runs_dir", "progress"), "card": ("runs_dir",), "export": ("runs_dir",),
+    "app": ("run_dir", "runs_dir"), "data_fetch": DATA, "data_audit": DATA,
+    "study_league": ALL, "study_selfsupervised": ALL, "study_travel": ("cache_dir", "n_resamples", "seed"),
+}  # fmt: skip
+HEADINGS = {"profile": "Data", "backbone": "Model", "loss": "Training", "min_sensitivity": "Evaluation", "runs_dir": "Places"}
+POSITIONAL = {"run": Path | None, "runs": Sequence[Path], "names": Sequence[str], "name": str, "source": str}
+WORDS = {"None": "none", "True": "yes", "False": "no"}
+HELP = {
+    "run": "run directory, by default the latest; of a study: finished runs to compare too",
+    "runs": "run directories",
+    "names": "such as 03_training or 03; by default all",
+    "name": "lesson, such as 03_training or 03",
+    "source": "synthetic, ham10000, isic2019, isic2020 or isic_archive",
+    "config": "settings.json of a finished run, in place of environment, .env and profile; flags win",
+    "jobs": "folds or points at a time",
+    "backend": "of joblib, for folds or points; of the app, onnx answers from the exported file",
+    "scheduler": "dask: address of a running scheduler; by default a cluster on this machine",
+    "tta": "average the eight flips and turns of each image",
+    "out": "file or folder to write",
+    "image_id": "tested cases; by default the melanoma of median risk",
+    "layers": "by default all",
+    "method": "by default gradcam; with --league all but the slow two",
+    "league": "explain: grade all maps on so many tested cases with masks, resumes; card: league.json, by default the run's",
+    "collection": "isic_archive: name of the collection, such as BCN20000",
+    "check": "write nothing; tell how the card there differs from the run",
+    "host": "address to listen on; 127.0.0.1 is this machine alone",
+    "parameters": "value of a notebook parameter; may be repeated",
+    "over": "values to sweep, such as seed=0,1,2",
+    "run_dir": "run to fill the decks from, by default the one that lesson 00 trains",
+    "markdown": "write the filled Markdown and figures alone, without Marp",
+    "plan": "train nothing; print the command of each training",
+    "metadata": "runs of metadata alone to gain over",
+    "folder": "ISIC 2020, by default data/isic2020",
+    "epochs": "passes over the unlabelled images",
+    "images": "of the larger archive",
+}
+
+
+class Command(TyperCommand):
+    """Takes several values after one option (``--over seed=0,1 epochs=2,4``), ``-p NAME VALUE``, and switches without a value."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        """Write such words as Typer knows them: the option before each value, ``-p NAME=VALUE``, ``--switch yes``."""
+        options = [param for param in self.params if param.param_type_name == "option"]
+        several = {word for param in options if param.multiple for word in param.opts}
+        switches = {word for param in options if param.metavar == "[yes|no]" for word in param.opts}
+        words, given, option = [], list(args), None
+        while given:
+            word = given.pop(0)
+            if word == "-p" and len(given) > 1 and "=" not in given[0]:
+                words += [word, f"{given.pop(0)}={given.pop(0)}"]
+            elif word in switches and (not given or given[0].startswith("-")):
+                words += [word, "yes"]
+            elif word.startswith("-"):
+                option = word if word in several else None
+                words += [word, given.pop(0)] if given and option else [word]
+            else:
+                words += [option, word] if option else [word]
+        return super().parse_args(ctx, words)
+
+
+def settings_of(given: Mapping[str, Any]) -> Settings:
+    """Settings from the flags among the values given, over those of ``config``, else over environment, ``.env`` and profile."""
+    flags = {name: value for name, value in given.items() if name in Settings.model_fields and value is not None}
+    if not (config := given.get("config")):
+        return Settings(**flags)
+    if "profile" in flags:
+        raise SettingsError(f"--config {config} holds every setting, so that --profile would change none; leave one of them out")
+    stored = Settings.from_json(config.read_text(encoding="utf-8", errors="replace"))
+    return stored.with_changes(**{"run_dir": None, "resume": False} | flags)
+
+
+def _flags(names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Name and annotation of the options that stand for these settings, under the heading of their group."""
+    heading = ""
+    for name, field in Settings.model_fields.items():
+        heading = HEADINGS.get(name, heading)
+        if name in names:
+            defaults = {"default": field.default} | {one: values[name] for one, values in PROFILES.items() if name in values}
+            told = "; ".join(f"{one} {WORDS.get(str(value), value)}" for one, value in defaults.items() if value != ())
+            text = field.description if not told or "default" in field.description else f"{field.description} ({told})"
+            choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+            metavar = "[yes|no]" if field.annotation is bool else "|".join(choices) or name.upper()
+            option = typer.Option(f"--{name.replace('_', '-')}", metavar=metavar, help=text, rich_help_panel=heading)
+            yield name, Annotated[str | None, option]
+    if names == ALL:
+        yield "config", Annotated[Path | None, typer.Option(help=HELP["config"])]
+
+
+def _option(name: str, annotation: Any) -> Any:
+    """The annotation with what Typer needs to know; Typer knows lists, no other sequences."""
+    typed = list[get_args(annotation)] if get_origin(annotation) is Sequence else annotation
+    if POSITIONAL.get(name) == annotation:
+        return Annotated[typed, typer.Argument(help=HELP[name])]
+    metavar = {"parameters": "NAME VALUE", "over": "NAME=V,V"}.get(name)
+    word = {"parameters": "-p", "folder": "--data-dir-2020"}.get(name, f"--{name.replace('_', '-')}")
+    return Annotated[typed, typer.Option(word, metavar=metavar, help=HELP.get(name))]
+
+
+def _command(function: Callable) -> Callable:
+    """The function as Typer takes it: ``settings`` replaced by flags, what it returns as exit status."""
+    own = dict(inspect.signature(function).parameters)
+    takes_settings = own.pop("settings", None) is not None
+
+    def call(**given: Any) -> None:
+        values = {name: given[name] for name in own} | ({"settings": settings_of(given)} if takes_settings else {})
+        raise typer.Exit(function(**values) or 0)
+
+    kind = inspect.Parameter.KEYWORD_ONLY
+    plain = [part.replace(kind=kind, annotation=_option(part.name, part.annotation)) for part in own.values()]
+    flags = _flags(FLAGS.get(function.__name__, ()))
+    flags = [inspect.Parameter(name, kind, default=None, annotation=annotation) for name, annotation in flags]
+    call.__doc__, call.__signature__ = function.__doc__, inspect.Signature([*plain, *flags])
+    call.__annotations__ = {part.name: part.annotation for part in (*plain, *flags)}
+    return call
+
+
+def build() -> typer.Typer:
+    """The whole command line."""
+    functions = vars(study_commands) | vars(commands)
+    tree, groups = typer.Typer(add_completion=False, no_args_is_help=True), {}
+    for panel, names in PANELS.items():
+        for function in (functions[name] for name in names if name in functions):
+            group, _, name = function.__name__.rpartition("_")
+            if group and group not in groups:
+                groups[group] = typer.Typer(no_args_is_help=True)
+                tree.add_typer(groups[group], name=group, help=GROUPS[group], rich_help_panel=panel)
+            groups.get(group, tree).command(name, cls=Command, rich_help_panel=panel)(_command(function))
+
+    def version(asked: bool) -> None:
+        if asked:
+            print(f"melanoma_lib {__version__}")
+            raise typer.Exit
+
+    @tree.callback()
+    def start(version: Annotated[bool, typer.Option("--version", is_eager=True, callback=version)] = False) -> None:
+        """Melanoma detection from dermoscopy and metadata: teaching and analysis. Educational, never a diagnosis."""
+
+    return tree
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; errors a user can mend are printed without a traceback.
+
+    Args:
+        arguments: words of the command line, without the program's name.
+
+    Returns:
+        Exit status: 0 done, 1 an error explained on standard error, 2 wrong usage.
+    """
+    rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))  # of the processes of one training the first reports
+    logging.basicConfig(level=logging.INFO if rank == "0" else logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        build()(sys.argv[1:] if arguments is None else list(arguments), prog_name="python -m melanoma_lib")
+    except SystemExit as end:
+        return end.code
+    except (KitError, OSError) as error:  # an OSError names its file: no space, no permission, no such folder
+        print(f"error: {error}", file=sys.stderr)
+    return 1

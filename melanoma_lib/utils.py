@@ -1,0 +1,73 @@
+"""Small helpers of every layer: files written whole or not at all, a progress bar, packages that load on first use."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside ``path``; rename it over ``path`` on success, delete it on any exception.
+
+    Args:
+        path: the file to create or replace; its folder is made when absent.
+
+    Raises:
+        OSError: as the body or the rename raises it (disk full, no permission); ``path`` is then untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text to ``path`` atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def progress_bar(label: str, total: int, show: bool = True) -> Iterator[Callable[[], None]]:
+    """Yield a function to call after each of ``total`` steps; the bar appears with the first call and shows the time left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    bar = Progress(*columns, disable=not show, transient=False)
+    task = bar.add_task(label, total=total)
+
+    def advance() -> None:
+        bar.start()  # does nothing once started
+        bar.advance(task)
+
+    try:
+        yield advance
+    finally:
+        bar.stop()
+
+
+def lazy_names(package: str, homes: Mapping[str, Sequence[str]]) -> tuple[list[str], Callable[[str], object]]:
+    """``__all__`` and ``__getattr__`` of a package.
+
+    Args:
+        package: its ``__name__``.
+        homes: module of the package to the public names it holds.
+
+    Returns:
+        The names in order, and the function that loads one; it raises AttributeError for any other, with the names there are.
+    """
+    home_of = {name: module for module, names in homes.items() for name in names}
+    names = sorted(home_of)
+
+    def load(name: str) -> object:
+        if name not in home_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}; it offers {', '.join(names)}")
+        return getattr(import_module(f"{package}.{home_of[name]}"), name)
+
+    return names, load

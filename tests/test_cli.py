@@ -1,0 +1,147 @@
+"""The command line as a person meets it: help, commands, results, and errors without a traceback."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from melanoma_lib.__main__ import main
+from melanoma_lib.cli import settings_of
+from melanoma_lib.settings import Settings
+from tests.command_line import parsed
+
+FIELDS = Settings.model_fields
+
+
+def test_help_of_train_describes_every_setting_and_its_choices(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    assert main(["train", "--help"]) == 0
+    told = capsys.readouterr().out
+    absent = [
+        name for name, field in FIELDS.items() if f"--{name.replace('_', '-')} " not in told or field.description not in told
+    ]
+    assert absent == []
+    assert "image+metadata|image|metadata" in told
+    assert "(default 224; fast 64; class 96)" in told
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["train", "--sead", "1"], ["trian"], ["study", "--help"]])
+def test_help_and_wrong_usage_load_no_torch(words):
+    code = f"import sys; from melanoma_lib.cli import main; s = main({words!r}); sys.exit(s + 10 * ('torch' in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == (0 if "--help" in words else 2), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["trian"], "'train'"),
+        (["train", "--learning-rat", "3"], "--learning-rate"),
+        (["data", "audti", "synthetic"], "'audit'"),
+        (["export", "--format", "pt3"], "torchscript"),
+        (["notebooks", "sweep", "03"], "--over"),
+    ],
+)
+def test_wrong_usage_ends_in_two_and_names_what_was_meant(words, named, capsys):
+    assert main(words) == 2
+    assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name in FIELDS if FIELDS[name].annotation is bool])
+def test_a_switch_works_with_and_without_a_value(name):
+    def read(*words):
+        return getattr(settings_of(parsed(["train", *words])), name)
+
+    flag = f"--{name.replace('_', '-')}"
+    assert [read(flag), read(flag, "yes"), read(flag, "--seed", "1")] == [True] * 3
+    assert [read(flag, "no"), read(flag, "false"), read(f"{flag}=0")] == [False] * 3
+    assert read() is FIELDS[name].default
+
+
+def test_an_option_takes_several_values_until_the_next_option():
+    given = parsed(["notebooks", "sweep", "03", "--over", "seed=0,1", "epochs=2", "-p", "a", "b", "-p", "c=d", "--jobs", "2"])
+    assert (given["name"], given["over"], given["parameters"], given["jobs"]) == (
+        "03",
+        ["seed=0,1", "epochs=2"],
+        ["a=b", "c=d"],
+        2,
+    )
+    given = parsed(["explain", "somewhere", "--layers", "a", "b", "--image-id", "x", "y"])
+    assert (str(given["run"]), given["layers"], given["image_id"]) == ("somewhere", ["a", "b"], ["x", "y"])
+
+
+def test_the_settings_of_a_finished_run_are_defaults_that_flags_override(tiny_run, monkeypatch, capsys):
+    monkeypatch.setenv("MELANOMA_BATCH_SIZE", "64")
+    words = ["train", "--config", str(tiny_run.path / "settings.json")]
+    assert settings_of(parsed(words)) == tiny_run.settings
+    assert settings_of(parsed([*words, "--seed", "5", "--tta"])) == tiny_run.settings.with_changes(seed=5, tta=True)
+    assert main(words) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert main([*words, "--profile", "fast"]) == 1
+    assert "--profile would change none" in capsys.readouterr().err
+
+
+def test_evaluate_prints_the_report_of_the_latest_run(tiny_run, monkeypatch, capsys):
+    monkeypatch.setenv("MELANOMA_RUNS_DIR", str(tiny_run.path.parent))
+    assert main(["evaluate"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{tiny_run.metrics['auroc']['value']:.3f}" in printed
+    assert tiny_run.path.name in printed
+
+
+def test_train_does_not_take_a_named_run_of_other_settings_for_what_it_was_asked_for(tiny_run, capsys):
+    words = ["train", "--run-dir", str(tiny_run.path), "--resume", "--seed", "5", "--source", "synthetic"]
+    assert main(words) == 1
+    told = capsys.readouterr().err
+    assert "was begun with other settings (" in told and "seed" in told
+
+
+def test_compare_prints_a_table(tiny_run, capsys):
+    assert main(["compare", str(tiny_run.path)]) == 0
+    assert "| image + metadata | 1 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["evaluate", "nowhere"], "nowhere is not a finished run"),
+        (["train", "--source", "ham10000", "--data-dir", "empty", "--pretrained", "no"], "HAM10000_metadata"),
+        (["train", "--image-size", "large"], "image_size.*large"),
+        (["train", "--alpha", "2"], "alpha.*'2'"),
+        (["train", "--head-epochs", "9"], "head_epochs=9.*max_epochs"),
+        (["train", "--backbone", "resnet5000", "--progress", "no", "--n-patients", "20", "--image-size", "32"], "resnet5000"),
+        (["train", "--config", "nowhere.json"], "nowhere.json"),
+        (["data", "audit", "isic2018"], "source.*ham10000.*isic2018"),
+    ],
+)
+def test_errors_are_explained_without_a_traceback(words, expected, capsys, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert main(words) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ")
+    assert re.search(expected, printed)
+    assert "Traceback" not in printed
+
+
+def test_a_wrong_setting_prints_no_traceback_in_a_real_process():
+    words = [sys.executable, "-m", "melanoma_lib", "train", "--gamma", "-1"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and "gamma" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_audit_reads_tables_whose_images_are_absent(shared_data, capsys):
+    assert main(["data", "audit", "isic2019", "--data-dir", str(shared_data / "isic2019"), "--progress", "no"]) == 0
+    printed = capsys.readouterr().out
+    assert "25,331" in printed
+    assert "4,522" in printed
+
+
+def test_export_writes_a_file_that_answers(tiny_run, tmp_path, capsys):
+    from melanoma_lib.export import Predictor
+
+    path = tmp_path / "model.onnx"
+    assert main(["export", str(tiny_run.path), "--out", str(path)]) == 0
+    assert str(path) in capsys.readouterr().out
+    assert Predictor(path).reading.threshold == tiny_run.operating_point.threshold
