@@ -16,7 +16,7 @@ from melanoma_lib.classroom.papermill import WIDGET_VIEW, digest_text
 from tests.notebooks.mini import mini_lesson
 
 LESSONS = find_lessons(folder=Path(__file__).parents[2] / "notebooks")
-MAX_LINES = 12  # of a code cell; exercises may be longer
+MAX_LINES = 15  # of a code cell; exercises may be longer
 OPENING = ("You will be able to", "minutes", "Prerequisites", "not for diagnosis")
 BARE_REPR = re.compile(r"<(?:Figure|Axes|matplotlib|IPython|melanoma_lib)\b|<[\w.]+ object at 0x")
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<])/(?:home|root|Users|tmp|var|opt|mnt|usr|private|content)/[\w.-]|\b[A-Z]:\\\\?\w")
