@@ -72,7 +72,10 @@ def evaluate_run(run: Run, tta: bool = False) -> Report:
         test, summary = run.predictions("test"), run.metrics
     views = ", eight views averaged" if tta or run.settings.tta else ""
     heading = f"{run.path.name}: test split{views}; threshold: {rule}\n\n"
-    text = heading + summary_table(summary) + bayes_ceiling(test)
+    text = heading + summary_table(summary)
+    if ceilings := bayes_ceiling(test):
+        table = pd.DataFrame({"AUROC": ceilings}).to_string(float_format="{:.3f}".format)
+        text += f"\nHighest AUROC possible on these synthetic cases (by their true risk)\n{table}\n"
     folder = run.path / name
     with _replacing_folder(folder) as working:
         write_text(working / "metrics.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
@@ -105,17 +108,12 @@ def _replacing_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(left)
 
 
-def bayes_ceiling(test: pd.DataFrame) -> str:
-    """The best AUROC that any model could reach on these cases, in words; empty where nobody knows it (real cases)."""
+def bayes_ceiling(test: pd.DataFrame) -> dict[str, float]:
+    """AUROC of the true risk given some inputs, by their names: no model can expect more; empty for real cases."""
     if "true_risk" not in test:
-        return ""
-    image, metadata, both = (
-        OperatingCurve(test["target"], test[name]).auroc for name in ("truth_risk_image", "truth_risk_metadata", "true_risk")
-    )
-    return (
-        f"\nSynthetic cases: their true risk is known. Ranking by it reaches AUROC {both:.3f} on this test split "
-        f"(given the image alone {image:.3f}, metadata alone {metadata:.3f}); no model can expect more.\n"
-    )
+        return {}
+    risks = {"image + metadata": "true_risk", "image only": "truth_risk_image", "metadata only": "truth_risk_metadata"}
+    return {inputs: OperatingCurve(test["target"], test[risk]).auroc for inputs, risk in risks.items()}
 
 
 def _tested_with_views(run: Run) -> tuple[pd.DataFrame, float]:

@@ -30,8 +30,9 @@ def test_report_holds_the_runs_numbers_and_described_figures(tiny_run):
 
 def test_report_of_synthetic_cases_names_the_bayes_ceiling(tiny_run):
     test = tiny_run.predictions("test")
-    assert f"reaches AUROC {roc_auc_score(test['target'], test['true_risk']):.3f}" in evaluate_run(tiny_run).text
-    assert bayes_ceiling(test.drop(columns="true_risk")) == ""
+    assert f"image + metadata  {roc_auc_score(test['target'], test['true_risk']):.3f}" in evaluate_run(tiny_run).text
+    assert bayes_ceiling(test)["metadata only"] == pytest.approx(roc_auc_score(test["target"], test["truth_risk_metadata"]))
+    assert bayes_ceiling(test.drop(columns="true_risk")) == {}
 
 
 @pytest.mark.parametrize("when", ["drawing", "moving the old aside", "moving the new in"])

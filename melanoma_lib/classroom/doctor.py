@@ -202,7 +202,7 @@ def _folders(settings: Settings) -> Iterator[Finding]:
         except OSError as error:
             yield Finding(name, "fail", f"cannot be written: {error.strerror}", cure)
             continue
-        found = f"writable, {free / GIB:.1f} GiB free; {DISK_WANTED // GIB} GiB leave room for HAM10000 and its runs"
+        found = f"writable, {free / GIB:.1f} GiB free, {DISK_WANTED // GIB} GiB wanted (HAM10000 and its runs)"
         yield _finding(name, free >= DISK_WANTED, found, cure, "fail" if free < DISK_NEEDED else "warn")
 
 

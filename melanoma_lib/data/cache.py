@@ -89,16 +89,11 @@ def _explained(folder: Path, shape: tuple[int, ...]) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _no_room(math.prod(shape), folder) from error
+            raise DataError(
+                f"the image cache needs {math.prod(shape) / 1e6:.1f} MB in {folder}, "
+                f"{shutil.disk_usage(folder).free / 1e6:.1f} MB are free; make room or point --cache-dir to another disk"
+            ) from error
         raise DataError(f"cannot cache images in {folder} ({error}); point --cache-dir to a folder you may write to") from error
-
-
-def _no_room(needed: int, folder: Path) -> DataError:
-    free = shutil.disk_usage(folder).free
-    return DataError(
-        f"the image cache needs {needed / 1e6:.1f} MB in {folder}, {free / 1e6:.1f} MB are free; "
-        "make room or point --cache-dir to another disk"
-    )
 
 
 def _fingerprints(paths: Sequence[Path], memory: Path) -> list[str]:
@@ -127,8 +122,8 @@ def _build(target: Path, shape: tuple[int, ...], items: Iterable, make: Callable
     """Write what ``make`` returns for each item, uint8 of shape ``shape[1:]``; the caller holds the lock."""
     for abandoned in target.parent.glob(f".{target.name}.*.tmp"):  # by a killed build
         abandoned.unlink()
-    if (needed := math.prod(shape)) > shutil.disk_usage(target.parent).free:
-        raise _no_room(needed, target.parent)
+    if math.prod(shape) > shutil.disk_usage(target.parent).free:
+        raise OSError(errno.ENOSPC, "no room")
     log.info("preparing %d images in %s", shape[0], target)
     corrupt: list[str] = []
 

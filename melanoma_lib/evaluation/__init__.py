@@ -12,9 +12,7 @@ __all__, __getattr__ = lazy_names(
         "intervals": (
             "Interval", "bootstrap_intervals", "bootstrap_replicates", "group_bootstrap", "resample_groups", "wilson_interval",
         ),
-        "paired": (
-            "DeLongResult", "StratifiedAuroc", "bootstrap_gain", "bootstrap_mean_auroc", "delong_test", "stratified_auroc",
-        ),
+        "paired": ("DeLongResult", "bootstrap_gain", "bootstrap_mean_auroc", "delong_test"),
         "calibration": (
             "Calibrator", "bootstrap_calibration", "calibration_slope_intercept", "carry_risk", "expected_calibration_error",
             "reliability_bins",

@@ -129,15 +129,13 @@ class Calibrator:
             )
         slope, intercept = (float(values[0]) for values in fit_logistic(x, y, equal))
         if slope <= 0:
-            return cls._uninformed(
-                answers.mean(), f"the slope {slope:.3g} is not positive, that is, higher logits go with fewer melanomas"
-            )
+            return cls._uninformed(answers.mean(), f"the slope {slope:.3g} is not positive (melanomas score lower)")
         return cls(slope, intercept)
 
     @classmethod
     def _uninformed(cls, prevalence: float, reason: str) -> "Calibrator":
         warnings.warn(
-            f"calibration: {reason}, so they say nothing about the risk, and every case gets the prevalence, {prevalence:.3g}. "
+            f"calibration: {reason}, so every case gets the prevalence, {prevalence:.3g}, as its risk. "
             "Check labels and training.",
             stacklevel=3,
         )

@@ -87,14 +87,17 @@ def precision_recall_figure(curve: OperatingCurve, point: OperatingPoint | None 
         axes.axhline(
             curve.prevalence, color=GREY, linewidth=1.5, linestyle="--", label=f"chance: prevalence {curve.prevalence:.1%}"
         )
-        text = f"""Precision-recall curve with average precision {curve.average_precision:.3f}; chance would reach the
-            prevalence, {curve.prevalence:.3f}."""
+        marked = ""
         if point:
             label = _mark(axes, point.sensitivity, point.ppv, point.threshold)
-            text += f" The marked {label} has sensitivity {point.sensitivity:.3f} and PPV {point.ppv:.3f}."
+            marked = f"; the marked {label} has sensitivity {point.sensitivity:.3f} and PPV {point.ppv:.3f}"
         _square(axes, "sensitivity (recall)", "PPV (precision)")
         _legend_above(axes, columns=1)
-    return describe(figure, text)
+    return describe(
+        figure,
+        f"Precision-recall curve with average precision {curve.average_precision:.3f}; chance would reach the prevalence, "
+        f"{curve.prevalence:.3f}{marked}.",
+    )
 
 
 def confusion_figure(point: OperatingPoint, prevalence: float | None = None) -> DescribedFigure:

@@ -176,12 +176,6 @@ class Ranking:
             average_precision = np.where(n_others > 0, (melanomas * precision).sum(axis=0) / n_melanomas, np.nan)
             return np.stack([wins / (n_melanomas * n_others), average_precision])
 
-    def pairs_and_wins(self, weights: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Pairs of a melanoma and another case, and how many are ranked rightly, ties half: ``(B, G)`` to ``(B,)`` each."""
-        drawn = weights[:, : self.n_groups].T.astype(np.float64)  # (G, B)
-        pairs = (self.melanomas @ drawn).sum(axis=0) * (self.others @ drawn).sum(axis=0)
-        return pairs, np.nan_to_num(self.metrics(weights)[0]) * pairs
-
 
 def bootstrap_replicates(
     targets: ArrayLike,

@@ -1,4 +1,4 @@
-"""Is one model better than another, over several splits or within one camera? Bootstrap by groups, and the DeLong test."""
+"""Is one model better than another, on the same cases or over several splits? Bootstrap by groups, and the DeLong test."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -77,7 +77,7 @@ def bootstrap_mean_auroc(
     check_fraction(level, "level")
     if not samples or (baselines is not None and len(baselines) != len(samples)):
         raise ValueError(f"expected as many baselines as samples and at least one, got {len(baselines or [])}, {len(samples)}")
-    names = _group_names(samples)
+    names = np.unique(np.concatenate([np.asarray(groups, dtype=str) for _, _, groups in samples]))
     rankings = [(+1, _ranking(*sample, names)) for sample in samples]
     if baselines is not None:
         rankings += [
@@ -92,68 +92,6 @@ def bootstrap_mean_auroc(
     return replace(interval, low=np.nan, high=np.nan) if interval.value == interval.low == interval.high else interval
 
 
-class StratifiedAuroc(NamedTuple):
-    """A pooled AUROC taken apart; each the mean over samples.
-
-    Attributes:
-        pooled: over all pairs of a melanoma and another case.
-        within: over the pairs whose two cases are of one stratum.
-        between: over the pairs of two strata, which whoever tells the strata apart can rank.
-        excess: pooled minus within: what the strata lend to the pooled number.
-        share_between: share of all pairs that are of two strata.
-    """
-
-    pooled: Interval
-    within: Interval
-    between: Interval
-    excess: Interval
-    share_between: float
-
-
-def stratified_auroc(
-    samples: Sequence[tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike]], n: int = 2000, seed: int = 0, level: float = 0.95
-) -> StratifiedAuroc:
-    """Take a pooled AUROC apart into pairs within strata and pairs between them.
-
-    An AUROC is the share of pairs, a melanoma and another case, that are ranked rightly. Where strata differ in prevalence, most
-    pairs are of two strata, and a model may rank those by the stratum alone. Pairs count as often as they occur, so that
-    ``pooled = (1 - share_between) * within + share_between * between`` in each sample.
-
-    Args:
-        samples: for each model or fold ``(targets, scores, groups, strata)``, shape ``(N_s,)`` each; a group has one name
-            throughout, and is drawn or left out in all samples together.
-        n: number of resamples.
-        seed: of the resampling.
-        level: coverage aimed at.
-
-    Raises:
-        ValueError: for no samples, unequal lengths, or input that has no AUROC, within strata or at all.
-    """
-    check_fraction(level, "level")
-    if not samples:
-        raise ValueError("samples: expected at least one, got none")
-    names = _group_names(samples)
-    prepared = [(_ranking(*sample[:3], names), _rankings_within(*sample, names)) for sample in samples]
-
-    def parts(weights: NDArray[np.int64]) -> NDArray[np.float64]:
-        of_samples = []
-        for whole, own in prepared:
-            pairs, wins = whole.pairs_and_wins(weights)
-            own_pairs, own_wins = np.sum([one.pairs_and_wins(weights) for one in own], axis=0)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                pooled, within, between = wins / pairs, own_wins / own_pairs, (wins - own_wins) / (pairs - own_pairs)
-                of_samples.append([pooled, within, between, pooled - within, 1 - own_pairs / pairs])
-        return np.mean(of_samples, axis=0)  # (S, 5, B) -> (5, B)
-
-    sample, replicates = group_bootstrap(parts, names.size, n, seed)
-    intervals = [Interval.from_replicates(*both, level) for both in zip(sample[:4], replicates[:4], strict=True)]
-    return StratifiedAuroc(*intervals, share_between=float(sample[4]))
-
-
-def _group_names(samples: Sequence[tuple]) -> NDArray[np.str_]:
-    return np.unique(np.concatenate([np.asarray(sample[2], dtype=str) for sample in samples]))
-
-
 def _ranking(targets: ArrayLike, scores: ArrayLike, groups: ArrayLike, names: NDArray[np.str_]) -> Ranking:
     """A sample's ranking, its groups numbered by their place in ``names``."""
     answers = check_targets(targets)
@@ -161,20 +99,6 @@ def _ranking(targets: ArrayLike, scores: ArrayLike, groups: ArrayLike, names: ND
     if codes.size != answers.size:
         raise ValueError(f"groups expect one name a case, got {codes.size} for {answers.size} cases")
     return Ranking(answers, check_scores(scores, answers.size), codes)
-
-
-def _rankings_within(
-    targets: ArrayLike, scores: ArrayLike, groups: ArrayLike, strata: ArrayLike, names: NDArray[np.str_]
-) -> list[Ranking]:
-    """The ranking of each stratum that has both classes."""
-    answers, values, of, groups = check_targets(targets), np.asarray(scores), np.asarray(strata), np.asarray(groups)
-    if of.shape != answers.shape:
-        raise ValueError(f"strata expect one a case, got {of.size} for {answers.size} cases")
-    rows = [of == stratum for stratum in np.unique(of)]
-    own = [_ranking(answers[r], values[r], groups[r], names) for r in rows if answers[r].any() and not answers[r].all()]
-    if not own:
-        raise ValueError("strata: expected one with both classes, got none; within strata there is no pair to rank")
-    return own
 
 
 class DeLongResult(NamedTuple):

@@ -7,6 +7,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib import patheffects
 from matplotlib.axes import Axes
@@ -86,7 +87,19 @@ def heatmap_figure(
             draw_outline(axes, mask)
         _legend(figure, largest if raw else None, mask is not None)
         figure.suptitle(title, fontsize=16, x=0.01, ha="left")
-    return describe(figure, _words(title, maps, mask))
+    peaks = peak_table(maps, mask)
+    return describe(
+        figure,
+        f"{title or 'Heatmaps'}: the image and {len(maps)} map{'s' * (len(maps) > 1)} drawn over it"
+        + ("" if mask is None else f"; the outlined lesion covers {mask.mean():.0%} of the image")
+        + "".join(
+            f"; {name}: nothing positive, lowest {row.lowest:.2g}" if row.highest <= 0 else
+            f"; {name}: peak {row.highest:.2g} at {row.across:.0%} from the left and {row.down:.0%} from the top"
+            + ("" if mask is None else f", {row.on_lesion:.0%} of the positive energy on the lesion")
+            + f", lowest {row.lowest:.2g}"
+            for name, row in peaks.iterrows()
+        ) + ".",
+    )  # fmt: skip
 
 
 def draw_overlay(axes: Axes, image: np.ndarray, heatmap: np.ndarray) -> None:
@@ -124,23 +137,25 @@ def _legend(figure: DescribedFigure, limit: float | None, outlined: bool) -> Non
     bar.set_label("\n".join(line for each in lines for line in textwrap.wrap(each, room)))
 
 
-def _words(title: str, maps: Mapping[str, np.ndarray], mask: np.ndarray | None) -> str:
-    """What the figure shows, map by map."""
-    words = [f"{title or 'Heatmaps'}: the image and {len(maps)} map{'s' * (len(maps) > 1)} drawn over it."]
-    if mask is not None:
-        words.append(f"The outlined lesion covers {mask.mean():.0%} of the image.")
+def peak_table(maps: Mapping[str, np.ndarray], mask: np.ndarray | None = None) -> pd.DataFrame:
+    """Where each map peaks: a row a map.
+
+    Args:
+        maps: by name, shape ``(h, w)`` each.
+        mask: lesion pixels, boolean, shape ``(H, W)``, if known.
+
+    Returns:
+        Columns ``highest`` and ``lowest`` value, ``across`` and ``down`` (of the peak, as shares of width and height), and
+        ``on_lesion`` (share of the positive energy in the mask; NaN without a mask).
+    """
+    rows = {}
     for name, heatmap in maps.items():
-        if heatmap.max() <= 0:
-            lowest = heatmap.min()
-            words.append(f"{name}: nothing positive, lowest {lowest:.2g}." if lowest else f"{name}: zero everywhere.")
-            continue
-        row, column = np.unravel_index(heatmap.argmax(), heatmap.shape)
-        across, down = (column + 0.5) / heatmap.shape[1], (row + 0.5) / heatmap.shape[0]
-        text = f"{name}: peak {heatmap.max():.2g} at {across:.0%} from the left and {down:.0%} from the top"
-        if mask is not None:
-            text += f", {energy_in_mask(resize_heatmap(heatmap, mask.shape), mask):.0%} of the positive energy on the lesion"
-        words.append(f"{text}; lowest {heatmap.min():.2g}.")
-    return " ".join(words)
+        down, across = (np.array(np.unravel_index(heatmap.argmax(), heatmap.shape)) + 0.5) / heatmap.shape
+        inside = np.nan if mask is None else energy_in_mask(resize_heatmap(heatmap, mask.shape), mask)
+        rows[name] = {
+            "highest": heatmap.max(), "lowest": heatmap.min() + 0.0, "across": across, "down": down, "on_lesion": inside,
+        }  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 # --- the benchmark ---

@@ -123,8 +123,8 @@ def class_legend(axes: Axes) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.3, handletextpad=0.2)
 
 
-def in_words(rows: Iterable[Row]) -> str:
-    """The rows as text for a figure's description."""
+def listed(rows: Iterable[Row]) -> str:
+    """Labels with their intervals, for a figure's description."""
     return "; ".join(f"{row.label} {', '.join(f'{interval:.3f}' for interval, *_ in row.marks)}" for row in rows if row.marks)
 
 
@@ -189,7 +189,7 @@ def share_figure(cases: pd.DataFrame, variables: Sequence[str] = ("age", "sex", 
         forest(axes, rows, "share of images that show a melanoma, with 95% interval", percent=True)
         axes.axvline(overall, color=GREY, linestyle="--", linewidth=1.5)
         axes.set_title(f"dashed: all images, {overall:.1%}")
-    return describe(figure, f"Share of melanomas by {', '.join(variables)}; among all {overall:.3f}. {in_words(rows)}.")
+    return describe(figure, f"Share of melanomas by {', '.join(variables)}; among all {overall:.3f}. {listed(rows)}.")
 
 
 def missing_figure(cases: pd.DataFrame) -> DescribedFigure:
@@ -209,7 +209,7 @@ def missing_figure(cases: pd.DataFrame) -> DescribedFigure:
         note = "\n" + textwrap.fill(rest, 90) if rest else ""
         forest(axes, rows, f"share of images whose field is empty, with 95% interval{note}", percent=True)
         class_legend(axes)
-    return describe(figure, f"Share of empty fields, melanomas then others: {in_words(rows)}. {rest}.")
+    return describe(figure, f"Share of empty fields, melanomas then others: {listed(rows)}. {rest}.")
 
 
 def repeats_figure(audit: CaseAudit) -> DescribedFigure:

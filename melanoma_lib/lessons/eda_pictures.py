@@ -16,7 +16,7 @@ from PIL import Image
 from melanoma_lib.data.artefacts import ARTEFACTS
 from melanoma_lib.data.images import read_square
 from melanoma_lib.evaluation.canvas import BLACK, DescribedFigure, describe, kit_figure
-from melanoma_lib.lessons.eda import CLASSES, WIDTH, class_legend, forest, height_of, in_words, nothing_to_show, two_classes
+from melanoma_lib.lessons.eda import CLASSES, WIDTH, class_legend, forest, height_of, listed, nothing_to_show, two_classes
 from melanoma_lib.widgets.cases import thumbnail
 
 LOOK, SHOW = 64, 180  # pixels a side of a picture that is measured, and of one that is shown
@@ -224,4 +224,4 @@ def artefact_shares_figure(pictures: Pictures) -> DescribedFigure:
         axes = figure.add_subplot()
         forest(axes, rows, f"share of pictures, with 95% interval ({what})", percent=True)
         class_legend(axes)
-    return describe(figure, f"Share of pictures with each artefact ({what}), melanomas then others: {in_words(rows)}.")
+    return describe(figure, f"Share of pictures with each artefact ({what}), melanomas then others: {listed(rows)}.")

@@ -132,16 +132,7 @@ def swapped_maps(run: Run, model: MelanomaNet, cases: pd.DataFrame, layer: str) 
 
 
 def faintest(run: Run, model: MelanomaNet, cases: pd.DataFrame) -> pd.Series:
-    """Of the cases below the threshold the one with the faintest trace of anything positive in the last layer's Grad-CAM.
-
-    Args:
-        run: a finished run.
-        model: of the run.
-        cases: from ``start.tested_cases``; a few hundred are enough.
-
-    Returns:
-        The case; where nothing is positive anywhere, the one that comes nearest to it.
-    """
+    """The case below the threshold whose Grad-CAM of the last layer is the least positive, but positive where any is."""
     below = cases[cases["probability"] < run.operating_point.threshold]
     below = cases if below.empty else below
     layer = list(cam_layers(model))[-1]
@@ -152,8 +143,7 @@ def faintest(run: Run, model: MelanomaNet, cases: pd.DataFrame) -> pd.Series:
 def _batch(run: Run, cases: pd.DataFrame) -> tuple[torch.Tensor, torch.Tensor]:
     """Images, shape ``(B, 3, S, S)``, and metadata, shape ``(B, M)``, of cases."""
     tensors = [case_tensors(run, case) for _, case in cases.iterrows()]
-    image, metadata = (torch.cat(parts) for parts in zip(*tensors, strict=True))
-    return image, metadata
+    return tuple(torch.cat(parts) for parts in zip(*tensors, strict=True))
 
 
 def site_table(one: Subject, methods: Sequence[str] = FEW) -> pd.DataFrame:
@@ -292,12 +282,7 @@ def field_figure(one: Subject) -> DescribedFigure:
 
 
 def stretched_figure(subjects: Sequence[Subject], layer: str) -> DescribedFigure:
-    """The same Grad-CAM twice: as often published, each without negatives and stretched to 0 … 1; and signed, on one scale.
-
-    Args:
-        subjects: two to four cases of one model.
-        layer: of the model.
-    """
+    """Grad-CAM of two to four cases: as often published, without negatives and stretched to 0 … 1; and signed, on one scale."""
     maps = [one.maps("gradcam", layer)[layer] for one in subjects]
     top, words = max(np.abs(heatmap).max() for heatmap in maps), []
     with kit_figure(WIDTH, 3.9 * len(subjects) + 0.8) as figure:

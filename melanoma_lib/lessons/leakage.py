@@ -13,7 +13,7 @@ from melanoma_lib.errors import DataError
 from melanoma_lib.evaluation import bootstrap_mean_auroc
 from melanoma_lib.evaluation.canvas import BLUE, GREEN, GREY, ORANGE, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.evaluation.subgroups import COLUMNS
-from melanoma_lib.lessons.eda import MISSING, WIDTH, Row, forest, height_of, in_words, unit_of
+from melanoma_lib.lessons.eda import MISSING, WIDTH, Row, forest, height_of, listed, unit_of
 from melanoma_lib.settings import Settings
 
 PATIENT, COLLECTION, ANSWER = "the patient", "how the data came together", "columns that know the answer"
@@ -216,4 +216,4 @@ def baseline_figure(baselines: pd.DataFrame, ceilings: Mapping[str, float] | Non
         axes.legend(loc="lower left", bbox_to_anchor=(-0.2, 1.0), ncols=2, borderaxespad=0.3, columnspacing=1.4)
         axes.set_xlim(min(0.4, *(auroc.value - 0.03 for auroc in baselines["auroc"])), 1.03)
     best = "".join(f"; best possible from {given} {value:.3f}" for given, value in (ceilings or {}).items())
-    return describe(figure, f"AUROC for melanoma without a picture, chance 0.5: {in_words(rows)}{best}.")
+    return describe(figure, f"AUROC for melanoma without a picture, chance 0.5: {listed(rows)}{best}.")

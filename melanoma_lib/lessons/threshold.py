@@ -16,7 +16,7 @@ from melanoma_lib.errors import ForeignThresholdError
 from melanoma_lib.evaluation import Calibrator, Interval, OperatingCurve, OperatingPoint
 from melanoma_lib.evaluation.canvas import BLACK, BLUE, GREY, ORANGE, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.evaluation.inputs import check_fraction
-from melanoma_lib.lessons.eda import CLASSES, WIDTH, Row, forest, height_of, in_words
+from melanoma_lib.lessons.eda import CLASSES, WIDTH, Row, forest, height_of, listed
 from melanoma_lib.runs import CHECKPOINT, OPERATING_POINT, PREDICTIONS, REQUIRED, Run
 from melanoma_lib.widgets.threshold import preset_thresholds
 
@@ -226,7 +226,7 @@ def subgroup_figure(table: pd.DataFrame, threshold: float) -> DescribedFigure:
         for label, colour, marker in (("enough cases", BLUE, "o"), ("few cases", GREY, "D"), ("all cases", GREY, "--")):
             left.plot([], [], marker, color=colour, markersize=11, label=label)
         figure.legend(*left.get_legend_handles_labels(), loc="outside upper left", ncols=3, handletextpad=0.3, borderaxespad=0.0)
-    said = "; ".join(f"{name}: {in_words(drawn)}" for name, drawn in rows.items()).replace("nan", "undefined")
+    said = "; ".join(f"{name}: {listed(drawn)}" for name, drawn in rows.items()).replace("nan", "undefined")
     return describe(figure, f"Subgroups at threshold {threshold:.3f}; {said}.")
 
 

@@ -115,7 +115,7 @@ def presets_figure(states: dict[str, dict[str, Any]] | None = None) -> Described
         states: of `head_state`, by the names of ``PRESETS``; none for the losses alone.
     """
     rows, logits = 4 if states else 3, np.log(OUTPUTS / (1 - OUTPUTS))
-    plain, said = focal_numbers(None, 0.0, logits), []
+    plain, at_half = focal_numbers(None, 0.0, logits), {}
     with kit_figure(12, 2.35 * rows + 0.4) as figure:
         panels = figure.subplots(rows, len(PRESETS), squeeze=False, sharey="row", sharex=True)
         for column, (name, values) in enumerate(PRESETS.items()):
@@ -132,14 +132,10 @@ def presets_figure(states: dict[str, dict[str, Any]] | None = None) -> Described
             loss.set(title=name, ylim=(0, 3), xlim=(0, 1))
             slope.set(ylim=(-1.5, 1.5))
             decoder.set(ylim=(0, 1), title=f"0.5 means {half['risk']:.0%}")
-            said.append(
-                f"{name}: at an output of 0.5 a melanoma has a loss of {half['melanoma_loss']:.3f} and another lesion of "
-                f"{half['other_loss']:.3f}, and 0.5 means a risk of {half['risk']:.2f}"
-            )
             if states:
                 draw_scores(panels[3, column], states[name])
-                cut = {rate: states[name][rate] for rate in ("sensitivity", "specificity", "auroc")}
-                said[-1] += "; a head trained with it has " + ", ".join(f"{rate} {value:.2f}" for rate, value in cut.items())
+                half |= {rate: states[name][rate] for rate in ("sensitivity", "specificity", "auroc")}
+            at_half[name] = half
             panels[-1, column].set_xlabel("output p")
         for axes, words in zip(panels[:, 0], ("loss", "gradient", "true risk", "others | melanomas"), strict=False):
             axes.set_ylabel(words)
@@ -149,5 +145,12 @@ def presets_figure(states: dict[str, dict[str, Any]] | None = None) -> Described
         panels[0, 0].legend(loc="upper center", fontsize=10.5, handlelength=1.3, borderaxespad=0.1)
     return describe(
         figure,
-        f"Four losses: loss, gradient in the logit and true risk against the output, cross-entropy dashed. {'; '.join(said)}.",
-    )
+        "Four losses: loss, gradient in the logit and true risk against the output, cross-entropy dashed; at an output of 0.5: "
+        + "; ".join(
+            f"{name}: loss of a melanoma {half['melanoma_loss']:.3f}, of another lesion {half['other_loss']:.3f}, "
+            f"risk {half['risk']:.2f}"
+            + (", of a head trained with it sensitivity {sensitivity:.2f}, specificity {specificity:.2f}, AUROC {auroc:.2f}"
+               .format(**half) if states else "")
+            for name, half in at_half.items()
+        ) + ".",
+    )  # fmt: skip

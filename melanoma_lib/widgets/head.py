@@ -141,7 +141,6 @@ def presets_figure(states: dict[str, dict[str, Any]]) -> DescribedFigure:
     Args:
         states: of `head_state`, by name.
     """
-    said = []
     with kit_figure(3.0 * len(states), 6.0) as figure:
         panels = figure.subplots(2, len(states), squeeze=False, sharey="row", height_ratios=(1, 1.25))
         for column, (name, state) in enumerate(states.items()):
@@ -152,13 +151,16 @@ def presets_figure(states: dict[str, dict[str, Any]]) -> DescribedFigure:
             roc.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (2, 3)))
             roc.set(title=f"AUROC {state['auroc']:.3f}\nF1 at 0.5: {state['f1']:.2f}", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
             roc.set(xlabel="false-positive rate", aspect="equal")
-            said.append(
-                f"{name}: AUROC {state['auroc']:.3f}, F1 at 0.5 {state['f1']:.2f}, sensitivity {state['sensitivity']:.2f}, "
-                f"specificity {state['specificity']:.2f}, an output of 0.5 means a risk of {state['true_risk']:.2f}"
-            )
         panels[0, 0].set_ylabel("others  |  melanomas")
         panels[1, 0].set_ylabel("sensitivity")
-    return describe(figure, f"Heads retrained with four losses, scores of validation cases by class and ROC. {'; '.join(said)}.")
+    return describe(
+        figure,
+        "Heads retrained with four losses, scores of validation cases by class and ROC: " + "; ".join(
+            f"{name}: AUROC {state['auroc']:.3f}, F1 at 0.5 {state['f1']:.2f}, sensitivity {state['sensitivity']:.2f}, "
+            f"specificity {state['specificity']:.2f}, an output of 0.5 means a risk of {state['true_risk']:.2f}"
+            for name, state in states.items()
+        ) + ".",
+    )  # fmt: skip
 
 
 def draw_scores(axes: Axes, state: dict[str, Any]) -> None:

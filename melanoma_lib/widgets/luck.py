@@ -10,7 +10,6 @@ from melanoma_lib.evaluation.canvas import GREY, VERMILLION, DescribedFigure, de
 from melanoma_lib.widgets.base import HERE, Explorer, script
 
 Z = 1.959963984540054  # of a two-sided 95% interval
-POWER = 0.8  # of the test that is to find a gap
 FINE = 0.02  # half an interval that one would like to report
 MOST = 10**7  # melanomas looked for
 GRID = np.linspace(-9.0, 9.0, 721)  # of the integral behind the best of many

@@ -3,7 +3,6 @@ import itertools
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
@@ -13,7 +12,6 @@ from melanoma_lib.evaluation import (
     bootstrap_mean_auroc,
     delong_test,
     resample_groups,
-    stratified_auroc,
 )
 from tests.evaluation.cases import clustered, predictions
 
@@ -122,40 +120,3 @@ def test_a_perfect_ranking_is_no_certainty():
 def test_wrong_input_is_explained(samples, baselines, said):
     with pytest.raises(ValueError, match=said):
         bootstrap_mean_auroc(samples, baselines)
-
-
-# --- within strata ---
-
-
-def by_pairs(targets, scores, strata):
-    """Pooled, within, between AUROC and share of pairs between, pair by pair."""
-    wins = {True: [], False: []}
-    for i in np.flatnonzero(targets):
-        for j in np.flatnonzero(1 - targets):
-            wins[bool(strata[i] == strata[j])].append((scores[i] > scores[j]) + 0.5 * (scores[i] == scores[j]))
-    both = wins[True] + wins[False]
-    return np.mean(both), np.mean(wins[True]), np.mean(wins[False] or [np.nan]), len(wins[False]) / len(both)
-
-
-@given(st.integers(0, 10_000), st.integers(1, 4))
-def test_parts_are_those_of_counting_pairs(seed, n_strata):
-    rng = np.random.default_rng(seed)
-    n = int(rng.integers(12, 40))
-    strata = rng.integers(0, n_strata, n)
-    targets, scores = rng.integers(0, 2, n), rng.integers(0, 6, n).astype(float)
-    targets[:2], strata[:2] = [0, 1], 0
-    found = stratified_auroc([(targets, scores, np.arange(n), strata)], n=10)
-    expected = by_pairs(targets, scores, strata)
-    values = [found.pooled.value, found.within.value, found.between.value, found.share_between]
-    np.testing.assert_allclose(values, expected, atol=1e-12)
-    assert found.pooled.value == pytest.approx(sk.roc_auc_score(targets, scores))
-    assert found.excess.value == pytest.approx(expected[0] - expected[1])
-
-
-def test_what_has_no_pair_within_is_refused():
-    with pytest.raises(ValueError, match="strata: expected one with both classes"):
-        stratified_auroc([([0, 1], [0.1, 0.2], ["a", "b"], ["x", "y"])], n=10)
-    with pytest.raises(ValueError, match="at least one"):
-        stratified_auroc([])
-    with pytest.raises(ValueError, match="one a case"):
-        stratified_auroc([([0, 1], [0.1, 0.2], ["a", "b"], ["x"])])

@@ -1,4 +1,4 @@
-"""Both runs of the shortcut experiment differ in the artefact alone, are kept, and are told apart by their answers."""
+"""Both runs of the shortcut experiment differ in the artefact alone, and are scored as scikit-learn scores them."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,8 @@ from sklearn.metrics import roc_auc_score
 
 from melanoma_lib.data.images import read_square, stored_side
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
-from melanoma_lib.errors import DataError
 from melanoma_lib.lessons import shortcut
-from melanoma_lib.lessons.shortcut import DIFFERENCE, HONEST, TIED, TRAPPED, UNTIED, set_trap
+from melanoma_lib.lessons.shortcut import DIFFERENCE, HONEST, TIED, TRAPPED, UNTIED
 
 
 def test_the_runs_share_all_but_the_tied_artefact(trap):
@@ -25,13 +24,6 @@ def test_the_runs_share_all_but_the_tied_artefact(trap):
     assert np.abs(stored - trap.tied.render(int(index)).image).mean() < 6  # JPEG; another picture differs by dozens
 
 
-def test_the_experiment_is_kept_and_found_again(trap, trap_settings, monkeypatch):
-    monkeypatch.setattr("melanoma_lib.training.fit", lambda *_: pytest.fail("trained again"))
-    again = set_trap(trap_settings, "patch", 1.0)
-    assert (again.trapped.path, again.honest.path) == (trap.trapped.path, trap.honest.path)
-    assert again.trapped.path.name.startswith(f"{trap.honest.path.name}-patch-tied-")
-
-
 def test_aurocs_are_those_of_scikit_learn(trap):
     worlds = shortcut.compare_worlds(trap, n=100)
     for model, run, world in ((TRAPPED, trap.trapped, TIED), (HONEST, trap.honest, UNTIED)):
@@ -45,27 +37,3 @@ def test_aurocs_are_those_of_scikit_learn(trap):
     assert (worlds["low"] <= worlds["auroc"]).all() and (worlds["auroc"] <= worlds["high"]).all()
     assert trap.ceiling == SyntheticDermoscopy(80, 0, stored_side(32)).bayes_auroc()["both"]
     assert f"{worlds.loc[(TRAPPED, TIED), 'auroc']:.3f}" in shortcut.auroc_figure(worlds, trap.ceiling).alt_text
-
-
-def test_pairs_are_drawn_with_the_risks_of_both_models(trap):
-    text = shortcut.pairs_figure(trap, 1).alt_text
-    assert text.count("without and") == 3 and TRAPPED in text and HONEST in text
-    with pytest.raises(ValueError, match="at least one case"):
-        shortcut.pairs_figure(trap, 0)
-
-
-def test_of_real_photographs_the_experiment_is_made_on_synthetic_ones(trap_settings):
-    settings = trap_settings.with_changes(source="ham10000", data_dir="somewhere", run_dir="elsewhere", seed=3)
-    honest = shortcut._synthetic(settings)
-    assert (honest.source, honest.profile, honest.seed, honest.image_size) == ("synthetic", "fast", 3, 64)
-    assert honest.runs_dir == settings.runs_dir and honest.data_dir is honest.run_dir is None
-
-
-def test_what_ties_nothing_or_is_tied_already_is_refused_before_anything_is_trained(trap, trap_settings, monkeypatch):
-    tied = trap.trapped.settings
-    with pytest.raises(DataError, match=r"trained on cases with ties \{'patch': 1.0\}"):
-        set_trap(trap_settings.with_changes(data_dir=tied.data_dir, run_dir=tied.run_dir), "ink")
-    monkeypatch.setattr(shortcut, "train", lambda _: pytest.fail("trained"))
-    for artefact, tie, message in (("ink", 0, "other than 0"), ("rular", 0.5, "unknown artefact 'rular'"), ("ink", 2, "between")):
-        with pytest.raises(ValueError, match=message):
-            set_trap(trap_settings, artefact, tie)
