@@ -1,4 +1,4 @@
-"""The threshold lesson's decisions against scikit-learn, its contract against another run's files."""
+"""The threshold lesson's decisions and costs against scikit-learn."""
 
 import numpy as np
 import pytest

@@ -6,14 +6,11 @@ import numpy as np
 import pytest
 
 from melanoma_lib.__main__ import main
-from melanoma_lib.errors import StudyError, WeightsUnavailableError
+from melanoma_lib.errors import StudyError
 from melanoma_lib.evaluation import bootstrap_gain, delong_test
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
-from melanoma_lib.studies import backbones
-from melanoma_lib.studies.backbones import ENTRIES, Entry, command_of, compare_backbones, has_weights, plan, score_runs
-from melanoma_lib.studies.results import load_results
-from melanoma_lib.study_commands import OUT
+from melanoma_lib.studies.backbones import Entry, command_of, compare_backbones, plan, score_runs
 from melanoma_lib.training import train
 
 TINY = (Entry("Tiny", "test_efficientnet", pretrained=False), Entry("Residual", "test_resnet", pretrained=False))
@@ -72,19 +69,6 @@ def test_a_second_call_trains_nothing_and_takes_finished_runs_along(compared, ba
         compare_backbones(base, TINY, [tiny_run])
 
 
-def test_weights_decide_the_recipe(base, monkeypatch):
-    def refuse(*_, **__):
-        raise WeightsUnavailableError("no network")
-
-    assert has_weights("tf_efficientnet_lite0")
-    monkeypatch.setattr(backbones, "require_backbone", refuse)
-    assert not has_weights("resnet50")
-    planned = plan(base.with_changes(pretrained=True, run_dir=base.runs_dir / "one"))
-    assert len(planned) == len(ENTRIES) - 1  # without weights the default is its own entry from scratch
-    assert all(not settings.pretrained and settings.run_dir is None for settings in planned.values())
-    assert planned["ConvNeXt-T (from scratch, 32 px)"].learning_rate == 3.5e-4
-
-
 def test_the_command_of_settings_gives_these_settings_back(base, tmp_path, monkeypatch):
     given = []
 
@@ -98,15 +82,3 @@ def test_the_command_of_settings_gives_these_settings_back(base, tmp_path, monke
         words = shlex.split(command_of(settings))
         assert words[:4] == ["python", "-m", "melanoma_lib", "train"]
         assert main(words[3:]) == 1 and given[-1] == settings
-
-
-def test_the_command_plans_or_leaves_a_table_outside_the_committed_ones(base, compared, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(backbones, "has_weights", lambda _: False)
-    words = shlex.split(command_of(base, "study league"))[3:]
-    assert main([*words, "--plan"]) == 0
-    assert capsys.readouterr().out.splitlines() == [command_of(settings) for settings in plan(base).values()]
-    monkeypatch.setattr(backbones, "compare_backbones", lambda *_, **__: compared)
-    assert main([*words, "--out", str(tmp_path / "new")]) == 0
-    assert load_results("league", tmp_path / "new").rows == list(compared.rows)
-    assert NAMES[1] in capsys.readouterr().out
-    assert OUT.parts[0] == "reports"

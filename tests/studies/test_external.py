@@ -6,48 +6,18 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from melanoma_lib.__main__ import main
-from melanoma_lib.data import load_cases
 from melanoma_lib.errors import StudyError
 from melanoma_lib.evaluation import Calibrator
-from melanoma_lib.studies import external
 from melanoma_lib.studies.external import (
     ExternalTest,
     averaged,
     external_rows,
-    external_validation,
-    gain_over,
     predict_cases,
-    single_runs,
     with_margin,
 )
-from melanoma_lib.studies.results import load_results
-
-
-@pytest.fixture(scope="module")
-def isic2020(tmp_path_factory):
-    """ISIC 2020 in small: 40 patients in the table, of which the images of 30 are there, 15 with a melanoma."""
-    root = tmp_path_factory.mktemp("isic2020")
-    (root / "jpeg" / "train").mkdir(parents=True)
-    rng, rows = np.random.default_rng(0), []
-    for patient in range(40):
-        for image in range(3):
-            melanoma = int(patient % 2 == 0 and image == 0)
-            name = f"ISIC_{patient:03d}{image}"
-            words = {"diagnosis": "melanoma" if melanoma else "nevus", "benign_malignant": "malignant" if melanoma else "benign"}
-            rows.append(
-                {"image_name": name, "patient_id": f"IP_{patient:03d}", "sex": "female", "age_approx": 40 + patient}
-                | {"anatom_site_general_challenge": "torso", "target": melanoma} | words
-            )  # fmt: skip
-            if patient < 30:
-                picture = np.clip(rng.normal((210, 170, 150), 25, (40, 60, 3)) - 60 * melanoma, 0, 255)
-                Image.fromarray(picture.astype(np.uint8)).save(root / "jpeg" / "train" / f"{name}.jpg")
-    pd.DataFrame(rows).to_csv(root / "train.csv", index=False)
-    return root
 
 
 def test_a_run_answers_its_own_test_cases_as_it_did(tiny_run):
@@ -103,47 +73,3 @@ def test_rows_hold_the_models_and_their_average():
     assert rows[1]["specificity_abroad"]["value"] == pytest.approx((~flagged)[~melanoma].mean())
     assert rows[1]["ppv_abroad"]["value"] == pytest.approx(melanoma[flagged].mean())
     assert len(external_rows(two[:1], n=20)) == 2  # one model needs no average
-
-
-@pytest.mark.parametrize("seeds", [(3,), (3, 4)])
-def test_the_gain_over_a_baseline_is_a_difference_of_means(seeds):
-    tests, baseline = [made_up(1), made_up(2)], [made_up(seed) for seed in seeds]
-    found, targets = gain_over(tests, baseline, n=50), tests[0].external["target"]
-    base = np.mean([roc_auc_score(targets, one.external["log_odds"]) for one in baseline])
-    assert found["auroc"]["value"] == pytest.approx(base)
-    mean = np.mean([roc_auc_score(targets, one.external["margin"]) for one in tests])
-    assert found["gain"]["value"] == pytest.approx(mean - base)
-
-
-def test_runs_of_several_recipes_are_refused(tiny_run):
-    other = SimpleNamespace(
-        is_cross_validation=False, path="other", settings=tiny_run.settings.with_changes(image_size=96, seed=5)
-    )
-    with pytest.raises(StudyError, match=r"other differs from .* in image_size;"):
-        single_runs([tiny_run, other])
-    with pytest.raises(StudyError, match="at least one"):
-        single_runs([])
-
-
-def test_one_command_leaves_a_table(tiny_run, isic2020, tmp_path, capsys, monkeypatch):
-    steady = Calibrator(1.0, 0.0)  # a model of seconds may rank upside down, which the study refuses
-    monkeypatch.setattr(type(tiny_run), "calibrator", property(lambda _: steady))
-    words = ["study", "travel", str(tiny_run.path), "--data-dir-2020", str(isic2020), "--out", str(tmp_path)]
-    words += ["--metadata", str(tiny_run.path), "--n-resamples", "100", "--cache-dir", str(tmp_path / "cache")]
-    assert main(words) == 0
-    table = load_results("travel", tmp_path)
-    cases = load_cases("isic2020", isic2020, missing_images="drop")
-    assert table.details["images"] == len(cases) == 90 and table.details["patients"] == 30
-    asked = predict_cases(tiny_run, cases, tmp_path / "cache")
-    assert table.rows[0]["auroc_abroad"]["value"] == pytest.approx(roc_auc_score(asked["target"], asked["logit"]))
-    assert table.details["metadata_alone"]["gain"]["value"] == 0  # the same model
-    assert f"runs/{tiny_run.path.name}" in table.command and str(isic2020) not in table.command
-    assert "mean of 1 models" in capsys.readouterr().out
-
-
-def test_runs_trained_on_the_external_cases_or_without_pictures_are_refused(tiny_run, isic2020, monkeypatch):
-    for change in ({"source": "isic2020"}, {"modalities": "metadata"}):
-        settings = tiny_run.settings.with_changes(**change)
-        monkeypatch.setattr(external, "single_runs", lambda _, settings=settings: [SimpleNamespace(settings=settings)])
-        with pytest.raises(StudyError, match="expected runs with an image branch"):
-            external_validation([tiny_run], isic2020)

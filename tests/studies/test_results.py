@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 from melanoma_lib.errors import StudyError
 from melanoma_lib.studies import results
 from melanoma_lib.studies.results import ResultTable, load_results, provenance, save_results, weights_of
-from melanoma_lib.studies.views import QUOTED, VIEWS, interval_text, markdown, quote_tables, view
+from melanoma_lib.studies.views import QUOTED, quote_tables
 from tests.command_line import parsed
 
 ROOT = Path(__file__).parents[2]
@@ -112,32 +111,8 @@ def test_a_number_typed_wrong_or_a_row_left_out_is_found():
         assert quote_tables(wrong) == text
 
 
-def test_the_readme_is_short_and_quotes_few_tables():
-    assert len(PAGES["README.md"].split()) < 2000
-    assert len(QUOTED.findall(PAGES["README.md"])) <= 3
-
-
 def test_costs_multiply_out():
     (row,) = load_results("costs").rows
     for end in ("value", "low", "high"):
         hours = row["milliseconds"][end] / 1000 * row["epochs"] * row["share"] * row["images"] / 3600
         assert row["hours"][end] == pytest.approx(hours, abs=0.1)
-
-
-def test_views_show_the_numbers_of_the_rows():
-    auroc = {"value": 0.9061, "low": 0.892, "high": 0.9187}
-    own = replace(table(name="league"), rows=[{"name": "a", "auroc": auroc, "delong_p_holm": 0.0301, "gain_auroc": None}])
-    shown = view("backbones", own)
-    assert shown.iloc[0].tolist() == ["a", "0.906 [0.892, 0.919]", "–", "0.030", "–", "–"]
-    assert markdown(shown.iloc[:, :2]).splitlines() == ["| model | AUROC |", "| --- | ---: |", "| a | 0.906 [0.892, 0.919] |"]
-    assert all(len(view(name)) for name in VIEWS)
-    controls, maps = view("heatmaps, controls").set_index("score"), view("heatmaps, energy").set_index("layer")
-    raw = load_results("heatmaps").rows
-    for frame, wanted in ((controls.loc["energy_in_mask"], ""), (maps.loc["bn2"], "bn2")):
-        rows = [row for row in raw if row["score"] == "energy_in_mask" and row["layer"] == wanted]
-        assert frame.to_dict() == {row["method"]: interval_text(row, ".2f") for row in rows}
-    assert interval_text({"value": 0.5, "low": None, "high": None}) == "0.500" and interval_text({"value": None}) == "–"
-    with pytest.raises(StudyError, match="expected one of the views"):
-        view("nothing")
-    with pytest.raises(StudyError, match=r"no details\.metadata_alone"):
-        view("external, metadata", own)

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from melanoma_lib.data.datamodule import DermoscopyDataModule
-from melanoma_lib.errors import RunError, SettingsError, StudyError, WeightsUnavailableError
+from melanoma_lib.errors import SettingsError, WeightsUnavailableError
 from melanoma_lib.module import MelanomaModule
 from melanoma_lib.settings import Settings
-from melanoma_lib.studies import selfsupervised
 from melanoma_lib.studies.selfsupervised import Pretraining, pairs_found, pretrain
 from melanoma_lib.training import train
 
@@ -68,44 +67,6 @@ def test_only_training_images_are_seen_and_told_apart(warm, data):
 
 
 @needs_lightly
-def test_an_interrupted_pretraining_ends_where_an_unbroken_one_does(settings, data, warm, tmp_path, monkeypatch):
-    other, calls = settings.with_changes(runs_dir=tmp_path), []
-
-    def stop(spots):
-        calls.append(1)
-        if len(calls) > len(data.rows("train")) // HOW.batch_size:
-            raise KeyboardInterrupt
-        return pairs_found(spots)
-
-    monkeypatch.setattr(selfsupervised, "pairs_found", stop)
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(other, HOW, data)
-    monkeypatch.undo()
-    assert [path.name for path in tmp_path.rglob("*.*t")] == ["last.ckpt"]
-    resumed = pretrain(other, HOW, data)
-    assert pretrain(other, HOW, data) == resumed  # found, not trained again
-    assert resumed.file.name == warm.file.name  # the name is the digest of the weights
-    assert [row["loss"] for row in resumed.history] == [row["loss"] for row in warm.history]
-    assert not list(tmp_path.rglob("last.ckpt"))
-
-
-def test_a_second_process_is_refused_while_one_pretrains(settings, data, tmp_path, monkeypatch):
-    other, begun = settings.with_changes(runs_dir=tmp_path), []
-
-    def fit(*_):
-        begun.append(1)
-        with pytest.raises(RunError, match="another process pretrains"):
-            pretrain(other, HOW, data)  # a lock of its own, as another process has
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(selfsupervised, "_fit", fit)
-    for _ in range(2):  # the lock does not outlive its holder
-        with pytest.raises(KeyboardInterrupt):
-            pretrain(other, HOW, data)
-    assert len(begun) == 2
-
-
-@needs_lightly
 def test_a_training_starts_from_the_weights_and_holds_its_early_stages(settings, data, warm):
     begun = settings.with_changes(init_weights=warm.file)
     expected = torch.load(warm.file, weights_only=True)
@@ -138,13 +99,3 @@ def test_the_fingerprint_follows_the_weights_not_their_folder():
     assert "init_weights" not in base.shaping()
     with pytest.raises(SettingsError, match=r"SHA-256.*selfsupervised"):
         Settings(init_weights="/a/weights.pt")
-
-
-def test_what_is_missing_is_told(settings, data, tmp_path, monkeypatch):
-    with pytest.raises(StudyError, match="at least one batch of 5000"):
-        pretrain(settings, Pretraining(batch_size=5000), data)
-    with pytest.raises(StudyError, match="epochs: expected at least 1, got 0"):
-        Pretraining(epochs=0)
-    monkeypatch.setitem(__import__("sys").modules, "lightly.loss", None)
-    with pytest.raises(StudyError, match=r"melanoma_lib\[selfsupervised\]"):
-        pretrain(settings.with_changes(runs_dir=tmp_path), HOW, data)
