@@ -173,7 +173,7 @@ def test_with_changes_ignores_environment_file_and_profile(monkeypatch, tmp_path
     assert settings.profile == "full"
     with pytest.raises(SettingsError, match=r"seed: .*got 'x'"):
         settings.with_changes(seed="x")
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(ValueError, match="Instance is frozen"):
         settings.seed = 2
 
 

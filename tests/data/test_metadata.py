@@ -115,8 +115,8 @@ def test_a_damaged_file_is_a_clear_error_or_the_same_encoder(data):
     ("change", "named"),
     [
         ({"age_std": 0}, "std 0"),
-        ({"sites": list(reversed(SITES))}, "columns"),
-        ({"columns": ["age"]}, "columns"),
+        ({"sites": list(reversed(SITES))}, "do not follow from its names"),
+        ({"columns": ["age"]}, "do not follow from its names"),
     ],
 )
 def test_numbers_and_columns_that_cannot_be_are_an_error(change, named):

@@ -56,7 +56,7 @@ def test_many_bad_values_are_counted_and_the_first_few_shown():
 def test_an_empty_table_and_repeated_labels_are_refused():
     with pytest.raises(DataError, match="no rows"):
         validate_cases(case_table([0]).iloc[:0])
-    with pytest.raises(DataError, match="reset_index"):
+    with pytest.raises(DataError, match="row labels repeat; call reset_index"):
         validate_cases(case_table([0, 1]).set_axis([7, 7]))
 
 

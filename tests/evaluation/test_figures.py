@@ -97,7 +97,7 @@ def test_decision_curve_draws_treat_all_treat_none_and_the_model():
         (lambda: reliability_figure({}, [0, 1]), "one to three, got 0"),
         (lambda: reliability_figure({"logit": [2.0, 0.1]}, [0, 1]), "logit: expected probabilities"),
         (lambda: decision_curve_figure({"logit": OperatingCurve([0, 1], [-2, 2])}), "scores that are risks"),
-        (lambda: decision_curve_figure({"risk": RISK_CURVE}, highest=1.0), "highest"),
+        (lambda: decision_curve_figure({"risk": RISK_CURVE}, highest=1.0), r"highest: expected a number in \(0, 1\), got 1.0"),
         (lambda: confusion_figure(OperatingPoint(0.5, 0, 3, 4, 0)), "both classes, got tp=0"),
         (lambda: comparison_figure({}), "at least one interval"),
     ],

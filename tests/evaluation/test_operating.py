@@ -163,7 +163,7 @@ def test_bad_input_is_refused_with_what_came(targets, scores, message):
         (lambda c: c.for_sensitivity(np.nan), r"target sensitivity.*got nan"),
         (lambda c: c.min_cost(0, 1), "fn_cost=0"),
         (lambda c: c.min_cost(1, np.inf), "fp_cost=inf"),
-        (lambda c: c.min_cost(1, 1, prevalence=0), "prevalence"),
+        (lambda c: c.min_cost(1, 1, prevalence=0), r"prevalence: expected a number in \(0, 1\), got 0"),
         (lambda c: c.net_benefit([0.5, 1.0]), r"risks in \[0, 1\), got 0.5 to 1"),
         (lambda c: c.net_benefit([0.5]), "scores that are risks.*calibrate"),
         (lambda c: c.at(0.5).ppv_at(1.2), "prevalence.*got 1.2"),

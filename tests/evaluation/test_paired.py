@@ -114,7 +114,7 @@ def test_a_perfect_ranking_is_no_certainty():
         ([], None, "at least one"),
         ([([0, 1], [0.1, 0.2], ["a", "b"])], [], "as many baselines"),
         ([([0, 1], [0.1, 0.2], ["a"])], None, "one name a case"),
-        ([([1, 1], [0.1, 0.2], ["a", "b"])], None, "class"),
+        ([([1, 1], [0.1, 0.2], ["a", "b"])], None, "expected both classes, got 2 melanomas among 2"),
     ],
 )
 def test_wrong_input_is_explained(samples, baselines, said):

@@ -73,8 +73,8 @@ def test_perfect_predictions_are_reported_with_dashes_not_crashes(table):
         (lambda t: t.head(0), "at least one row"),
         (lambda t: t.assign(image_id="same"), "each image once, got 'same' again"),
         (lambda t: t.assign(target=0), "both classes"),
-        (lambda t: t.assign(probability=t["logit"]), "probabilit"),
-        (lambda t: t.assign(risk=2.0), "risk"),
+        (lambda t: t.assign(probability=t["logit"]), r"probability: expected probabilities in \[0, 1\]"),
+        (lambda t: t.assign(risk=2.0), r"risk: expected probabilities in \[0, 1\], got 2 to 2"),
     ],
 )
 def test_bad_predictions_are_refused(table, change, message):

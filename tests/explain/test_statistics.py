@@ -54,5 +54,5 @@ def test_what_never_varies_has_no_width_and_few_groups_no_ends(interval):
     assert np.isnan([few.low, few.high]).all() and few.value[2] == pytest.approx(found.value[2])
     with pytest.raises(ValueError, match=r"expected shape \(N, K\)"):
         interval(np.zeros(3), np.arange(3))
-    with pytest.raises(ValueError, match="groups"):
+    with pytest.raises(ValueError, match=r"groups: expected shape \(3,\) to match targets, got \(4,\)"):
         interval(np.zeros((3, 2)), np.arange(4))

@@ -96,11 +96,11 @@ def test_a_record_is_read_as_written_and_refused_for_another_checkpoint(modaliti
     ("change", "named"),
     [
         ({"schema": 1}, "schema 1, this version reads 2"),
-        ({"encoder": {}}, "MetadataEncoder"),
-        ({"surprise": 1}, "surprise"),
-        ({"readings": {"1": {}}}, "slope"),
-        ({"readings": []}, "record"),
-        ({"preprocessing": {"mean": [0, 0, 0], "std": [1, 1, 1]}}, "stored_side"),
+        ({"encoder": {}}, "expected the JSON of a MetadataEncoder"),
+        ({"surprise": 1}, "unexpected keyword argument 'surprise'"),
+        ({"readings": {"1": {}}}, r"Reading.* missing 10 .*'slope'"),
+        ({"readings": []}, "'list' object has no attribute"),
+        ({"preprocessing": {"mean": [0, 0, 0], "std": [1, 1, 1]}}, r"Preprocessing.* missing .*'stored_side'"),
     ],
 )
 def test_a_record_that_cannot_be_is_a_clear_error(change, named):

@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 from melanoma_lib.data.images import read_square, stored_side
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
 from melanoma_lib.lessons import shortcut
-from melanoma_lib.lessons.shortcut import DIFFERENCE, HONEST, TIED, TRAPPED, UNTIED
+from melanoma_lib.lessons.shortcut import DIFFERENCE, HONEST, TIED, TRAPPED, UNTIED, set_trap
 
 
 def test_the_runs_share_all_but_the_tied_artefact(trap):
@@ -22,6 +22,13 @@ def test_the_runs_share_all_but_the_tied_artefact(trap):
     index = trap.tied.cases.index[trap.tied.cases["image_id"] == melanoma["image_id"]][0]
     stored = read_square(melanoma["image_path"], stored_side(32)).astype(int)
     assert np.abs(stored - trap.tied.render(int(index)).image).mean() < 6  # JPEG; another picture differs by dozens
+
+
+def test_the_experiment_is_kept_and_found_again(trap, trap_settings, monkeypatch):
+    monkeypatch.setattr("melanoma_lib.training.fit", lambda *_: pytest.fail("trained again"))
+    again = set_trap(trap_settings, "patch", 1.0)
+    assert (again.trapped.path, again.honest.path) == (trap.trapped.path, trap.honest.path)
+    assert again.trapped.path.name.startswith(f"{trap.honest.path.name}-patch-tied-")
 
 
 def test_aurocs_are_those_of_scikit_learn(trap):

@@ -243,7 +243,7 @@ def test_what_is_no_case_table_is_refused():
         CaseExplorer(case_table([0]).drop(columns="diagnosis"))
     with pytest.raises(DataError, match="0 rows"):
         CaseExplorer(case_table([0]).iloc[:0])
-    with pytest.raises(ValueError, match="page_size"):
+    with pytest.raises(ValueError, match="page_size must be at least 1, got 128 and 0"):
         CaseExplorer(case_table([0]), page_size=0)
 
 
