@@ -10,7 +10,7 @@ import torch
 
 from melanoma_lib.app import Patient, Service
 from melanoma_lib.app.service import METHODS, similar_cases
-from melanoma_lib.app.unlike import REFERENCE, Reference, measure
+from melanoma_lib.app.unlike import REFERENCE, Reference
 from melanoma_lib.app.words import overlay
 from melanoma_lib.errors import DataError, ExportError, ForeignThresholdError, RunError
 from melanoma_lib.evaluation import OperatingCurve, wilson_interval
@@ -119,17 +119,6 @@ def test_heatmaps_are_those_of_explain(service, test_cases):
     for layer, method in (("nowhere", "gradcam"), (service.first_layer, "scorecam")):
         with pytest.raises(DataError, match="expect a layer"):
             service.heatmap(admitted, Patient(), layer, method)
-
-
-def test_measures_against_plain_loops():
-    image = np.random.default_rng(1).integers(0, 256, (9, 7, 3)).astype(np.uint8)
-    grey = [[0.299 * r + 0.587 * g + 0.114 * b for r, g, b in row] for row in image.astype(float)]
-    down = np.mean([abs(grey[i + 1][j] - grey[i][j]) for i in range(8) for j in range(7)])
-    across = np.mean([abs(grey[i][j + 1] - grey[i][j]) for i in range(9) for j in range(6)])
-    warmth = sorted((r - b) / (r + g + b + 1) for r, g, b in image.reshape(-1, 3).astype(float))[31]
-    green = sorted((2 * g - r - b) / (r + g + b + 1) for r, g, b in image.reshape(-1, 3).astype(float))[31]
-    expected = [np.mean(grey), np.std(grey), warmth, green, (down + across) / 2 / (np.std(grey) + 1)]
-    np.testing.assert_allclose(measure(image), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_most_test_images_pass_and_what_is_no_skin_does_not(service, test_cases):

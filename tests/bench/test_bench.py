@@ -27,14 +27,6 @@ def test_a_benchmark_prints_ratios_to_its_peer(name, capsys):
         assert seconds.columns[1] in printed
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [*WORDS, "app_load", "explorer_latency"])
-def test_a_benchmark_says_how_it_is_called(name, capsys):
-    with pytest.raises(SystemExit, match=r"^0$"):
-        importlib.import_module(f"tests.bench.{name}").main(["--help"])
-    assert f"python -m tests.bench.{name}" in capsys.readouterr().out
-
-
 def test_contenders_take_turns_and_a_ratio_compares_within_rounds():
     seen = []
     seconds = take_turns("turns", {name: lambda n, name=name: seen.append((name, n)) for name in ("kit", "peer")}, 2)

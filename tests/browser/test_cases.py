@@ -142,15 +142,6 @@ def test_selection_by_mouse_and_keyboard_reaches_later_cells(page, cases):
     expect(page.locator(".mkc-tile").nth(2)).to_be_focused()
 
 
-def test_a_failed_answer_is_seen(page, cases):
-    assert ask_kernel(page, "[explorer.set_trait('page', 2), explorer.page][1]") == 2
-    with pytest.raises(AssertionError, match="'both' is not known"):
-        ask_kernel(page, "explorer.set_trait('filters', {'sex': 'both'})")
-    expect(page.locator(".mk-problem")).to_contain_text("sex 'both' is not known; expected one of ['female', 'male', 'missing']")
-    page.get_by_role("button", name="Clear filters").click()
-    expect(page.locator(".mk-problem")).to_be_hidden()
-
-
 def test_pictures_placeholders_and_long_words_stay_inside(page, cases):
     tiles = page.locator(".mkc-tile")
     expect(tiles.nth(0).locator(".mkc-absent")).to_contain_text("cannot be read: 0.jpg")

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from melanoma_lib.heads import HeadSettings
 from melanoma_lib.widgets.head import choices_from, head_state
-from tests.browser.lab import ask_kernel, notebook_of, press
+from tests.browser.lab import notebook_of, press
 from tests.widgets.test_head import random_table
 
 SETTINGS = HeadSettings(epochs=4)
@@ -57,21 +57,3 @@ def test_a_moved_slider_retrains_the_head(page, table):
         press(page, label, key)
         expect_head(page, table, **{name: offered[name][index]})
         back(page)
-
-
-def test_only_the_last_of_many_moves_is_waited_for_and_a_failure_is_shown(page, table):
-    back(page)
-    expect_head(page, table)
-    before = ask_kernel(page, "explorer.answered")
-    press(page, "learning rate", "ArrowRight", 4)
-    press(page, "learning rate", "ArrowLeft", 9)
-    press(page, "focal α", "End")
-    expect_head(page, table, alpha=0.95, learning_rate=choices_from(SETTINGS)["learning_rate"][0])
-    assert 1 <= ask_kernel(page, "explorer.answered") - before < 14
-    ask_kernel(page, "setattr(explorer, 'table', None)")
-    press(page, "focal γ", "ArrowRight")
-    expect(page.get_by_role("alert")).to_contain_text("AttributeError")
-    ask_kernel(page, "setattr(explorer, 'table', table)")
-    back(page)
-    expect_head(page, table)
-    expect(page.get_by_role("alert")).to_be_hidden()

@@ -125,16 +125,6 @@ def test_numbers_and_decision_follow_the_metadata_exactly(page, explorer, tiny_r
     assert {name: drawn(page)[name] for name in own} == own
 
 
-def test_a_saved_page_says_what_was_found_when_it_was_made(page, explorer):
-    page.get_by_label("age", exact=True).press("Home")
-    found = explorer.check(drawn(page)["case"], None, None, None)
-    told = page.get_by_role("status").filter(has_text="Maps are not computed again in this page")
-    expect(told).to_contain_text(f"largest change of any of the {found['n']} maps: {100 * found['change']:.1f}%")
-    choose(page, "sex", "2")
-    choose(page, "site", "6")
-    expect(page.get_by_role("status").filter(has_text="Computed again with these values")).to_be_visible()
-
-
 def test_arrow_keys_turn_to_other_cases_with_their_own_metadata(page, explorer):
     ids = list(explorer.table["image_id"])
     pictures = page.locator(".mk-l-pictures")

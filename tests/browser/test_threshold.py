@@ -1,7 +1,5 @@
 """ThresholdExplorer in a file without kernel and network, every number the library's; and in a real JupyterLab."""
 
-import re
-
 import numpy as np
 import pytest
 
@@ -10,9 +8,7 @@ from playwright.sync_api import expect
 
 from melanoma_lib.evaluation import Calibrator, OperatingCurve
 from melanoma_lib.widgets.threshold import (
-    ISIC_2020_PREVALENCE,
     ThresholdExplorer,
-    preset_thresholds,
     threshold_state,
 )
 from tests.browser.lab import ask_kernel, assert_legible, keep_kernel_busy, notebook_of, offline, press, spoken
@@ -107,15 +103,6 @@ def test_keys_move_the_threshold_exactly(saved, curve):
         press(saved, "threshold", key)
         expect_numbers(saved, threshold_state(curve, value, calibrator=CALIBRATOR))
     assert saved.get_by_label("threshold", exact=True).get_attribute("aria-valuetext").startswith("1.000: sensitivity 0.0%")
-
-
-def test_presets_are_the_curves_own_choices(saved, curve):
-    saved.get_by_role("button", name=re.compile("ISIC 2020")).click()
-    for name, threshold in preset_thresholds(curve).items():
-        button = saved.get_by_role("button", name=name, exact=True)
-        button.click()
-        expect(button).to_have_attribute("aria-pressed", "true")
-        expect_numbers(saved, threshold_state(curve, threshold, ISIC_2020_PREVALENCE, CALIBRATOR))
 
 
 @pytest.mark.parametrize(("miss", "alarm", "percent"), [(20, 1, 8.0), (5, 2, 30.0), (500, 1, 1.5)])

@@ -6,8 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from melanoma_lib.__main__ import main
@@ -58,12 +56,6 @@ def filled(field, folder, **more):
 )
 def test_a_field_writes_what_the_run_says(field, written, tmp_path):
     assert filled(field, tmp_path) == written
-
-
-@given(value=st.floats(-1e6, 1e6), digits=st.integers(0, 6))
-def test_any_number_is_rounded_as_python_rounds(value, digits):
-    assert slides.number(value, digits) == f"{value:.{digits}f}"
-    assert slides.percent(value, digits) == f"{value:.{digits}%}"
 
 
 @pytest.mark.parametrize(

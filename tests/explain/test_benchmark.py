@@ -1,8 +1,6 @@
 """The benchmark: grades are those of the scores case by case, verdicts those of the numbers, and nothing is graded twice."""
 
 import dataclasses
-import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -151,21 +149,6 @@ def test_an_interrupted_benchmark_goes_on_where_it_stopped(tiny_run, layers, eve
     found = benchmark_heatmaps(tiny_run, 20, METHODS, layers, cases=everyone, out=tmp_path / "league.json", **FEW)
     assert graded == [0, "again", 16]
     pd.testing.assert_frame_equal(found.scores, made[0].scores)
-
-
-def test_the_committed_table_is_read_with_its_verdicts():
-    text = (Path(__file__).parents[2] / "docs" / "results" / "heatmaps.json").read_text(encoding="utf-8")
-    rows, found = json.loads(text)["rows"], Benchmark.from_json(text)
-    assert len(found.scores) == len(rows) and found.scores["estimate"].tolist()[:3] == [row["value"] for row in rows[:3]]
-    assert set(found.scores["verdict"]) == {"better", "worse", "inconclusive", ""}
-    eigencam = found.criteria.xs("eigencam", level="method")["class-discriminative"]
-    assert (eigencam == "worse").all()
-    energy = sum(row["verdict"] == "better" for row in rows if row["score"] == "energy_in_mask" and row["layer"])
-    assert f"on the lesion: {energy} better" in criteria_figure(found).alt_text
-    with pytest.raises(ValueError, match=r"expected one of .*'road'.*got 'rank'"):
-        found.score("rank")
-    with pytest.raises(KitError, match="expected a benchmark of heatmaps"):
-        Benchmark.from_json('{"rows": []}')
 
 
 def test_what_does_not_exist_is_named(tiny_run, tiny_settings):

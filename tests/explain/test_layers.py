@@ -1,13 +1,11 @@
 """Layers put out what their description says, whatever the backbone."""
 
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from melanoma_lib.explain import CAM_METHODS, METHOD_NAMES, cam_layers, default_layer
+from melanoma_lib.explain import cam_layers, default_layer
 from melanoma_lib.explain.layers import CamLayer, _describe
 from tests.explain.nets import BACKBONES, cases, small_net
 
@@ -55,12 +53,6 @@ def test_known_families_have_layers_from_fine_to_coarse(backbone, last):
 @pytest.mark.parametrize(("image_size", "expected"), [(224, "layer4"), (128, "layer3"), (56, "layer2"), (8, "act1")])
 def test_the_default_layer_is_the_last_with_seven_points_a_side(image_size, expected):
     assert default_layer(cam_layers(small_net("test_resnet")), image_size) == expected
-
-
-def test_every_method_has_a_name_and_nothing_slow_is_imported_before_it_is_asked_for():
-    assert set(METHOD_NAMES) == set(CAM_METHODS)
-    code = "import melanoma_lib.explain.benchmark, sys; print('pytorch_grad_cam' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
 
 
 def test_tokens_become_a_grid_in_the_order_of_the_image():

@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from scipy.special import expit
 
 from melanoma_lib.data.images import backbone_normalisation, prepare_image, stored_side
 from melanoma_lib.errors import CorruptImageError, DataError, ExportError
 from melanoma_lib.export import Predictor
-from melanoma_lib.export.document import Preprocessing, sigmoid
+from melanoma_lib.export.document import Preprocessing
 from melanoma_lib.export.writer import write_export
 from melanoma_lib.reports import predict_with_views
 
@@ -154,8 +153,3 @@ def test_nothing_known_is_what_the_encoder_calls_missing(exported, tiny_run):
     expected = predictor.logits(predictor.prepare(data)[None], tiny_run.encoder.missing[None])
     assert predictor.predict(data).logit == pytest.approx(float(expected[0]), abs=1e-6)
     assert predictor.predict(data, age=float("nan")).logit == predictor.predict(data).logit
-
-
-def test_sigmoid_is_scipys():
-    logits = np.array([-1e4, -745.5, -40, -1e-9, 0, 0.3, 37, 800, np.inf, -np.inf])
-    np.testing.assert_allclose(sigmoid(logits), expit(logits), rtol=1e-14)

@@ -11,7 +11,6 @@ from melanoma_lib.evaluation import bootstrap_gain, delong_test
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
 from melanoma_lib.studies.backbones import Entry, command_of, compare_backbones, plan, score_runs
-from melanoma_lib.training import train
 
 TINY = (Entry("Tiny", "test_efficientnet", pretrained=False), Entry("Residual", "test_resnet", pretrained=False))
 NAMES = ["Tiny (from scratch, 32 px)", "Residual (from scratch, 32 px)"]
@@ -57,16 +56,6 @@ def test_differences_are_paired(runs):
     twice = score_runs({name: [run, run] for name, run in runs.items()}, NAMES[0], 0.9, n=50)  # the mean of equal folds
     assert [row["auroc"]["value"] for row in twice] == [rows[name]["auroc"]["value"] for name in NAMES]
     assert np.diff([twice[1]["delong_p"], p_value])[0] > 0 or p_value == 1  # two folds say it surer than one
-
-
-def test_a_second_call_trains_nothing_and_takes_finished_runs_along(compared, base, tiny_run, monkeypatch):
-    other = train(base.with_changes(seed=0, backbone="test_efficientnet", image_size=64, run_dir=base.runs_dir / "larger"))
-    monkeypatch.setattr("melanoma_lib.training.fit", lambda *_: pytest.fail("trained again"))
-    table = compare_backbones(base, TINY, [other])
-    assert table.command == f"{compared.command} --run runs/{other.path.name}"
-    assert {row["name"] for row in table.rows} == {*NAMES, "Tiny (from scratch, 64 px)"}
-    with pytest.raises(StudyError, match="did not test the cases"):
-        compare_backbones(base, TINY, [tiny_run])
 
 
 def test_the_command_of_settings_gives_these_settings_back(base, tmp_path, monkeypatch):

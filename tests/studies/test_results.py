@@ -109,10 +109,3 @@ def test_a_number_typed_wrong_or_a_row_left_out_is_found():
     for wrong in (text.replace("| 0.906 [", "| 0.960 [", 1), re.sub(r"\| image only .*\n", "", text, count=1)):
         assert wrong != text
         assert quote_tables(wrong) == text
-
-
-def test_costs_multiply_out():
-    (row,) = load_results("costs").rows
-    for end in ("value", "low", "high"):
-        hours = row["milliseconds"][end] / 1000 * row["epochs"] * row["share"] * row["images"] / 3600
-        assert row["hours"][end] == pytest.approx(hours, abs=0.1)

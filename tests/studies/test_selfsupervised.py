@@ -1,4 +1,4 @@
-"""Self-supervised warm start: only unlabelled training images are seen, an interruption changes nothing, the weights are used."""
+"""Self-supervised warm start: only unlabelled training images are seen, the weights are used."""
 
 import hashlib
 import math

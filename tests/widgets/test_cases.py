@@ -11,7 +11,6 @@ from scipy.stats import binomtest
 
 from melanoma_lib.data.schema import SEXES, SITES, validate_cases
 from melanoma_lib.errors import DataError
-from melanoma_lib.widgets import cases as module
 from melanoma_lib.widgets.case_selection import filter_cases, page_of, summary_of
 from melanoma_lib.widgets.cases import CaseExplorer, note_files, thumbnail
 from tests.data.builders import case_table
@@ -214,19 +213,6 @@ def test_absent_and_corrupt_files_get_tiles_of_their_own(pictured, tmp_path):
     assert len(note_files(pictured).query("image_file == 'not downloaded'")) == 1
 
 
-def test_selecting_shows_the_case_and_turns_to_its_page(pictured):
-    explorer = CaseExplorer(pictured, page_size=4)
-    wanted = pictured["image_id"].iloc[17]
-    explorer.selected = wanted
-    assert explorer.page == 5 and wanted in shown(explorer)
-    assert explorer.detail["image_id"] == explorer.detail["facts"]["image_id"] == wanted
-    assert explorer.detail["melanoma"] == bool(pictured["target"].iloc[17])
-    assert max(opened(explorer.detail["picture"]).size) == module.LARGE
-    explorer.selected = ""
-    assert explorer.detail == {}
-    assert explorer.page == 5
-
-
 def test_a_failed_answer_is_shown_and_raised(pictured):
     explorer = CaseExplorer(pictured, page_size=4)
     with pytest.raises(ValueError, match="sex 'both' is not known"):
@@ -245,9 +231,6 @@ def test_what_is_no_case_table_is_refused():
         CaseExplorer(case_table([0]).iloc[:0])
     with pytest.raises(ValueError, match="page_size must be at least 1, got 128 and 0"):
         CaseExplorer(case_table([0]), page_size=0)
-
-
-# --- without a live page -----------------------------------------------------------------------------------------------------
 
 
 # --- real data ---------------------------------------------------------------------------------------------------------------

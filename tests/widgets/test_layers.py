@@ -13,7 +13,6 @@ from melanoma_lib.data.images import eight_views
 from melanoma_lib.errors import DataError
 from melanoma_lib.explain import heatmaps
 from melanoma_lib.explain.cam import ONE_PASS_METHODS
-from melanoma_lib.explain.scores import energy_in_mask
 from melanoma_lib.inference import predict_logits
 from melanoma_lib.widgets import LayerExplorer
 from melanoma_lib.widgets.layer_states import (
@@ -22,7 +21,6 @@ from melanoma_lib.widgets.layer_states import (
     MetadataChoices,
     SignedMap,
     choose_cases,
-    largest_change,
     logits_by_metadata,
     outcome,
     pack_maps,
@@ -83,19 +81,6 @@ def test_packed_maps_come_back_with_sign_and_size(maps):
         assert unpacked(packed)[key] == pytest.approx(values, abs=entry["size"] / (2 * STEPS) * 1.001)
         other = maps.get((*key[:2], -key[2]))
         assert entry["same"] == (other is not None and np.array_equal(other.values, values))
-
-
-def test_energy_on_the_lesion_and_the_largest_change_are_those_of_each_map():
-    values, mask = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32), np.zeros((8, 8), bool)
-    mask[2:5, 1:7] = True
-    maps = {("gradcam", "late", 1): SignedMap(values, False), ("layercam", "late", 1): SignedMap(-np.abs(values), False)}
-    assert [entry["energy"] for entry in pack_maps(maps, mask)["index"]] == [energy_in_mask(values, mask), None]
-
-    def named(*arrays):
-        return {("gradcam", str(i), 1): SignedMap(np.array([values], np.float32), False) for i, values in enumerate(arrays)}
-
-    assert largest_change(named([2.0, -4.0], [100.0, 0.0]), named([2.0, -3.0], [110.0, 0.0])) == pytest.approx(0.25)
-    assert [largest_change(named([0.0, 0.0]), named([0.0, end])) for end in (0.0, 1e-9)] == [0, 1]
 
 
 @given(st.integers(1, 80), st.integers(0, 1000), st.integers(1, 20))
@@ -181,18 +166,6 @@ def test_where_metadata_do_change_the_maps_the_page_gets_the_new_ones(tiny_run, 
     expected = heatmaps(model, explorer._image(table.iloc[0]), encoded, layer, "gradcam")[layer][0]
     assert found["change"] > 10 * ROUNDING
     assert unpacked(found["maps"])["gradcam", layer, 1] == pytest.approx(expected, abs=0.005 * float(np.abs(expected).max()))
-
-
-def test_maps_that_ask_the_model_again_are_computed_once_and_kept(tiny_run, table, monkeypatch):
-    explorer = of_one(tiny_run, table)
-    layer, row = next(iter(explorer.layers)), table.iloc[0]
-    explorer.request = request(explorer, 1, [["scorecam", layer, 1], ["ablationcam", layer, -1]])
-    expected = heatmaps(explorer.model, explorer._image(row), explorer._encoded(row), layer, "scorecam")[layer]
-    values = unpacked(explorer.asked_maps[0]["maps"])["scorecam", layer, 1]
-    assert values == pytest.approx(expected[0], abs=0.005 * float(np.abs(expected).max()))
-    monkeypatch.setattr("melanoma_lib.widgets.layers.signed_maps", lambda *_: pytest.fail("computed a second time"))
-    explorer.request = request(explorer, 2, [["scorecam", layer, 1]])
-    assert (explorer.answered, len(explorer.asked_maps)) == (2, 2)
 
 
 @pytest.mark.parametrize(
