@@ -100,7 +100,7 @@ def test_an_executed_lesson_keeps_the_contract(lesson):
         ({"introduction": "# 07 · T\n\nYou will be able to. 1 minutes. Prerequisites."}, "not for diagnosis"),
         ({"imports": "import os\nx = 1"}, "imports and nothing else"),
         ({"settings": "settings = None"}, "for_notebook"),
-        ({"extra": "\n".join(f"x{i} = 1" for i in range(13))}, "13 lines; at most 12"),
+        ({"extra": "\n".join(f"x{i} = 1" for i in range(16))}, "16 lines; at most 15"),
         ({"extra": "%time\ndef helper():\n    return 1"}, "defines a function"),
         ({"closing": "## Takeaways\n\n## Where next"}, "<details>"),
         ({}, "printed nothing"),
