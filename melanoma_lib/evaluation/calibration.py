@@ -44,7 +44,8 @@ def fit_logistic(
     centre, scale = x.mean(), x.std()
     design = np.stack([(x - centre) / scale, np.ones_like(x)])  # (2, N)
     products = (design[:, None] * design[None]).reshape(4, -1).T  # (N, 4) for the curvature
-    slopes, intercepts, fits = *np.full((2, len(weights)), np.nan), _overlap(x, weights * y, weights * (1 - y))
+    slopes, intercepts = np.full((2, len(weights)), np.nan)
+    fits = _overlap(x, weights * y, weights * (1 - y))
     w = weights[fits] / weights[fits].sum(axis=1, keepdims=True)
 
     def loss(beta: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -58,11 +59,14 @@ def fit_logistic(
         # The tiny ridge keeps the solve regular where risks saturate; it slows the step but does not move the goal.
         curvature = (w * p * (1 - p) @ products).reshape(-1, 2, 2) + 1e-18 * np.eye(2)
         step = np.linalg.solve(curvature, ((w * (p - y)) @ design.T)[:, :, None])[:, :, 0]
-        while ((after := loss(beta - step)) > current + 1e-12).any():  # Newton overshoots where the loss is flat
-            step[after > current + 1e-12] /= 2
+        after = loss(beta - step)
+        while (worse := after > current + 1e-12).any():  # Newton overshoots where the loss is flat
+            step[worse] /= 2
+            after = loss(beta - step)
         beta, current = beta - step, after
         if (np.abs(step) < 1e-8 * (1 + np.abs(beta))).all():  # the error left is of the order of its square
-            slopes[fits], intercepts[fits] = beta[:, 0] / scale, beta[:, 1] - beta[:, 0] / scale * centre
+            slopes[fits] = beta[:, 0] / scale
+            intercepts[fits] = beta[:, 1] - slopes[fits] * centre
             return slopes, intercepts
     raise ValueError(f"logistic regression did not converge in 100 steps; last step {np.abs(step).max():.3g}")
 
