@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +74,7 @@ def evaluate_run(run: Run, tta: bool = False) -> Report:
     heading = f"{run.path.name}: test split{views}; threshold: {rule}\n\n"
     text = heading + summary_table(summary) + bayes_ceiling(test)
     folder = run.path / name
-    with _replacing_folder(folder) as working:
+    with replacing_folder(folder) as working:
         write_text(working / "metrics.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
         write_text(working / "report.txt", text)
         for label, figure in test_figures(test, summary, threshold).items():
@@ -84,7 +84,7 @@ def evaluate_run(run: Run, tta: bool = False) -> Report:
 
 
 @contextmanager
-def _replacing_folder(folder: Path) -> Iterator[Path]:
+def replacing_folder(folder: Path) -> Iterator[Path]:
     """Yield a folder to fill; when it is whole, put it in the place of ``folder``, which until then is left alone.
 
     Whoever is killed on the way leaves the old folder, in its place or beside it, until a later one is whole.
@@ -178,7 +178,7 @@ def ablation_table(runs: list[Run], out: Path | None = None) -> str:
 
     Args:
         runs: runs that differ in ``modalities`` and ``seed`` only; a gain uses the seeds that both sides have.
-        out: file to write the same numbers to as JSON.
+        out: file to write the same numbers to, as CSV if it ends in ``.csv``, else as JSON.
 
     Returns:
         A Markdown table.
@@ -202,9 +202,18 @@ def ablation_table(runs: list[Run], out: Path | None = None) -> str:
                 gain = bootstrap_mean_auroc([sample for seed in shared for sample in auroc_samples(tests[seed])], baselines)
                 row[f"gain over {BRANCHES[base]}"] = gain.to_dict() | {"seeds": shared}
         rows.append(row)
-    if out:
+    if out and out.suffix.lower() == ".csv":
+        write_text(out, pd.json_normalize(rows).to_csv(index=False))
+    elif out:
         write_text(out, json.dumps(rows, indent=2) + "\n")
     return _markdown(rows)
+
+
+def differ_in_seeds(runs: Sequence[Run]) -> bool:
+    """Whether :func:`ablation_table` is what compares these runs: of several seeds, each once a branch, and else alike."""
+    kinds = [run.settings.with_changes(seed=0, modalities="image").fingerprint() for run in runs]
+    seeds = [(run.settings.modalities, run.settings.seed) for run in runs]
+    return len(set(kinds)) == 1 and len(set(seeds)) == len(runs) and len({seed for _, seed in seeds}) > 1
 
 
 def _runs_by_branch(runs: list[Run]) -> dict[str, dict[int, Run]]:

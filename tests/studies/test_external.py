@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from melanoma_lib.__main__ import main
+from melanoma_lib.comparison import predict_cases
 from melanoma_lib.data import load_cases
 from melanoma_lib.errors import StudyError
 from melanoma_lib.evaluation import Calibrator
@@ -21,45 +21,16 @@ from melanoma_lib.studies.external import (
     external_rows,
     external_validation,
     gain_over,
-    predict_cases,
     single_runs,
     with_margin,
 )
 from melanoma_lib.studies.results import load_results
+from tests.data.builders import write_isic2020
 
 
 @pytest.fixture(scope="module")
 def isic2020(tmp_path_factory):
-    """ISIC 2020 in small: 40 patients in the table, of which the images of 30 are there, 15 with a melanoma."""
-    root = tmp_path_factory.mktemp("isic2020")
-    (root / "jpeg" / "train").mkdir(parents=True)
-    rng, rows = np.random.default_rng(0), []
-    for patient in range(40):
-        for image in range(3):
-            melanoma = int(patient % 2 == 0 and image == 0)
-            name = f"ISIC_{patient:03d}{image}"
-            words = {"diagnosis": "melanoma" if melanoma else "nevus", "benign_malignant": "malignant" if melanoma else "benign"}
-            rows.append(
-                {"image_name": name, "patient_id": f"IP_{patient:03d}", "sex": "female", "age_approx": 40 + patient}
-                | {"anatom_site_general_challenge": "torso", "target": melanoma} | words
-            )  # fmt: skip
-            if patient < 30:
-                picture = np.clip(rng.normal((210, 170, 150), 25, (40, 60, 3)) - 60 * melanoma, 0, 255)
-                Image.fromarray(picture.astype(np.uint8)).save(root / "jpeg" / "train" / f"{name}.jpg")
-    pd.DataFrame(rows).to_csv(root / "train.csv", index=False)
-    return root
-
-
-def test_a_run_answers_its_own_test_cases_as_it_did(tiny_run):
-    cases = tiny_run.cases()
-    cases = cases[cases["split"] == "test"].reset_index(drop=True)
-    found, stored = predict_cases(tiny_run, cases, tiny_run.settings.cache_dir), tiny_run.predictions("test")
-    np.testing.assert_allclose(found["logit"], stored["logit"], atol=1e-5)
-    np.testing.assert_allclose(expit(found["log_odds"]), stored["risk"], atol=1e-6)
-    if tiny_run.calibrator.slope > 0:
-        clear = found["margin"].abs() > 1e-5
-        decided = (stored["probability"] >= tiny_run.operating_point.threshold)[clear]
-        assert ((found["margin"] >= 0)[clear] == decided).all()
+    return write_isic2020(tmp_path_factory.mktemp("isic2020"))
 
 
 def made_up(seed, slope=2.0, threshold=0.3, n=240):
