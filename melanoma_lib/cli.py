@@ -49,7 +49,7 @@ HELP = {
     "runs": "run directories",
     "names": "such as 03_training or 03; by default all",
     "name": "lesson, such as 03_training or 03",
-    "source": "synthetic, ham10000, isic2019, isic2020 or isic_archive; of evaluate: another collection to test the run on",
+    "source": "synthetic, ham10000, isic2017, isic2018, isic2019, isic2020 or isic_archive; of evaluate: another collection",
     "config": "settings.json of a finished run, in place of environment, .env and profile; flags win",
     "jobs": "folds or points at a time",
     "backend": "of joblib, for folds or points; of the app, onnx answers from the exported file",

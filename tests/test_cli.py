@@ -113,7 +113,7 @@ def test_compare_prints_a_table(tiny_run, capsys):
         (["train", "--head-epochs", "9"], "head_epochs=9.*max_epochs"),
         (["train", "--backbone", "resnet5000", "--progress", "no", "--n-patients", "20", "--image-size", "32"], "resnet5000"),
         (["train", "--config", "nowhere.json"], "nowhere.json"),
-        (["data", "audit", "isic2018"], "source.*ham10000.*isic2018"),
+        (["data", "audit", "isic2016"], "source.*ham10000.*isic2016"),
     ],
 )
 def test_errors_are_explained_without_a_traceback(words, expected, capsys, tmp_path):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 from sklearn.metrics import recall_score, roc_auc_score
 
 from melanoma_lib.__main__ import main
@@ -85,6 +86,21 @@ def test_a_run_answers_its_own_test_cases_as_it_did(tiny_run):
     stored = tiny_run.predictions("test")
     np.testing.assert_allclose(found["logit"], stored["logit"], atol=1e-5)
     np.testing.assert_allclose(found["risk"], stored["risk"], atol=1e-6)
+
+
+def test_a_cross_validation_answers_as_the_mean_of_its_folds(tiny_run, monkeypatch):
+    steady = SimpleNamespace(slope=2.0, intercept=-1.0, risk=lambda logits: expit(2 * np.asarray(logits) - 1))
+    monkeypatch.setattr(type(tiny_run), "calibrator", steady)
+    point = SimpleNamespace(threshold=0.3)
+    both = SimpleNamespace(
+        is_cross_validation=True, folds=[tiny_run, tiny_run], operating_point=point, settings=tiny_run.settings
+    )
+    cases = tiny_run.cases().drop(columns="split")
+    one, mean = predict_cases(tiny_run, cases), predict_cases(both, cases)
+    np.testing.assert_allclose(mean["risk"], one["risk"])
+    clear = (one["probability"] - tiny_run.operating_point.threshold).abs() > 1e-6
+    decided = one["probability"] >= tiny_run.operating_point.threshold
+    assert ((mean["probability"] >= 0.3) == decided)[clear].all() and decided.nunique() == 2
 
 
 def test_a_run_is_evaluated_on_another_collection_in_one_command(tiny_run, isic2020, tmp_path, capsys):

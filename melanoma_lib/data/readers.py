@@ -157,12 +157,80 @@ def _one_hot_truth(metadata: Path, images: pd.Series) -> dict[str, str]:
             f"{metadata.name} and {path.name} must list the same images once each; {len(strangers)} are in one only "
             f"({listed(strangers)}), {truth['image'].duplicated().sum()} are repeated. Take both files from the same release."
         )
-    marks = truth[names].apply(pd.to_numeric, errors="coerce")
-    bad = ~(marks.isin((0, 1)).all(axis=1) & (marks.sum(axis=1) == 1))
+    return dict(zip(truth["image"], _one_hot(truth, names, path), strict=True))
+
+
+def _one_hot(table: pd.DataFrame, names: list[str], path: Path, rest: str | None = None) -> pd.Series:
+    """The one of the columns ``names`` that is 1 in each row; where none is, ``rest`` if it is given."""
+    marks = table[names].apply(pd.to_numeric, errors="coerce")
+    sums = marks.sum(axis=1)
+    bad = ~(marks.isin((0, 1)).all(axis=1) & (sums.isin((0, 1)) if rest else sums == 1))
     if bad.any():
-        row = bad.idxmax()
-        raise DataError(f"{path}, row {row}: expected one 1 among zeros in {names}, found {list(truth.loc[row, names])}.")
-    return dict(zip(truth["image"], marks.idxmax(axis=1), strict=True))
+        row, some = bad.idxmax(), "at most one" if rest else "one"
+        raise DataError(f"{path}, row {row}: expected {some} 1 among zeros in {names}, found {list(table.loc[row, names])}.")
+    return marks.idxmax(axis=1).where(sums == 1, rest)
+
+
+def read_isic2018(path: Path) -> pd.DataFrame:
+    """One part of the challenge's task 3: its one-hot table, or the Dataverse's in the form of HAM10000, which has metadata.
+
+    The training part is HAM10000, with several images of many lesions, so it is refused without its table of lesions.
+    """
+    names = list(words.HAM10000_DIAGNOSES)
+    table = read_table(path, needs=())
+    if "dx" in table:
+        return read_ham10000(path)
+    table = read_table(path, needs=("image", *names))
+    if "training" in path.name.casefold():
+        lesions = _beside(path, "ISIC2018_Task3_Training_LesionGroupings.csv")
+        if lesions is None:
+            raise DataError(
+                f"{path.parent}: ISIC2018_Task3_Training_LesionGroupings.csv is missing; without it the images of one lesion "
+                "would fall into several splits. Get it from the page of the challenge."
+            )
+        table["lesion_id"] = _joined(table["image"], read_table(lesions, needs=("image", "lesion_id")), "image", lesions)[
+            "lesion_id"
+        ]
+    diagnosis = _one_hot(table, names, path)
+    target = diagnosis.map(words.HAM10000_DIAGNOSES)
+    site = _optional(table, "localization")
+    return _case_rows(table, path, image="image", site=site, target=target, diagnosis=diagnosis, leaky=names)
+
+
+def read_isic2017(path: Path) -> pd.DataFrame:
+    """One part of the challenge: melanoma, seborrheic keratosis, or neither: nevus. Age and sex where their table is there."""
+    names = ["melanoma", "seborrheic_keratosis"]
+    table = read_table(path, needs=("image_id", *names))
+    data = path.stem[: path.stem.casefold().index("_part3")] + "_Data"
+    metadata = _beside(path, f"{data}/{data}_metadata.csv") or _beside(path, f"{data}_metadata.csv")
+    if metadata is not None:
+        known = read_table(metadata, needs=("image_id", "age_approximate", "sex"))
+        table[["age_approximate", "sex"]] = _joined(table["image_id"], known, "image_id", metadata)[["age_approximate", "sex"]]
+    diagnosis = _one_hot(table, names, path, rest="nevus")
+    site = _optional(table, "anatom_site_general")
+    return _case_rows(
+        table,
+        path,
+        image="image_id",
+        age="age_approximate",
+        site=site,
+        target=(diagnosis == "melanoma").astype("int64"),
+        diagnosis=diagnosis.str.replace("_", " "),
+        leaky=names,
+    )
+
+
+def _beside(path: Path, relative: str) -> Path | None:
+    """A file that belongs to a table: beside it, or beside the folder that its archive unpacked to."""
+    return resolve(path.parent, relative) or resolve(path.parent.parent, relative)
+
+
+def _joined(images: pd.Series, table: pd.DataFrame, key: str, path: Path) -> pd.DataFrame:
+    """The rows of another table for these images, in their order and on their index; "" for an image that it lacks."""
+    if table[key].duplicated().any():
+        row = table[key].duplicated().idxmax()
+        raise DataError(f"{path}, row {row}: {key} {table.loc[row, key]!r} is repeated; expected each image once.")
+    return table.set_index(key).reindex(images, fill_value="").set_index(images.index)
 
 
 def read_isic2020(path: Path) -> pd.DataFrame:
