@@ -16,10 +16,11 @@ from melanoma_lib.evaluation import (
     bootstrap_intervals,
     delong_test,
     evaluate_predictions,
+    external_table,
+    recalibration_table,
     summary_table,
 )
-from melanoma_lib.evaluation.external import external_table, recalibration_table
-from melanoma_lib.reports import Report, replacing_folder, test_figures
+from melanoma_lib.reports import Report, test_figures, write_report
 from melanoma_lib.run_writer import prediction_table
 from melanoma_lib.runs import Run
 from melanoma_lib.utils import progress_bar, write_text
@@ -115,8 +116,7 @@ def evaluate_external(run: Run, cases: pd.DataFrame, cache_dir: Path | None = No
         RunError: if a fold's calibration or threshold cannot be averaged.
         ForeignThresholdError: if the stored operating point belongs to another model.
     """
-    source, own = cases.attrs.get("source", "external"), run.splits
-    seen = seen_cases(own, cases)
+    source, seen = cases.attrs.get("source", "external"), seen_cases(run.splits, cases)
     left_out = {"in the run's own table": int(seen.sum()), "image absent": cases.attrs.get("dropped_images", 0)}
     new = cases[~seen].reset_index(drop=True)
     if new["target"].nunique() < 2:
@@ -141,16 +141,8 @@ def evaluate_external(run: Run, cases: pd.DataFrame, cache_dir: Path | None = No
     )
     records = {name: json.loads(part.to_json(orient="records")) for name, part in rows.items()}
     summary = {"left_out": left_out, "external": summaries["external"]} | records
-    folder = run.path / f"evaluation-{source}"
-    with replacing_folder(folder) as working:
-        write_text(working / "metrics.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-        write_text(working / "report.txt", text)
-        for name, part in rows.items():
-            save_table(part, working / f"{name}.csv")
-        for label, figure in test_figures(predictions["external"], summaries["external"], threshold).items():
-            figure.savefig(working / f"{label}.png", dpi=110)
-            write_text(working / f"{label}.txt", figure.alt_text + "\n")
-    return Report(summary, text, folder)
+    figures = test_figures(predictions["external"], summaries["external"], threshold)
+    return write_report(run.path / f"evaluation-{source}", summary, text, figures, rows)
 
 
 def seen_cases(splits: pd.DataFrame, cases: pd.DataFrame) -> pd.Series:

@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,18 +73,26 @@ def evaluate_run(run: Run, tta: bool = False) -> Report:
     views = ", eight views averaged" if tta or run.settings.tta else ""
     heading = f"{run.path.name}: test split{views}; threshold: {rule}\n\n"
     text = heading + summary_table(summary) + bayes_ceiling(test)
-    folder = run.path / name
-    with replacing_folder(folder) as working:
+    return write_report(run.path / name, summary, text, test_figures(test, summary, threshold))
+
+
+def write_report(
+    folder: Path, summary: dict, text: str, figures: Mapping[str, DescribedFigure], tables: Mapping[str, pd.DataFrame] = {}
+) -> Report:
+    """Put a report's summary, text, figures with their descriptions, and tables into a folder, whole or not at all."""
+    with _replacing_folder(folder) as working:
         write_text(working / "metrics.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
         write_text(working / "report.txt", text)
-        for label, figure in test_figures(test, summary, threshold).items():
-            figure.savefig(working / f"{label}.png", dpi=110)
-            write_text(working / f"{label}.txt", figure.alt_text + "\n")
+        for name, table in tables.items():
+            write_text(working / f"{name}.csv", table.to_csv(index=False))
+        for name, figure in figures.items():
+            figure.savefig(working / f"{name}.png", dpi=110)
+            write_text(working / f"{name}.txt", figure.alt_text + "\n")
     return Report(summary, text, folder)
 
 
 @contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
+def _replacing_folder(folder: Path) -> Iterator[Path]:
     """Yield a folder to fill; when it is whole, put it in the place of ``folder``, which until then is left alone.
 
     Whoever is killed on the way leaves the old folder, in its place or beside it, until a later one is whole.

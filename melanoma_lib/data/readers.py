@@ -176,8 +176,7 @@ def read_isic2018(path: Path) -> pd.DataFrame:
 
     The training part is HAM10000, with several images of many lesions, so it is refused without its table of lesions.
     """
-    names = list(words.HAM10000_DIAGNOSES)
-    table = read_table(path, needs=())
+    table, names = read_table(path, needs=()), list(words.HAM10000_DIAGNOSES)
     if "dx" in table:
         return read_ham10000(path)
     table = read_table(path, needs=("image", *names))
@@ -188,36 +187,22 @@ def read_isic2018(path: Path) -> pd.DataFrame:
                 f"{path.parent}: ISIC2018_Task3_Training_LesionGroupings.csv is missing; without it the images of one lesion "
                 "would fall into several splits. Get it from the page of the challenge."
             )
-        table["lesion_id"] = _joined(table["image"], read_table(lesions, needs=("image", "lesion_id")), "image", lesions)[
-            "lesion_id"
-        ]
+        table = _with_columns(table, lesions, "image", "lesion_id")
     diagnosis = _one_hot(table, names, path)
     target = diagnosis.map(words.HAM10000_DIAGNOSES)
-    site = _optional(table, "localization")
-    return _case_rows(table, path, image="image", site=site, target=target, diagnosis=diagnosis, leaky=names)
+    return _case_rows(table, path, image="image", target=target, diagnosis=diagnosis, leaky=names)
 
 
 def read_isic2017(path: Path) -> pd.DataFrame:
     """One part of the challenge: melanoma, seborrheic keratosis, or neither: nevus. Age and sex where their table is there."""
-    names = ["melanoma", "seborrheic_keratosis"]
+    names, age = ["melanoma", "seborrheic_keratosis"], "age_approximate"
     table = read_table(path, needs=("image_id", *names))
     data = path.stem[: path.stem.casefold().index("_part3")] + "_Data"
-    metadata = _beside(path, f"{data}/{data}_metadata.csv") or _beside(path, f"{data}_metadata.csv")
-    if metadata is not None:
-        known = read_table(metadata, needs=("image_id", "age_approximate", "sex"))
-        table[["age_approximate", "sex"]] = _joined(table["image_id"], known, "image_id", metadata)[["age_approximate", "sex"]]
-    diagnosis = _one_hot(table, names, path, rest="nevus")
-    site = _optional(table, "anatom_site_general")
-    return _case_rows(
-        table,
-        path,
-        image="image_id",
-        age="age_approximate",
-        site=site,
-        target=(diagnosis == "melanoma").astype("int64"),
-        diagnosis=diagnosis.str.replace("_", " "),
-        leaky=names,
-    )
+    if metadata := _beside(path, f"{data}/{data}_metadata.csv") or _beside(path, f"{data}_metadata.csv"):
+        table = _with_columns(table, metadata, "image_id", age, "sex")
+    diagnosis = _one_hot(table, names, path, rest="nevus").str.replace("_", " ")
+    target = (diagnosis == "melanoma").astype("int64")
+    return _case_rows(table, path, image="image_id", age=age, target=target, diagnosis=diagnosis, leaky=names)
 
 
 def _beside(path: Path, relative: str) -> Path | None:
@@ -225,12 +210,13 @@ def _beside(path: Path, relative: str) -> Path | None:
     return resolve(path.parent, relative) or resolve(path.parent.parent, relative)
 
 
-def _joined(images: pd.Series, table: pd.DataFrame, key: str, path: Path) -> pd.DataFrame:
-    """The rows of another table for these images, in their order and on their index; "" for an image that it lacks."""
-    if table[key].duplicated().any():
-        row = table[key].duplicated().idxmax()
-        raise DataError(f"{path}, row {row}: {key} {table.loc[row, key]!r} is repeated; expected each image once.")
-    return table.set_index(key).reindex(images, fill_value="").set_index(images.index)
+def _with_columns(table: pd.DataFrame, path: Path, key: str, *columns: str) -> pd.DataFrame:
+    """The table with columns of another one, matched by ``key``; "" where the other lacks a row."""
+    other = read_table(path, needs=(key, *columns))
+    if (again := other[key].duplicated()).any():
+        row = again.idxmax()
+        raise DataError(f"{path}, row {row}: {key} {other.loc[row, key]!r} is repeated; expected each image once.")
+    return table.assign(**other.set_index(key)[[*columns]].reindex(table[key], fill_value="").set_index(table.index))
 
 
 def read_isic2020(path: Path) -> pd.DataFrame:
@@ -245,14 +231,8 @@ def read_isic2020(path: Path) -> pd.DataFrame:
             f"{path}, row {row}: diagnosis {table['diagnosis'][row]!r} means target {target[row]}, "
             f"but the target column says {table['target'][row]!r}; correct the row."
         )
-    return _case_rows(
-        table,
-        path,
-        image="image_name",
-        site=_translate(_optional(table, site), "ISIC_SITES", path),
-        target=target,
-        diagnosis=table["diagnosis"],
-    )
+    sites = _translate(_optional(table, site), "ISIC_SITES", path)
+    return _case_rows(table, path, image="image_name", site=sites, target=target, diagnosis=table["diagnosis"])
 
 
 def read_isic_archive(path: Path) -> pd.DataFrame:
@@ -270,15 +250,8 @@ def read_isic_archive(path: Path) -> pd.DataFrame:
         raise DataError(f"{path}: none of the {len(table)} rows is a dermoscopic image with a decided diagnosis ({left_out}).")
     for reason, count in left_out.items():
         log.warning("left out %d of %d rows of %s: %s", count, len(table), path, reason)
-    rows = _case_rows(
-        table,
-        path,
-        image="isic_id",
-        site=_archive_site(table, path),
-        target=target,
-        diagnosis=diagnosis,
-        acquisition=_optional(table, "attribution"),
-    )[keep]
+    site, clinic = _archive_site(table, path), _optional(table, "attribution")
+    rows = _case_rows(table, path, image="isic_id", site=site, target=target, diagnosis=diagnosis, acquisition=clinic)[keep]
     rows.attrs["dropped_rows"] = left_out
     return rows
 
@@ -319,10 +292,10 @@ def _case_rows(
     path: Path,
     *,
     image: str,
-    site: pd.Series,
     target: pd.Series,
     diagnosis: pd.Series,
     age: str = "age_approx",
+    site: pd.Series | None = None,
     acquisition: pd.Series | None = None,
     leaky: Sequence[str] = (),
 ) -> pd.DataFrame:
@@ -332,7 +305,7 @@ def _case_rows(
         "lesion_id": _optional(table, "lesion_id"),
         "age_approx": _optional(table, age).replace("85+", "85"),  # the archive caps ages so that nobody is recognised
         "sex": _translate(_optional(table, "sex"), "SEX_NAMES", path),
-        "anatom_site_general_challenge": site,
+        "anatom_site_general_challenge": np.nan if site is None else site,
         "target": target,
         "diagnosis": diagnosis,
         "acquisition": np.nan if acquisition is None else acquisition,

@@ -72,13 +72,10 @@ def load_cases(
     parts = [_SOURCES[source].read(part) for part in tables]
     facts = {"dropped_rows": parts[0].attrs["dropped_rows"]}  # of a collection in parts, none are
     facts["leaky_columns"] = sorted({name for part in parts for name in part.attrs["leaky_columns"]})
-    rows = (
-        parts[0]
-        if len(parts) == 1
-        else pd.concat(parts).set_axis(
-            [f"{path.name}:{line}" for path, part in zip(tables, parts, strict=True) for line in part.index]
-        )
-    )
+    rows = parts[0]
+    if len(parts) > 1:  # errors then name the file of a row, too
+        lines = [f"{path.name}:{line}" for path, part in zip(tables, parts, strict=True) for line in part.index]
+        rows = pd.concat(parts).set_axis(lines)
     if source == "synthetic":
         rows, absent, searched = _own_files(rows, root)
     else:
