@@ -42,7 +42,8 @@ def compare_runs(runs: Sequence[Run], n: int = 2000, seed: int = 0) -> pd.DataFr
     Returns:
         One row a run, numbered from 1: path, images, melanomas (of the shared cases), auroc, difference (AUROC less that of the
         first), delong_p, sensitivity and specificity at the run's own stored threshold, threshold; what has an interval also
-        with ``_low`` and ``_high``, NaN where unknown. Then each setting in which the runs differ, as ``setting: name``.
+        with ``_low`` and ``_high``, NaN where unknown. Then each setting in which the runs differ, and the folder of their data if
+        it does, as ``setting: name``.
 
     Raises:
         RunError: if the runs share no test case, name other targets for one image, or share fewer than two cases of a class.
@@ -75,7 +76,8 @@ def compare_runs(runs: Sequence[Run], n: int = 2000, seed: int = 0) -> pd.DataFr
         row |= _ends("difference", gain) | {"delong_p": delong_test(targets, table["probability"], first["probability"]).p_value}
         row |= {name: end for rate in ("sensitivity", "specificity") for name, end in _ends(rate, found[rate]).items()}
         rows.append(row | {"threshold": threshold})
-    settings = pd.DataFrame([run.settings.shaping() for run in runs], dtype=object).fillna("")
+    chosen = [run.settings.shaping() | {"data_dir": str(run.settings.data_root)} for run in runs]
+    settings = pd.DataFrame(chosen, dtype=object).fillna("")
     differing = settings.loc[:, settings.astype(str).nunique() > 1].add_prefix("setting: ")
     return pd.concat([pd.DataFrame(rows), differing], axis=1).rename(index=lambda row: row + 1)
 

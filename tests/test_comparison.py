@@ -35,7 +35,7 @@ def finished(name, rows, noise, threshold, **changes):
 
 
 def test_runs_are_paired_on_the_cases_that_they_share_whatever_differs(tmp_path):
-    runs = [finished("a", 300, 0, 0.4), finished("bb", np.arange(100, 400), 0.2, 0.6, backbone="resnet50", seed=3)]
+    runs = [finished("a", 300, 0, 0.4), finished("bb", np.arange(100, 400), 0.2, 0.6, backbone="resnet50", seed=3, data_dir="b")]
     table = compare_runs(runs, n=200)
     both = pd.merge(
         *(run.predictions("test")[["image_id", "target", "group_id", "probability"]] for run in runs), on=["image_id", "target"]
@@ -51,7 +51,7 @@ def test_runs_are_paired_on_the_cases_that_they_share_whatever_differs(tmp_path)
     decided = [score >= point for score, point in zip(scores, (0.4, 0.6), strict=True)]
     assert table["sensitivity"].tolist() == pytest.approx([recall_score(both["target"], one) for one in decided])
     assert table["specificity"].tolist() == pytest.approx([recall_score(both["target"], one, pos_label=0) for one in decided])
-    assert [name for name in table if name.startswith("setting")] == ["setting: backbone", "setting: seed"]
+    assert [name for name in table if name.startswith("setting")] == ["setting: backbone", "setting: seed", "setting: data_dir"]
     assert table["setting: backbone"].tolist() == ["efficientnet_b0", "resnet50"]
     assert f"{aurocs[1]:.3f} [" in comparison_text(table)
     save_table(table, tmp_path / "table.csv")
