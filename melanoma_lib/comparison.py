@@ -42,8 +42,8 @@ def compare_runs(runs: Sequence[Run], n: int = 2000, seed: int = 0) -> pd.DataFr
     Returns:
         One row a run, numbered from 1: path, images, melanomas (of the shared cases), auroc, difference (AUROC less that of the
         first), delong_p, sensitivity and specificity at the run's own stored threshold, threshold; what has an interval also
-        with ``_low`` and ``_high``, NaN where unknown. Then each setting in which the runs differ, and the folder of their data if
-        it does, as ``setting: name``.
+        with ``_low`` and ``_high``, NaN where unknown. Then, as ``setting: name``, each setting in which the runs differ, the
+        folder of their data included.
 
     Raises:
         RunError: if the runs share no test case, name other targets for one image, or share fewer than two cases of a class.
