@@ -36,7 +36,8 @@ GROUPS = {
 ALL = tuple(Settings.model_fields)
 DATA = ("data_dir", "image_dirs", "n_patients", "data_seed", "image_size", "seed", "progress")
 FLAGS = {
-    "train": ALL, "evaluate": ("runs_dir",), "explain": ("runs_dir", "progress"), "card": ("runs_dir",), "export": ("runs_dir",),
+    "train": ALL, "evaluate": ("data_dir", "image_dirs", "missing_images", "n_patients", "data_seed", "runs_dir", "cache_dir"),
+    "explain": ("runs_dir", "progress"), "card": ("runs_dir",), "export": ("runs_dir",),
     "app": ("run_dir", "runs_dir"), "data_fetch": DATA, "data_audit": DATA,
     "study_league": ALL, "study_selfsupervised": ALL, "study_travel": ("cache_dir", "n_resamples", "seed"),
 }  # fmt: skip
@@ -48,13 +49,13 @@ HELP = {
     "runs": "run directories",
     "names": "such as 03_training or 03; by default all",
     "name": "lesson, such as 03_training or 03",
-    "source": "synthetic, ham10000, isic2019, isic2020 or isic_archive",
+    "source": "synthetic, ham10000, isic2017, isic2018, isic2019, isic2020 or isic_archive; of evaluate: another collection",
     "config": "settings.json of a finished run, in place of environment, .env and profile; flags win",
     "jobs": "folds or points at a time",
     "backend": "of joblib, for folds or points; of the app, onnx answers from the exported file",
     "scheduler": "dask: address of a running scheduler; by default a cluster on this machine",
     "tta": "average the eight flips and turns of each image",
-    "out": "file or folder to write",
+    "out": "file or folder to write; of compare: a table, .csv or .json",
     "image_id": "tested cases; by default the melanoma of median risk",
     "layers": "by default all",
     "method": "by default gradcam; with --league all but the slow two",

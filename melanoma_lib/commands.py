@@ -35,20 +35,39 @@ def train(settings: Settings, jobs: int = 1, backend: Backend = "loky", schedule
     print(f"finished {run.path}; next: python -m melanoma_lib evaluate {run.path}")
 
 
-def evaluate(settings: Settings, run: Path | None = None, tta: bool = False) -> None:
-    """Report on a run: table, JSON and figures."""
+def evaluate(settings: Settings, run: Path | None = None, tta: bool = False, source: str | None = None) -> None:
+    """Report on a run: table, JSON and figures; with --source on another collection, beside its own test cases."""
     from melanoma_lib.reports import evaluate_run
 
-    report = evaluate_run(_run(run, settings), tta=tta)
+    found = _run(run, settings)
+    if source is None:
+        report = evaluate_run(found, tta=tta)
+    else:
+        from melanoma_lib.comparison import evaluate_external
+        from melanoma_lib.data.datamodule import cases_for
+
+        if tta and not found.settings.tta:
+            raise KitError("--tta makes another model, without a threshold of its own here; train with --tta to test its views")
+        kept = {name: getattr(found.settings, name) for name in ("modalities", "image_size")}
+        cases = cases_for(settings.with_changes(source=source, **kept))
+        report = evaluate_external(found, cases, settings.cache_dir)
     print(f"{report.text}\nwritten to {report.folder}")
 
 
 def compare(runs: Sequence[Path], out: Path | None = None) -> None:
-    """Ablation table over runs: gain of each branch, with its interval; --out writes it as JSON too."""
-    from melanoma_lib.reports import ablation_table
+    """Set runs against the first on the test cases they share; runs of several seeds: gain of each branch, over seeds."""
+    from melanoma_lib.comparison import compare_runs, comparison_text, save_table
+    from melanoma_lib.reports import ablation_table, differ_in_seeds
     from melanoma_lib.runs import Run
 
-    print(ablation_table([Run(path) for path in runs], out))
+    found = [Run(path) for path in runs]
+    if differ_in_seeds(found):
+        print(ablation_table(found, out))
+        return
+    table = compare_runs(found, found[0].settings.n_resamples)
+    print(comparison_text(table))
+    if out:
+        save_table(table, out)
 
 
 def explain(

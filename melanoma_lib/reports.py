@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,13 +76,21 @@ def evaluate_run(run: Run, tta: bool = False) -> Report:
     if ceilings := bayes_ceiling(test):
         table = pd.DataFrame({"AUROC": ceilings}).to_string(float_format="{:.3f}".format)
         text += f"\nHighest AUROC possible on these synthetic cases (by their true risk)\n{table}\n"
-    folder = run.path / name
+    return write_report(run.path / name, summary, text, test_figures(test, summary, threshold))
+
+
+def write_report(
+    folder: Path, summary: dict, text: str, figures: Mapping[str, DescribedFigure], tables: Mapping[str, pd.DataFrame] = {}
+) -> Report:
+    """Put a report's summary, text, figures with their descriptions, and tables into a folder, whole or not at all."""
     with _replacing_folder(folder) as working:
         write_text(working / "metrics.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
         write_text(working / "report.txt", text)
-        for label, figure in test_figures(test, summary, threshold).items():
-            figure.savefig(working / f"{label}.png", dpi=110)
-            write_text(working / f"{label}.txt", figure.alt_text + "\n")
+        for name, table in tables.items():
+            write_text(working / f"{name}.csv", table.to_csv(index=False))
+        for name, figure in figures.items():
+            figure.savefig(working / f"{name}.png", dpi=110)
+            write_text(working / f"{name}.txt", figure.alt_text + "\n")
     return Report(summary, text, folder)
 
 
@@ -176,7 +184,7 @@ def ablation_table(runs: list[Run], out: Path | None = None) -> str:
 
     Args:
         runs: runs that differ in ``modalities`` and ``seed`` only; a gain uses the seeds that both sides have.
-        out: file to write the same numbers to as JSON.
+        out: file to write the same numbers to, as CSV if it ends in ``.csv``, else as JSON.
 
     Returns:
         A Markdown table.
@@ -200,9 +208,18 @@ def ablation_table(runs: list[Run], out: Path | None = None) -> str:
                 gain = bootstrap_mean_auroc([sample for seed in shared for sample in auroc_samples(tests[seed])], baselines)
                 row[f"gain over {BRANCHES[base]}"] = gain.to_dict() | {"seeds": shared}
         rows.append(row)
-    if out:
+    if out and out.suffix.lower() == ".csv":
+        write_text(out, pd.json_normalize(rows).to_csv(index=False))
+    elif out:
         write_text(out, json.dumps(rows, indent=2) + "\n")
     return _markdown(rows)
+
+
+def differ_in_seeds(runs: Sequence[Run]) -> bool:
+    """Whether :func:`ablation_table` is what compares these runs: of several seeds, each once a branch, and else alike."""
+    kinds = [run.settings.with_changes(seed=0, modalities="image").fingerprint() for run in runs]
+    seeds = [(run.settings.modalities, run.settings.seed) for run in runs]
+    return len(set(kinds)) == 1 and len(set(seeds)) == len(runs) and len({seed for _, seed in seeds}) > 1
 
 
 def _runs_by_branch(runs: list[Run]) -> dict[str, dict[int, Run]]:

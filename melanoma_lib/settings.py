@@ -24,7 +24,7 @@ TEST_ENV_PREFIX = "MELANOMA_TEST_"  # belongs to the test suite, never to a sett
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 INIT_NAME = re.compile(r".+-([0-9a-f]{8,64})\.pt")  # as torch.hub names weights: the digest tells them apart wherever they lie
 
-Source = Literal["synthetic", "ham10000", "isic2019", "isic2020", "isic_archive"]
+Source = Literal["synthetic", "ham10000", "isic2017", "isic2018", "isic2019", "isic2020", "isic_archive"]
 Modalities = Literal["image+metadata", "image", "metadata"]
 
 # The recipe of short trainings on few synthetic cases, where the field defaults, tuned on thousands of photographs, do not fit.

@@ -99,7 +99,8 @@ def test_train_does_not_take_a_named_run_of_other_settings_for_what_it_was_asked
 
 def test_compare_prints_a_table(tiny_run, capsys):
     assert main(["compare", str(tiny_run.path)]) == 0
-    assert "| image + metadata | 1 |" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert tiny_run.path.name in printed and f"{tiny_run.metrics['auroc']['value']:.3f}" in printed
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_compare_prints_a_table(tiny_run, capsys):
         (["train", "--head-epochs", "9"], "head_epochs=9.*max_epochs"),
         (["train", "--backbone", "resnet5000", "--progress", "no", "--n-patients", "20", "--image-size", "32"], "resnet5000"),
         (["train", "--config", "nowhere.json"], "nowhere.json"),
-        (["data", "audit", "isic2018"], "source.*ham10000.*isic2018"),
+        (["data", "audit", "isic2016"], "source.*ham10000.*isic2016"),
     ],
 )
 def test_errors_are_explained_without_a_traceback(words, expected, capsys, tmp_path):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
@@ -11,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from melanoma_lib import reports
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import RunError
-from melanoma_lib.reports import ablation_table, bayes_ceiling, evaluate_run, predict_with_views
+from melanoma_lib.reports import ablation_table, bayes_ceiling, differ_in_seeds, evaluate_run, predict_with_views
 from melanoma_lib.training import train
 
 
@@ -102,6 +103,11 @@ def test_ablation_table_averages_seeds_and_states_the_gain(ablation, tmp_path):
     assert gain["value"] == pytest.approx(np.mean(aurocs["image+metadata"]) - np.mean(aurocs["metadata"]))
     assert gain["low"] <= gain["value"] <= gain["high"]
     assert "| metadata only | 2 |" in table
+    ablation_table(ablation, tmp_path / "table.csv")
+    assert pd.read_csv(tmp_path / "table.csv")["auroc.value"].tolist() == pytest.approx([np.mean(aurocs[m]) for m in aurocs])
+    assert differ_in_seeds(ablation)
+    assert not differ_in_seeds(ablation[::2])  # two branches of one seed are paired
+    assert not differ_in_seeds([*ablation, ablation[0]])
 
 
 def test_ablation_refuses_runs_that_differ_in_more(ablation, tiny_run):

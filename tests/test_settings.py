@@ -107,7 +107,7 @@ def test_an_unknown_argument_is_an_error(make, value):
     [
         ("seed", "seven"), ("seed", -1), ("seed", 1.5), ("seed", None), ("seed", ""), ("image_size", 16), ("pretrained", "maybe"),
         ("alpha", 1.0), ("alpha", 0), ("alpha", float("nan")), ("gamma", -0.1), ("weight_decay", float("inf")),
-        ("source", "isic2018"), ("profile", ["fast"]), ("profile", "quick"), ("modalities", "metadata+image"), ("data_dir", 3),
+        ("source", "isic2016"), ("profile", ["fast"]), ("profile", "quick"), ("modalities", "metadata+image"), ("data_dir", 3),
     ],
 )  # fmt: skip
 def test_an_ill_typed_value_is_an_error_that_names_setting_and_value(name, value):

@@ -182,13 +182,16 @@ class DermoscopyDataModule(pl.LightningDataModule):
 def cases_for(settings: Settings) -> pd.DataFrame:
     """The case table of the settings' source, fit for training; the synthetic one is generated where it does not exist yet.
 
+    A model of metadata alone needs no image file: absent ones are an error for the others only, unless they are to be dropped.
+
     Raises:
         DataError: as :func:`load_cases` does, or if all cases are of one class.
     """
     root = source_root(settings)
-    cases = load_cases(settings.source, root, settings.missing_images, image_dirs=settings.image_dirs)
+    needless = "image" not in settings.modalities and settings.missing_images == "error"
+    cases = load_cases(settings.source, root, "keep" if needless else settings.missing_images, image_dirs=settings.image_dirs)
     if cases["target"].nunique() < 2:
-        raise DataError(f"{root}: training needs melanomas and other lesions, every case has target {cases['target'].iloc[0]}")
+        raise DataError(f"{root}: expected melanomas and other lesions, every case has target {cases['target'].iloc[0]}")
     return cases
 
 

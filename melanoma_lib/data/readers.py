@@ -157,12 +157,66 @@ def _one_hot_truth(metadata: Path, images: pd.Series) -> dict[str, str]:
             f"{metadata.name} and {path.name} must list the same images once each; {len(strangers)} are in one only "
             f"({listed(strangers)}), {truth['image'].duplicated().sum()} are repeated. Take both files from the same release."
         )
-    marks = truth[names].apply(pd.to_numeric, errors="coerce")
-    bad = ~(marks.isin((0, 1)).all(axis=1) & (marks.sum(axis=1) == 1))
+    return dict(zip(truth["image"], _one_hot(truth, names, path), strict=True))
+
+
+def _one_hot(table: pd.DataFrame, names: list[str], path: Path, rest: str | None = None) -> pd.Series:
+    """The one of the columns ``names`` that is 1 in each row; where none is, ``rest`` if it is given."""
+    marks = table[names].apply(pd.to_numeric, errors="coerce")
+    sums = marks.sum(axis=1)
+    bad = ~(marks.isin((0, 1)).all(axis=1) & (sums.isin((0, 1)) if rest else sums == 1))
     if bad.any():
-        row = bad.idxmax()
-        raise DataError(f"{path}, row {row}: expected one 1 among zeros in {names}, found {list(truth.loc[row, names])}.")
-    return dict(zip(truth["image"], marks.idxmax(axis=1), strict=True))
+        row, some = bad.idxmax(), "at most one" if rest else "one"
+        raise DataError(f"{path}, row {row}: expected {some} 1 among zeros in {names}, found {list(table.loc[row, names])}.")
+    return marks.idxmax(axis=1).where(sums == 1, rest)
+
+
+def read_isic2018(path: Path) -> pd.DataFrame:
+    """One part of the challenge's task 3: its one-hot table, or the Dataverse's in the form of HAM10000, which has metadata.
+
+    The training part is HAM10000, with several images of many lesions, so it is refused without its table of lesions.
+    """
+    table, names = read_table(path, needs=()), list(words.HAM10000_DIAGNOSES)
+    if "dx" in table:
+        return read_ham10000(path)
+    table = read_table(path, needs=("image", *names))
+    if "training" in path.name.casefold():
+        lesions = _beside(path, "ISIC2018_Task3_Training_LesionGroupings.csv")
+        if lesions is None:
+            raise DataError(
+                f"{path.parent}: ISIC2018_Task3_Training_LesionGroupings.csv is missing; without it the images of one lesion "
+                "would fall into several splits. Get it from the page of the challenge."
+            )
+        table = _with_columns(table, lesions, "image", "lesion_id")
+    diagnosis = _one_hot(table, names, path)
+    target = diagnosis.map(words.HAM10000_DIAGNOSES)
+    return _case_rows(table, path, image="image", target=target, diagnosis=diagnosis, leaky=names)
+
+
+def read_isic2017(path: Path) -> pd.DataFrame:
+    """One part of the challenge: melanoma, seborrheic keratosis, or neither: nevus. Age and sex where their table is there."""
+    names, age = ["melanoma", "seborrheic_keratosis"], "age_approximate"
+    table = read_table(path, needs=("image_id", *names))
+    data = path.stem[: path.stem.casefold().index("_part3")] + "_Data"
+    if metadata := _beside(path, f"{data}/{data}_metadata.csv") or _beside(path, f"{data}_metadata.csv"):
+        table = _with_columns(table, metadata, "image_id", age, "sex")
+    diagnosis = _one_hot(table, names, path, rest="nevus").str.replace("_", " ")
+    target = (diagnosis == "melanoma").astype("int64")
+    return _case_rows(table, path, image="image_id", age=age, target=target, diagnosis=diagnosis, leaky=names)
+
+
+def _beside(path: Path, relative: str) -> Path | None:
+    """A file that belongs to a table: beside it, or beside the folder that its archive unpacked to."""
+    return resolve(path.parent, relative) or resolve(path.parent.parent, relative)
+
+
+def _with_columns(table: pd.DataFrame, path: Path, key: str, *columns: str) -> pd.DataFrame:
+    """The table with columns of another one, matched by ``key``; "" where the other lacks a row."""
+    other = read_table(path, needs=(key, *columns))
+    if (again := other[key].duplicated()).any():
+        row = again.idxmax()
+        raise DataError(f"{path}, row {row}: {key} {other.loc[row, key]!r} is repeated; expected each image once.")
+    return table.assign(**other.set_index(key)[[*columns]].reindex(table[key], fill_value="").set_index(table.index))
 
 
 def read_isic2020(path: Path) -> pd.DataFrame:
@@ -177,14 +231,8 @@ def read_isic2020(path: Path) -> pd.DataFrame:
             f"{path}, row {row}: diagnosis {table['diagnosis'][row]!r} means target {target[row]}, "
             f"but the target column says {table['target'][row]!r}; correct the row."
         )
-    return _case_rows(
-        table,
-        path,
-        image="image_name",
-        site=_translate(_optional(table, site), "ISIC_SITES", path),
-        target=target,
-        diagnosis=table["diagnosis"],
-    )
+    sites = _translate(_optional(table, site), "ISIC_SITES", path)
+    return _case_rows(table, path, image="image_name", site=sites, target=target, diagnosis=table["diagnosis"])
 
 
 def read_isic_archive(path: Path) -> pd.DataFrame:
@@ -202,15 +250,8 @@ def read_isic_archive(path: Path) -> pd.DataFrame:
         raise DataError(f"{path}: none of the {len(table)} rows is a dermoscopic image with a decided diagnosis ({left_out}).")
     for reason, count in left_out.items():
         log.warning("left out %d of %d rows of %s: %s", count, len(table), path, reason)
-    rows = _case_rows(
-        table,
-        path,
-        image="isic_id",
-        site=_archive_site(table, path),
-        target=target,
-        diagnosis=diagnosis,
-        acquisition=_optional(table, "attribution"),
-    )[keep]
+    site, clinic = _archive_site(table, path), _optional(table, "attribution")
+    rows = _case_rows(table, path, image="isic_id", site=site, target=target, diagnosis=diagnosis, acquisition=clinic)[keep]
     rows.attrs["dropped_rows"] = left_out
     return rows
 
@@ -251,10 +292,10 @@ def _case_rows(
     path: Path,
     *,
     image: str,
-    site: pd.Series,
     target: pd.Series,
     diagnosis: pd.Series,
     age: str = "age_approx",
+    site: pd.Series | None = None,
     acquisition: pd.Series | None = None,
     leaky: Sequence[str] = (),
 ) -> pd.DataFrame:
@@ -264,7 +305,7 @@ def _case_rows(
         "lesion_id": _optional(table, "lesion_id"),
         "age_approx": _optional(table, age).replace("85+", "85"),  # the archive caps ages so that nobody is recognised
         "sex": _translate(_optional(table, "sex"), "SEX_NAMES", path),
-        "anatom_site_general_challenge": site,
+        "anatom_site_general_challenge": np.nan if site is None else site,
         "target": target,
         "diagnosis": diagnosis,
         "acquisition": np.nan if acquisition is None else acquisition,

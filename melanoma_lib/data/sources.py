@@ -29,6 +29,7 @@ class _Source:
     read: Callable[[Path], pd.DataFrame]
     images: tuple[str, ...] = ()  # folders searched for images, first hit wins
     masks: tuple[str, ...] = ()  # folders searched for lesion masks named <image_id>_segmentation.png
+    parts: bool = False  # tables of different names are parts of one collection, and all that are there are read
 
 
 def load_cases(
@@ -49,8 +50,9 @@ def load_cases(
 
     Returns:
         The table described in ``data.schema``, one row per image, with ``RangeIndex``. ``attrs`` holds ``source``, ``root``,
-        ``table`` (the file read), ``absent_images`` and ``dropped_images`` (numbers), ``dropped_rows`` (reason: number, for
-        rows left out on principle) and ``leaky_columns`` (columns of the file that give the answer away, left behind).
+        ``table`` (the file or files read), ``absent_images`` and ``dropped_images`` (numbers), ``dropped_rows`` (reason:
+        number, for rows left out on principle) and ``leaky_columns`` (columns of the file that give the answer away, left
+        behind).
 
     Raises:
         DataError: unknown source, wrong folder, unreadable or empty table, missing column, value outside the schema.
@@ -65,21 +67,27 @@ def load_cases(
     strangers = [str(folder) for folder in image_dirs if not Path(folder).is_dir()]
     if strangers:
         raise DataError(f"image_dirs: {listed(strangers)} does not exist or is not a folder.")
-    table = _locate(root, source)
-    rows = _SOURCES[source].read(table)
-    facts = rows.attrs
+    tables = _locate(root, source)
+    table = ", ".join(map(str, tables))
+    parts = [_SOURCES[source].read(part) for part in tables]
+    facts = {"dropped_rows": parts[0].attrs["dropped_rows"]}  # of a collection in parts, none are
+    facts["leaky_columns"] = sorted({name for part in parts for name in part.attrs["leaky_columns"]})
+    rows = parts[0]
+    if len(parts) > 1:  # errors then name the file of a row, too
+        lines = [f"{path.name}:{line}" for path, part in zip(tables, parts, strict=True) for line in part.index]
+        rows = pd.concat(parts).set_axis(lines)
     if source == "synthetic":
         rows, absent, searched = _own_files(rows, root)
     else:
         rows, absent, searched = _find_files(rows, root, _SOURCES[source], [Path(folder) for folder in image_dirs])
         rows["group_id"] = group_ids(rows)
-    cases = validate_cases(rows, origin=str(table))
+    cases = validate_cases(rows, origin=table)
     if absent.any() and missing_images != "keep":
         _report_missing(cases.loc[absent, "image_id"], len(cases), searched, missing_images)
         cases = cases[~absent]
     cases = cases.reset_index(drop=True)
     images = {"absent_images": int(absent.sum()), "dropped_images": 0 if missing_images == "keep" else int(absent.sum())}
-    cases.attrs = {"source": source, "root": str(root), "table": str(table)} | images | facts
+    cases.attrs = {"source": source, "root": str(root), "table": table} | images | facts
     return cases
 
 
@@ -98,8 +106,8 @@ def _report_missing(names: pd.Series, total: int, searched: list[str], policy: s
     log.warning("left out %d of %d cases whose image file is absent (%s)", len(names), total, first)
 
 
-def _locate(root: Path, source: str) -> Path:
-    """The source's table; where several editions lie there, the one with most columns (Dataverse's names the camera)."""
+def _locate(root: Path, source: str) -> list[Path]:
+    """The source's table, or those of its parts; of several editions the one with most columns (Dataverse's names the camera)."""
     names = _SOURCES[source].tables
     wanted = " or ".join(names)
     if not root.is_dir():
@@ -107,7 +115,10 @@ def _locate(root: Path, source: str) -> Path:
         raise DataError(f"{root} {problem}; expected the folder of {source}, with {wanted} in it.{_fetch_hint(source)}")
     found = [path for name in names if (path := resolve(root, name)) and path.is_file()]
     if found:
-        return max(found, key=_count_columns)
+        editions: dict[str, list[Path]] = {}
+        for path in found:
+            editions.setdefault(path.stem.casefold() if _SOURCES[source].parts else "", []).append(path)
+        return [max(paths, key=_count_columns) for paths in editions.values()]
     here = sorted(entry.name for entry in os.scandir(root))
     raise DataError(f"{root} is no {source} folder: looked for {wanted}; found {listed(here) or 'nothing'}.{_hint(root, source)}")
 
@@ -132,7 +143,9 @@ def _hint(root: Path, source: str) -> str:
 
 
 def _fetch_hint(source: str) -> str:
-    return "" if source == "synthetic" else f" `python -m melanoma_lib data fetch {source}` gets the files."
+    if source in ("synthetic", "isic2017", "isic2018"):
+        return "" if source == "synthetic" else " data/README.md says where the files are to be had."
+    return f" `python -m melanoma_lib data fetch {source}` gets the files."
 
 
 # --- image and mask files: each returns the rows with paths, which images are absent, and where they were sought -----------
@@ -184,6 +197,8 @@ def _own_files(rows: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, pd.Series,
     return rows.assign(**paths), absent, sorted({str(Path(path).parent) for path in paths["image_path"].dropna()})
 
 
+_PARTS_2017 = tuple(f"ISIC-2017_{part}" for part in ("Training", "Validation", "Test_v2"))
+_PARTS_2018 = tuple(f"ISIC2018_Task3_{part}" for part in ("Training", "Validation", "Test"))
 _SOURCES: dict[str, _Source] = {
     "synthetic": _Source(("cases.csv",), readers.read_synthetic),
     "ham10000": _Source(
@@ -191,6 +206,23 @@ _SOURCES: dict[str, _Source] = {
         readers.read_ham10000,
         images=("HAM10000_images_part_1", "HAM10000_images_part_2", "HAM10000_images", "images"),
         masks=("HAM10000_segmentations_lesion_tschandl", "masks"),
+    ),
+    "isic2017": _Source(
+        tuple(f"{part}_Part3_GroundTruth.csv" for part in _PARTS_2017),
+        readers.read_isic2017,
+        images=(*(f"{part}_Data" for part in _PARTS_2017), "images"),
+        masks=(*(f"{part}_Part1_GroundTruth" for part in _PARTS_2017), "masks"),
+        parts=True,
+    ),
+    "isic2018": _Source(
+        (
+            "ISIC2018_Task3_Test_GroundTruth.tab",  # the Dataverse's, with metadata
+            *(f"{folder}{part}_GroundTruth.csv" for part in _PARTS_2018 for folder in ("", f"{part}_GroundTruth/")),
+        ),
+        readers.read_isic2018,
+        images=(*(f"{part}_Input" for part in _PARTS_2018), "ISIC2018_Task3_Test_Images", "images"),
+        masks=("HAM10000_segmentations_lesion_tschandl", "masks"),
+        parts=True,
     ),
     "isic2019": _Source(
         ("ISIC_2019_Training_Metadata.csv",),

@@ -17,6 +17,7 @@ __all__, __getattr__ = lazy_names(
             "Calibrator", "bootstrap_calibration", "calibration_slope_intercept", "carry_risk", "expected_calibration_error",
             "reliability_bins",
         ),
+        "external": ("external_table", "observed_over_expected", "recalibration_table"),
         "subgroups": ("subgroup_table",),
         "canvas": ("DescribedFigure", "describe", "kit_figure"),
         "figures": (

@@ -3,7 +3,7 @@
 Educational, not for diagnosis.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
+from melanoma_lib.comparison import predict_cases
 from melanoma_lib.data import load_cases
 from melanoma_lib.errors import StudyError
 from melanoma_lib.evaluation import bootstrap_calibration, bootstrap_intervals, bootstrap_mean_auroc
@@ -18,7 +19,6 @@ from melanoma_lib.runs import Run
 from melanoma_lib.studies.results import ResultTable, weights_of
 
 EXTERNAL = "isic2020"
-BATCH = 64
 RATES = ("sensitivity", "specificity", "ppv")
 FITS = 500  # resamples of what needs a regression each
 
@@ -71,44 +71,6 @@ def with_margin(table: pd.DataFrame, run: Run) -> pd.DataFrame:
         )
     log_odds = calibrator.slope * table["logit"] + calibrator.intercept
     return table.assign(log_odds=log_odds, margin=calibrator.slope * (table["logit"] - logit(threshold)))
-
-
-def predict_cases(run: Run, cases: pd.DataFrame, cache_dir: Path) -> pd.DataFrame:
-    """A run's predictions of cases it has never seen, of any source, prepared as its own test cases were.
-
-    Args:
-        run: a finished training.
-        cases: a validated case table with image files.
-        cache_dir: where decoded images are kept.
-
-    Returns:
-        ``image_id``, ``group_id``, ``target``, ``logit``, ``risk``, ``log_odds`` and ``margin``, in the order of the cases.
-    """
-    from melanoma_lib.inference import predict_logits, prediction_device
-
-    model = run.model().to(prediction_device())
-    logits = predict_logits(model, _batches(run, cases, cache_dir), run.settings.tta)
-    table = cases[["image_id", "group_id", "target"]].reset_index(drop=True)
-    return with_margin(table.assign(logit=logits, risk=run.calibrator.risk(logits)), run)
-
-
-def _batches(run: Run, cases: pd.DataFrame, cache_dir: Path) -> Iterator[dict]:
-    import torch
-
-    from melanoma_lib.data.cache import open_cache, open_evaluation_cache
-    from melanoma_lib.data.images import normalise, stored_side
-
-    settings, metadata = run.settings, torch.from_numpy(run.encoder.transform(cases))  # (N, M)
-    pixels = None
-    if "image" in settings.modalities:
-        decoded = open_cache([Path(path) for path in cases["image_path"]], stored_side(settings.image_size), cache_dir)
-        pixels = open_evaluation_cache(decoded, settings.backbone, settings.image_size)  # (N, S, S, 3)
-    for start in range(0, len(cases), BATCH):
-        batch = {"metadata": metadata[start : start + BATCH]}
-        if pixels is not None:
-            stack = torch.from_numpy(pixels[start : start + BATCH].copy()).permute(0, 3, 1, 2)  # (B, 3, S, S)
-            batch["image"] = normalise(stack, settings.backbone)
-        yield batch
 
 
 def score(table: pd.DataFrame, n: int = 2000, seed: int = 0) -> dict[str, dict]:
@@ -199,7 +161,7 @@ def external_validation(
         found = []
         for run in single_runs(several):
             show(f"asking {run.path.name}")
-            external = predict_cases(run, cases, cache_dir or settings.cache_dir)
+            external = with_margin(predict_cases(run, cases, cache_dir or settings.cache_dir), run)
             found.append(ExternalTest(run, with_margin(run.predictions("test"), run), external))
         return found
 

@@ -194,6 +194,92 @@ def test_isic2019_truth_that_is_no_truth_is_refused(isic2019, row, message):
         load_cases("isic2019", isic2019)
 
 
+TRUTH_2018 = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n"
+TRAINING, TEST = (f"ISIC2018_Task3_{part}_GroundTruth" for part in ("Training", "Test"))
+
+
+@pytest.fixture
+def isic2018(tmp_path):
+    """Training and test part, as the archives unpack: tables in folders, the table of lesions beside them."""
+    lesions = "image,lesion_id,diagnosis_confirm_type\nISIC_2,HAM_1,histopathology\nISIC_1,HAM_1,histopathology\n"
+    return put(
+        tmp_path,
+        {
+            f"{TRAINING}/{TRAINING}.csv": TRUTH_2018 + "ISIC_1,1.0,0.0,0.0,0.0,0.0,0.0,0.0\nISIC_2,1,0,0,0,0,0,0\n",
+            "ISIC2018_Task3_Training_LesionGroupings.csv": lesions,
+            f"{TEST}/{TEST}.csv": TRUTH_2018 + "ISIC_3,0,0,0,1,0,0,0\n",
+        }
+        | images("ISIC_1", "ISIC_2", folder="ISIC2018_Task3_Training_Input")
+        | images("ISIC_3", folder="ISIC2018_Task3_Test_Input"),
+    )
+
+
+def test_isic2018_reads_the_parts_that_are_there(isic2018, tmp_path):
+    cases = load_cases("isic2018", isic2018).set_index("image_id")
+    assert cases["target"].to_dict() == {"ISIC_1": 1, "ISIC_2": 1, "ISIC_3": 0}
+    assert cases["diagnosis"].to_dict() == {"ISIC_1": "mel", "ISIC_2": "mel", "ISIC_3": "akiec"}
+    assert cases["group_id"].to_dict() == {"ISIC_1": "lesion:HAM_1", "ISIC_2": "lesion:HAM_1", "ISIC_3": "image:ISIC_3"}
+    assert cases[["age_approx", "sex", "anatom_site_general_challenge", "patient_id", "mask_path"]].isna().all(axis=None)
+    assert cases.loc["ISIC_3", "image_path"].endswith("Test_Input/ISIC_3.jpg")
+    # The Dataverse's edition of the test table has metadata and lesions; it is taken in place of the one-hot one.
+    dataverse = HAM.strip() + ",dataset\nHAMTEST_1,ISIC_3,akiec,histo,60,male,face,rosendahl\n"
+    put(isic2018, {f"{TEST}.tab": dataverse.replace(",", "\t")})
+    cases = load_cases("isic2018", isic2018).set_index("image_id")
+    assert cases.loc["ISIC_3", ["age_approx", "sex", "anatom_site_general_challenge"]].tolist() == [60, "male", "head/neck"]
+    assert len(cases) == 3 and cases.loc["ISIC_3", "group_id"] == "lesion:HAMTEST_1"
+    (isic2018 / "ISIC2018_Task3_Training_LesionGroupings.csv").unlink()
+    with pytest.raises(DataError, match=r"LesionGroupings\.csv is missing; without it the images of one lesion"):
+        load_cases("isic2018", isic2018)
+
+
+@pytest.fixture
+def isic2017(tmp_path):
+    truth = "image_id,melanoma,seborrheic_keratosis\n"
+    return put(
+        tmp_path,
+        {
+            "ISIC-2017_Training_Part3_GroundTruth.csv": truth + "ISIC_1,1.0,0.0\nISIC_2,0.0,1.0\nISIC_3,0.0,0.0\n",
+            "ISIC-2017_Training_Data/ISIC-2017_Training_Data_metadata.csv": "image_id,age_approximate,sex\n"
+            "ISIC_3,unknown,unknown\nISIC_1,55,female\n",
+            "ISIC-2017_Test_v2_Part3_GroundTruth.csv": truth + "ISIC_4,0.0,0.0\n",
+            "ISIC-2017_Training_Part1_GroundTruth/ISIC_1_segmentation.png": "",
+            "ISIC-2017_Training_Data/ISIC_1_superpixels.png": "",
+        }
+        | images("ISIC_1", "ISIC_2", "ISIC_3", folder="ISIC-2017_Training_Data")
+        | images("ISIC_4", folder="ISIC-2017_Test_v2_Data"),
+    )
+
+
+def test_isic2017_reads_all_parts_with_what_metadata_and_masks_there_are(isic2017):
+    cases = load_cases("isic2017", isic2017).set_index("image_id")
+    assert cases["target"].to_dict() == {"ISIC_1": 1, "ISIC_2": 0, "ISIC_3": 0, "ISIC_4": 0}
+    assert cases.loc[["ISIC_1", "ISIC_2", "ISIC_3"], "diagnosis"].tolist() == ["melanoma", "seborrheic keratosis", "nevus"]
+    assert cases["age_approx"].fillna(-1).to_dict() == {"ISIC_1": 55, "ISIC_2": -1, "ISIC_3": -1, "ISIC_4": -1}
+    assert cases["sex"].dropna().to_dict() == {"ISIC_1": "female"}
+    assert cases["mask_path"].notna().to_dict() == {"ISIC_1": True, "ISIC_2": False, "ISIC_3": False, "ISIC_4": False}
+    assert cases["image_path"].str.endswith(".jpg").all() and set(cases["group_id"]) == {f"image:ISIC_{i}" for i in range(1, 5)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("ISIC_2,0.0,1.0", "ISIC_2,1.0,1.0", r"Training_Part3_GroundTruth.csv, row 3: expected at most one 1"),
+        (
+            "ISIC_2,0.0,1.0",
+            "ISIC_4,0.0,1.0",
+            r"row ISIC-2017_Training_\w+\.csv:3: 'ISIC_4'; expected each image once",
+        ),
+        ("ISIC_3,unknown", "ISIC_1,unknown", r"metadata.csv, row 3: image_id 'ISIC_1' is repeated"),
+        ("ISIC_1,55", "ISIC_1,old", r"(?s)'age_approx', row ISIC-2017_Training_Part3_GroundTruth.csv:2: 'old' is not a number"),
+    ],
+)
+def test_a_broken_part_is_named_with_its_row(isic2017, old, new, message):
+    for path in (isic2017 / "ISIC-2017_Training_Part3_GroundTruth.csv", *isic2017.glob("*/*metadata.csv")):
+        path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(DataError, match=message):
+        load_cases("isic2017", isic2017)
+
+
 @pytest.mark.parametrize(
     ("table", "folder"),
     [("train.csv", "jpeg/train"), ("ISIC_2020_Training_GroundTruth_v2.csv", "train"), ("train.csv", "images")],

@@ -9,13 +9,13 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
+from melanoma_lib.comparison import predict_cases
 from melanoma_lib.errors import StudyError
 from melanoma_lib.evaluation import Calibrator
 from melanoma_lib.studies.external import (
     ExternalTest,
     averaged,
     external_rows,
-    predict_cases,
     with_margin,
 )
 
@@ -23,7 +23,8 @@ from melanoma_lib.studies.external import (
 def test_a_run_answers_its_own_test_cases_as_it_did(tiny_run):
     cases = tiny_run.cases()
     cases = cases[cases["split"] == "test"].reset_index(drop=True)
-    found, stored = predict_cases(tiny_run, cases, tiny_run.settings.cache_dir), tiny_run.predictions("test")
+    stored = tiny_run.predictions("test")
+    found = with_margin(predict_cases(tiny_run, cases, tiny_run.settings.cache_dir), tiny_run)
     np.testing.assert_allclose(found["logit"], stored["logit"], atol=1e-5)
     np.testing.assert_allclose(expit(found["log_odds"]), stored["risk"], atol=1e-6)
     if tiny_run.calibrator.slope > 0:

@@ -1,0 +1,82 @@
+"""External validation and recalibration, against scikit-learn, statsmodels and counting by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import brier_score_loss, roc_auc_score
+
+from melanoma_lib.evaluation import evaluate_predictions, external_table, observed_over_expected, recalibration_table
+from tests.evaluation.cases import prediction_table
+
+
+def test_internal_stands_beside_external_at_either_prevalence():
+    tables = {"internal": prediction_table(900, seed=1), "external": prediction_table(400, seed=2)}
+    tables["external"] = tables["external"].query("target == 0 or index % 3 == 0")  # fewer melanomas
+    found = external_table({place: evaluate_predictions(t, 0.4, n=100) for place, t in tables.items()}, tables, n=100)
+    share = {place: t["target"].mean() for place, t in tables.items()}
+    for place, t in tables.items():
+        flagged, melanoma = t["probability"] >= 0.4, t["target"] == 1
+        assert found.loc["melanomas", place] == melanoma.sum() and found.loc["groups", place] == t["group_id"].nunique()
+        assert found.loc["auroc", place] == pytest.approx(roc_auc_score(melanoma, t["probability"]))
+        assert found.loc["brier", place] == pytest.approx(brier_score_loss(melanoma, t["risk"]))
+        assert found.loc["ppv", place] == pytest.approx(melanoma[flagged].mean())
+        assert found.loc[f"ppv_at_{place}_prevalence", place] == pytest.approx(melanoma[flagged].mean())
+        assert found.loc[f"npv_at_{place}_prevalence", place] == pytest.approx(1 - melanoma[~flagged].mean())
+        assert found.loc["observed_over_expected", place] == pytest.approx(melanoma.sum() / t["risk"].sum())
+        # Weighting cases to the other prevalence is what Bayes' rule does.
+        there = share["external" if place == "internal" else "internal"]
+        weights = np.where(melanoma, there / share[place], (1 - there) / (1 - share[place]))
+        other = "external" if place == "internal" else "internal"
+        expected = np.average(melanoma[flagged], weights=weights[flagged])
+        assert found.loc[f"ppv_at_{other}_prevalence", place] == pytest.approx(expected)
+    assert found.loc["auroc", "external_low"] < found.loc["auroc", "external"] < found.loc["auroc", "external_high"]
+    assert (
+        found["evidence"].to_dict() | {"sensitivity": "too few to say", "auroc": "too few to say"} == found["evidence"].to_dict()
+    )
+    assert found.loc["specificity", "evidence"] == "enough" and found.loc["images", "evidence"] == ""
+
+
+def test_observed_over_expected_resamples_groups_and_knows_extremes():
+    t = prediction_table(300)
+    once = observed_over_expected(t["risk"], t["target"], t["group_id"], n=200)
+    twice = pd.concat([t, t])  # each image again: the groups are no more than before
+    again = observed_over_expected(twice["risk"], twice["target"], twice["group_id"], n=200)
+    assert (again.low, again.high) == pytest.approx((once.low, once.high)) and once.low < once.value < once.high
+    none = observed_over_expected([0.0, 0.0], [0, 1], ["a", "b"], n=100)
+    assert none.value == np.inf and np.isnan(none.low)
+
+
+def logistic(log_odds, y):
+    fit = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(np.asarray(log_odds)[:, None], y)
+    return fit.coef_[0, 0], fit.intercept_[0]
+
+
+def test_one_draw_is_recalibrated_on_its_patients_and_tested_on_the_others():
+    import statsmodels.api as sm
+
+    t, size = prediction_table(2000, seed=3).assign(risk=lambda table: expit(3 * table["logit"])), 150  # too sure of itself
+    found = recalibration_table(t, sizes=(size,), draws=1, seed=5).set_index("update")
+    names = np.sort(t["group_id"].unique())
+    local = t["group_id"].isin(names[np.random.default_rng(5).permutation(names.size)[:size]])
+    x, y = logit(t["risk"]), t["target"]
+    slope, intercept = logistic(x[local], y[local])
+    shift = sm.GLM(y[local], np.ones(local.sum()), family=sm.families.Binomial(), offset=x[local]).fit().params.iloc[0]
+    for update, (by, plus) in {"none": (1, 0), "intercept": (1, shift), "slope and intercept": (slope, intercept)}.items():
+        row = found.loc[update]
+        assert row["brier"] == pytest.approx(brier_score_loss(y[~local], expit(by * x + plus)[~local]), abs=1e-6)
+        assert (row["slope"], row["intercept"]) == pytest.approx(logistic((by * x + plus)[~local], y[~local]), abs=1e-3)
+        assert row["melanomas"] == y[local].sum() and row["usable"] == 1 and row["evidence"] == "enough"
+    assert found.loc["slope and intercept", "brier"] < found.loc["none", "brier"]
+
+
+def test_from_too_few_nothing_is_concluded():
+    t = prediction_table(400)
+    found = recalibration_table(t, sizes=(3, 50, 10_000), draws=20)
+    assert (found["evidence"] == "too few to say").all()
+    assert (found.loc[found["patients"] == 10_000, "usable"] == 0).all()
+    assert found.loc[found["patients"] == 10_000, ["brier", "slope", "melanomas"]].isna().all(axis=None)
+    assert found.loc[found["patients"] == 3].set_index("update")["usable"].is_monotonic_decreasing
+    flat = recalibration_table(t.assign(risk=0.2), sizes=(50,), draws=5)
+    assert (flat["usable"] == 0).all() and flat["slope"].isna().all()
