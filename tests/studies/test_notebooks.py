@@ -25,6 +25,9 @@ SMALL = {
         "backbones": "test_efficientnet,test_resnet", "image_size": 32, "train": True, "n_patients": 80, "run_dirs": "RUN",
     },
     "ablations": {"run_a": "RUN", "run_b": "OTHER", "n_resamples": 100},
+    "external_validation": {"run_dir": "RUN", "local_prevalence": 0.1, "n_draws": 5},
+    "heatmap_evaluation": {"run_dir": "RUN", "n_maps": 6, "n_resamples": 100},
+    "self_supervised": {"backbone": "test_efficientnet", "pretrained": False, "n_patients": 60, "save_weights": True},
 }  # fmt: skip
 
 
@@ -75,6 +78,8 @@ def other_run(tiny_settings, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_runs(name, tiny_run, other_run, lesson_folders, tmp_path, monkeypatch):
+    if name == "self_supervised":
+        pytest.importorskip("lightly")  # pip install .[selfsupervised]
     for place, folder in lesson_folders.items():
         monkeypatch.setenv(f"{ENV_PREFIX}{place.upper()}", str(folder))
     runs = {"RUN": str(tiny_run.path), "OTHER": str(other_run.path)}
