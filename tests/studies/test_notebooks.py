@@ -9,9 +9,11 @@ import nbformat
 import pandas as pd
 import pytest
 
-from melanoma_lib.classroom.lesson import Lesson, tags_of
+from melanoma_lib.classroom.lesson import Lesson, find_lessons, tags_of
 from melanoma_lib.classroom.papermill import pictures, run_lesson
-from melanoma_lib.settings import ENV_PREFIX
+from melanoma_lib.errors import LessonError
+from melanoma_lib.module import MelanomaModule
+from melanoma_lib.settings import ENV_PREFIX, Settings
 from melanoma_lib.training import train
 
 ROOT = Path(__file__).parents[2]
@@ -22,12 +24,12 @@ CONVENTIONS = {"95%", "5%", "1%", "10%", "100%"}  # levels and shares that are c
 # Small enough for seconds; "RUN" and "OTHER" are two finished runs that tested the same images.
 SMALL = {
     "backbones": {
-        "backbones": "test_efficientnet,test_resnet", "image_size": 32, "train": True, "n_patients": 80, "run_dirs": "RUN",
+        "backbones": "test_efficientnet,test_resnet", "image_size": 32, "train": True, "run_dirs": "RUN",
     },
     "ablations": {"run_a": "RUN", "run_b": "OTHER", "n_resamples": 100},
     "external_validation": {"run_dir": "RUN", "local_prevalence": 0.1, "n_draws": 5},
     "heatmap_evaluation": {"run_dir": "RUN", "n_maps": 6, "n_resamples": 100},
-    "self_supervised": {"backbone": "test_efficientnet", "pretrained": False, "n_patients": 60, "save_weights": True},
+    "self_supervised": {"backbone": "test_efficientnet", "pretrained": False, "n_patients": 80, "save_weights": True},
 }  # fmt: skip
 
 
@@ -61,6 +63,14 @@ def test_prose_and_alt_texts_type_no_measured_number(name):
     assert alt_texts and set(MEASURED.findall("\n".join([prose, *alt_texts]))) <= CONVENTIONS
 
 
+def test_a_study_is_found_where_it_is_asked_for_by_name():
+    folder = ROOT / "notebooks"
+    assert [lesson.name for lesson in find_lessons(["ablations", "03"], folder, studies=True)] == ["ablations", "03_training"]
+    assert not {lesson.name for lesson in find_lessons(folder=folder, studies=True)} & set(STUDIES)
+    with pytest.raises(LessonError, match="ablations"):
+        find_lessons(["ablations"], folder)
+
+
 def test_what_the_study_of_backbones_concludes_stands_in_its_table():
     reported = pd.read_csv(ROOT / "docs/results/reported.csv", index_col="name")
     assert set(reported.index) == {"EfficientNet-B0", "DenseNet-121", "ResNet-50"}
@@ -78,6 +88,8 @@ def other_run(tiny_settings, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_runs(name, tiny_run, other_run, lesson_folders, tmp_path, monkeypatch):
+    monkeypatch.setenv(f"{ENV_PREFIX}N_PATIENTS", "80")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # no weights of the hub: the trainings start from scratch
     if name == "self_supervised":
         pytest.importorskip("lightly")  # pip install .[selfsupervised]
     for place, folder in lesson_folders.items():
@@ -91,3 +103,6 @@ def test_a_study_runs(name, tiny_run, other_run, lesson_folders, tmp_path, monke
     assert all(picture.metadata["image/png"]["alt"] for picture in pictures(executed))
     warned = [output.text for cell in executed.cells for output in cell.get("outputs", ()) if output.get("name") == "stderr"]
     assert warned == []
+    if name == "self_supervised":  # a training takes what it kept
+        (weights,) = lesson_folders["runs_dir"].glob("simclr-*.pt")
+        MelanomaModule(Settings(backbone="test_efficientnet", init_weights=weights), 4, 0.2)
