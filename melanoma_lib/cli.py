@@ -20,8 +20,7 @@ from melanoma_lib.settings import PROFILES, Settings
 
 PANELS = {
     "Data": ("doctor", "data_fetch", "data_audit"),
-    "Train and judge": ("train", "evaluate", "compare", "explain", "costs", "study_league", "study_travel",
-                        "study_selfsupervised"),
+    "Train and judge": ("train", "evaluate", "compare", "explain", "costs", "study_travel"),
     "Hand on": ("card", "export", "app"),
     "Teach": ("notebooks_run", "notebooks_sweep", "notebooks_handout", "notebooks_exercises", "notebooks_check",
               "notebooks_refresh", "slides_build"),
@@ -39,15 +38,15 @@ FLAGS = {
     "train": ALL, "evaluate": ("data_dir", "image_dirs", "missing_images", "n_patients", "data_seed", "runs_dir", "cache_dir"),
     "explain": ("runs_dir", "progress"), "card": ("runs_dir",), "export": ("runs_dir",),
     "app": ("run_dir", "runs_dir"), "data_fetch": DATA, "data_audit": DATA,
-    "study_league": ALL, "study_selfsupervised": ALL, "study_travel": ("cache_dir", "n_resamples", "seed"),
+    "study_travel": ("cache_dir", "n_resamples", "seed"),
 }  # fmt: skip
 HEADINGS = {"profile": "Data", "backbone": "Model", "loss": "Training", "min_sensitivity": "Evaluation", "runs_dir": "Places"}
 POSITIONAL = {"run": Path | None, "runs": Sequence[Path], "names": Sequence[str], "name": str, "source": str}
 WORDS = {"None": "none", "True": "yes", "False": "no"}
 HELP = {
-    "run": "run directory, by default the latest; of a study: finished runs to compare too",
+    "run": "run directory, by default the latest",
     "runs": "run directories",
-    "names": "such as 03_training or 03; by default all",
+    "names": "such as 03_training or 03, by default all; run also takes a study, such as ablations",
     "name": "lesson, such as 03_training or 03",
     "source": "synthetic, ham10000, isic2017, isic2018, isic2019, isic2020 or isic_archive; of evaluate: another collection",
     "config": "settings.json of a finished run, in place of environment, .env and profile; flags win",
@@ -67,10 +66,8 @@ HELP = {
     "over": "values to sweep, such as seed=0,1,2",
     "run_dir": "run to fill the decks from, by default the one that lesson 00 trains",
     "markdown": "write the filled Markdown and figures alone, without Marp",
-    "plan": "train nothing; print the command of each training",
     "metadata": "runs of metadata alone to gain over",
     "folder": "ISIC 2020, by default data/isic2020",
-    "epochs": "passes over the unlabelled images",
     "images": "of the larger archive",
 }
 

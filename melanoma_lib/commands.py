@@ -149,10 +149,10 @@ def app(
 
 
 def notebooks_run(names: Sequence[str] = (), parameters: Sequence[str] = (), out: Path = Path("reports")) -> int:
-    """Execute lessons; leaves each as a notebook and an HTML page."""
+    """Execute lessons, or studies by name; leaves each as a notebook and an HTML page."""
     from melanoma_lib.classroom import lesson, papermill
 
-    outcomes = papermill.run_lessons(lesson.find_lessons(names), out, _pairs(parameters))
+    outcomes = papermill.run_lessons(lesson.find_lessons(names, studies=True), out, _pairs(parameters))
     print(f"{papermill.summary(outcomes)}\nwritten to {out}")
     return 0 if all(outcome.ok for outcome in outcomes) else 1
 

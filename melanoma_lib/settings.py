@@ -168,7 +168,7 @@ class Settings(BaseSettings):
         if self.init_weights is not None and not INIT_NAME.fullmatch(self.init_weights.name):
             raise ValueError(
                 f"init_weights={self.init_weights}: expected a file named after the first digits of its SHA-256, such as "
-                "simclr-0123456789ab.pt; study selfsupervised writes one"
+                "simclr-0123456789ab.pt; notebooks run self_supervised -p save_weights yes writes one"
             )
         if self.head_epochs >= self.max_epochs and self.head_epochs:
             raise ValueError(f"head_epochs={self.head_epochs} must be below max_epochs={self.max_epochs}")

@@ -15,18 +15,6 @@ OUT = Path("reports/results")  # never among the committed tables, which name th
 ISIC_2024 = 401_059  # images of the ISIC 2024 challenge's training part
 
 
-def study_league(settings: "Settings", plan: bool = False, run: Sequence[Path] = (), out: Path = OUT) -> None:
-    """Train backbones and compare them, and finished runs, on the same cases; ``plan`` prints the commands instead."""
-    from melanoma_lib.runs import Run
-    from melanoma_lib.studies import backbones
-
-    if plan:
-        print("\n".join(backbones.command_of(wanted) for wanted in backbones.plan(settings).values()))
-        return
-    table = backbones.compare_backbones(settings, finished=[Run(path) for path in run], show=print)
-    _show(table, ("backbones", "backbones, decisions"), out)
-
-
 def study_travel(
     settings: "Settings", runs: Sequence[Path], metadata: Sequence[Path] = (), folder: Path | None = None, out: Path = OUT
 ) -> None:
@@ -44,19 +32,6 @@ def study_travel(
         show=print,
     )
     _show(table, ("external", "external, metadata") if metadata else ("external",), out)
-
-
-def study_selfsupervised(settings: "Settings", epochs: int = 8) -> None:
-    """Pretrain the image branch on the training images without their labels; print the command that trains from it."""
-    import pandas as pd
-
-    from melanoma_lib.data import DermoscopyDataModule
-    from melanoma_lib.studies.backbones import command_of
-    from melanoma_lib.studies.selfsupervised import Pretraining, pretrain
-
-    warm = pretrain(settings, Pretraining.of(settings, epochs=epochs), DermoscopyDataModule(settings))
-    print(pd.DataFrame(warm.history).to_string(index=False))
-    print(command_of(settings.with_changes(init_weights=warm.file)))
 
 
 def costs(runs: Sequence[Path], images: int = ISIC_2024) -> None:

@@ -110,7 +110,7 @@ def require_digest(file: Path) -> None:
     """
     if not file.is_file():
         raise WeightsUnavailableError(
-            f"{file} does not exist; point --init-weights to where it lies now, or make it again with study selfsupervised"
+            f"{file} does not exist; point --init-weights to where it lies now, or make it again: notebooks run self_supervised"
         )
     with file.open("rb") as opened:
         found = hashlib.file_digest(opened, "sha256").hexdigest()

@@ -109,12 +109,13 @@ def notebooks_dir() -> Path:
     return project_dir() / "notebooks"
 
 
-def find_lessons(names: Iterable[str] = (), folder: Path | None = None) -> list[Lesson]:
+def find_lessons(names: Iterable[str] = (), folder: Path | None = None, studies: bool = False) -> list[Lesson]:
     """Lessons in the order of their numbers.
 
     Args:
         names: names, numbers (``03``) or paths; none for all.
         folder: where to look; by default the project's ``notebooks``.
+        studies: also find the notebooks in its ``studies``, where they are named.
 
     Raises:
         LessonError: if a name fits no lesson or more than one, or the folder holds none.
@@ -123,10 +124,10 @@ def find_lessons(names: Iterable[str] = (), folder: Path | None = None) -> list[
     lessons = [Lesson(path) for path in sorted(folder.glob("*.ipynb")) if NAME.fullmatch(path.stem)]
     if not lessons:
         raise LessonError(f"no lesson in {folder}: expected files such as 00_start_here.ipynb; run from the project's folder")
-    chosen = []
+    chosen, named = [], lessons + [Lesson(path) for path in sorted(folder.glob("studies/*.ipynb")) if studies]
     for name in names:
-        fitting = [lesson for lesson in lessons if lesson.name == Path(name).stem or lesson.name.startswith(f"{name}_")]
+        fitting = [lesson for lesson in named if lesson.name == Path(name).stem or lesson.name.startswith(f"{name}_")]
         if len(fitting) != 1:
-            raise LessonError(f"no lesson {name!r}; there are: {', '.join(lesson.name for lesson in lessons)}")
+            raise LessonError(f"no lesson {name!r}; there are: {', '.join(lesson.name for lesson in named)}")
         chosen += fitting
     return chosen or lessons

@@ -1,1 +1,1 @@
-"""Studies on real data: each is one command that leaves a table of figures, and no image, name or label of a single case."""
+"""What the notebooks in ``notebooks/studies`` do not hold: result tables and their views, external validation, artefacts."""
