@@ -14,20 +14,19 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from typer.core import TyperCommand
 
-from melanoma_lib import __version__, commands, study_commands
+from melanoma_lib import __version__, commands
 from melanoma_lib.errors import KitError, SettingsError
 from melanoma_lib.settings import PROFILES, Settings
 
 PANELS = {
     "Data": ("doctor", "data_fetch", "data_audit"),
-    "Train and judge": ("train", "evaluate", "compare", "explain", "costs", "study_travel"),
+    "Train and judge": ("train", "evaluate", "compare", "explain", "costs"),
     "Hand on": ("card", "export", "app"),
     "Teach": ("notebooks_run", "notebooks_sweep", "notebooks_handout", "notebooks_exercises", "notebooks_check",
               "notebooks_refresh", "slides_build"),
 }  # fmt: skip
 GROUPS = {
     "data": "Fetch or audit a data source.",
-    "study": "Measure what a claim needs; each prints a table and leaves it as a file.",
     "notebooks": "Run, check, refresh or sweep the lessons.",
     "slides": "Fill the slide decks from a run and render them.",
 }
@@ -38,7 +37,6 @@ FLAGS = {
     "train": ALL, "evaluate": ("data_dir", "image_dirs", "missing_images", "n_patients", "data_seed", "runs_dir", "cache_dir"),
     "explain": ("runs_dir", "progress"), "card": ("runs_dir",), "export": ("runs_dir",),
     "app": ("run_dir", "runs_dir"), "data_fetch": DATA, "data_audit": DATA,
-    "study_travel": ("cache_dir", "n_resamples", "seed"),
 }  # fmt: skip
 HEADINGS = {"profile": "Data", "backbone": "Model", "loss": "Training", "min_sensitivity": "Evaluation", "runs_dir": "Places"}
 POSITIONAL = {"run": Path | None, "runs": Sequence[Path], "names": Sequence[str], "name": str, "source": str}
@@ -66,9 +64,7 @@ HELP = {
     "over": "values to sweep, such as seed=0,1,2",
     "run_dir": "run to fill the decks from, by default the one that lesson 00 trains",
     "markdown": "write the filled Markdown and figures alone, without Marp",
-    "metadata": "runs of metadata alone to gain over",
-    "folder": "ISIC 2020, by default data/isic2020",
-    "images": "of the larger archive",
+    "images": "of the larger archive, by default those of ISIC 2024",
 }
 
 
@@ -129,7 +125,7 @@ def _option(name: str, annotation: Any) -> Any:
     if POSITIONAL.get(name) == annotation:
         return Annotated[typed, typer.Argument(help=HELP[name])]
     metavar = {"parameters": "NAME VALUE", "over": "NAME=V,V"}.get(name)
-    word = {"parameters": "-p", "folder": "--data-dir-2020"}.get(name, f"--{name.replace('_', '-')}")
+    word = {"parameters": "-p"}.get(name, f"--{name.replace('_', '-')}")
     return Annotated[typed, typer.Option(word, metavar=metavar, help=HELP.get(name))]
 
 
@@ -153,7 +149,7 @@ def _command(function: Callable) -> Callable:
 
 def build() -> typer.Typer:
     """The whole command line."""
-    functions = vars(study_commands) | vars(commands)
+    functions = vars(commands)
     tree, groups = typer.Typer(add_completion=False, no_args_is_help=True), {}
     for panel, names in PANELS.items():
         for function in (functions[name] for name in names if name in functions):

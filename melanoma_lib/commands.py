@@ -95,6 +95,14 @@ def explain(
     print(f"written to {out}")
 
 
+def costs(runs: Sequence[Path], images: int | None = None) -> None:
+    """Print what training of some runs took for an image, and what a larger archive would take."""
+    from melanoma_lib.comparison import ISIC_2024, cost_table
+    from melanoma_lib.runs import Run
+
+    print(cost_table([Run(path) for path in runs], images or ISIC_2024).T.to_string(header=False))
+
+
 def data_fetch(settings: Settings, source: str, collection: str | None = None) -> None:
     """Download a source, licence and citation first."""
     settings = settings.with_changes(source=source)

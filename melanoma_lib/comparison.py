@@ -1,4 +1,4 @@
-"""Runs beside each other on the test cases that they share, and one run on another collection."""
+"""Runs beside each other on the test cases that they share, one run on another collection, and what runs cost."""
 
 import json
 import math
@@ -26,6 +26,7 @@ from melanoma_lib.runs import Run
 from melanoma_lib.utils import progress_bar, write_text
 
 BATCH = 64
+ISIC_2024 = 401_059  # images of the ISIC 2024 challenge's training part
 
 
 def compare_runs(runs: Sequence[Run], n: int = 2000, seed: int = 0) -> pd.DataFrame:
@@ -216,6 +217,51 @@ def _batches(run: Run, cases: pd.DataFrame, cache_dir: Path) -> Iterator[dict]:
             stack = torch.from_numpy(pixels[start : start + BATCH].copy()).permute(0, 3, 1, 2)  # (B, 3, S, S)
             batch["image"] = normalise(stack, settings.backbone)
         yield batch
+
+
+def cost_table(runs: Sequence[Run], images: int = ISIC_2024) -> pd.DataFrame:
+    """What training costs for an image, read from finished runs, and what so many images would take on the same machine.
+
+    Args:
+        runs: that differ in nothing but the seed or the fold; a cross-validation stands for the runs of its folds.
+        images: of the larger archive.
+
+    Returns:
+        One row: milliseconds of an image and epoch with validation (median, low, high of the epochs measured), hours (the
+        same three), gigabytes of the two image caches: pixels for training, larger than the input by the tightest crop, and
+        those of evaluation.
+
+    Raises:
+        RunError: if there is none, or they differ in more, or were trained on other machines.
+    """
+    from melanoma_lib.data.images import stored_side
+
+    runs = [part for run in runs for part in (run.folds if run.is_cross_validation else [run])]
+    if not runs:
+        raise RunError("costs are read from finished runs, got none")
+    machine = ("platform", "device", "threads")
+    kinds = {
+        (
+            run.settings.with_changes(seed=0, fold=0).fingerprint(),
+            run.settings.devices,
+            *(run.environment[key] for key in machine),
+        )
+        for run in runs
+    }
+    if len(kinds) > 1:
+        raise RunError(f"{len(runs)} runs differ in more than the seed, or in their machine; name runs of one recipe and machine")
+    seen = [int(run.splits["split"].ne("test").sum()) for run in runs]  # test cases wait until the end
+    seconds = np.concatenate([run.history["seconds"] / count for run, count in zip(runs, seen, strict=True)])
+    share, epochs = sum(seen) / sum(len(run.splits) for run in runs), -(-sum(len(run.history) for run in runs) // len(runs))
+    settings, environment = runs[0].settings, runs[0].environment
+    row = {"recipe": f"{settings.backbone}, {settings.modalities}, {settings.image_size} px, {settings.source}"}
+    row |= {"runs": len(runs)} | {key: environment[key] for key in machine} | {"torch": environment["packages"]["torch"]}
+    ends = {"": np.median(seconds), "_low": seconds.min(), "_high": seconds.max()}
+    row |= {f"milliseconds{end}": round(1000 * value, 2) for end, value in ends.items()} | {"epochs_measured": len(seconds)}
+    row |= {"images": images, "share": round(share, 2), "epochs": epochs}
+    row |= {f"hours{end}": round(value * epochs * share * images / 3600, 1) for end, value in ends.items()}
+    sides = (stored_side(settings.image_size), settings.image_size) if "image" in settings.modalities else ()
+    return pd.DataFrame([row | {"cache_gigabytes": round(sum(images * 3 * side**2 for side in sides) / 1e9, 1)}])
 
 
 def save_table(table: pd.DataFrame, out: Path) -> None:

@@ -12,8 +12,7 @@ from melanoma_lib.evaluation.intervals import Interval
 from melanoma_lib.explain import cam_layers, default_layer, heatmaps
 from melanoma_lib.explain.scores import energy_in_mask
 from melanoma_lib.explain.statistics import group_means
-from melanoma_lib.runs import Run
-from melanoma_lib.studies.artefact_effect import (
+from melanoma_lib.lessons.artefact_effect import (
     ALL,
     OFF,
     ON,
@@ -28,6 +27,7 @@ from melanoma_lib.studies.artefact_effect import (
     pair_batches,
     require_pictures,
 )
+from melanoma_lib.runs import Run
 
 __all__ = [
     "ALL", "METHOD", "OFF", "ON", "PARTS", "ArtefactEffect", "Pair", "artefact_effect", "artefact_pair", "case_changes",

@@ -193,7 +193,7 @@ def performance_cost_figure(table: ResultTable) -> DescribedFigure:
     """AUROC with its interval against multiply-adds an image; the line joins models that none cheaper equals.
 
     Args:
-        table: of ``study league``; rows without a network are left out.
+        table: of the backbones table; rows without a network are left out.
     """
     rows = sorted((row for row in table.rows if row["backbone"]), key=lambda row: (row["macs"], -row["auroc"]["value"]))
     costs, values = [row["macs"] / 1e6 for row in rows], [row["auroc"]["value"] for row in rows]
