@@ -62,7 +62,7 @@ def explain(
     from melanoma_lib.explain.report import benchmark_report, explain_cases, report_folder
     from melanoma_lib.lessons.start import choose_case, tested_cases
 
-    found = _run(run, settings)
+    found = _run(run, settings, needs_model=True)
     out = out or report_folder(found)
     try:
         if league is not None:
@@ -114,7 +114,7 @@ def export(
     """Write a run's model as one file that runs without the kit's trainer."""
     from melanoma_lib.export import export_run
 
-    print(f"written to {export_run(_run(run, settings), format, out, tta)}; educational, not for diagnosis")
+    print(f"written to {export_run(_run(run, settings, needs_model=True), format, out, tta)}; educational, not for diagnosis")
 
 
 def app(
@@ -123,7 +123,7 @@ def app(
 ) -> None:  # fmt: skip
     """Serve a run as a page on this machine: risk, decision, heatmap (not for diagnosis)."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # asked when Gradio is imported; nothing is to leave the machine
-    found = _run(run or settings.run_dir, settings)
+    found = _run(run or settings.run_dir, settings, needs_model=True)
     from melanoma_lib.app import Service, serve
 
     serve(Service(found, backend), host, port)
@@ -225,10 +225,10 @@ def doctor() -> int:
     return 0 if findings.healthy else 1
 
 
-def _run(path: Path | None, settings: Settings):
+def _run(path: Path | None, settings: Settings, needs_model: bool = False):
     from melanoma_lib.runs import Run
 
-    return Run(path) if path else Run.latest(settings.runs_dir)
+    return Run(path) if path else Run.default(settings.runs_dir, needs_model)
 
 
 def _pairs(given: Sequence[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,9 @@ import pandas as pd
 from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.errors import ForeignThresholdError, RunError
 from melanoma_lib.evaluation import Calibrator
-from melanoma_lib.settings import Settings
+from melanoma_lib.settings import Settings, project_dir
+
+log = logging.getLogger("melanoma_lib")
 
 SETTINGS, SPLITS, ENCODER, HISTORY = "settings.json", "splits.csv", "metadata_encoder.json", "history.csv"
 CHECKPOINT, PREDICTIONS = "checkpoints/best.ckpt", "predictions_{}.csv"
@@ -24,6 +27,8 @@ REQUIRED = (
 )  # fmt: skip
 FOLDS = "folds.json"  # of a cross-validation: which runs it was gathered from; in place of a model, an encoder
 REQUIRED_OF_FOLDS = (*(set(REQUIRED) - {CHECKPOINT, ENCODER}), FOLDS)
+DEMONSTRATION = "demonstration.txt"  # only of a run that was trained to go wrong: what it shows
+REFERENCE = Path("data", "reference", "ham10000")  # the run on photographs that a checkout of the kit brings along
 IDENTITY = {"image_id": str, "group_id": str}
 
 
@@ -77,19 +82,43 @@ class Run:
         return f"Run({str(self.path)!r})"
 
     @classmethod
-    def latest(cls, runs_dir: str | Path) -> "Run":
-        """The run finished last in a folder of runs.
+    def latest(cls, runs_dir: str | Path, needs_model: bool = False) -> "Run":
+        """The run finished last in a folder of runs that is no demonstration.
+
+        Args:
+            runs_dir: the folder.
+            needs_model: pass over cross-validations, which have no single model.
 
         Raises:
             RunError: if the folder holds none.
         """
-        finished = sorted(Path(runs_dir).glob(f"*/{ENVIRONMENT}"), key=lambda file: file.stat().st_mtime)
-        finished = [file.parent for file in finished if not file.parent.name.endswith(".partial")]
+        passed_over = (DEMONSTRATION, FOLDS) if needs_model else (DEMONSTRATION,)
+        finished = [one for one in finished_runs(runs_dir) if not any((one / name).is_file() for name in passed_over)]
         if not finished:
             raise RunError(
                 f"no finished run in {runs_dir}; make one with python -m melanoma_lib train, or name one with --run-dir"
             )
         return cls(finished[-1])
+
+    @classmethod
+    def default(cls, runs_dir: str | Path, needs_model: bool = False) -> "Run":
+        """The run of a command that names none: the latest, else the reference run; logs which one and why.
+
+        Arguments and errors are those of :meth:`latest`.
+        """
+        try:
+            run, why = cls.latest(runs_dir, needs_model), f"the latest finished run in {runs_dir}"
+        except RunError:
+            if (reference := reference_path()) is None:
+                raise
+            run, why = cls(reference), f"the reference run, as {runs_dir} holds no finished run"
+        log.info("using %s (trained on %s): %s", run.path, run.settings.source, why)
+        return run
+
+    @property
+    def demonstration(self) -> str:
+        """What a run that was trained to go wrong shows; empty for any other."""
+        return self._text(DEMONSTRATION).strip() if (self.path / DEMONSTRATION).is_file() else ""
 
     @cached_property
     def settings(self) -> Settings:
@@ -237,6 +266,18 @@ class Run:
 
     def _text(self, name: str) -> str:
         return (self.path / name).read_text(encoding="utf-8")
+
+
+def finished_runs(runs_dir: str | Path) -> list[Path]:
+    """The directories of finished runs in a folder, the one finished last at the end."""
+    files = sorted(Path(runs_dir).glob(f"*/{ENVIRONMENT}"), key=lambda file: file.stat().st_mtime)
+    return [file.parent for file in files if file.parent.suffix != ".partial"]
+
+
+def reference_path() -> Path | None:
+    """Directory of the reference run: of the project around the working directory, else of the kit's own checkout."""
+    places = (project_dir() / REFERENCE, Path(__file__).parents[1] / REFERENCE)
+    return next((place for place in places if (place / ENVIRONMENT).is_file()), None)
 
 
 def partial_path(path: Path) -> Path:

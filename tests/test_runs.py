@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,7 +19,7 @@ import melanoma_lib
 from melanoma_lib import run_writer
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import ForeignThresholdError, RunError
-from melanoma_lib.runs import OPERATING_POINT, PREDICTIONS, REQUIRED, Run
+from melanoma_lib.runs import DEMONSTRATION, ENVIRONMENT, FOLDS, OPERATING_POINT, PREDICTIONS, REFERENCE, REQUIRED, Run
 from melanoma_lib.training import train
 
 
@@ -123,3 +124,25 @@ def test_a_second_training_of_the_same_run_is_turned_away(tiny_settings, tmp_pat
         RunWriter(settings.with_changes(resume=True)).working(),
     ):
         pytest.fail("the second writer was let in")
+
+
+def test_the_default_run_is_the_latest_that_is_no_demonstration_else_the_reference(tiny_run, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    runs = tmp_path / "runs"
+    for age, name in enumerate(["trapped", "folds", "new", "old", "unfinished.partial"]):
+        shutil.copytree(tiny_run.path, runs / name)
+        os.utime(runs / name / ENVIRONMENT, (1e9 - age, 1e9 - age))
+    (runs / "trapped" / DEMONSTRATION).write_text("trained to go wrong")
+    (runs / "folds" / FOLDS).write_text("[]")
+    assert Run(runs / "trapped").demonstration == "trained to go wrong" and Run(runs / "new").demonstration == ""
+    assert [Run.default(runs, needs_model).path.name for needs_model in (False, True)] == ["folds", "new"]
+    assert "the latest finished run" in caplog.messages[-1]
+    for name in ("folds", "new", "old"):
+        shutil.rmtree(runs / name)
+    with monkeypatch.context() as patch, pytest.raises(RunError, match="no finished run"):
+        patch.setattr("melanoma_lib.runs.reference_path", lambda: None)
+        Run.default(runs)
+    shutil.copytree(tiny_run.path, tmp_path / REFERENCE)
+    caplog.clear()
+    assert Run.default(runs).path == tmp_path / REFERENCE
+    assert "the reference run, as" in caplog.text and "trained on synthetic" in caplog.text
