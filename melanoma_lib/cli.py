@@ -44,7 +44,7 @@ HEADINGS = {"profile": "Data", "backbone": "Model", "loss": "Training", "min_sen
 POSITIONAL = {"run": Path | None, "runs": Sequence[Path], "names": Sequence[str], "name": str, "source": str}
 WORDS = {"None": "none", "True": "yes", "False": "no"}
 HELP = {
-    "run": "run directory, by default the latest that is no demonstration, else the reference run; of a study: finished runs to compare too",
+    "run": "run directory, by default the latest that is no demonstration, else the reference run; of a study: runs to compare",
     "runs": "run directories",
     "names": "such as 03_training or 03; by default all",
     "name": "lesson, such as 03_training or 03",

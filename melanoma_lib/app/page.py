@@ -12,7 +12,7 @@ import numpy as np
 from melanoma_lib.app import words
 from melanoma_lib.app.service import METHODS, Case, Patient, Service
 from melanoma_lib.app.uploads import MAX_BYTES, READS, Store
-from melanoma_lib.data.synthetic import SyntheticDermoscopy
+from melanoma_lib.data.synthetic import SyntheticDermoscopy, painted_jpeg
 from melanoma_lib.errors import KitError
 
 FOLDER = Path(__file__).parent
@@ -44,8 +44,8 @@ def paint_examples() -> dict[str, Example]:
         known = [case[name] for name in ("age_approx", "sex", "anatom_site_general_challenge")]
         patient = Patient(*(None if value != value else value for value in known))
         name = f"Painted lesion, {'melanoma' if target else 'not melanoma'}, true risk {case['true_risk']:.0%}"
-        made.append(Example(name, words.jpeg(generator.render(row).image, quality=94, subsampling=0), patient))
-    dark = words.jpeg((generator.render(0).image * 0.04).astype(np.uint8), quality=94, subsampling=0)
+        made.append(Example(name, painted_jpeg(generator.render(row).image), patient))
+    dark = painted_jpeg((generator.render(0).image * 0.04).astype(np.uint8))
     made.append(Example("Painted lesion, photographed in the dark", dark, Patient()))
     return {f"example-{i}": one for i, one in enumerate(made)}
 

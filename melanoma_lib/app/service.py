@@ -205,11 +205,12 @@ class Service:
 
         Raises:
             CorruptImageError: if it cannot be read; the message is for the user.
-            DataError: if the model looks at metadata alone.
+            DataError: if the model looks at metadata alone, or at synthetic cases alone and this is none.
         """
         if not self.reads_images:
             raise DataError("This model looks at age, sex and site alone; it takes no image.")
         upload = open_upload(data)
+        self.document.refuse_photograph(data)
         square = upload.square(stored_side(self.run.settings.image_size))
         pixels = self.document.preprocessing.prepare(Image.fromarray(square))
         warnings: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from melanoma_lib.data.images import read_square
+from melanoma_lib.data.images import is_painted, read_square
 from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.errors import DataError, ExportError, ForeignThresholdError
 
@@ -144,6 +144,18 @@ class Document:
                     f"the operating point for {views} view(s) was chosen for checkpoint {reading.checkpoint_sha256[:12]}…, the "
                     f"model comes from {self.checkpoint_sha256[:12]}…; a threshold means nothing for another model: export again"
                 )
+
+    def refuse_photograph(self, file: Any) -> None:
+        """Hold a model of synthetic cases to those; what it learned says nothing about skin.
+
+        Raises:
+            DataError: if it is such a model, and the image is no file, as path or bytes, that the generator wrote.
+        """
+        if self.source == "synthetic" and not is_painted(file):
+            raise DataError(
+                "This model was trained on synthetic cases and answers only image files that this version of the kit painted; "
+                "ask a model trained on photographs, such as the reference run."
+            )
 
     def to_json(self) -> str:
         """Serialise; :meth:`from_json` gives an equal document back."""

@@ -71,8 +71,8 @@ class Predictor:
 
         Raises:
             CorruptImageError: if the image cannot be decoded.
-            DataError: if the image is missing or no image, a value of the metadata is not known, or something is given that
-                the model does not look at.
+            DataError: if the image is missing or no image, a value of the metadata is not known, something is given that the
+                model does not look at, or a model of synthetic cases is shown anything but files that the kit painted.
         """
         given = [None if value is None else [value] for value in (age, sex, site)]
         return self.predict_batch(None if image is None else [image], *given)[0]
@@ -107,11 +107,11 @@ class Predictor:
             if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
                 raise DataError(f"expected pixels as uint8, (H, W, 3) or (H, W), got {image.dtype} of shape {image.shape}")
             image = Image.fromarray(image)
-        if isinstance(image, bytes):
-            image = io.BytesIO(image)
-        elif not isinstance(image, (str, Path, Image.Image)):
+        if not isinstance(image, (str, Path, bytes, Image.Image)):
             raise DataError(f"image expects a path, bytes, a Pillow image or an array, got {type(image).__name__}")
-        return self.document.preprocessing.prepare(image)
+        pixels = self.document.preprocessing.prepare(io.BytesIO(image) if isinstance(image, bytes) else image)
+        self.document.refuse_photograph(image)
+        return pixels
 
     def logits(self, image: np.ndarray | None = None, metadata: np.ndarray | None = None) -> np.ndarray:
         """Logits, float64, shape ``(B,)``, averaged over the views in force, of prepared float32 inputs.

@@ -13,7 +13,7 @@ from scipy.special import expit
 
 from melanoma_lib.data.images import backbone_normalisation, prepare_image, stored_side
 from melanoma_lib.errors import CorruptImageError, DataError, ExportError
-from melanoma_lib.export import Predictor
+from melanoma_lib.export import Predictor, export_run
 from melanoma_lib.export.document import Preprocessing, sigmoid
 from melanoma_lib.export.writer import write_export
 from melanoma_lib.reports import predict_with_views
@@ -147,6 +147,15 @@ def test_damaged_or_absent_images_and_unequal_columns_are_clear_errors(exported,
             Predictor(exported).predict(image)
     with pytest.raises(DataError, match="as many"):
         Predictor(exported).predict_batch([picture((40, 40))] * 2, ages=[30])
+
+
+def test_a_model_of_synthetic_cases_answers_those_alone(tiny_run, test_cases, tmp_path):
+    predictor = Predictor(export_run(tiny_run, "torchscript", tmp_path / "model.pt"))
+    painted = Path(test_cases["image_path"][0])
+    assert predictor.predict(painted).logit == predictor.predict(painted.read_bytes()).logit
+    for other in (picture((90, 90)), Image.open(painted), np.asarray(Image.open(painted))):
+        with pytest.raises(DataError, match="trained on synthetic cases"):
+            predictor.predict(other)
 
 
 def test_nothing_known_is_what_the_encoder_calls_missing(exported, tiny_run):
