@@ -183,14 +183,14 @@ def _looks(service: Service) -> list:
 
 def _form(service: Service) -> dict:
     """Patient and settings."""
-    encoder, metadata, tested = service.document.encoder, service.reads_metadata, 8 in service.readings
+    encoder, metadata, tested = service.document.encoder, service.reads_metadata, 8 in service.predictors
     with gr.Group(visible=metadata, elem_classes="ml-group", elem_id="ml-patient"):
         gr.HTML('<h3>Patient <span class="ml-soft">each may stay unknown</span></h3>', padding=True)
         # Gradio's own Number would send 0 for a field that was never filled in.
         age = gr.Textbox("", label="Age in years", placeholder=UNKNOWN, max_lines=1, max_length=8, elem_id="ml-age")
         sex = gr.Dropdown([UNKNOWN, *(encoder.sexes if metadata else ())], value=UNKNOWN, label="Sex", filterable=False)
         site = gr.Dropdown([UNKNOWN, *(encoder.sites if metadata else ())], value=UNKNOWN, label="Site", filterable=False)
-    always = set(service.readings) == {8}
+    always = set(service.predictors) == {8}
     with gr.Group(elem_classes="ml-group", elem_id="ml-settings"):
         gr.HTML("<h3>How to read the answer</h3>", padding=True)
         prevalence = gr.Slider(

@@ -25,8 +25,8 @@ from melanoma_lib.data.images import GREY_OF_RGB
 from melanoma_lib.data.sampling import Draw
 from melanoma_lib.errors import ForeignThresholdError, RunError
 from melanoma_lib.explain.layers import cam_layers
-from melanoma_lib.export.document import Reading
 from melanoma_lib.export.writer import reading_of
+from melanoma_lib.inference.document import Reading
 from melanoma_lib.model import MelanomaNet
 from melanoma_lib.reports import predict_with_views
 from melanoma_lib.runs import Run

@@ -63,19 +63,18 @@ def answer(run: Run, case: pd.Series, model=None) -> pd.Series:
         CorruptImageError: if the image cannot be read.
         ForeignThresholdError: if the stored threshold belongs to another model.
     """
-    from melanoma_lib.inference import predict_logits
+    from melanoma_lib.inference import Predictor
 
-    image, metadata = case_tensors(run, case)
-    logit = predict_logits(model or run.model(), [{"image": image, "metadata": metadata}], run.settings.tta)
-    probability, threshold = float(1 / (1 + np.exp(-logit[0]))), run.operating_point.threshold
+    predictor = Predictor(run, model=model)
+    said = predictor.predict_cases(case.to_frame().T).iloc[0]
     return pd.Series(
         {
             "image_id": case["image_id"],
             "target": int(case["target"]),
-            "probability": probability,
-            "risk": float(run.calibrator.risk(logit)[0]),
-            "threshold": threshold,
-            "flagged": probability >= threshold,
+            "probability": said["probability"],
+            "risk": said["risk"],
+            "threshold": predictor.reading.threshold,
+            "flagged": said["flagged"],
         }
     )
 

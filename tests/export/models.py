@@ -8,7 +8,7 @@ from PIL import Image
 
 from melanoma_lib.data.images import backbone_normalisation, stored_side
 from melanoma_lib.data.metadata import MetadataEncoder
-from melanoma_lib.export.document import Document, Preprocessing, Reading
+from melanoma_lib.inference.document import Document, Preprocessing, Reading
 from melanoma_lib.model import MelanomaNet
 
 ENCODER = MetadataEncoder(age_mean=50, age_std=15)
