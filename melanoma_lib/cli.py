@@ -22,7 +22,7 @@ PANELS = {
     "Data": ("doctor", "data_fetch", "data_audit"),
     "Train and judge": ("train", "evaluate", "compare", "explain", "costs", "study_league", "study_travel",
                         "study_selfsupervised"),
-    "Hand on": ("card", "export", "app"),
+    "Hand on": ("predict", "app", "export", "card"),
     "Teach": ("notebooks_run", "notebooks_sweep", "notebooks_handout", "notebooks_exercises", "notebooks_check",
               "notebooks_refresh", "slides_build"),
 }  # fmt: skip
@@ -37,15 +37,19 @@ ALL = tuple(Settings.model_fields)
 DATA = ("data_dir", "image_dirs", "n_patients", "data_seed", "image_size", "seed", "progress")
 FLAGS = {
     "train": ALL, "evaluate": ("runs_dir",), "explain": ("runs_dir", "progress"), "card": ("runs_dir",), "export": ("runs_dir",),
-    "app": ("run_dir", "runs_dir"), "data_fetch": DATA, "data_audit": DATA,
+    "app": ("run_dir", "runs_dir"), "predict": ("runs_dir", "progress"), "data_fetch": DATA, "data_audit": DATA,
     "study_league": ALL, "study_selfsupervised": ALL, "study_travel": ("cache_dir", "n_resamples", "seed"),
 }  # fmt: skip
 HEADINGS = {"profile": "Data", "backbone": "Model", "loss": "Training", "min_sensitivity": "Evaluation", "runs_dir": "Places"}
-POSITIONAL = {"run": Path | None, "runs": Sequence[Path], "names": Sequence[str], "name": str, "source": str}
+POSITIONAL = {
+    "run": Path | None, "runs": Sequence[Path], "files": Sequence[Path], "names": Sequence[str], "name": str, "source": str,
+}  # fmt: skip
 WORDS = {"None": "none", "True": "yes", "False": "no"}
 HELP = {
     "run": "run directory, by default the latest that is no demonstration, else the reference run; of a study: runs to compare",
     "runs": "run directories",
+    "files": "images, folders of them, or tables with columns image, age, sex and site; a table alone names its images",
+    "model": "run directory or exported file; by default the latest run that is no demonstration, else the reference run",
     "names": "such as 03_training or 03; by default all",
     "name": "lesson, such as 03_training or 03",
     "source": "synthetic, ham10000, isic2019, isic2020 or isic_archive",
@@ -131,7 +135,7 @@ def _option(name: str, annotation: Any) -> Any:
     if POSITIONAL.get(name) == annotation:
         return Annotated[typed, typer.Argument(help=HELP[name])]
     metavar = {"parameters": "NAME VALUE", "over": "NAME=V,V"}.get(name)
-    word = {"parameters": "-p", "folder": "--data-dir-2020"}.get(name, f"--{name.replace('_', '-')}")
+    word = {"parameters": "-p", "folder": "--data-dir-2020", "model": "--run"}.get(name, f"--{name.replace('_', '-')}")
     return Annotated[typed, typer.Option(word, metavar=metavar, help=HELP.get(name))]
 
 

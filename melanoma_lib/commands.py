@@ -76,6 +76,25 @@ def explain(
     print(f"written to {out}")
 
 
+def predict(
+    settings: Settings, files: Sequence[Path], model: Path | None = None, out: Path = Path("risks.csv"), tta: bool = False
+) -> int:
+    """Risk and decision of image files: a CSV with a row an image (educational, not for diagnosis)."""
+    from melanoma_lib.app.files import UNREAD, answer_files, gather
+    from melanoma_lib.utils import write_text
+
+    cases = gather(files)
+    source = model if model and model.is_file() else _run(model, settings, needs_model=True)
+    table = answer_files(source, cases, tta, settings.progress)
+    write_text(out, table.to_csv(index=False, float_format="%.6f"))
+    print(table["decision"].value_counts().rename_axis(f"{len(table)} images").to_string())
+    unread = table[table["decision"] == UNREAD]
+    for reason in unread["warnings"].drop_duplicates().head(3):
+        print(f"{UNREAD}: {reason}", file=sys.stderr)
+    print(f"written to {out}. Educational, not for diagnosis.")
+    return 0 if len(unread) < len(table) else 1
+
+
 def data_fetch(settings: Settings, source: str, collection: str | None = None) -> None:
     """Download a source, licence and citation first."""
     settings = settings.with_changes(source=source)
