@@ -20,7 +20,7 @@ from melanoma_lib.settings import PROFILES, Settings
 
 PANELS = {
     "Data": ("doctor", "data_fetch", "data_audit"),
-    "Train and judge": ("train", "evaluate", "compare", "explain", "costs", "study_league", "study_travel",
+    "Train and judge": ("train", "runs", "evaluate", "compare", "errors", "explain", "costs", "study_league", "study_travel",
                         "study_selfsupervised"),
     "Hand on": ("predict", "app", "export", "card"),
     "Teach": ("notebooks_run", "notebooks_sweep", "notebooks_handout", "notebooks_exercises", "notebooks_check",
@@ -37,7 +37,8 @@ ALL = tuple(Settings.model_fields)
 DATA = ("data_dir", "image_dirs", "n_patients", "data_seed", "image_size", "seed", "progress")
 FLAGS = {
     "train": ALL, "evaluate": ("runs_dir",), "explain": ("runs_dir", "progress"), "card": ("runs_dir",), "export": ("runs_dir",),
-    "app": ("run_dir", "runs_dir"), "predict": ("runs_dir", "progress"), "data_fetch": DATA, "data_audit": DATA,
+    "app": ("run_dir", "runs_dir"), "predict": ("runs_dir", "progress"), "runs": ("runs_dir",),
+    "errors": ("runs_dir",), "data_fetch": DATA, "data_audit": DATA,
     "study_league": ALL, "study_selfsupervised": ALL, "study_travel": ("cache_dir", "n_resamples", "seed"),
 }  # fmt: skip
 HEADINGS = {"profile": "Data", "backbone": "Model", "loss": "Training", "min_sensitivity": "Evaluation", "runs_dir": "Places"}
@@ -50,6 +51,8 @@ HELP = {
     "runs": "run directories",
     "files": "images, folders of them, or tables with columns image, age, sex and site; a table alone names its images",
     "model": "run directory or exported file; by default the latest run that is no demonstration, else the reference run",
+    "n": "of each kind",
+    "heatmaps": "draw a heatmap below each image",
     "names": "such as 03_training or 03; by default all",
     "name": "lesson, such as 03_training or 03",
     "source": "synthetic, ham10000, isic2019, isic2020 or isic_archive",

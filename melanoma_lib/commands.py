@@ -43,6 +43,26 @@ def evaluate(settings: Settings, run: Path | None = None, tta: bool = False) -> 
     print(f"{report.text}\nwritten to {report.folder}")
 
 
+def runs(settings: Settings) -> None:
+    """List runs: source, backbone, size, epochs, AUROC with its interval, day, and what a demonstration shows."""
+    from melanoma_lib.runs import list_runs
+
+    table, others = list_runs(settings.runs_dir)
+    print(table.to_string(index=False) if len(table) else f"no finished run in {settings.runs_dir}")
+    for folder, reason in others.items():
+        print(f"not listed: {folder}: {reason}", file=sys.stderr)
+
+
+def errors(settings: Settings, run: Path | None = None, n: int = 8, heatmaps: bool = False, out: Path | None = None) -> None:
+    """The worst false negatives and false positives of the test split: a gallery with its description, and a table."""
+    from melanoma_lib.explain.report import errors_report
+
+    found = _run(run, settings, needs_model=heatmaps)
+    out = out or Path("reports") / "errors" / found.path.name
+    print(errors_report(found, n, out, heatmaps)[["error", "image_id", "probability", "risk"]].round(3).to_string(index=False))
+    print(f"written to {out}")
+
+
 def compare(runs: Sequence[Path], out: Path | None = None) -> None:
     """Ablation table over runs: gain of each branch, with its interval; --out writes it as JSON too."""
     from melanoma_lib.reports import ablation_table

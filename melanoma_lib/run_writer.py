@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
@@ -233,6 +234,7 @@ def _environment() -> dict:
     return {
         "version": __version__,
         "commit": _commit(),
+        "finished": date.today().isoformat(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": platform.machine(),

@@ -4,13 +4,14 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
 from melanoma_lib.data.metadata import MetadataEncoder
-from melanoma_lib.errors import ForeignThresholdError, RunError
+from melanoma_lib.errors import ForeignThresholdError, KitError, RunError
 from melanoma_lib.evaluation import Calibrator
 from melanoma_lib.settings import Settings, project_dir
 
@@ -74,7 +75,7 @@ class Run:
         missing = [name for name in required if not (self.path / name).is_file()]
         if missing:
             state = f"lacks {', '.join(missing)}" if self.path.is_dir() else "does not exist"
-            unfinished = partial_path(self.path)
+            unfinished = self.path if self.path.suffix == ".partial" else partial_path(self.path)
             hint = f" {unfinished} is an interrupted training: add --resume to its train command." if unfinished.is_dir() else ""
             raise RunError(f"{self.path} is not a finished run: it {state}.{hint} Make one with python -m melanoma_lib train.")
 
@@ -269,7 +270,7 @@ class Run:
 
 
 def finished_runs(runs_dir: str | Path) -> list[Path]:
-    """The directories of finished runs in a folder, the one finished last at the end."""
+    """Directories of finished runs in a folder, the latest last."""
     files = sorted(Path(runs_dir).glob(f"*/{ENVIRONMENT}"), key=lambda file: file.stat().st_mtime)
     return [file.parent for file in files if file.parent.suffix != ".partial"]
 
@@ -278,6 +279,34 @@ def reference_path() -> Path | None:
     """Directory of the reference run: of the project around the working directory, else of the kit's own checkout."""
     places = (project_dir() / REFERENCE, Path(__file__).parents[1] / REFERENCE)
     return next((place for place in places if (place / ENVIRONMENT).is_file()), None)
+
+
+def list_runs(runs_dir: str | Path) -> tuple[pd.DataFrame, dict[Path, str]]:
+    """The runs in a folder, and the reference runs that came with the kit.
+
+    Returns:
+        A row a run: its name, source, backbone, image size, epochs, test AUROC with its 95% interval, the day it was finished,
+        and what it demonstrates; and the folders that are no finished run, each with the reason.
+    """
+    reference, rows, others = reference_path(), [], {}
+    for place in (Path(runs_dir), reference and reference.parent):
+        for folder in sorted(place.iterdir()) if place and place.is_dir() else ():
+            if folder.is_dir() and not folder.name.startswith("."):
+                try:
+                    rows.append(_row_of(Run(folder)))
+                except (KitError, OSError, ValueError, KeyError, TypeError) as error:
+                    others[folder] = str(error) if isinstance(error, KitError) else repr(error)
+    columns = ["run", "source", "backbone", "size", "epochs", "AUROC [95% interval]", "finished", "demonstration"]
+    return pd.DataFrame(rows, columns=columns), others
+
+
+def _row_of(run: Run) -> tuple:
+    settings, auroc = run.settings, run.metrics["auroc"]
+    value, low, high = ("–" if auroc[name] is None else f"{auroc[name]:.3f}" for name in ("value", "low", "high"))
+    network = (settings.backbone, settings.image_size) if "image" in settings.modalities else (settings.modalities, "–")
+    epochs, written = run.history["epoch"].nunique(), date.fromtimestamp((run.path / ENVIRONMENT).stat().st_mtime)
+    finished = run.environment.get("finished", written.isoformat())
+    return str(run.path), settings.source, *network, epochs, f"{value} [{low}, {high}]", finished, run.demonstration
 
 
 def partial_path(path: Path) -> Path:

@@ -17,6 +17,7 @@ from sklearn.metrics import recall_score, roc_curve
 
 import melanoma_lib
 from melanoma_lib import run_writer
+from melanoma_lib.__main__ import main
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import ForeignThresholdError, RunError
 from melanoma_lib.runs import DEMONSTRATION, ENVIRONMENT, FOLDS, OPERATING_POINT, PREDICTIONS, REFERENCE, REQUIRED, Run
@@ -146,3 +147,24 @@ def test_the_default_run_is_the_latest_that_is_no_demonstration_else_the_referen
     caplog.clear()
     assert Run.default(runs).path == tmp_path / REFERENCE
     assert "the reference run, as" in caplog.text and "trained on synthetic" in caplog.text
+
+
+def test_runs_lists_each_run_and_tells_what_is_none(tiny_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("melanoma_lib.runs.reference_path", lambda: None)
+    runs = tmp_path / "runs"
+    for name in ("good", "trapped", "torn", "old.partial"):
+        shutil.copytree(tiny_run.path, runs / name)
+    (runs / "trapped" / DEMONSTRATION).write_text("ink goes with the label")
+    (runs / "torn" / "metrics.json").write_text('{"auroc": ')
+    (runs / "old.partial" / ENVIRONMENT).unlink()
+    assert main(["runs", "--runs-dir", str(runs)]) == 0
+    told = capsys.readouterr()
+    auroc = tiny_run.metrics["auroc"]
+    head, *rows = told.out.splitlines()
+    assert "demonstration" in head and len(rows) == 2
+    assert f"{auroc['value']:.3f} [{auroc['low']:.3f}, {auroc['high']:.3f}]" in rows[0] and "ink goes" not in rows[0]
+    assert rows[1].endswith("ink goes with the label")
+    assert all(word in rows[0] for word in ("good", "synthetic", "test_efficientnet", " 32 ", str(len(tiny_run.history))))
+    assert "torn: JSONDecodeError" in told.err and "interrupted training: add --resume" in told.err
+    assert main(["runs", "--runs-dir", "nowhere"]) == 0
+    assert "no finished run in nowhere" in capsys.readouterr().out

@@ -2,11 +2,12 @@
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib import patheffects
 from matplotlib.axes import Axes
@@ -87,6 +88,39 @@ def heatmap_figure(
         _legend(figure, largest if raw else None, mask is not None)
         figure.suptitle(title, fontsize=16, x=0.01, ha="left")
     return describe(figure, _words(title, maps, mask))
+
+
+def gallery_figure(
+    errors: pd.DataFrame, pictures: Sequence[np.ndarray], maps: Sequence[np.ndarray] | None = None, title: str = ""
+) -> DescribedFigure:
+    """Wrong answers as pictures, a line a kind of ``error``, the worst first.
+
+    Args:
+        errors: ``error``, ``image_id`` and ``risk``, a row a picture.
+        pictures: uint8, shape ``(H, W, 3)`` each.
+        maps: signed, within -1 and 1, shape ``(h, w)`` each, drawn below the pictures.
+        title: above all.
+    """
+    kinds, lines = list(dict.fromkeys(errors["error"])), 1 if maps is None else 2
+    columns = int(errors["error"].value_counts().max())
+    with kit_figure(2.1 * columns + 0.6, 2.5 * lines * len(kinds) + 0.6) as figure:
+        grid = figure.subplots(lines * len(kinds), columns, squeeze=False)
+        for axes in grid.ravel():
+            axes.axis("off")
+        for row, kind in enumerate(kinds):
+            for column, place in enumerate(np.flatnonzero(errors["error"] == kind)):
+                axes, case = grid[lines * row, column], errors.iloc[place]
+                axes.imshow(pictures[place])
+                name = f"{kind}s, worst first\n" if column == 0 else "\n"
+                axes.set_title(f"{name}{case['image_id']}\nrisk {case['risk']:.0%}", fontsize=9)
+                if maps is not None:
+                    draw_overlay(grid[lines * row + 1, column], pictures[place], maps[place])
+        figure.suptitle(title, fontsize=12, x=0.01, ha="left")
+    told = [
+        f"{kind}s " + ", ".join(f"{one.image_id} (risk {one.risk:.0%})" for one in errors[errors["error"] == kind].itertuples())
+        for kind in kinds
+    ]
+    return describe(figure, f"Test images that the model got most wrong, worst first: {'; '.join(told)}.")
 
 
 def draw_overlay(axes: Axes, image: np.ndarray, heatmap: np.ndarray) -> None:

@@ -1,16 +1,20 @@
-"""Heatmaps of single cases, and the benchmark of all of them, as files to keep beside a run's reports."""
+"""Heatmaps of single cases, the worst errors, and the benchmark of all of them, as files to keep beside a run's reports."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from melanoma_lib.data.images import prepare_image, read_square
+from melanoma_lib.errors import DataError
 from melanoma_lib.evaluation.canvas import DescribedFigure
 from melanoma_lib.explain.benchmark import Benchmark, benchmark_heatmaps
 from melanoma_lib.explain.cam import ONE_PASS_METHODS
 from melanoma_lib.utils import replacing, write_text
 
 PIXELS = 256  # a side of the drawn image
+MOST_ERRORS = 12  # beside each other in a gallery
 
 
 def report_folder(run) -> Path:
@@ -39,7 +43,6 @@ def explain_cases(
     """
     import torch
 
-    from melanoma_lib.data.images import prepare_image, read_square
     from melanoma_lib.explain import heatmap_figure, heatmaps_by_method
 
     model, settings, written = run.model(), run.settings, []
@@ -55,6 +58,68 @@ def explain_cases(
             figure = heatmap_figure(pixels, {layer: heatmap[0] for layer, heatmap in maps.items()}, mask, title)
             written += _write(out, {f"{case['image_id']}-{method}": figure})
     return written
+
+
+def worst_errors(run, n: int = 8) -> pd.DataFrame:
+    """The test cases that a run got most wrong at its operating point.
+
+    Returns:
+        Rows of ``run.predictions("test")`` with ``error`` before them: at most ``n`` false negatives, that of the lowest
+        probability first, then at most ``n`` false positives, that of the highest first.
+
+    Raises:
+        DataError: if ``n`` is not from 1 to ``MOST_ERRORS``.
+    """
+    if not 1 <= n <= MOST_ERRORS:
+        raise DataError(f"expected 1 to {MOST_ERRORS} errors of each kind, got {n}")
+    tested = run.predictions("test")
+    melanoma, flagged = tested["target"] == 1, tested["probability"] >= run.operating_point.threshold
+    parts = {
+        "false negative": tested[melanoma & ~flagged].nsmallest(n, "probability"),
+        "false positive": tested[~melanoma & flagged].nlargest(n, "probability"),
+    }
+    return pd.concat(parts, names=["error"]).reset_index("error").reset_index(drop=True)
+
+
+def errors_report(run, n: int, out: Path, maps: bool = False) -> pd.DataFrame:
+    """Write :func:`worst_errors` as ``errors.csv``, and their images as ``errors.png`` with its description beside it.
+
+    Args:
+        run: a finished run; of a cross-validation without maps.
+        n: of each kind.
+        out: folder, made when absent.
+        maps: draw a Grad-CAM of a middle layer below each image, vermillion where it raises the risk.
+
+    Raises:
+        DataError: if there is no error, the images are gone or the model has none; the table is written nevertheless.
+    """
+    from melanoma_lib.explain.figures import gallery_figure
+
+    table = worst_errors(run, n)
+    write_text(out / "errors.csv", table.to_csv(index=False))
+    if table.empty:
+        raise DataError(f"{run.path} made no error on its test split, so there is no image to show")
+    if maps and "image" not in run.settings.modalities:
+        raise DataError(f"{run.path} looks at metadata alone, so there is no heatmap; leave them out")
+    cases = run.cases().set_index("image_id", drop=False).loc[table["image_id"]]
+    pictures = [read_square(Path(path), PIXELS) for path in cases["image_path"]]
+    colours = ", Grad-CAM: vermillion raises the risk, blue lowers it" if maps else ""
+    title = f"{run.path.name}{colours}. Educational, not for diagnosis."
+    _write(out, {"errors": gallery_figure(table, pictures, _maps_of(run, cases) if maps else None, title)})
+    return table
+
+
+def _maps_of(run, cases: pd.DataFrame) -> list[np.ndarray]:
+    """A Grad-CAM of each case, as a share of its own largest magnitude."""
+    import torch
+
+    from melanoma_lib.explain import cam_layers, default_layer, heatmaps
+
+    model, settings = run.model(), run.settings
+    layer = default_layer(cam_layers(model), settings.image_size)
+    images = torch.stack([prepare_image(Path(one), settings.backbone, settings.image_size) for one in cases["image_path"]])
+    found = heatmaps(model, images, torch.from_numpy(run.encoder.transform(cases)), layer, "gradcam")[layer]
+    return [one / (np.abs(one).max() or 1.0) for one in found]
 
 
 def benchmark_report(
