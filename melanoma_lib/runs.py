@@ -93,26 +93,16 @@ class Run:
         Raises:
             RunError: if the folder holds none.
         """
-        passed_over = (DEMONSTRATION, FOLDS) if needs_model else (DEMONSTRATION,)
-        finished = [one for one in finished_runs(runs_dir) if not any((one / name).is_file() for name in passed_over)]
-        if not finished:
-            raise RunError(
-                f"no finished run in {runs_dir}; make one with python -m melanoma_lib train, or name one with --run-dir"
-            )
+        if not (finished := finished_runs(runs_dir, needs_model)):
+            raise RunError(f"no finished run in {runs_dir}; make one with python -m melanoma_lib train, or name one")
         return cls(finished[-1])
 
     @classmethod
     def default(cls, runs_dir: str | Path, needs_model: bool = False) -> "Run":
-        """The run of a command that names none: the latest, else the reference run; logs which one and why.
-
-        Arguments and errors are those of :meth:`latest`.
-        """
-        try:
-            run, why = cls.latest(runs_dir, needs_model), f"the latest finished run in {runs_dir}"
-        except RunError:
-            if (reference := reference_path()) is None:
-                raise
-            run, why = cls(reference), f"the reference run, as {runs_dir} holds no finished run"
+        """The run of a command that names none: as :meth:`latest`, else the reference run; logs which one and why."""
+        reference = None if finished_runs(runs_dir, needs_model) else reference_path()
+        run = cls(reference) if reference else cls.latest(runs_dir, needs_model)
+        why = f"the reference run, as {runs_dir} holds none to take" if reference else f"the latest finished run in {runs_dir}"
         log.info("using %s (trained on %s): %s", run.path, run.settings.source, why)
         return run
 
@@ -269,10 +259,12 @@ class Run:
         return (self.path / name).read_text(encoding="utf-8")
 
 
-def finished_runs(runs_dir: str | Path) -> list[Path]:
-    """Directories of finished runs in a folder, the latest last."""
+def finished_runs(runs_dir: str | Path, needs_model: bool = False) -> list[Path]:
+    """Directories of the finished runs in a folder that may be taken unasked, as by :meth:`Run.latest`, the latest last."""
+    passed_over = (DEMONSTRATION, FOLDS) if needs_model else (DEMONSTRATION,)
     files = sorted(Path(runs_dir).glob(f"*/{ENVIRONMENT}"), key=lambda file: file.stat().st_mtime)
-    return [file.parent for file in files if file.parent.suffix != ".partial"]
+    finished = [file.parent for file in files if file.parent.suffix != ".partial"]
+    return [folder for folder in finished if not any((folder / name).is_file() for name in passed_over)]
 
 
 def reference_path() -> Path | None:

@@ -61,15 +61,7 @@ def explain_cases(
 
 
 def worst_errors(run, n: int = 8) -> pd.DataFrame:
-    """The test cases that a run got most wrong at its operating point.
-
-    Returns:
-        Rows of ``run.predictions("test")`` with ``error`` before them: at most ``n`` false negatives, that of the lowest
-        probability first, then at most ``n`` false positives, that of the highest first.
-
-    Raises:
-        DataError: if ``n`` is not from 1 to ``MOST_ERRORS``.
-    """
+    """Test predictions that a run got most wrong at its operating point, by kind of ``error`` the worst first, ``n`` at most."""
     if not 1 <= n <= MOST_ERRORS:
         raise DataError(f"expected 1 to {MOST_ERRORS} errors of each kind, got {n}")
     tested = run.predictions("test")
@@ -91,8 +83,12 @@ def errors_report(run, n: int, out: Path, maps: bool = False) -> pd.DataFrame:
         maps: draw a Grad-CAM of a middle layer below each image, vermillion where it raises the risk.
 
     Raises:
-        DataError: if there is no error, the images are gone or the model has none; the table is written nevertheless.
+        DataError: if ``n`` is not from 1 to ``MOST_ERRORS``. Once the table is written: if no error was made, the images are
+            gone, or the model looks at none.
     """
+    import torch
+
+    from melanoma_lib.explain import cam_layers, default_layer, heatmaps
     from melanoma_lib.explain.figures import gallery_figure
 
     table = worst_errors(run, n)
@@ -101,25 +97,16 @@ def errors_report(run, n: int, out: Path, maps: bool = False) -> pd.DataFrame:
         raise DataError(f"{run.path} made no error on its test split, so there is no image to show")
     if maps and "image" not in run.settings.modalities:
         raise DataError(f"{run.path} looks at metadata alone, so there is no heatmap; leave them out")
-    cases = run.cases().set_index("image_id", drop=False).loc[table["image_id"]]
-    pictures = [read_square(Path(path), PIXELS) for path in cases["image_path"]]
-    colours = ", Grad-CAM: vermillion raises the risk, blue lowers it" if maps else ""
-    title = f"{run.path.name}{colours}. Educational, not for diagnosis."
-    _write(out, {"errors": gallery_figure(table, pictures, _maps_of(run, cases) if maps else None, title)})
+    settings, cases = run.settings, run.cases().set_index("image_id", drop=False).loc[table["image_id"]]
+    pictures, title, found = [read_square(path, PIXELS) for path in cases["image_path"]], run.path.name, None
+    if maps:
+        model, title = run.model(), f"{title}, Grad-CAM: vermillion raises the risk, blue lowers it"
+        layer = default_layer(cam_layers(model), settings.image_size)
+        images = torch.stack([prepare_image(path, settings.backbone, settings.image_size) for path in cases["image_path"]])
+        found = heatmaps(model, images, torch.from_numpy(run.encoder.transform(cases)), layer, "gradcam")[layer]
+        found = [one / (np.abs(one).max() or 1.0) for one in found]
+    _write(out, {"errors": gallery_figure(table, pictures, found, f"{title}. Educational, not for diagnosis.")})
     return table
-
-
-def _maps_of(run, cases: pd.DataFrame) -> list[np.ndarray]:
-    """A Grad-CAM of each case, as a share of its own largest magnitude."""
-    import torch
-
-    from melanoma_lib.explain import cam_layers, default_layer, heatmaps
-
-    model, settings = run.model(), run.settings
-    layer = default_layer(cam_layers(model), settings.image_size)
-    images = torch.stack([prepare_image(Path(one), settings.backbone, settings.image_size) for one in cases["image_path"]])
-    found = heatmaps(model, images, torch.from_numpy(run.encoder.transform(cases)), layer, "gradcam")[layer]
-    return [one / (np.abs(one).max() or 1.0) for one in found]
 
 
 def benchmark_report(

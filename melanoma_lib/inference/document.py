@@ -110,15 +110,14 @@ class Reading:
         return sigmoid(self.slope * np.asarray(logits, np.float64) + self.intercept)
 
     def answers(self, logits: np.ndarray) -> dict[str, np.ndarray]:
-        """``logit``, ``probability``, ``risk`` and ``flagged`` of logits, shape ``(B,)`` each."""
+        """``logit``, ``probability``, ``risk`` and ``flagged`` of logits of any shape, in that shape each."""
         probability = sigmoid(logits)
         risk, flagged = self.risk(logits), probability >= self.threshold
         return {"logit": np.asarray(logits, np.float64), "probability": probability, "risk": risk, "flagged": flagged}
 
     def read(self, logit: float) -> Prediction:
         """The prediction of one logit."""
-        said = {name: values.item() for name, values in self.answers(np.array([logit])).items()}
-        return Prediction(**said, threshold=self.threshold)
+        return Prediction(**{name: value.item() for name, value in self.answers(logit).items()}, threshold=self.threshold)
 
 
 @dataclass(frozen=True)

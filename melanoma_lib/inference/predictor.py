@@ -135,16 +135,14 @@ class Predictor:
         """
         import pandas as pd
 
-        table = None
-        if metadata is not None:
-            table = pd.DataFrame(metadata).rename(columns=COLUMNS)
+        table = None if metadata is None else pd.DataFrame(metadata).rename(columns=COLUMNS)
+        if table is not None:
             if not (known := [name for name in COLUMNS.values() if name in table]):
                 raise DataError(f"metadata: expected some of the columns {', '.join(COLUMNS)}, got {list(table)}")
             self._refuse_unseen([name for name in known if table[name].notna().any()])
         if images is not None:
             self._refuse_unseen(["image"])
-        lengths = {len(part) for part in (images, table) if part is not None}
-        if len(lengths) != 1:
+        if len(lengths := {len(part) for part in (images, table) if part is not None}) != 1:
             raise DataError(f"expected as many images as rows of metadata, and one of them at least, got {sorted(lengths)}")
         if table is None:
             table = pd.DataFrame(index=range(len(images)))

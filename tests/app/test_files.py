@@ -81,7 +81,7 @@ def test_a_table_alone_names_its_images_and_strange_words_are_told(folder):
     assert [path.name for path in cases["image"]] == ["dark.png", "broken.jpg", "gone"]
     assert cases[KNOWN].astype(object).fillna("").to_numpy().tolist() == [["", "female", ""], [55.0, "", "torso"], ["", "", ""]]
     assert cases["notes"].tolist() == [
-        "age 'old' is not known and counts as missing; site 'moon' is not known and counts as missing", "", ""
+        "age 'old' is not known and counts as missing. site 'moon' is not known and counts as missing.", "", ""
     ]  # fmt: skip
     table.write_text("picture,age\na,3\n")
     (folder / "empty").mkdir()
