@@ -20,8 +20,8 @@ from melanoma_lib.settings import PROFILES, Settings
 
 PANELS = {
     "Data": ("doctor", "data_fetch", "data_audit"),
-    "Train and judge": ("train", "evaluate", "compare", "explain", "costs"),
-    "Hand on": ("card", "export", "app"),
+    "Train and judge": ("train", "runs", "evaluate", "compare", "errors", "explain", "costs"),
+    "Hand on": ("predict", "app", "export", "card"),
     "Teach": ("notebooks_run", "notebooks_sweep", "notebooks_handout", "notebooks_exercises", "notebooks_check",
               "notebooks_refresh", "slides_build"),
 }  # fmt: skip
@@ -36,14 +36,21 @@ DATA = ("data_dir", "image_dirs", "n_patients", "data_seed", "image_size", "seed
 FLAGS = {
     "train": ALL, "evaluate": ("data_dir", "image_dirs", "missing_images", "n_patients", "data_seed", "runs_dir", "cache_dir"),
     "explain": ("runs_dir", "progress"), "card": ("runs_dir",), "export": ("runs_dir",),
-    "app": ("run_dir", "runs_dir"), "data_fetch": DATA, "data_audit": DATA,
+    "app": ("run_dir", "runs_dir"), "predict": ("runs_dir", "progress"), "runs": ("runs_dir",),
+    "errors": ("runs_dir",), "data_fetch": DATA, "data_audit": DATA,
 }  # fmt: skip
 HEADINGS = {"profile": "Data", "backbone": "Model", "loss": "Training", "min_sensitivity": "Evaluation", "runs_dir": "Places"}
-POSITIONAL = {"run": Path | None, "runs": Sequence[Path], "names": Sequence[str], "name": str, "source": str}
+POSITIONAL = {
+    "run": Path | None, "runs": Sequence[Path], "files": Sequence[Path], "names": Sequence[str], "name": str, "source": str,
+}  # fmt: skip
 WORDS = {"None": "none", "True": "yes", "False": "no"}
 HELP = {
-    "run": "run directory, by default the latest",
+    "run": "run directory, by default the latest that is no demonstration, else the reference run",
     "runs": "run directories",
+    "files": "images, folders of them, or tables with columns image, age, sex and site; a table alone names its images",
+    "model": "run directory or exported file; by default the latest run that is no demonstration, else the reference run",
+    "n": "of each kind",
+    "heatmaps": "draw a heatmap below each image",
     "names": "such as 03_training or 03, by default all; run also takes a study, such as ablations",
     "name": "lesson, such as 03_training or 03",
     "source": "synthetic, ham10000, isic2017, isic2018, isic2019, isic2020 or isic_archive; of evaluate: another collection",
@@ -125,7 +132,7 @@ def _option(name: str, annotation: Any) -> Any:
     if POSITIONAL.get(name) == annotation:
         return Annotated[typed, typer.Argument(help=HELP[name])]
     metavar = {"parameters": "NAME VALUE", "over": "NAME=V,V"}.get(name)
-    word = {"parameters": "-p"}.get(name, f"--{name.replace('_', '-')}")
+    word = {"parameters": "-p", "model": "--run"}.get(name, f"--{name.replace('_', '-')}")
     return Annotated[typed, typer.Option(word, metavar=metavar, help=HELP.get(name))]
 
 

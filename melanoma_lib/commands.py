@@ -54,6 +54,26 @@ def evaluate(settings: Settings, run: Path | None = None, tta: bool = False, sou
     print(f"{report.text}\nwritten to {report.folder}")
 
 
+def runs(settings: Settings) -> None:
+    """List runs: source, backbone, size, epochs, AUROC with its interval, day, and what a demonstration shows."""
+    from melanoma_lib.runs import list_runs
+
+    table, others = list_runs(settings.runs_dir)
+    print(table.to_string(index=False) if len(table) else f"no finished run in {settings.runs_dir}")
+    for folder, reason in others.items():
+        print(f"not listed: {folder}: {reason}", file=sys.stderr)
+
+
+def errors(settings: Settings, run: Path | None = None, n: int = 8, heatmaps: bool = False, out: Path | None = None) -> None:
+    """The worst false negatives and false positives of the test split: a gallery with its description, and a table."""
+    from melanoma_lib.explain.report import errors_report
+
+    found = _run(run, settings, needs_model=heatmaps)
+    out = out or Path("reports") / "errors" / found.path.name
+    print(errors_report(found, n, out, heatmaps)[["error", "image_id", "probability", "risk"]].round(3).to_string(index=False))
+    print(f"written to {out}")
+
+
 def compare(runs: Sequence[Path], out: Path | None = None) -> None:
     """Set runs against the first on the test cases they share; runs of several seeds: gain of each branch, over seeds."""
     from melanoma_lib.comparison import compare_runs, comparison_text, save_table
@@ -81,7 +101,7 @@ def explain(
     from melanoma_lib.explain.report import benchmark_report, explain_cases, report_folder
     from melanoma_lib.lessons.start import choose_case, tested_cases
 
-    found = _run(run, settings)
+    found = _run(run, settings, needs_model=True)
     out = out or report_folder(found)
     try:
         if league is not None:
@@ -101,6 +121,25 @@ def costs(runs: Sequence[Path], images: int | None = None) -> None:
     from melanoma_lib.runs import Run
 
     print(cost_table([Run(path) for path in runs], images or ISIC_2024).T.to_string(header=False))
+
+
+def predict(
+    settings: Settings, files: Sequence[Path], model: Path | None = None, out: Path = Path("risks.csv"), tta: bool = False
+) -> int:
+    """Risk and decision of image files: a CSV with a row an image (educational, not for diagnosis)."""
+    from melanoma_lib.app.files import UNREAD, answer_files, gather
+    from melanoma_lib.utils import write_text
+
+    cases = gather(files)
+    source = model if model and model.is_file() else _run(model, settings, needs_model=True)
+    table = answer_files(source, cases, tta, settings.progress)
+    write_text(out, table.to_csv(index=False, float_format="%.6f"))
+    print(table["decision"].value_counts().rename_axis(f"{len(table)} images").to_string())
+    unread = table[table["decision"] == UNREAD]
+    for reason in unread["warnings"].drop_duplicates().head(3):
+        print(f"{UNREAD}: {reason}", file=sys.stderr)
+    print(f"written to {out}. Educational, not for diagnosis.")
+    return 0 if len(unread) < len(table) else 1
 
 
 def data_fetch(settings: Settings, source: str, collection: str | None = None) -> None:
@@ -141,7 +180,7 @@ def export(
     """Write a run's model as one file that runs without the kit's trainer."""
     from melanoma_lib.export import export_run
 
-    print(f"written to {export_run(_run(run, settings), format, out, tta)}; educational, not for diagnosis")
+    print(f"written to {export_run(_run(run, settings, needs_model=True), format, out, tta)}; educational, not for diagnosis")
 
 
 def app(
@@ -150,7 +189,7 @@ def app(
 ) -> None:  # fmt: skip
     """Serve a run as a page on this machine: risk, decision, heatmap (not for diagnosis)."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # asked when Gradio is imported; nothing is to leave the machine
-    found = _run(run or settings.run_dir, settings)
+    found = _run(run or settings.run_dir, settings, needs_model=True)
     from melanoma_lib.app import Service, serve
 
     serve(Service(found, backend), host, port)
@@ -252,10 +291,10 @@ def doctor() -> int:
     return 0 if findings.healthy else 1
 
 
-def _run(path: Path | None, settings: Settings):
+def _run(path: Path | None, settings: Settings, needs_model: bool = False):
     from melanoma_lib.runs import Run
 
-    return Run(path) if path else Run.latest(settings.runs_dir)
+    return Run(path) if path else Run.default(settings.runs_dir, needs_model)
 
 
 def _pairs(given: Sequence[str]) -> dict[str, str]:

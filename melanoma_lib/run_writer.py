@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from melanoma_lib.evaluation.summary import FoldPredictions, evaluate_folds, gat
 from melanoma_lib.runs import (
     CALIBRATION,
     CHECKPOINT,
+    DEMONSTRATION,
     ENCODER,
     ENVIRONMENT,
     FOLDS,
@@ -48,10 +50,12 @@ class RunWriter:
 
     Args:
         settings: of the run; they name its directory.
+        demonstration: what the run shows if it is trained to go wrong, in words; no command takes such a run unasked.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, demonstration: str = "") -> None:
         self.settings, self.path, self.partial = settings, settings.run_path, partial_path(settings.run_path)
+        self.demonstration = demonstration
 
     @property
     def is_finished(self) -> bool:
@@ -79,7 +83,13 @@ class RunWriter:
             if not stored.exists():
                 write_text(stored, self.settings.to_json())
             self.require_same_settings(self.partial)
+            self.mark_demonstration(self.partial)
             yield self.partial
+
+    def mark_demonstration(self, folder: Path) -> None:
+        """Say in ``folder`` that it holds a demonstration, if it does; earlier versions of the kit did not."""
+        if self.demonstration and not (folder / DEMONSTRATION).is_file():
+            write_text(folder / DEMONSTRATION, self.demonstration + "\n")
 
     def require_free_place(self) -> None:
         """Hold that nothing finished is in this run's place, and nothing interrupted that nobody asked to go on with.
@@ -224,6 +234,7 @@ def _environment() -> dict:
     return {
         "version": __version__,
         "commit": _commit(),
+        "finished": date.today().isoformat(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": platform.machine(),

@@ -2,16 +2,20 @@
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
 from melanoma_lib.data.metadata import MetadataEncoder
-from melanoma_lib.errors import ForeignThresholdError, RunError
+from melanoma_lib.errors import ForeignThresholdError, KitError, RunError
 from melanoma_lib.evaluation import Calibrator
-from melanoma_lib.settings import Settings
+from melanoma_lib.settings import Settings, project_dir
+
+log = logging.getLogger("melanoma_lib")
 
 SETTINGS, SPLITS, ENCODER, HISTORY = "settings.json", "splits.csv", "metadata_encoder.json", "history.csv"
 CHECKPOINT, PREDICTIONS = "checkpoints/best.ckpt", "predictions_{}.csv"
@@ -24,6 +28,8 @@ REQUIRED = (
 )  # fmt: skip
 FOLDS = "folds.json"  # of a cross-validation: which runs it was gathered from; in place of a model, an encoder
 REQUIRED_OF_FOLDS = (*(set(REQUIRED) - {CHECKPOINT, ENCODER}), FOLDS)
+DEMONSTRATION = "demonstration.txt"  # only of a run that was trained to go wrong: what it shows
+REFERENCE = Path("data", "reference", "ham10000")  # the run on photographs that a checkout of the kit brings along
 IDENTITY = {"image_id": str, "group_id": str}
 
 
@@ -69,7 +75,7 @@ class Run:
         missing = [name for name in required if not (self.path / name).is_file()]
         if missing:
             state = f"lacks {', '.join(missing)}" if self.path.is_dir() else "does not exist"
-            unfinished = partial_path(self.path)
+            unfinished = self.path if self.path.suffix == ".partial" else partial_path(self.path)
             hint = f" {unfinished} is an interrupted training: add --resume to its train command." if unfinished.is_dir() else ""
             raise RunError(f"{self.path} is not a finished run: it {state}.{hint} Make one with python -m melanoma_lib train.")
 
@@ -77,19 +83,33 @@ class Run:
         return f"Run({str(self.path)!r})"
 
     @classmethod
-    def latest(cls, runs_dir: str | Path) -> "Run":
-        """The run finished last in a folder of runs.
+    def latest(cls, runs_dir: str | Path, needs_model: bool = False) -> "Run":
+        """The run finished last in a folder of runs that is no demonstration.
+
+        Args:
+            runs_dir: the folder.
+            needs_model: pass over cross-validations, which have no single model.
 
         Raises:
             RunError: if the folder holds none.
         """
-        finished = sorted(Path(runs_dir).glob(f"*/{ENVIRONMENT}"), key=lambda file: file.stat().st_mtime)
-        finished = [file.parent for file in finished if not file.parent.name.endswith(".partial")]
-        if not finished:
-            raise RunError(
-                f"no finished run in {runs_dir}; make one with python -m melanoma_lib train, or name one with --run-dir"
-            )
+        if not (finished := finished_runs(runs_dir, needs_model)):
+            raise RunError(f"no finished run in {runs_dir}; make one with python -m melanoma_lib train, or name one")
         return cls(finished[-1])
+
+    @classmethod
+    def default(cls, runs_dir: str | Path, needs_model: bool = False) -> "Run":
+        """The run of a command that names none: as :meth:`latest`, else the reference run; logs which one and why."""
+        reference = None if finished_runs(runs_dir, needs_model) else reference_path()
+        run = cls(reference) if reference else cls.latest(runs_dir, needs_model)
+        why = f"the reference run, as {runs_dir} holds none to take" if reference else f"the latest finished run in {runs_dir}"
+        log.info("using %s (trained on %s): %s", run.path, run.settings.source, why)
+        return run
+
+    @property
+    def demonstration(self) -> str:
+        """What a run that was trained to go wrong shows; empty for any other."""
+        return self._text(DEMONSTRATION).strip() if (self.path / DEMONSTRATION).is_file() else ""
 
     @cached_property
     def settings(self) -> Settings:
@@ -237,6 +257,48 @@ class Run:
 
     def _text(self, name: str) -> str:
         return (self.path / name).read_text(encoding="utf-8")
+
+
+def finished_runs(runs_dir: str | Path, needs_model: bool = False) -> list[Path]:
+    """Directories of the finished runs in a folder that may be taken unasked, as by :meth:`Run.latest`, the latest last."""
+    passed_over = (DEMONSTRATION, FOLDS) if needs_model else (DEMONSTRATION,)
+    files = sorted(Path(runs_dir).glob(f"*/{ENVIRONMENT}"), key=lambda file: file.stat().st_mtime)
+    finished = [file.parent for file in files if file.parent.suffix != ".partial"]
+    return [folder for folder in finished if not any((folder / name).is_file() for name in passed_over)]
+
+
+def reference_path() -> Path | None:
+    """Directory of the reference run: of the project around the working directory, else of the kit's own checkout."""
+    places = (project_dir() / REFERENCE, Path(__file__).parents[1] / REFERENCE)
+    return next((place for place in places if (place / ENVIRONMENT).is_file()), None)
+
+
+def list_runs(runs_dir: str | Path) -> tuple[pd.DataFrame, dict[Path, str]]:
+    """The runs in a folder, and the reference runs that came with the kit.
+
+    Returns:
+        A row a run: its name, source, backbone, image size, epochs, test AUROC with its 95% interval, the day it was finished,
+        and what it demonstrates; and the folders that are no finished run, each with the reason.
+    """
+    reference, rows, others = reference_path(), [], {}
+    for place in (Path(runs_dir), reference and reference.parent):
+        for folder in sorted(place.iterdir()) if place and place.is_dir() else ():
+            if folder.is_dir() and not folder.name.startswith("."):
+                try:
+                    rows.append(_row_of(Run(folder)))
+                except (KitError, OSError, ValueError, KeyError, TypeError) as error:
+                    others[folder] = str(error) if isinstance(error, KitError) else repr(error)
+    columns = ["run", "source", "backbone", "size", "epochs", "AUROC [95% interval]", "finished", "demonstration"]
+    return pd.DataFrame(rows, columns=columns), others
+
+
+def _row_of(run: Run) -> tuple:
+    settings, auroc = run.settings, run.metrics["auroc"]
+    value, low, high = ("–" if auroc[name] is None else f"{auroc[name]:.3f}" for name in ("value", "low", "high"))
+    network = (settings.backbone, settings.image_size) if "image" in settings.modalities else (settings.modalities, "–")
+    epochs, written = run.history["epoch"].nunique(), date.fromtimestamp((run.path / ENVIRONMENT).stat().st_mtime)
+    finished = run.environment.get("finished", written.isoformat())
+    return str(run.path), settings.source, *network, epochs, f"{value} [{low}, {high}]", finished, run.demonstration
 
 
 def partial_path(path: Path) -> Path:

@@ -101,7 +101,9 @@ def processes(settings: Settings) -> tuple[int, int]:
     return devices, nodes
 
 
-def train(settings: Settings, cases: pd.DataFrame | None = None, watchers: Sequence[pl.Callback] = ()) -> Run:
+def train(
+    settings: Settings, cases: pd.DataFrame | None = None, watchers: Sequence[pl.Callback] = (), demonstration: str = ""
+) -> Run:
     """Train, calibrate and choose the operating point on validation, predict the test split, and keep it all as a run.
 
     With several ``devices`` Lightning starts the script or command again for each further process; under torchrun they are there
@@ -112,6 +114,7 @@ def train(settings: Settings, cases: pd.DataFrame | None = None, watchers: Seque
             finished epoch and ends where an unbroken one would have ended.
         cases: a case table to use in place of the settings' source.
         watchers: Lightning callbacks that look on, such as curves drawn while it trains.
+        demonstration: what the run is to show if it is trained to go wrong; marks it, so that no command takes it unasked.
 
     Returns:
         The finished run.
@@ -128,8 +131,9 @@ def train(settings: Settings, cases: pd.DataFrame | None = None, watchers: Seque
     leads = processes(settings) == (1, 1) or rank_zero_only.rank == 0
     if not leads:
         settings = settings.with_changes(progress=False, wandb=False)
-    writer = RunWriter(settings)
+    writer = RunWriter(settings, demonstration)
     if writer.is_finished and settings.resume:
+        writer.mark_demonstration(writer.path)
         return Run(settings.run_path)
     with writer.working() if leads else nullcontext(writer.partial) as work:
         require_weights(settings)  # now, not after minutes of preparing data

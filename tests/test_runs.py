@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -16,9 +17,10 @@ from sklearn.metrics import recall_score, roc_curve
 
 import melanoma_lib
 from melanoma_lib import run_writer
+from melanoma_lib.__main__ import main
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import ForeignThresholdError, RunError
-from melanoma_lib.runs import OPERATING_POINT, PREDICTIONS, REQUIRED, Run
+from melanoma_lib.runs import DEMONSTRATION, ENVIRONMENT, FOLDS, OPERATING_POINT, PREDICTIONS, REFERENCE, REQUIRED, Run
 from melanoma_lib.training import train
 
 
@@ -123,3 +125,46 @@ def test_a_second_training_of_the_same_run_is_turned_away(tiny_settings, tmp_pat
         RunWriter(settings.with_changes(resume=True)).working(),
     ):
         pytest.fail("the second writer was let in")
+
+
+def test_the_default_run_is_the_latest_that_is_no_demonstration_else_the_reference(tiny_run, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    runs = tmp_path / "runs"
+    for age, name in enumerate(["trapped", "folds", "new", "old", "unfinished.partial"]):
+        shutil.copytree(tiny_run.path, runs / name)
+        os.utime(runs / name / ENVIRONMENT, (1e9 - age, 1e9 - age))
+    (runs / "trapped" / DEMONSTRATION).write_text("trained to go wrong")
+    (runs / "folds" / FOLDS).write_text("[]")
+    assert Run(runs / "trapped").demonstration == "trained to go wrong" and Run(runs / "new").demonstration == ""
+    assert [Run.default(runs, needs_model).path.name for needs_model in (False, True)] == ["folds", "new"]
+    assert "the latest finished run" in caplog.messages[-1]
+    for name in ("folds", "new", "old"):
+        shutil.rmtree(runs / name)
+    with monkeypatch.context() as patch, pytest.raises(RunError, match="no finished run"):
+        patch.setattr("melanoma_lib.runs.reference_path", lambda: None)
+        Run.default(runs)
+    shutil.copytree(tiny_run.path, tmp_path / REFERENCE)
+    caplog.clear()
+    assert Run.default(runs).path == tmp_path / REFERENCE
+    assert "the reference run, as" in caplog.text and "trained on synthetic" in caplog.text
+
+
+def test_runs_lists_each_run_and_tells_what_is_none(tiny_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("melanoma_lib.runs.reference_path", lambda: None)
+    runs = tmp_path / "runs"
+    for name in ("good", "trapped", "torn", "old.partial"):
+        shutil.copytree(tiny_run.path, runs / name)
+    (runs / "trapped" / DEMONSTRATION).write_text("ink goes with the label")
+    (runs / "torn" / "metrics.json").write_text('{"auroc": ')
+    (runs / "old.partial" / ENVIRONMENT).unlink()
+    assert main(["runs", "--runs-dir", str(runs)]) == 0
+    told = capsys.readouterr()
+    auroc = tiny_run.metrics["auroc"]
+    head, *rows = told.out.splitlines()
+    assert "demonstration" in head and len(rows) == 2
+    assert f"{auroc['value']:.3f} [{auroc['low']:.3f}, {auroc['high']:.3f}]" in rows[0] and "ink goes" not in rows[0]
+    assert rows[1].endswith("ink goes with the label")
+    assert all(word in rows[0] for word in ("good", "synthetic", "test_efficientnet", " 32 ", str(len(tiny_run.history))))
+    assert "torn: JSONDecodeError" in told.err and "interrupted training: add --resume" in told.err
+    assert main(["runs", "--runs-dir", "nowhere"]) == 0
+    assert "no finished run in nowhere" in capsys.readouterr().out

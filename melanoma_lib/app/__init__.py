@@ -8,6 +8,7 @@ from melanoma_lib.utils import lazy_names
 __all__, __getattr__ = lazy_names(
     __name__,
     {
+        "files": ("answer_files", "gather"),
         "uploads": ("Upload", "open_upload"),
         "unlike": ("Reference",),
         "service": ("Answer", "Patient", "Service"),

@@ -12,7 +12,7 @@ import numpy as np
 from melanoma_lib.app import words
 from melanoma_lib.app.service import METHODS, Case, Patient, Service
 from melanoma_lib.app.uploads import MAX_BYTES, READS, Store
-from melanoma_lib.data.synthetic import SyntheticDermoscopy
+from melanoma_lib.data.synthetic import SyntheticDermoscopy, painted_jpeg
 from melanoma_lib.errors import KitError
 
 FOLDER = Path(__file__).parent
@@ -44,8 +44,8 @@ def paint_examples() -> dict[str, Example]:
         known = [case[name] for name in ("age_approx", "sex", "anatom_site_general_challenge")]
         patient = Patient(*(None if value != value else value for value in known))
         name = f"Painted lesion, {'melanoma' if target else 'not melanoma'}, true risk {case['true_risk']:.0%}"
-        made.append(Example(name, words.jpeg(generator.render(row).image, quality=94, subsampling=0), patient))
-    dark = words.jpeg((generator.render(0).image * 0.04).astype(np.uint8), quality=94, subsampling=0)
+        made.append(Example(name, painted_jpeg(generator.render(row).image), patient))
+    dark = painted_jpeg((generator.render(0).image * 0.04).astype(np.uint8))
     made.append(Example("Painted lesion, photographed in the dark", dark, Patient()))
     return {f"example-{i}": one for i, one in enumerate(made)}
 
@@ -183,14 +183,14 @@ def _looks(service: Service) -> list:
 
 def _form(service: Service) -> dict:
     """Patient and settings."""
-    encoder, metadata, tested = service.document.encoder, service.reads_metadata, 8 in service.readings
+    encoder, metadata, tested = service.document.encoder, service.reads_metadata, 8 in service.predictors
     with gr.Group(visible=metadata, elem_classes="ml-group", elem_id="ml-patient"):
         gr.HTML('<h3>Patient <span class="ml-soft">each may stay unknown</span></h3>', padding=True)
         # Gradio's own Number would send 0 for a field that was never filled in.
         age = gr.Textbox("", label="Age in years", placeholder=UNKNOWN, max_lines=1, max_length=8, elem_id="ml-age")
         sex = gr.Dropdown([UNKNOWN, *(encoder.sexes if metadata else ())], value=UNKNOWN, label="Sex", filterable=False)
         site = gr.Dropdown([UNKNOWN, *(encoder.sites if metadata else ())], value=UNKNOWN, label="Site", filterable=False)
-    always = set(service.readings) == {8}
+    always = set(service.predictors) == {8}
     with gr.Group(elem_classes="ml-group", elem_id="ml-settings"):
         gr.HTML("<h3>How to read the answer</h3>", padding=True)
         prevalence = gr.Slider(

@@ -1,6 +1,7 @@
 """From a picture and what is known of the patient to an answer: plain functions, no page, no Gradio."""
 
 import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,8 @@ from melanoma_lib.errors import DataError, ForeignThresholdError, KitError
 from melanoma_lib.evaluation import Interval, OperatingPoint, carry_risk, wilson_interval
 from melanoma_lib.explain.cam import ONE_PASS_METHODS, heatmaps
 from melanoma_lib.explain.layers import METHOD_NAMES, CamLayer, cam_layers, default_layer
-from melanoma_lib.export.document import NOTE, Document, Prediction, Reading
-from melanoma_lib.export.predictor import Predictor, logits_of
+from melanoma_lib.inference import Document, Prediction, Predictor, Reading
+from melanoma_lib.inference.document import NOTE
 from melanoma_lib.runs import Run
 
 BACKENDS = {"torch": "PyTorch", "onnx": "ONNX Runtime"}
@@ -143,7 +144,7 @@ class Service:
 
     Attributes:
         document: what the run says of itself.
-        readings: number of averaged views (1, 8) to calibration and operating point.
+        predictors: number of averaged views (1, 8) to who is asked.
         reference: what training looks like; None where the run's images are gone.
         lacks: why there is no reference; empty if there is.
         layers: those a heatmap can be taken from, early to late; none without an image branch.
@@ -154,26 +155,25 @@ class Service:
     """
 
     def __init__(self, run: Run, backend: str = "torch") -> None:
-        from melanoma_lib.export.writer import FORMATS, describe_run
+        from melanoma_lib.export.writer import FORMATS
 
         if backend not in BACKENDS:
             raise DataError(f"backend expects one of {list(BACKENDS)}, got {backend!r}")
         self.run, self.backend, self.model = run, backend, run.model()
         self._asking = threading.Lock()  # hooks and gradients of heatmaps are the model's, not the thread's
-        own = describe_run(run)
-        self.document: Document = own
-        self._network = self._torch_network
+        own = predictor = Predictor(run, model=self.model)
         if backend == "onnx":
             predictor = Predictor(run.path / FORMATS["onnx"])
-            self.document, self._network = predictor.document, predictor.network
-            if self.document.checkpoint_sha256 != own.checkpoint_sha256:
+            if predictor.document.checkpoint_sha256 != own.document.checkpoint_sha256:
                 raise ForeignThresholdError(
                     f"{run.path / FORMATS['onnx']} was exported from another checkpoint than the run's; "
                     f"export again with python -m melanoma_lib export {run.path}"
                 )
+        predictor.views, predictor.reading = own.views, own.reading
+        self.document: Document = predictor.document
+        self.predictors = {own.views: predictor}
         self.layers: dict[str, CamLayer] = cam_layers(self.model) if self.reads_images else {}
-        self.readings = {int(views): reading for views, reading in own.readings.items()}
-        self._tests = {views: run.predictions("test")[["risk", "target"]].to_numpy(float) for views in self.readings}
+        self._tests = {own.views: run.predictions("test")[["risk", "target"]].to_numpy(float)}
         self.reference, self.lacks = None, ""
         if self.reads_images:
             try:
@@ -183,7 +183,7 @@ class Service:
             except KitError as error:
                 self.lacks = str(error)
         if self.reference is not None and self.reference.views is not None:
-            self.readings[8], self._tests[8] = self.reference.views, self.reference.test
+            self.predictors[8], self._tests[8] = predictor.averaging(self.reference.views), self.reference.test
 
     @property
     def reads_images(self) -> bool:
@@ -205,11 +205,12 @@ class Service:
 
         Raises:
             CorruptImageError: if it cannot be read; the message is for the user.
-            DataError: if the model looks at metadata alone.
+            DataError: if the model looks at metadata alone, or at synthetic cases alone and this is none.
         """
         if not self.reads_images:
             raise DataError("This model looks at age, sex and site alone; it takes no image.")
         upload = open_upload(data)
+        self.document.refuse_photograph(data)
         square = upload.square(stored_side(self.run.settings.image_size))
         pixels = self.document.preprocessing.prepare(Image.fromarray(square))
         warnings: tuple[str, ...] = ()
@@ -225,14 +226,15 @@ class Service:
         Raises:
             DataError: if a value is not known to the encoder, the image is missing, or there is no reading of eight views.
         """
-        views = (8 if tta else 1) if len(self.readings) > 1 else next(iter(self.readings))
+        views = (8 if tta else 1) if len(self.predictors) > 1 else next(iter(self.predictors))
         if tta and views != 8:
             raise DataError("This server has no calibration and threshold for eight averaged views, so it cannot average them.")
-        reading = self.readings[views]
-        (said,) = reading.read(logits_of(self._network, self._inputs(case, patient), views))
+        predictor, inputs = self.predictors[views], self._inputs(case, patient)
+        with self._asking if self.backend == "torch" else nullcontext():
+            said = predictor.reading.read(predictor.logits(**inputs)[0])
         notes, warnings = (case.notes, case.warnings) if case else ((), ())
         similar = similar_cases(self._tests[views], said.risk)
-        return Answer(**vars(said), views=views, reading=reading, similar=similar, notes=notes, warnings=warnings)
+        return Answer(**vars(said), views=views, reading=predictor.reading, similar=similar, notes=notes, warnings=warnings)
 
     def heatmap(self, case: Case, patient: Patient, layer: str, method: str) -> Heatmap:
         """Where the layer sees what moves the logit; DataError for an unknown layer, method or value of the patient."""
@@ -249,7 +251,7 @@ class Service:
         return {name: getattr(self.document, name) for name in told} | {
             "run": self.run.path.name,
             "backend": BACKENDS[self.backend],
-            "views": sorted(self.readings),
+            "views": sorted(self.predictors),
             "sexes": list(encoder.sexes) if encoder else [],
             "sites": list(encoder.sites) if encoder else [],
             "layers": list(self.layers),
@@ -270,8 +272,3 @@ class Service:
         elif patient != Patient():
             raise DataError("This model looks at the image alone; leave age, sex and site unknown.")
         return inputs
-
-    def _torch_network(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        given = {name: torch.from_numpy(values) for name, values in inputs.items()}
-        with self._asking, torch.inference_mode():
-            return self.model(given.get("image"), given.get("metadata")).numpy()

@@ -20,15 +20,11 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
-from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.data.images import GREY_OF_RGB
-from melanoma_lib.data.sampling import Draw
 from melanoma_lib.errors import ForeignThresholdError, RunError
 from melanoma_lib.explain.layers import cam_layers
-from melanoma_lib.export.document import Reading
-from melanoma_lib.export.writer import reading_of
+from melanoma_lib.inference.document import Reading
 from melanoma_lib.model import MelanomaNet
-from melanoma_lib.reports import predict_with_views
 from melanoma_lib.runs import Run
 from melanoma_lib.utils import replacing
 
@@ -160,6 +156,11 @@ class Reference:
 
 def fit(run: Run) -> Reference:
     """Look at a run's images once more; DataError if they are gone."""
+    from melanoma_lib.data.datamodule import DermoscopyDataModule
+    from melanoma_lib.data.sampling import Draw
+    from melanoma_lib.export.writer import reading_of
+    from melanoma_lib.reports import predict_with_views
+
     data = DermoscopyDataModule(run.settings, run.cases())
     model, dataset = run.model(), data.dataset(training=False)
     training = np.sort(np.random.default_rng(0).permutation(data.rows("train"))[:MOST_IMAGES])

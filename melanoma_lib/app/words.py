@@ -144,10 +144,10 @@ def overlay(image: np.ndarray, heatmap: Heatmap) -> np.ndarray:
     return np.rint(grey * (1 - alpha) + 255 * colours[..., :3] * alpha).astype(np.uint8)
 
 
-def jpeg(pixels: np.ndarray, quality: int = 88, **options: int) -> bytes:
+def jpeg(pixels: np.ndarray) -> bytes:
     """A JPEG file of uint8 pixels, shape ``(H, W, 3)``."""
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=quality, **options)
+    Image.fromarray(pixels).save(file, "JPEG", quality=88)
     return file.getvalue()
 
 

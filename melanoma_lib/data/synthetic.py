@@ -4,6 +4,7 @@ Not medical data. It teaches how a classifier is trained, tested and fooled; it 
 """
 
 import hashlib
+import io
 import json
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ import pandas as pd
 from PIL import Image
 
 from melanoma_lib.data.artefacts import ARTEFACTS, paint_artefact
+from melanoma_lib.data.images import mark_painted
 from melanoma_lib.data.optics import CAMERAS
 from melanoma_lib.data.painting import Lesion, Skin, paint_case
 from melanoma_lib.data.population import IMAGE_FACTORS, draw_cases, draw_lesions
@@ -266,8 +268,15 @@ def _checked_shortcut(shortcut: Mapping[str, float]) -> dict[str, float]:
     return {name: float(shortcut[name]) for name in ARTEFACTS if name in shortcut}
 
 
+def painted_jpeg(pixels: np.ndarray) -> bytes:
+    """A picture of the generator's, uint8 ``(H, W, 3)``, as a JPEG file that is known for one."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return mark_painted(file.getvalue())
+
+
 def _save(case: SyntheticCase, image: Path, mask: Path, artefacts: Path) -> None:
-    Image.fromarray(case.image).save(image, quality=JPEG_QUALITY, subsampling=0)
+    image.write_bytes(painted_jpeg(case.image))
     Image.fromarray(case.mask.astype(np.uint8) * 255).save(mask)
     bits = np.zeros(case.mask.shape, np.uint8)
     for name, where in case.artefacts.items():

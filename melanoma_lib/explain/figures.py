@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -100,6 +100,36 @@ def heatmap_figure(
             for name, row in peaks.iterrows()
         ) + ".",
     )  # fmt: skip
+
+
+def gallery_figure(
+    errors: pd.DataFrame, pictures: Sequence[np.ndarray], maps: Sequence[np.ndarray] | None = None, title: str = ""
+) -> DescribedFigure:
+    """Wrong answers as pictures, a line a kind of ``error``, the worst first.
+
+    Args:
+        errors: ``error``, ``image_id`` and ``risk``, a row a picture.
+        pictures: uint8, shape ``(H, W, 3)`` each.
+        maps: signed, within -1 and 1, shape ``(h, w)`` each, drawn below the pictures.
+        title: above all.
+    """
+    parts, lines = errors.groupby("error", sort=False).indices, 1 if maps is None else 2  # of each kind its places
+    columns = max(map(len, parts.values()))
+    with kit_figure(2.1 * columns + 0.6, 2.5 * lines * len(parts) + 0.6) as figure:
+        grid = figure.subplots(lines * len(parts), columns, squeeze=False)
+        for axes in grid.ravel():
+            axes.axis("off")
+        for row, (kind, places) in enumerate(parts.items()):
+            for column, place in enumerate(places):
+                axes, case = grid[lines * row, column], errors.iloc[place]
+                axes.imshow(pictures[place])
+                name = f"{kind}s, worst first" if column == 0 else ""
+                axes.set_title(f"{name}\n{case['image_id']}\nrisk {case['risk']:.0%}", fontsize=9)
+                if maps is not None:
+                    draw_overlay(grid[lines * row + 1, column], pictures[place], maps[place])
+        figure.suptitle(title, fontsize=12, x=0.01, ha="left")
+    told = [f"{one.error} {one.image_id} (risk {one.risk:.0%})" for one in errors.itertuples()]
+    return describe(figure, f"Test images that the model got most wrong, the worst of each kind first: {', '.join(told)}.")
 
 
 def draw_overlay(axes: Axes, image: np.ndarray, heatmap: np.ndarray) -> None:

@@ -1,16 +1,20 @@
-"""Heatmaps of single cases, and the benchmark of all of them, as files to keep beside a run's reports."""
+"""Heatmaps of single cases, the worst errors, and the benchmark of all of them, as files to keep beside a run's reports."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from melanoma_lib.data.images import prepare_image, read_square
+from melanoma_lib.errors import DataError
 from melanoma_lib.evaluation.canvas import DescribedFigure
 from melanoma_lib.explain.benchmark import Benchmark, benchmark_heatmaps
 from melanoma_lib.explain.cam import ONE_PASS_METHODS
 from melanoma_lib.utils import replacing, write_text
 
 PIXELS = 256  # a side of the drawn image
+MOST_ERRORS = 12  # beside each other in a gallery
 
 
 def report_folder(run) -> Path:
@@ -39,7 +43,6 @@ def explain_cases(
     """
     import torch
 
-    from melanoma_lib.data.images import prepare_image, read_square
     from melanoma_lib.explain import heatmap_figure, heatmaps_by_method
 
     model, settings, written = run.model(), run.settings, []
@@ -55,6 +58,55 @@ def explain_cases(
             figure = heatmap_figure(pixels, {layer: heatmap[0] for layer, heatmap in maps.items()}, mask, title)
             written += _write(out, {f"{case['image_id']}-{method}": figure})
     return written
+
+
+def worst_errors(run, n: int = 8) -> pd.DataFrame:
+    """Test predictions that a run got most wrong at its operating point, by kind of ``error`` the worst first, ``n`` at most."""
+    if not 1 <= n <= MOST_ERRORS:
+        raise DataError(f"expected 1 to {MOST_ERRORS} errors of each kind, got {n}")
+    tested = run.predictions("test")
+    melanoma, flagged = tested["target"] == 1, tested["probability"] >= run.operating_point.threshold
+    parts = {
+        "false negative": tested[melanoma & ~flagged].nsmallest(n, "probability"),
+        "false positive": tested[~melanoma & flagged].nlargest(n, "probability"),
+    }
+    return pd.concat(parts, names=["error"]).reset_index("error").reset_index(drop=True)
+
+
+def errors_report(run, n: int, out: Path, maps: bool = False) -> pd.DataFrame:
+    """Write :func:`worst_errors` as ``errors.csv``, and their images as ``errors.png`` with its description beside it.
+
+    Args:
+        run: a finished run; of a cross-validation without maps.
+        n: of each kind.
+        out: folder, made when absent.
+        maps: draw a Grad-CAM of a middle layer below each image, vermillion where it raises the risk.
+
+    Raises:
+        DataError: if ``n`` is not from 1 to ``MOST_ERRORS``. Once the table is written: if no error was made, the images are
+            gone, or the model looks at none.
+    """
+    import torch
+
+    from melanoma_lib.explain import cam_layers, default_layer, heatmaps
+    from melanoma_lib.explain.figures import gallery_figure
+
+    table = worst_errors(run, n)
+    write_text(out / "errors.csv", table.to_csv(index=False))
+    if table.empty:
+        raise DataError(f"{run.path} made no error on its test split, so there is no image to show")
+    if maps and "image" not in run.settings.modalities:
+        raise DataError(f"{run.path} looks at metadata alone, so there is no heatmap; leave them out")
+    settings, cases = run.settings, run.cases().set_index("image_id", drop=False).loc[table["image_id"]]
+    pictures, title, found = [read_square(path, PIXELS) for path in cases["image_path"]], run.path.name, None
+    if maps:
+        model, title = run.model(), f"{title}, Grad-CAM: vermillion raises the risk, blue lowers it"
+        layer = default_layer(cam_layers(model), settings.image_size)
+        images = torch.stack([prepare_image(path, settings.backbone, settings.image_size) for path in cases["image_path"]])
+        found = heatmaps(model, images, torch.from_numpy(run.encoder.transform(cases)), layer, "gradcam")[layer]
+        found = [one / (np.abs(one).max() or 1.0) for one in found]
+    _write(out, {"errors": gallery_figure(table, pictures, found, f"{title}. Educational, not for diagnosis.")})
+    return table
 
 
 def benchmark_report(

@@ -7,7 +7,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +15,10 @@ import pandas as pd
 import torch
 from torch import nn
 
-import melanoma_lib
-from melanoma_lib.data.download import OFFERS
-from melanoma_lib.data.images import backbone_normalisation, stored_side
 from melanoma_lib.errors import ExportError
 from melanoma_lib.evaluation import Calibrator, evaluate_predictions
-from melanoma_lib.export.document import RECORD, UNSEALED, Document, Preprocessing, Reading, sealed
-from melanoma_lib.export.predictor import ONNX, TORCHSCRIPT, Predictor
+from melanoma_lib.inference.document import RECORD, UNSEALED, Document, Reading, sealed
+from melanoma_lib.inference.predictor import ONNX, TORCHSCRIPT, Predictor
 from melanoma_lib.model import MelanomaNet
 from melanoma_lib.reports import predict_with_views
 from melanoma_lib.run_writer import choose_operating_point
@@ -167,27 +164,10 @@ def example_inputs(model: MelanomaNet, image_size: int, n: int, seed: int = 0) -
 
 def describe_run(run: Run, tta: bool = False) -> Document:
     """The record of a run: the readings of its own predictions and, on request, of eight averaged views."""
-    settings, point, views = run.settings, run.operating_point, "8" if run.settings.tta else "1"
-    prevalence = float(run.predictions("val")["target"].mean())
-    own = Reading(**run.calibrator.to_dict(), **asdict(point), prevalence=prevalence, test=run.metrics)
-    readings = {views: own}
-    if tta and "image" in settings.modalities and not settings.tta:
-        readings["8"] = reading_of(run, **predict_with_views(run))
-    shape = None
-    if "image" in settings.modalities:
-        shape = Preprocessing(stored_side(settings.image_size), settings.image_size, **backbone_normalisation(settings.backbone))
-    return Document(
-        run=run.path.name,
-        source=settings.source,
-        licence=licence_of(settings.source),
-        backbone=settings.backbone,
-        modalities=settings.modalities,
-        checkpoint_sha256=point.checkpoint_sha256,
-        preprocessing=shape,
-        encoder=run.encoder if "metadata" in settings.modalities else None,
-        readings=readings,
-        kit=melanoma_lib.__version__,
-    )
+    document = Document.of_run(run)
+    if tta and "image" in document.modalities and "8" not in document.readings:
+        return replace(document, readings=document.readings | {"8": reading_of(run, **predict_with_views(run))})
+    return document
 
 
 def reading_of(run: Run, val: pd.DataFrame, test: pd.DataFrame) -> Reading:
@@ -206,11 +186,3 @@ def reading_of(run: Run, val: pd.DataFrame, test: pd.DataFrame) -> Reading:
         predictions_sha256=hashlib.sha256(val.to_csv(index=False).encode()).hexdigest(),
         test=evaluate_predictions(test, point["threshold"], run.settings.n_resamples),
     )
-
-
-def licence_of(source: str) -> str:
-    """What to know before passing a model of this source on."""
-    if source == "synthetic":
-        return "trained on cases that the kit generated itself; no licence of a data set applies"
-    licence = OFFERS[source].licence if source in OFFERS else "see the licence of each of its images"
-    return f"trained on {source}, {licence}; whether a model inherits its data's licence is not settled: act as if it did"

@@ -11,7 +11,7 @@ from PIL import Image
 
 from melanoma_lib.data.artefacts import ARTEFACTS
 from melanoma_lib.data.datamodule import source_root
-from melanoma_lib.data.images import evaluation_transform, prepare_image
+from melanoma_lib.data.images import evaluation_transform
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
 from melanoma_lib.errors import DataError, RunError
 from melanoma_lib.evaluation.canvas import BLACK, BLUE, GREEN, VERMILLION, DescribedFigure, describe, kit_figure
@@ -20,7 +20,7 @@ from melanoma_lib.evaluation.paired import bootstrap_gain
 from melanoma_lib.explain import cam_layers, default_layer, heatmaps
 from melanoma_lib.explain.figures import SIGNED
 from melanoma_lib.explain.grading import choose_cases
-from melanoma_lib.inference import predict_logits
+from melanoma_lib.inference import Predictor, predict_logits
 from melanoma_lib.lessons.artefact_pairs import METHOD, ArtefactEffect, Pair, artefact_effect, artefact_pair
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import PLACE_FIELDS, Settings
@@ -106,7 +106,8 @@ def set_trap(settings: Settings, artefact: str = ARTEFACT, tie: float = TIE) -> 
         "run_dir": settings.runs_dir / name,
         "image_dirs": (),
     }
-    trapped = train(honest.settings.with_changes(**places | {"resume": True}))
+    shows = f"trained on synthetic cases whose {artefact} goes with the label (tie {tie:g})"
+    trapped = train(honest.settings.with_changes(**places | {"resume": True}), demonstration=shows)
     if not honest.splits.equals(trapped.splits):
         raise RunError(f"{honest.path} and {trapped.path} have other splits or labels; delete the latter, it is trained again")
     return Trap(artefact, honest, trapped, untied, tied)
@@ -184,17 +185,7 @@ def file_logits(run: Run, cases: pd.DataFrame) -> np.ndarray:
     Raises:
         CorruptImageError: if an image cannot be read.
     """
-    settings = run.settings
-    metadata = torch.from_numpy(run.encoder.transform(cases))  # (N, M)
-    batches = (
-        {
-            "image": torch.stack([prepare_image(path, settings.backbone, settings.image_size) for path in paths]),
-            "metadata": metadata[start : start + len(paths)],
-        }
-        for start in range(0, len(cases), 32)
-        if (paths := list(cases["image_path"].iloc[start : start + 32]))
-    )
-    return predict_logits(run.model(), batches, settings.tta)
+    return Predictor(run).predict_cases(cases)["logit"].to_numpy()
 
 
 def artefact_effects(

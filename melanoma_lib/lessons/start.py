@@ -63,19 +63,18 @@ def answer(run: Run, case: pd.Series, model=None) -> pd.Series:
         CorruptImageError: if the image cannot be read.
         ForeignThresholdError: if the stored threshold belongs to another model.
     """
-    from melanoma_lib.inference import predict_logits
+    from melanoma_lib.inference import Predictor
 
-    image, metadata = case_tensors(run, case)
-    logit = predict_logits(model or run.model(), [{"image": image, "metadata": metadata}], run.settings.tta)
-    probability, threshold = float(1 / (1 + np.exp(-logit[0]))), run.operating_point.threshold
+    predictor = Predictor(run, model=model)
+    said = predictor.predict_cases(case.to_frame().T).iloc[0]
     return pd.Series(
         {
             "image_id": case["image_id"],
             "target": int(case["target"]),
-            "probability": probability,
-            "risk": float(run.calibrator.risk(logit)[0]),
-            "threshold": threshold,
-            "flagged": probability >= threshold,
+            "probability": said["probability"],
+            "risk": said["risk"],
+            "threshold": predictor.reading.threshold,
+            "flagged": said["flagged"],
         }
     )
 
@@ -95,20 +94,19 @@ def taken_apart(run: Run, case: pd.Series, model=None) -> tuple[np.ndarray, Part
         CorruptImageError: if the image cannot be read.
         ForeignThresholdError: if the stored threshold belongs to another model.
     """
-    from PIL import Image
+    import torch
 
-    from melanoma_lib.data.images import evaluation_transform, read_square, stored_side
-    from melanoma_lib.inference import predict_logits
+    from melanoma_lib.data.images import read_square
+    from melanoma_lib.inference import Predictor
 
-    model, settings, metadata = model or run.model(), run.settings, case_tensors(run, case)[1]
-    transform = evaluation_transform(settings.backbone, settings.image_size)
+    predictor, metadata = Predictor(run, model=model), run.encoder.transform(case.to_frame().T)
     parts = Parts(
-        prepare=lambda pixels: transform(Image.fromarray(pixels))[None],  # (S, S, 3) -> (1, 3, S', S')
-        logit=lambda image: float(predict_logits(model, [{"image": image, "metadata": metadata}], settings.tta)[0]),
-        calibrate=lambda logit: float(run.calibrator.risk([logit])[0]),
-        threshold=run.operating_point.threshold,
+        prepare=lambda pixels: torch.from_numpy(predictor.prepare(pixels))[None],  # (S, S, 3) -> (1, 3, S', S')
+        logit=lambda image: float(predictor.logits(image.numpy(), metadata)[0]),
+        calibrate=lambda logit: float(predictor.reading.risk(logit)),
+        threshold=predictor.reading.threshold,
     )
-    return read_square(case["image_path"], stored_side(settings.image_size)), parts
+    return read_square(case["image_path"], predictor.document.preprocessing.stored_side), parts
 
 
 def case_tensors(run: Run, case: pd.Series) -> tuple:

@@ -9,19 +9,20 @@ import pytest
 from melanoma_lib.app import Service
 from melanoma_lib.app.unlike import Reference
 from melanoma_lib.export import export_run
-from melanoma_lib.runs import Run
+from melanoma_lib.runs import SETTINGS, Run
 from tests.app.live import Server
 from tests.browser.lab import BROWSERS
 
 
 @pytest.fixture(scope="session")
 def app_run(tiny_run, built_once, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A copy of the tiny run with its ONNX file and reference: the app may write there."""
+    """A copy of the tiny run with its ONNX file and reference, passed off as one of photographs: the app may write there."""
 
     def build(folder: Path) -> None:
         run = Run(shutil.copytree(tiny_run.path, folder / "run"))
-        export_run(run)
         Reference.of(run)
+        (run.path / SETTINGS).write_text(run.settings.with_changes(source="ham10000").to_json(), encoding="utf-8")
+        export_run(Run(run.path))
 
     made = built_once("app_run", build) / "run"
     return Run(shutil.copytree(made, tmp_path_factory.mktemp("app") / "run"))
@@ -55,9 +56,9 @@ def browser_path() -> str:
 
 
 @pytest.fixture(scope="session")
-def test_cases(app_run):
+def test_cases(app_run, tiny_run):
     """The run's test split as a case table, beside its predictions."""
-    cases = app_run.cases()
+    cases = tiny_run.cases()
     return cases[cases["split"] == "test"].reset_index(drop=True), app_run.predictions("test")
 
 

@@ -9,14 +9,16 @@ import pytest
 import torch
 
 from melanoma_lib.app import Patient, Service
+from melanoma_lib.app.page import Page
 from melanoma_lib.app.service import METHODS, similar_cases
 from melanoma_lib.app.unlike import REFERENCE, Reference
+from melanoma_lib.app.uploads import Store
 from melanoma_lib.app.words import overlay
 from melanoma_lib.errors import DataError, ExportError, ForeignThresholdError, RunError
 from melanoma_lib.evaluation import OperatingCurve, wilson_interval
 from melanoma_lib.explain import heatmaps
 from melanoma_lib.reports import predict_with_views
-from melanoma_lib.runs import OPERATING_POINT, Run
+from melanoma_lib.runs import OPERATING_POINT, SETTINGS, Run
 from melanoma_lib.training import train
 from tests.app.pictures import encoded
 
@@ -50,8 +52,8 @@ def test_both_backends_give_the_same_answers(service, app_run, test_cases):
     assert onnx.facts()["backend"] == "ONNX Runtime"
 
 
-def test_eight_views_have_a_calibration_and_threshold_of_their_own(service, test_cases):
-    expected, given = predict_with_views(service.run), answers(service, test_cases[0], tta=True)
+def test_eight_views_have_a_calibration_and_threshold_of_their_own(service, tiny_run, test_cases):
+    expected, given = predict_with_views(tiny_run), answers(service, test_cases[0], tta=True)
     for name in ("logit", "risk"):
         np.testing.assert_allclose([getattr(one, name) for one in given], expected["test"][name], atol=1e-5)
     curve = OperatingCurve(expected["val"]["target"], expected["val"]["probability"])
@@ -196,6 +198,20 @@ def test_runs_of_one_branch(tiny_settings, modalities, lesion):
     with pytest.raises(DataError, match="no image"):
         service.admit(lesion)
     assert service.layers == {}
+
+
+def test_a_model_of_synthetic_cases_answers_those_alone(app_run, lesion, tmp_path):
+    folder = shutil.copytree(app_run.path, tmp_path / "synthetic")
+    (folder / SETTINGS).write_text(app_run.settings.with_changes(source="synthetic").to_json())
+    service = Service(Run(folder))
+    assert 0 < service.ask(service.admit(lesion), Patient()).risk < 1
+    assert len(Page(service, Store()).examples) == 5  # which it has read
+    mark = lesion[20 : lesion.index(b"photograph: ") + 12 + 64]
+    photograph = encoded(np.full((90, 90, 3), (200, 150, 130), np.uint8), "JPEG")
+    brightened = lesion[:-300] + bytes([lesion[-300] ^ 1]) + lesion[-299:]
+    for data in (photograph, photograph[:20] + mark + photograph[20:], brightened):
+        with pytest.raises(DataError, match="trained on synthetic cases"):
+            service.admit(data)
 
 
 def test_a_case_keeps_nothing_of_the_file(service, lesion):

@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from melanoma_lib.data.artefacts import ARTEFACTS, VISIBLE
+from melanoma_lib.data.images import is_painted
 from melanoma_lib.data.optics import CAMERAS
 from melanoma_lib.data.population import draw_lesions
-from melanoma_lib.data.synthetic import SyntheticDermoscopy
+from melanoma_lib.data.synthetic import SyntheticDermoscopy, painted_jpeg
 from melanoma_lib.errors import DataError
 
 SIZE = 64
@@ -230,3 +231,16 @@ def test_a_broken_description_is_named(tmp_path, text):
     (tmp_path / "generator.json").write_text(text)
     with pytest.raises(DataError, match=r"generator.json: expected the knobs"):
         SyntheticDermoscopy.of_folder(tmp_path)
+
+
+def test_a_picture_is_known_as_painted_without_a_change_of_its_pixels(data, tmp_path):
+    image = data.render(0).image
+    plain, marked = tmp_path / "plain.jpg", tmp_path / "marked.jpg"
+    Image.fromarray(image).save(plain, quality=94, subsampling=0)
+    marked.write_bytes(painted_jpeg(image))
+    np.testing.assert_array_equal(np.asarray(Image.open(marked)), np.asarray(Image.open(plain)))
+    assert [is_painted(file) for file in (marked, marked.read_bytes(), plain, b"", Image.open(marked))] == [True, True] + [
+        False
+    ] * 3
+    Image.open(marked).save(plain, quality=94, comment=Image.open(marked).info["comment"])  # what an editor may leave
+    assert not is_painted(plain)

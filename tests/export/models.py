@@ -8,7 +8,7 @@ from PIL import Image
 
 from melanoma_lib.data.images import backbone_normalisation, stored_side
 from melanoma_lib.data.metadata import MetadataEncoder
-from melanoma_lib.export.document import Document, Preprocessing, Reading
+from melanoma_lib.inference.document import Document, Preprocessing, Reading
 from melanoma_lib.model import MelanomaNet
 
 ENCODER = MetadataEncoder(age_mean=50, age_std=15)
@@ -34,7 +34,7 @@ def document_of(model: MelanomaNet, image_size: int, **changes) -> Document:
     )  # fmt: skip
     shape = Preprocessing(stored_side(image_size), image_size, **backbone_normalisation(model.backbone))
     values = {
-        "run": "tiny", "source": "synthetic", "licence": "none", "backbone": model.backbone, "modalities": model.modalities,
+        "run": "tiny", "source": "ham10000", "licence": "none", "backbone": model.backbone, "modalities": model.modalities,
         "checkpoint_sha256": "c" * 64, "kit": "0", "readings": {"1": reading},
         "preprocessing": shape if "image" in model.modalities else None,
         "encoder": ENCODER if "metadata" in model.modalities else None,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from melanoma_lib.errors import ExportError, ForeignThresholdError
 from melanoma_lib.export import Document, Predictor
-from melanoma_lib.export.document import RECORD, read_sealed
 from melanoma_lib.export.writer import write_export
+from melanoma_lib.inference.document import RECORD, read_sealed
 
 from .models import document_of, model_of
 

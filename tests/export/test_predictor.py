@@ -12,9 +12,9 @@ from PIL import Image
 
 from melanoma_lib.data.images import backbone_normalisation, prepare_image, stored_side
 from melanoma_lib.errors import CorruptImageError, DataError, ExportError
-from melanoma_lib.export import Predictor
-from melanoma_lib.export.document import Preprocessing
+from melanoma_lib.export import Predictor, export_run
 from melanoma_lib.export.writer import write_export
+from melanoma_lib.inference.document import Preprocessing
 from melanoma_lib.reports import predict_with_views
 
 from .models import document_of, model_of, picture
@@ -30,8 +30,8 @@ class Blocker:
         if name.partition(".")[0] in set({blocked!r}.split()):
             raise ImportError(f"{{name}} is blocked")
 sys.meta_path.insert(0, Blocker())
-from melanoma_lib.export.predictor import Predictor
-case = Predictor({path!r}).predict({image!r}, age=61, sex="male", site="torso")
+from melanoma_lib.inference.predictor import Predictor
+case = Predictor({path!r}).ask({image!r}, age=61, sex="male", site="torso")
 print(repr(case.risk), case.flagged)
 """
 
@@ -43,29 +43,45 @@ def test_cases(tiny_run) -> pd.DataFrame:
     return cases
 
 
-def columns(cases: pd.DataFrame) -> list[list]:
-    names = ["image_path", "age_approx", "sex", "anatom_site_general_challenge"]
-    return [cases[name].astype(object).where(cases[name].notna(), None).tolist() for name in names]
-
-
-def test_it_serves_the_runs_own_risks_from_the_files(exported, tiny_run, test_cases):
-    expected = tiny_run.predictions("test")
-    found = Predictor(exported).predict_batch(*columns(test_cases), batch_size=7)
+@pytest.mark.parametrize("kind", ["file", "directory", "run"])
+def test_run_and_file_answer_what_the_run_predicted(kind, exported, tiny_run, test_cases):
+    predictor = Predictor({"file": exported, "directory": str(tiny_run.path), "run": tiny_run}[kind])
+    expected, threshold = tiny_run.predictions("test"), tiny_run.operating_point.threshold
+    found = predictor.predict(list(test_cases["image_path"]), test_cases, batch_size=7)
+    pd.testing.assert_frame_equal(predictor.predict_cases(test_cases), found, atol=1e-5)
     for name in ("logit", "probability", "risk"):
-        np.testing.assert_allclose([getattr(case, name) for case in found], expected[name], rtol=0, atol=1e-5)
-    threshold = tiny_run.operating_point.threshold
-    assert {case.threshold for case in found} == {threshold}
-    assert [case.flagged for case in found] == [case.probability >= threshold for case in found]
-    assert len({case.flagged for case in found}) == 2
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-5)
+    assert found["flagged"].tolist() == (expected["probability"] >= threshold).tolist()
+    assert found["flagged"].nunique() == 2
+    some = test_cases.iloc[[3, 1]]
+    rows = [{"age": case.age_approx, "sex": case.sex, "site": case.anatom_site_general_challenge} for case in some.itertuples()]
+    by_rows = predictor.predict(list(some["image_path"]), rows)
+    np.testing.assert_allclose(by_rows["risk"], expected["risk"].iloc[[3, 1]], atol=1e-5)
+    assert predictor.predict(list(some["image_path"]), some).index.tolist() == [3, 1]
+
+
+def test_only_what_is_there_to_be_seen_is_asked_about(exported, tiny_run, test_cases):
+    predictor, images = Predictor(exported), list(test_cases["image_path"][:2])
+    unknown = predictor.predict(images)
+    assert unknown["logit"].tolist() == pytest.approx([predictor.ask(image).logit for image in images], abs=1e-5)
+    assert len(predictor.predict([])) == 0
+    for given, named in (((images, [{"Age": 3}]), "columns age, sex, site"), ((images, [{"age": 3}]), "as many"),
+                         ((None, None), "as many"), ((None, [{"age": 3}]), "looks at an image")):  # fmt: skip
+        with pytest.raises(DataError, match=named):
+            predictor.predict(*given)
+    with pytest.raises(ExportError, match="not for 8"):
+        Predictor(tiny_run, tta=True)
 
 
 def test_eight_views_have_their_own_logits_calibration_and_threshold(exported, tiny_run, test_cases):
     plain, averaged = Predictor(exported), Predictor(exported, tta=True)
     assert (plain.views, averaged.views) == (1, 8)
     oracle = predict_with_views(tiny_run)["test"]
-    found = averaged.predict_batch(*columns(test_cases))
-    np.testing.assert_allclose([case.logit for case in found], oracle["logit"], rtol=0, atol=1e-5)
-    np.testing.assert_allclose([case.risk for case in found], oracle["risk"], rtol=0, atol=1e-5)
+    beside = Predictor(tiny_run).averaging(averaged.reading)
+    for predictor in (averaged, beside):
+        found = predictor.predict_cases(test_cases)
+        np.testing.assert_allclose(found["logit"], oracle["logit"], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(found["risk"], oracle["risk"], rtol=0, atol=1e-5)
     assert averaged.reading.threshold != plain.reading.threshold
     assert averaged.reading.sensitivity >= tiny_run.settings.min_sensitivity
 
@@ -87,7 +103,7 @@ def test_it_needs_neither_pytorch_nor_pandas(exported, tmp_path):
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     risk, flagged = done.stdout.split()
-    here = Predictor(exported).predict(image, age=61, sex="male", site="torso")
+    here = Predictor(exported).ask(image, age=61, sex="male", site="torso")
     assert (float(risk), flagged) == (pytest.approx(here.risk, abs=1e-9), str(here.flagged))
 
 
@@ -114,10 +130,10 @@ def test_an_image_may_come_as_path_bytes_pillow_image_or_array(exported, tmp_pat
     (tmp_path / "case.png").write_bytes(data)
     opened = Image.open(io.BytesIO(data))
     asked = [tmp_path / "case.png", str(tmp_path / "case.png"), data, opened, np.asarray(opened)]
-    assert len({predictor.predict(image).logit for image in asked}) == 1
-    assert predictor.predict(np.asarray(opened.convert("L"))).logit != predictor.predict(data).logit
+    assert len({predictor.ask(image).logit for image in asked}) == 1
+    assert predictor.ask(np.asarray(opened.convert("L"))).logit != predictor.ask(data).logit
     opened = Image.open(io.BytesIO(picture((800, 600))))
-    predictor.predict(opened)
+    predictor.ask(opened)
     assert opened.size == (800, 600)  # left as it was
 
 
@@ -136,20 +152,27 @@ def test_an_image_may_come_as_path_bytes_pillow_image_or_array(exported, tmp_pat
 )
 def test_what_it_cannot_use_is_a_clear_error(exported, given, named):
     with pytest.raises(DataError) as caught:
-        Predictor(exported).predict(**{"image": picture((40, 40))} | given)
+        Predictor(exported).ask(**{"image": picture((40, 40))} | given)
     assert all(word in str(caught.value) for word in named)
 
 
-def test_damaged_or_absent_images_and_unequal_columns_are_clear_errors(exported, tmp_path):
+def test_damaged_or_absent_images_are_clear_errors(exported, tmp_path):
     for image in (b"", b"no image", picture((90, 90))[:500], tmp_path / "absent.jpg"):
         with pytest.raises(CorruptImageError):
-            Predictor(exported).predict(image)
-    with pytest.raises(DataError, match="as many"):
-        Predictor(exported).predict_batch([picture((40, 40))] * 2, ages=[30])
+            Predictor(exported).ask(image)
+
+
+def test_a_model_of_synthetic_cases_answers_those_alone(tiny_run, test_cases, tmp_path):
+    predictor = Predictor(export_run(tiny_run, "torchscript", tmp_path / "model.pt"))
+    painted = Path(test_cases["image_path"][0])
+    assert predictor.ask(painted).logit == predictor.ask(painted.read_bytes()).logit
+    for other in (picture((90, 90)), Image.open(painted), np.asarray(Image.open(painted))):
+        with pytest.raises(DataError, match="trained on synthetic cases"):
+            predictor.ask(other)
 
 
 def test_nothing_known_is_what_the_encoder_calls_missing(exported, tiny_run):
     predictor, data = Predictor(exported), picture((40, 40))
     expected = predictor.logits(predictor.prepare(data)[None], tiny_run.encoder.missing[None])
-    assert predictor.predict(data).logit == pytest.approx(float(expected[0]), abs=1e-6)
-    assert predictor.predict(data, age=float("nan")).logit == predictor.predict(data).logit
+    assert predictor.ask(data).logit == pytest.approx(float(expected[0]), abs=1e-6)
+    assert predictor.ask(data, age=float("nan")).logit == predictor.ask(data).logit

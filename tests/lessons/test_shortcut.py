@@ -8,6 +8,7 @@ from melanoma_lib.data.images import read_square, stored_side
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
 from melanoma_lib.lessons import shortcut
 from melanoma_lib.lessons.shortcut import DIFFERENCE, HONEST, TIED, TRAPPED, UNTIED, set_trap
+from melanoma_lib.runs import DEMONSTRATION, Run
 
 
 def test_the_runs_share_all_but_the_tied_artefact(trap):
@@ -29,6 +30,10 @@ def test_the_experiment_is_kept_and_found_again(trap, trap_settings, monkeypatch
     again = set_trap(trap_settings, "patch", 1.0)
     assert (again.trapped.path, again.honest.path) == (trap.trapped.path, trap.honest.path)
     assert again.trapped.path.name.startswith(f"{trap.honest.path.name}-patch-tied-")
+    assert "patch goes with the label" in trap.trapped.demonstration and not trap.honest.demonstration
+    (trap.trapped.path / DEMONSTRATION).unlink()  # as earlier versions left it
+    assert set_trap(trap_settings, "patch", 1.0).trapped.demonstration
+    assert Run.latest(trap_settings.runs_dir).path == trap.honest.path
 
 
 def test_aurocs_are_those_of_scikit_learn(trap):

@@ -1,4 +1,4 @@
-"""What an exported file says of itself, in both formats the same: preprocessing, encoder, calibration, threshold, origin."""
+"""What is to be known of a model that is asked, and what an exported file says of itself: pixels, calibration, threshold."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from melanoma_lib.data.images import read_square
+import melanoma_lib
+from melanoma_lib.data.images import backbone_normalisation, is_painted, read_square, stored_side
 from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.errors import DataError, ExportError, ForeignThresholdError
+
+if TYPE_CHECKING:
+    from melanoma_lib.runs import Run
 
 SCHEMA = 2  # raise when a reader of the old document would misread a new one
 RECORD = "melanoma_lib.json"  # name under which the file's metadata holds the document
@@ -105,15 +109,20 @@ class Reading:
         """Calibrated risk in [0, 1] of logits of any shape."""
         return sigmoid(self.slope * np.asarray(logits, np.float64) + self.intercept)
 
-    def read(self, logits: np.ndarray) -> list[Prediction]:
-        """A prediction for each of the logits, shape ``(B,)``."""
-        columns = zip(logits, sigmoid(logits), self.risk(logits), strict=True)
-        return [Prediction(float(z), float(p), float(r), bool(p >= self.threshold), self.threshold) for z, p, r in columns]
+    def answers(self, logits: np.ndarray) -> dict[str, np.ndarray]:
+        """``logit``, ``probability``, ``risk`` and ``flagged`` of logits of any shape, in that shape each."""
+        probability = sigmoid(logits)
+        risk, flagged = self.risk(logits), probability >= self.threshold
+        return {"logit": np.asarray(logits, np.float64), "probability": probability, "risk": risk, "flagged": flagged}
+
+    def read(self, logit: float) -> Prediction:
+        """The prediction of one logit."""
+        return Prediction(**{name: value.item() for name, value in self.answers(logit).items()}, threshold=self.threshold)
 
 
 @dataclass(frozen=True)
 class Document:
-    """The record inside every exported file.
+    """What is known of a model that is asked; the record inside every exported file.
 
     Attributes:
         run: name of the run directory; ``source`` is what it was trained on.
@@ -145,6 +154,41 @@ class Document:
                     f"model comes from {self.checkpoint_sha256[:12]}…; a threshold means nothing for another model: export again"
                 )
 
+    @classmethod
+    def of_run(cls, run: Run) -> Document:
+        """What a run says of itself, with the reading of its own predictions; errors as of ``Run.operating_point``."""
+        settings, point = run.settings, run.operating_point
+        prevalence = float(run.predictions("val")["target"].mean())
+        shape = None
+        if "image" in settings.modalities:
+            backbone = backbone_normalisation(settings.backbone)
+            shape = Preprocessing(stored_side(settings.image_size), settings.image_size, **backbone)
+        reading = Reading(**run.calibrator.to_dict(), **asdict(point), prevalence=prevalence, test=run.metrics)
+        return cls(
+            run=run.path.name,
+            source=settings.source,
+            licence=licence_of(settings.source),
+            backbone=settings.backbone,
+            modalities=settings.modalities,
+            checkpoint_sha256=point.checkpoint_sha256,
+            preprocessing=shape,
+            encoder=run.encoder if "metadata" in settings.modalities else None,
+            readings={"8" if settings.tta else "1": reading},
+            kit=melanoma_lib.__version__,
+        )
+
+    def refuse_photograph(self, file: Any) -> None:
+        """Hold a model of synthetic cases to those; what it learned says nothing about skin.
+
+        Raises:
+            DataError: if it is such a model, and the image is no file, as path or bytes, that the generator wrote.
+        """
+        if self.source == "synthetic" and not is_painted(file):
+            raise DataError(
+                "This model was trained on synthetic cases and answers only image files that this version of the kit painted; "
+                "ask a model trained on photographs, such as the reference run."
+            )
+
     def to_json(self) -> str:
         """Serialise; :meth:`from_json` gives an equal document back."""
         values = asdict(self) | {"encoder": None if self.encoder is None else json.loads(self.encoder.to_json())}
@@ -167,6 +211,16 @@ class Document:
             return cls(**values | parts)
         except (ValueError, KeyError, TypeError, AttributeError, DataError) as error:
             raise ExportError(f"expected the record of an exported model, got {text[:80]!r} ({error})") from error
+
+
+def licence_of(source: str) -> str:
+    """What to know before passing a model of this source on."""
+    from melanoma_lib.data.download import OFFERS
+
+    if source == "synthetic":
+        return "trained on cases that the kit generated itself; no licence of a data set applies"
+    licence = OFFERS[source].licence if source in OFFERS else "see the licence of each of its images"
+    return f"trained on {source}, {licence}; whether a model inherits its data's licence is not settled: act as if it did"
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

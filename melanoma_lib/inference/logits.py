@@ -20,7 +20,7 @@ def predict_logits(model: MelanomaNet, batches: Iterable[dict[str, torch.Tensor]
 
     Args:
         model: put into evaluation mode for the pass; afterwards each part is back in the mode it was in.
-        batches: dictionaries with ``metadata`` ``(B, M)`` and, for a model with an image branch, ``image`` ``(B, 3, S, S)``.
+        batches: dictionaries with ``image`` ``(B, 3, S, S)`` and ``metadata`` ``(B, M)``, as far as the model looks at them.
         tta: average the logits of the eight flips and quarter turns of each image.
 
     Returns:
@@ -43,11 +43,9 @@ def predict_logits(model: MelanomaNet, batches: Iterable[dict[str, torch.Tensor]
 
 
 def _batch_logits(model: MelanomaNet, batch: dict[str, torch.Tensor], tta: bool, device: torch.device) -> torch.Tensor:
-    metadata = batch["metadata"].to(device)
-    image = batch.get("image")
+    image, metadata = (None if (part := batch.get(name)) is None else part.to(device) for name in ("image", "metadata"))
     if image is None:
         return model(None, metadata)  # (B,)
-    image = image.to(device)
     if not tta:
         return model(image, metadata)
     return torch.stack([model(view, metadata) for view in eight_views(image)]).mean(dim=0)  # (8, B) -> (B,)

@@ -1,0 +1,255 @@
+"""Ask a run or an exported file about cases: the one place that turns a case into an answer.
+
+An ONNX file is asked with onnxruntime, NumPy and Pillow alone, and without pandas as long as it is about one case; a run or a
+TorchScript file needs PyTorch.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from melanoma_lib.errors import DataError, ExportError
+from melanoma_lib.inference.document import RECORD, Document, Prediction, Reading, read_sealed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from melanoma_lib.model import MelanomaNet
+    from melanoma_lib.runs import Run
+
+TORCH, ONNX, TORCHSCRIPT = "torch", "onnx", "torchscript"
+COLUMNS = {"age": "age_approx", "sex": "sex", "site": "anatom_site_general_challenge"}  # short name: name in a case table
+Picture = str | Path | bytes | Image.Image | np.ndarray
+Network = Callable[[dict[str, np.ndarray]], np.ndarray]  # inputs by name, (B, ...) each -> logits (B,)
+
+
+class Predictor:
+    """A model ready to be asked, with its preprocessing, calibration and operating point.
+
+    Args:
+        source: a run, a run directory, or a file written by ``python -m melanoma_lib export``.
+        tta: average the logits of the eight flips and quarter turns of each image, which needs a calibration and a threshold of
+            its own: of a run trained with ``--tta``, or of a file exported with it. None takes what there is, one view first.
+        threads: of onnxruntime; 0 leaves its choice.
+        model: ``run.model()``, where it is already at hand.
+
+    Attributes:
+        document: what is known of the model.
+        format: torch, onnx or torchscript.
+        views: 1, or 8 with test-time augmentation; ``reading`` is the calibration and operating point for that.
+        network: from named inputs, shape ``(B, ...)`` each, to the logits of one view, shape ``(B,)``.
+
+    Raises:
+        ExportError: if the file is no export of this version, has been changed, or has no reading for ``tta``.
+        RunError: if the directory holds no finished run, or one without a single model.
+        ForeignThresholdError: if the operating point was chosen for another model.
+
+    Example:
+        ``Predictor("runs/mine").predict(["a.jpg", "b.jpg"], [{"age": 55, "sex": "female"}, {"site": "torso"}])``
+    """
+
+    def __init__(
+        self, source: Run | str | Path, tta: bool | None = None, threads: int = 0, model: MelanomaNet | None = None
+    ) -> None:
+        if isinstance(source, str | Path) and Path(source).is_dir():
+            from melanoma_lib.runs import Run
+
+            source = Run(source)
+        if isinstance(source, str | Path):
+            data = read_sealed(source)
+            self.format = TORCHSCRIPT if data.startswith(b"PK") else ONNX
+            record, self.network = _torchscript_network(data) if self.format == TORCHSCRIPT else onnx_network(data, threads)
+            self.document = Document.from_json(record)
+        else:
+            self.format, self.document = TORCH, Document.of_run(source)
+            self.network = _torch_network(source.model() if model is None else model)
+        known = sorted(self.document.readings, key=int)
+        self.views = int(known[0]) if tta is None else 8 if tta else 1
+        if str(self.views) not in known:
+            advice = "export the run with --tta and ask the file" if tta else "ask with tta=True"
+            asked, have = getattr(source, "path", source), " and ".join(known)
+            raise ExportError(f"{asked} is calibrated for {have} view(s), not for {self.views}: {advice}")
+        self.reading = self.document.readings[str(self.views)]
+
+    def averaging(self, reading: Reading) -> Predictor:
+        """The same model asked for the mean logit of eight views, which has this reading."""
+        other = copy.copy(self)
+        other.views, other.reading = 8, reading
+        return other
+
+    def ask(
+        self, image: Picture | None = None, age: float | None = None, sex: str | None = None, site: str | None = None
+    ) -> Prediction:
+        """Ask about one case.
+
+        Args:
+            image: path, bytes of an image file, Pillow image, or uint8 pixels of shape ``(H, W, 3)`` or ``(H, W)``. A JPEG is
+                best given as path or bytes, as in training: decoded at reduced size, its pixels differ a little from those of
+                a decoded image.
+            age: years in [0, 120], or None.
+            sex: one of the encoder's sexes, or None.
+            site: one of the encoder's sites, or None.
+
+        Raises:
+            CorruptImageError: if the image cannot be decoded.
+            DataError: if the image is missing or no image, a value of the metadata is not known, something is given that the
+                model does not look at, or a model of synthetic cases is shown anything but files that the kit painted.
+        """
+        given = {"image": image, "age": age, "sex": sex, "site": site}
+        self._refuse_unseen([name for name, value in given.items() if value is not None])
+        inputs = {}
+        if self.document.encoder is not None:
+            inputs["metadata"] = self.document.encoder.encode(age, sex, site)
+        if self.document.preprocessing is not None:
+            inputs["image"] = self._admit(image)[None]  # (3, S, S) -> (1, 3, S, S)
+        return self.reading.read(self.logits(**inputs)[0])
+
+    def predict(
+        self,
+        images: Sequence[Picture] | None = None,
+        metadata: pd.DataFrame | Sequence[Mapping[str, Any]] | None = None,
+        batch_size: int = 32,
+    ) -> pd.DataFrame:
+        """Ask about N cases, ``batch_size`` at a time.
+
+        Args:
+            images: as of :meth:`ask`, one a case; None for a model of metadata alone.
+            metadata: a table or a list of rows with some of ``age``, ``sex`` and ``site``, or the case table's names of them;
+                what is missing is not known.
+            batch_size: cases a pass.
+
+        Returns:
+            A row a case, with the index of ``metadata``: ``logit``, ``probability`` (sigmoid of the logit, uncalibrated),
+            ``risk`` (calibrated) and ``flagged``.
+
+        Raises:
+            CorruptImageError, DataError: as of :meth:`ask`; also if images and rows are not as many.
+        """
+        import pandas as pd
+
+        table = None if metadata is None else pd.DataFrame(metadata).rename(columns=COLUMNS)
+        if table is not None:
+            if not (known := [name for name in COLUMNS.values() if name in table]):
+                raise DataError(f"metadata: expected some of the columns {', '.join(COLUMNS)}, got {list(table)}")
+            self._refuse_unseen([name for name in known if table[name].notna().any()])
+        if images is not None:
+            self._refuse_unseen(["image"])
+        if len(lengths := {len(part) for part in (images, table) if part is not None}) != 1:
+            raise DataError(f"expected as many images as rows of metadata, and one of them at least, got {sorted(lengths)}")
+        if table is None:
+            table = pd.DataFrame(index=range(len(images)))
+        return self._answers(images, table, self._admit, batch_size)
+
+    def predict_cases(self, cases: pd.DataFrame, batch_size: int = 32) -> pd.DataFrame:
+        """Ask about rows of a case table; returns and raises what :meth:`predict` does.
+
+        A case table knows its source, so that its images need not be recognised as painted.
+        """
+        images = list(cases["image_path"]) if self.document.preprocessing is not None else None
+        return self._answers(images, cases, self.prepare, batch_size)
+
+    def prepare(self, image: Picture) -> np.ndarray:
+        """The network's input of one image, float32, shape ``(3, S, S)``; errors as of :meth:`ask`, but of its source."""
+        if self.document.preprocessing is None:
+            raise DataError("this model looks at metadata alone; give it no image")
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
+                raise DataError(f"expected pixels as uint8, (H, W, 3) or (H, W), got {image.dtype} of shape {image.shape}")
+            image = Image.fromarray(image)
+        if not isinstance(image, (str, Path, bytes, Image.Image)):
+            raise DataError(f"image expects a path, bytes, a Pillow image or an array, got {type(image).__name__}")
+        return self.document.preprocessing.prepare(io.BytesIO(image) if isinstance(image, bytes) else image)
+
+    def logits(self, image: np.ndarray | None = None, metadata: np.ndarray | None = None) -> np.ndarray:
+        """Logits, float64, shape ``(B,)``, averaged over the views in force, of prepared float32 inputs.
+
+        Their shapes are ``(B, 3, S, S)`` and ``(B, M)``; one that the model does not look at stays None.
+        """
+        inputs = {name: part for name, part in (("image", image), ("metadata", metadata)) if part is not None}
+        if self.views == 1 or image is None:
+            return self.network(inputs).astype(np.float64)
+        parts = [self.network(inputs | {"image": np.ascontiguousarray(view)}) for view in _eight_views(image)]
+        return np.mean(parts, axis=0, dtype=np.float64)  # (8, B) -> (B,)
+
+    def _admit(self, image: Picture | None) -> np.ndarray:
+        """The network's input of an image from anywhere."""
+        if image is None:
+            raise DataError("this model looks at an image; give one as path, bytes, Pillow image or array")
+        pixels = self.prepare(image)
+        self.document.refuse_photograph(image)
+        return pixels
+
+    def _answers(
+        self, images: Sequence[Picture] | None, table: pd.DataFrame, prepare: Callable[[Any], np.ndarray], batch_size: int
+    ) -> pd.DataFrame:
+        import pandas as pd
+
+        described, parts = table.reindex(columns=list(COLUMNS.values())), [np.empty(0)]
+        for start in range(0, len(table), batch_size):
+            rows, inputs = slice(start, start + batch_size), {}
+            if self.document.encoder is not None:
+                inputs["metadata"] = self.document.encoder.transform(described.iloc[rows])  # (B, M)
+            if self.document.preprocessing is not None:
+                chosen = [None] * len(described.iloc[rows]) if images is None else images[rows]
+                inputs["image"] = np.stack([prepare(image) for image in chosen])  # (B, 3, S, S)
+            parts.append(self.logits(**inputs))
+        return pd.DataFrame(self.reading.answers(np.concatenate(parts)), index=table.index)
+
+    def _refuse_unseen(self, given: Iterable[str]) -> None:
+        """Refuse what the model does not look at."""
+        for name in given:
+            part = self.document.preprocessing if name == "image" else self.document.encoder
+            if part is None:
+                raise DataError(f"this model looks at {self.document.modalities} alone, not at {name}; leave that out")
+
+
+def _eight_views(images: np.ndarray) -> Iterator[np.ndarray]:
+    """The eight flips and quarter turns of square images, as ``data.images.eight_views`` orders them, ``(B, 3, S, S)`` each."""
+    for turns in range(4):
+        turned = np.rot90(images, turns, axes=(2, 3))
+        yield turned
+        yield turned[..., ::-1]
+
+
+def onnx_network(data: bytes, threads: int = 0) -> tuple[str, Network]:
+    """Record, empty if there is none, and network of an ONNX file on the processor; threads 0 leaves onnxruntime the choice."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return session.get_modelmeta().custom_metadata_map.get(RECORD, ""), lambda inputs: session.run(None, inputs)[0]
+
+
+def _torch_network(model: MelanomaNet) -> Network:
+    """The network of a model, where it is."""
+    import torch
+
+    from melanoma_lib.inference.logits import predict_logits
+
+    return lambda inputs: predict_logits(model, [{name: torch.from_numpy(values) for name, values in inputs.items()}])
+
+
+def _torchscript_network(data: bytes) -> tuple[str, Network]:
+    try:
+        import torch
+    except ImportError as error:
+        raise ExportError("a torchscript file needs PyTorch, which is not installed; export it as onnx") from error
+    record = {RECORD: ""}
+    with warnings.catch_warnings(action="ignore"):  # TorchScript is deprecated; whoever has such a file knows
+        module = torch.jit.load(io.BytesIO(data), _extra_files=record)
+
+    @torch.inference_mode()
+    def run(inputs: dict[str, np.ndarray]) -> np.ndarray:
+        given = [inputs[name] for name in ("image", "metadata") if name in inputs]
+        return module(*(torch.from_numpy(np.ascontiguousarray(values)) for values in given)).numpy()
+
+    return record[RECORD], run

@@ -1,0 +1,112 @@
+"""A folder and a table in, a row an image out: the run's own answers, and a reason where there is none."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from melanoma_lib.__main__ import main
+from melanoma_lib.app import answer_files, gather
+from melanoma_lib.app.unlike import REFERENCE
+from melanoma_lib.data import load_cases
+from melanoma_lib.errors import DataError
+from melanoma_lib.inference.predictor import COLUMNS
+from melanoma_lib.reports import predict_with_views
+from melanoma_lib.runs import Run
+from tests.app.pictures import encoded
+
+KNOWN = list(COLUMNS.values())
+
+
+@pytest.fixture
+def folder(test_cases, tmp_path) -> Path:
+    """Forty images that the run was tested on, with a table of what is known of the patients, and five files of other kinds."""
+    cases, images = test_cases[0].head(40), tmp_path / "in" / "images"
+    images.mkdir(parents=True)
+    for path in cases["image_path"]:
+        shutil.copy(path, images)
+    (images / "broken.jpg").write_bytes((images / f"{cases['image_id'][0]}.jpg").read_bytes()[:700])
+    (images / "dark.png").write_bytes(encoded(np.zeros((90, 90, 3), np.uint8)))
+    for name in ("empty.png", "._hidden.jpg", "notes.txt"):
+        (images / name).touch()
+    table = cases[["image_id", *KNOWN]].rename(columns={"age_approx": "age", KNOWN[2]: "Localization"})
+    table.to_csv(tmp_path / "in" / "patients.csv", index=False, sep=";")
+    return tmp_path / "in"
+
+
+def test_each_image_gets_the_runs_answer_or_a_reason(app_run, test_cases, folder):
+    expected = test_cases[1].head(40).set_index("image_id")
+    cases = gather([folder / "images", folder / "patients.csv"])
+    pd.testing.assert_frame_equal(
+        cases.set_index(cases["image"].map(lambda path: path.stem)).loc[expected.index, KNOWN], expected[KNOWN],
+        check_dtype=False, check_names=False,
+    )  # fmt: skip
+    table = answer_files(app_run, cases, show_progress=False)
+    table.index = table["image"].map(lambda path: Path(path).name)
+    assert len(table) == 43
+    for name, reason in (("broken.jpg", "expected a readable image"), ("empty.png", "expected a readable image")):
+        assert (table.at[name, "decision"], table.at[name, "risk"] == table.at[name, "risk"]) == ("not read", False)
+        assert reason in table.at[name, "warnings"]
+    assert table.at["dark.png", "decision"] == "no answer to rely on"
+    assert "too dark" in table.at["dark.png", "warnings"] and "no table names this image" in table.at["dark.png", "warnings"]
+    answered = table.loc[expected.index + ".jpg"]
+    np.testing.assert_allclose(answered[["probability", "risk"]], expected[["probability", "risk"]], atol=1e-5)
+    plain = answered[answered["warnings"] == ""]
+    flagged = expected["probability"].to_numpy() >= app_run.operating_point.threshold
+    assert len(plain) > 30 and plain["decision"].nunique() == 2
+    assert (plain["decision"] == np.where(flagged, "flagged", "not flagged")[answered["warnings"] == ""]).all()
+
+
+def test_eight_views_have_their_own_answers(app_run, tiny_run, test_cases, folder, tmp_path):
+    oracle = predict_with_views(tiny_run)["test"].head(40)
+    images = [folder / "images" / f"{name}.jpg" for name in oracle["image_id"]]
+    cases = gather([*images, folder / "patients.csv"])
+    np.testing.assert_allclose(answer_files(app_run, cases, True, False)["risk"], oracle["risk"], atol=1e-5)
+    fitted = Run(shutil.copytree(tiny_run.path, tmp_path / "without"))
+    assert not (fitted.path / REFERENCE).exists()
+    painted = gather([*test_cases[0]["image_path"].head(40).map(Path), folder / "patients.csv"])
+    np.testing.assert_allclose(answer_files(fitted, painted, True, False)["risk"], oracle["risk"], atol=1e-5)
+    np.testing.assert_allclose(
+        answer_files(app_run.path / "model.onnx", cases, False, False)["probability"],
+        test_cases[1].head(40)["probability"], atol=1e-5,
+    )  # fmt: skip
+
+
+def test_a_table_alone_names_its_images_and_strange_words_are_told(folder):
+    table = folder / "some.csv"
+    table.write_text("isic_id,age,sex,anatom_site_general\ndark,old,Female,moon\nbroken.jpg,55,unknown,Anterior Torso\ngone,,,\n")
+    cases = gather([table])
+    assert [path.name for path in cases["image"]] == ["dark.png", "broken.jpg", "gone"]
+    assert cases[KNOWN].astype(object).fillna("").to_numpy().tolist() == [["", "female", ""], [55.0, "", "torso"], ["", "", ""]]
+    assert cases["notes"].tolist() == [
+        "age 'old' is not known and counts as missing. site 'moon' is not known and counts as missing.", "", ""
+    ]  # fmt: skip
+    table.write_text("picture,age\na,3\n")
+    (folder / "empty").mkdir()
+    for given, named in ((table, "column image"), (folder / "empty", "holds no image")):
+        with pytest.raises(DataError, match=named):
+            gather([given])
+
+
+def test_ham10000s_own_table_is_read_as_the_kit_reads_it(ham10000_root):
+    cases = load_cases("ham10000", ham10000_root, "keep")
+    found = gather([ham10000_root / "HAM10000_metadata.csv"])
+    found.index = found["image"].map(lambda path: path.stem)
+    assert (found["notes"] == "").all()
+    expected = cases.set_index("image_id")[KNOWN]
+    pd.testing.assert_frame_equal(found.loc[expected.index, KNOWN], expected, check_dtype=False, check_names=False)
+
+
+def test_the_command_writes_a_row_an_image_and_fails_only_if_none_could_be_read(app_run, tiny_run, folder, capsys):
+    words = ["predict", str(folder / "images"), "--progress", "no", "--out", "out/risks.csv", "--run"]
+    assert main([*words, str(app_run.path)]) == 0
+    assert "not for diagnosis" in capsys.readouterr().out
+    table = pd.read_csv("out/risks.csv")
+    assert list(table) == ["image", "probability", "risk", "decision", "warnings"] and len(table) == 43
+    assert main(["predict", str(folder / "images" / "broken.jpg"), "nowhere.jpg", *words[2:], str(app_run.path)]) == 1
+    assert "no such file" in capsys.readouterr().err
+    assert main(["predict", str(folder / "images" / "dark.png"), *words[2:], str(tiny_run.path)]) == 1
+    assert "trained on synthetic cases" in capsys.readouterr().err
+    assert pd.read_csv("out/risks.csv")[["probability", "risk"]].isna().all(axis=None)

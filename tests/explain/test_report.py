@@ -1,0 +1,42 @@
+"""The gallery of a run's worst errors: the right cases, each told, and a clear word where there is nothing to show."""
+
+import shutil
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from melanoma_lib.errors import DataError
+from melanoma_lib.explain.report import errors_report, worst_errors
+from melanoma_lib.runs import SETTINGS, Run
+
+
+@pytest.mark.parametrize("n", [1, 3, 12])
+def test_the_worst_errors_by_plain_loops(tiny_run, n):
+    threshold, rows = tiny_run.operating_point.threshold, list(tiny_run.predictions("test").itertuples())
+    missed = sorted((one.probability, one.image_id) for one in rows if one.target and one.probability < threshold)
+    raised = sorted((-one.probability, one.image_id) for one in rows if not one.target and one.probability >= threshold)
+    table = worst_errors(tiny_run, n)
+    assert table["image_id"].tolist() == [name for _, name in [*missed[:n], *raised[:n]]]
+    assert (table["error"] == "false negative").sum() == len(missed[:n])
+    with pytest.raises(DataError, match="expected 1 to 12"):
+        worst_errors(tiny_run, n + 12)
+
+
+def test_the_gallery_tells_every_case_and_maps_come_below(tiny_run, tmp_path):
+    table = errors_report(tiny_run, 3, tmp_path / "plain")
+    text = (tmp_path / "plain" / "errors.txt").read_text()
+    assert [name in text for name in table["image_id"]] == [True] * len(table) and len(table) > 2
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "plain" / "errors.csv"), table, check_dtype=False)
+    errors_report(tiny_run, 3, tmp_path / "maps", maps=True)
+    heights = [Image.open(tmp_path / name / "errors.png").height for name in ("plain", "maps")]
+    assert heights[1] > 1.6 * heights[0]
+
+
+def test_without_images_the_table_is_written_all_the_same(tiny_run, tmp_path):
+    gone = Run(shutil.copytree(tiny_run.path, tmp_path / "gone"))
+    settings = tiny_run.settings.with_changes(source="ham10000", data_dir=tmp_path / "nowhere")
+    (gone.path / SETTINGS).write_text(settings.to_json())
+    with pytest.raises(DataError, match="nowhere"):
+        errors_report(gone, 2, tmp_path / "out")
+    assert len(pd.read_csv(tmp_path / "out" / "errors.csv")) == len(worst_errors(tiny_run, 2))
