@@ -106,8 +106,8 @@ def set_trap(settings: Settings, artefact: str = ARTEFACT, tie: float = TIE) -> 
         "run_dir": settings.runs_dir / name,
         "image_dirs": (),
     }
-    shows = f"trained on synthetic cases whose {artefact} goes with the label (tie {tie:g})"
-    trapped = train(honest.settings.with_changes(**places | {"resume": True}), demonstration=shows)
+    shown = f"shortcut: {artefact} tied to the label by {tie:g}"
+    trapped = train(honest.settings.with_changes(**places | {"resume": True}), demonstration=shown)
     if not honest.splits.equals(trapped.splits):
         raise RunError(f"{honest.path} and {trapped.path} have other splits or labels; delete the latter, it is trained again")
     return Trap(artefact, honest, trapped, untied, tied)
