@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "melanoma_lib"
 BUDGET = {
-    "lines of the library": 23_000,
-    "modules": 130,
-    "modules at the root": 19,
+    "lines of the library": 22_900,
+    "modules": 126,
+    "modules at the root": 18,
     "import layers": 15,
     "lines of tests": 13_800,
     "lines of JavaScript, CSS and HTML": 2_210,

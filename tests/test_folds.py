@@ -55,16 +55,6 @@ def test_too_few_groups_for_the_folds_are_told():
         fold_cases(table(60, 0).query("target == 0 or group_id < 'L13'"), 8, 1)
 
 
-def test_settings_without_folds_keep_their_fingerprint_and_each_fold_has_its_own():
-    base = Settings()
-    assert "folds" not in base.shaping()
-    whole = base.with_changes(folds=5)
-    prints = {base.fingerprint(), whole.fingerprint(), *(fold.fingerprint() for fold in fold_settings(whole))}
-    assert len(prints) == 7
-    assert "-5folds-" in whole.run_path.name
-    assert "-fold2of5-" in whole.with_changes(fold=2).run_path.name
-
-
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [({}, "got folds=0"), ({"folds": 3, "fold": 1}, "fold=1"), ({"folds": 3, "devices": 2}, "without --devices")],

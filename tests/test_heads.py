@@ -13,7 +13,6 @@ from melanoma_lib import heads
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import SettingsError
 from melanoma_lib.heads import FeatureTable, HeadSettings, cached_features, train_head
-from melanoma_lib.losses import FocalLoss, focal_loss
 
 
 def random_table(n: int = 4000, width: int = 6, n_image: int = 4, signal: float = 1.0, seed: int = 0) -> FeatureTable:
@@ -68,16 +67,6 @@ def test_without_focus_or_dropout_it_is_logistic_regression(modalities):
     np.testing.assert_allclose(result.of("test")["probability"], expected, atol=0.02)
 
 
-@pytest.mark.parametrize(("alpha", "gamma"), [(None, 0.0), (0.25, 2.0), (0.9, 2.0), (None, 4.0)])
-def test_what_it_answers_decodes_to_the_risk(alpha, gamma):
-    """On features that carry the whole truth, the loss's own decoder turns outputs back into risks."""
-    table = random_table(20_000)
-    settings = HeadSettings(alpha=alpha, gamma=gamma, dropout=0, learning_rate=0.05, epochs=30)
-    scores = train_head(table, settings).of("test")
-    risks = FocalLoss(alpha, gamma).true_risk(scores["probability"].to_numpy())
-    assert risks.mean() == pytest.approx(scores["target"].mean(), abs=0.02)
-
-
 def test_history_and_predictions_agree_with_scikit_learn():
     settings = HeadSettings(gamma=0.0, epochs=3)
     result = train_head(random_table(), settings)
@@ -98,29 +87,6 @@ def test_only_the_training_split_teaches():
     np.testing.assert_array_equal(
         train_head(table, settings).predictions["probability"], train_head(wrong, settings).predictions["probability"]
     )
-
-
-def test_a_head_on_the_image_does_not_see_the_metadata():
-    table = random_table(800)
-    changed = table.features.copy()
-    changed[:, table.n_image :] = 1e3
-    settings = HeadSettings(epochs=2, modalities="image")
-    np.testing.assert_array_equal(
-        train_head(table, settings).predictions["probability"],
-        train_head(replace(table, features=changed), settings).predictions["probability"],
-    )
-
-
-@pytest.mark.parametrize(("alpha", "gamma"), [(None, 0.0), (0.25, 2.0)])
-def test_it_starts_where_the_base_rate_is_the_best_answer(alpha, gamma):
-    table = random_table(800)
-    blank = replace(table, features=np.zeros_like(table.features))
-    settings = HeadSettings(alpha=alpha, gamma=gamma, learning_rate=1e-9, epochs=1)
-    start = train_head(blank, settings).of("train")["probability"].iloc[0]
-    target = torch.tensor(table.cases.loc[table.cases["split"] == "train", "target"].to_numpy())
-    answers = torch.linspace(0.001, 0.999, 2000, dtype=torch.float64)
-    losses = [focal_loss(torch.logit(answer).expand(len(target)), target, alpha, gamma) for answer in answers]
-    assert start == pytest.approx(float(answers[int(np.argmin(losses))]), abs=1e-3)
 
 
 def test_drawing_more_melanomas_shifts_the_log_odds_by_the_known_amount():

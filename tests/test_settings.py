@@ -163,11 +163,13 @@ def test_run_path_names_the_run_unless_one_is_given():
     assert Settings(data_dir="~/cases").data_root == Path.home() / "cases"
 
 
-def test_with_changes_ignores_environment_file_and_profile(monkeypatch, tmp_path):
+def test_stored_settings_and_changes_ignore_environment_file_and_profile(monkeypatch, tmp_path):
     settings = Settings(seed=1, alpha=None)
     monkeypatch.setenv("MELANOMA_SEED", "2")
     monkeypatch.setenv("MELANOMA_ALPHA", "0.9")
-    (tmp_path / ".env").write_text("MELANOMA_PATIENCE=1\n")
+    monkeypatch.setenv("MELANOMA_SEAD", "1")  # a run stays readable whatever is wrong today
+    (tmp_path / ".env").write_text("MELANOMA_GAMA=1\n")
+    assert Settings.from_json(settings.to_json()) == settings
     changed = settings.with_changes(profile="fast", tta="yes")
     assert changed.model_dump() == settings.model_dump() | {"profile": "fast", "tta": True}
     assert settings.profile == "full"
@@ -186,30 +188,13 @@ def test_an_empty_notebook_parameter_means_derive_it(monkeypatch):
     assert (settings.data_dir, settings.image_size, settings.seed) == (None, PROFILES["fast"]["image_size"], 2)
 
 
-FRACTION = st.floats(0.01, 0.39)
-PATHS = st.text("abcxyz~ ./,äß漢", min_size=1).map(lambda text: Path("x" + text))
-VALID = st.fixed_dictionaries(
-    {},
-    optional={
-        "profile": st.sampled_from(list(PROFILES)),
-        "data_dir": st.none() | PATHS,
-        "image_dirs": st.lists(PATHS, max_size=3),
-        "cache_dir": PATHS,
-        "n_patients": st.integers(20, 10**12),
-        "seed": st.integers(0, 2**64),
-        "val_fraction": FRACTION,
-        "test_fraction": FRACTION,
-        "alpha": st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True),
-        "gamma": st.floats(0, 10),
-        "learning_rate": st.floats(1e-300, 0.9),
-        "weight_decay": st.floats(0, 1e308),
-        "tta": st.booleans(),
-        "wandb_project": st.text(),
-    },
-)
+EXTREME = {
+    "data_dir": "x ~/,äß漢", "n_patients": 10**12, "seed": 2**64, "alpha": None, "learning_rate": 1e-300, "weight_decay": 1e308,
+    "val_fraction": 0.1 + 0.2, "wandb_project": '"\n\\',
+}  # fmt: skip
 
 
-@given(VALID)
+@pytest.mark.parametrize("values", [OTHER, EXTREME])
 def test_json_round_trip(values):
     settings = Settings(**values)
     read = Settings.from_json(settings.to_json())
@@ -217,18 +202,6 @@ def test_json_round_trip(values):
     assert read.to_json() == settings.to_json()
     assert read.fingerprint() == settings.fingerprint()
     json.loads(settings.to_json(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
-
-
-def test_stored_settings_ignore_environment_file_and_profile(monkeypatch, tmp_path):
-    settings = Settings(profile="fast", max_epochs=9)
-    text = settings.to_json()
-    monkeypatch.setenv("MELANOMA_MAX_EPOCHS", "2")
-    monkeypatch.setenv("MELANOMA_IMAGE_SIZE", "512")
-    assert Settings.from_json(text) == settings
-    monkeypatch.setenv("MELANOMA_SEAD", "1")  # a run stays readable whatever is wrong today
-    (tmp_path / ".env").write_text("MELANOMA_GAMA=1\n")
-    assert Settings.from_json(text) == settings
-    assert settings.with_changes(seed=4).seed == 4
 
 
 def test_stored_settings_of_another_version_name_what_differs():

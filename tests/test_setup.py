@@ -15,7 +15,6 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-import melanoma_lib
 from melanoma_lib.cli import settings_of
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
@@ -70,16 +69,6 @@ def env_example() -> str:
 
 def test_env_example_shows_every_setting_with_its_meaning_and_default():
     assert (ROOT / ".env.example").read_text() == env_example()
-
-
-def test_env_example_uncommented_gives_the_defaults():
-    defaults = Settings()
-    assert not defaults.model_fields_set
-    text = (ROOT / ".env.example").read_text()
-    Path(".env").write_text("\n".join(line.removeprefix("#") for line in text.splitlines() if line.startswith("#MELANOMA_")))
-    from_file = Settings()
-    assert from_file.model_fields_set == set(Settings.model_fields)
-    assert from_file == defaults
 
 
 # --- README ----------------------------------------------------------------------------------------------------------------
@@ -141,16 +130,6 @@ def launched() -> list[str]:
 def test_a_command_of_the_launch_page_is_one_the_kit_takes(command):
     command = command.replace("$SLURM_ARRAY_TASK_ID", "3")
     assert isinstance(settings_of(parsed(shlex.split(command))), Settings)
-
-
-# --- citation --------------------------------------------------------------------------------------------------------------
-
-
-def test_citation_names_this_version_and_licence():
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert citation["version"] == melanoma_lib.__version__ == PROJECT["version"]
-    assert citation["license"] == PROJECT["license"]
-    assert (ROOT / "LICENSE").read_text().startswith(f"{PROJECT['license']} License")
 
 
 # --- make ------------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from sklearn.metrics import accuracy_score, average_precision_score, f1_score, l
 from melanoma_lib.data.datamodule import UNKNOWN, DermoscopyDataModule
 from melanoma_lib.errors import RunError, SettingsError, WeightsUnavailableError
 from melanoma_lib.model import MelanomaNet, image_branch
-from melanoma_lib.module import MelanomaModule, MovingAverage, loss_and_prior, warn_of_double_correction
+from melanoma_lib.module import MelanomaModule, loss_and_prior, warn_of_double_correction
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
 from melanoma_lib.training import train
@@ -199,17 +199,6 @@ def test_the_prior_minimises_the_expected_loss(sampler, loss):
 )
 def test_correcting_twice_warns(changes, warned):
     assert (warn_of_double_correction(Settings(**changes)) is not None) == warned
-
-
-def test_moving_average_is_the_weighted_sum_of_the_past():
-    update = MovingAverage(0.9)._kwargs["multi_avg_fn"]
-    averaged, values = [torch.zeros(2)], torch.arange(1.0, 60.0)
-    oracle = 0.0
-    for n, value in enumerate(values):
-        decay = min(0.9, (1 + n) / (5 + n))
-        oracle = decay * oracle + (1 - decay) * float(value)
-        update(averaged, [torch.full((2,), float(value))], torch.tensor(n))
-    assert torch.allclose(averaged[0], torch.full((2,), oracle), rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -105,7 +105,6 @@ def test_damaged_weights_fail(monkeypatch, tmp_path):
         (False, None, {}, "warn"),
         (False, Path("model.safetensors"), {}, "ok"),
         (False, None, {"pretrained": False}, "ok"),
-        (False, None, {"modalities": "metadata"}, "ok"),
         (False, None, {"backbone": "tf_efficientnet_lite0"}, "ok"),
     ],
 )

@@ -63,13 +63,11 @@ def test_a_field_writes_what_the_run_says(field, written, tmp_path):
     [
         ("{{ m.rat }}", "has no rat there; there are: rate, alone"),
         ("{{ metric.auroc }}", "no metric there; there are: m"),
-        ("{{ m }}", "got a group of 8; name one of rate"),
         ("{{ interval(m.count) }}", "expected a number with its interval, got 12345"),
         ("{{ percent(m.word) }}", "expected a share"),
         ("{{ interval(m.unknown) }}", "leaves the number undefined"),
         ('{{ figure("rock") }}', "no figure rock; there are: line"),
         ('{{ figure("line", slot="left") }}', "no slot left; there are: full, upper, lower, half"),
-        ("{{ number(m.count, digit=2) }}", "digit"),
         ("{{ m.count m.count }}", "expected token"),
     ],
 )

@@ -63,22 +63,6 @@ def test_tables_too_small_to_split_are_still_audited(targets):
     assert "not measured" in str(audit)
 
 
-def test_the_printed_report_holds_the_numbers_and_fits_a_page():
-    cases = many(acquisition=[f"[clinic {i}] " + "long name " * 12 for i in range(60)])
-    cases.attrs = {
-        "source": "ham10000",
-        "table": "x.csv",
-        "absent_images": 7,
-        "dropped_rows": {"undecided": 3},
-        "leaky_columns": ["dx"],
-    }
-    audit = audit_cases(cases, images=False, n_splits=2)
-    report = str(audit)
-    assert max(map(len, report.splitlines())) <= 100
-    for words in ("absent image files", "rows left out: undecided", "and 50 more", "\ndx", f"{audit.counts['prevalence']:.2%}"):
-        assert words in report
-
-
 @pytest.fixture
 def files(tmp_path):
     """0-3 different; 4 a byte copy of 0; 5-7 other versions of 1, 2 and 3; 8 no image; 9 cut short."""

@@ -20,7 +20,7 @@ from melanoma_lib.data.images import (
     timm_augmentation,
     training_transform,
 )
-from melanoma_lib.errors import CorruptImageError, SettingsError
+from melanoma_lib.errors import CorruptImageError
 from tests.data.builders import pixels
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -192,12 +192,6 @@ def test_threads_draw_in_turn_what_their_seeds_say():
         together = list(pool.map(seen, range(40)))
     assert all(map(torch.equal, alone, together))
     assert sys.modules["melanoma_lib.data.images"].random is random
-
-
-@pytest.mark.parametrize("transform", [evaluation_transform, training_transform])
-def test_a_misspelt_backbone_is_an_error_that_offers_similar_names(transform):
-    with pytest.raises(SettingsError, match=r"'resnet5O'.*resnet50"):
-        transform("resnet5O", 32)
 
 
 def test_eight_views_are_the_eight_symmetries_of_the_square():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melanoma_lib.data.sources import load_cases
-from melanoma_lib.data.splits import SPLITS, assert_no_straddling, audit_leakage, fold_cases, split_cases
+from melanoma_lib.data.splits import SPLITS, assert_no_straddling, audit_leakage, split_cases
 from melanoma_lib.errors import DataError, StraddlingGroupError
 from tests.data.builders import case_table
 
@@ -63,18 +63,6 @@ def test_shares_of_images_and_melanomas_hold(seed, largest):
         # dealing level can be off by about one group of the smallest sizes that remain at the end, not by a large one
         assert (split == name).mean() == pytest.approx(share, abs=0.02)
         assert cases.loc[split == name, "target"].sum() / cases["target"].sum() == pytest.approx(share, abs=0.04)
-
-
-@pytest.mark.parametrize("folds", [2, 5])
-def test_over_all_folds_every_case_is_tested_once_and_no_group_straddles(folds):
-    cases = random_cases(1)
-    splits = pd.DataFrame({fold: fold_cases(cases, folds, fold) for fold in range(1, folds + 1)})
-    assert ((splits == "test").sum(axis=1) == 1).all()
-    assert ((splits == "val").sum(axis=1) <= 1).all()
-    assert (splits.groupby(cases["group_id"]).nunique() == 1).all(axis=None)
-    assert (splits == "val").mean().between(0.4 / folds, 0.6 / folds).all()
-    with pytest.raises(ValueError, match="expected at least 2 folds"):
-        fold_cases(cases, folds, folds + 1)
 
 
 def test_any_group_can_land_anywhere():
@@ -139,14 +127,6 @@ def test_the_grouped_split_leaks_nothing_and_unknown_units_are_not_zero():
     assert unnamed.by_image["lesion"].isna().all()
     assert "no ids" in str(unnamed)
     assert f"{audit.by_image['patient']['images']:.1%}" in str(audit)
-
-
-def test_real_isic2020_patients_overlap_under_an_image_level_split(shared_data):
-    cases = load_cases("isic2020", shared_data / "isic2020", missing_images="keep")
-    assert audit_leakage(cases, n_splits=1).by_image["patient"]["images"] > 0.98
-    split = split_cases(cases)
-    assert (split == "test").mean() == pytest.approx(0.15, abs=0.005)
-    assert cases.loc[split == "test", "target"].sum() == pytest.approx(0.15 * 584, abs=6)
 
 
 def test_real_ham10000_leaks_under_an_image_level_split(ham10000_root):

@@ -26,14 +26,6 @@ def brute_points(targets, scores):
         )
 
 
-@given(predictions(), GRID | ANY)
-def test_counts_at_any_threshold_equal_counting(case, threshold):
-    targets, scores = case
-    point = OperatingCurve(targets, scores).at(threshold)
-    tn, fp, fn, tp = sk.confusion_matrix(targets, scores >= threshold, labels=[0, 1]).ravel()
-    assert (point.tp, point.fp, point.tn, point.fn) == (tp, fp, tn, fn)
-
-
 @pytest.mark.filterwarnings("ignore:.*likelihood_ratio.*ill-defined")
 @given(predictions(), GRID | ANY)
 def test_rates_equal_scikit_learn(case, threshold):
@@ -103,15 +95,6 @@ def test_net_benefit_equals_its_definition(case, risk):
     assert OperatingCurve(targets, scores).net_benefit([risk])[0] == pytest.approx(by_hand)
 
 
-@given(predictions(), st.lists(GRID | ANY, min_size=1, max_size=5))
-def test_an_array_of_thresholds_gives_arrays_of_the_same_numbers(case, thresholds):
-    curve = OperatingCurve(*case)
-    many = curve.at(np.array(thresholds))
-    for name in METRICS:
-        one_by_one = [getattr(curve.at(t), name) for t in thresholds]
-        np.testing.assert_array_equal(getattr(many, name), one_by_one)
-
-
 def test_ppv_carries_over_to_the_prevalence_of_isic_2020_and_of_a_tumour_board():
     # Per 1,000 of each class: sensitivity .95, specificity .641.
     point = OperatingPoint(threshold=0.5, tp=950, fp=359, tn=641, fn=50)
@@ -139,13 +122,9 @@ def test_mcc_survives_counts_whose_product_overflows_64_bits():
     ("targets", "scores", "message"),
     [
         ([], [], r"targets: expected a non-empty array of shape \(N,\), got shape \(0,\)"),
-        ([[0, 1]], [[0.1, 0.2]], r"got shape \(1, 2\)"),
         ([0, 0], [0.1, 0.2], "expected both classes, got 0 melanomas among 2 cases"),
-        ([1, 1], [0.1, 0.2], "expected both classes, got 2 melanomas among 2 cases"),
         ([0, 2], [0.1, 0.2], "expected only 0 and 1, got .*2.* at position 1"),
-        ([0, np.nan], [0.1, 0.2], "expected only 0 and 1, got .*nan.* at position 1"),
         ([0, 1], [0.1, np.nan], r"scores: expected finite numbers, got nan at position 1 \(1 in all\)"),
-        ([0, 1], [np.inf, 0.1], "scores: expected finite numbers, got inf at position 0"),
         ([0, 1], [0.1, 0.2, 0.3], r"scores: expected shape \(2,\) to match targets, got \(3,\)"),
     ],
 )
@@ -159,10 +138,7 @@ def test_bad_input_is_refused_with_what_came(targets, scores, message):
     [
         (lambda c: c.at(np.nan), "threshold: expected a number, got NaN"),
         (lambda c: c.for_sensitivity(0), r"target sensitivity.*got 0"),
-        (lambda c: c.for_sensitivity(1.01), r"target sensitivity.*got 1.01"),
-        (lambda c: c.for_sensitivity(np.nan), r"target sensitivity.*got nan"),
         (lambda c: c.min_cost(0, 1), "fn_cost=0"),
-        (lambda c: c.min_cost(1, np.inf), "fp_cost=inf"),
         (lambda c: c.min_cost(1, 1, prevalence=0), r"prevalence: expected a number in \(0, 1\), got 0"),
         (lambda c: c.net_benefit([0.5, 1.0]), r"risks in \[0, 1\), got 0.5 to 1"),
         (lambda c: c.net_benefit([0.5]), "scores that are risks.*calibrate"),

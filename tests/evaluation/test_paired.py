@@ -94,12 +94,6 @@ def test_mean_and_interval_are_those_of_brute_force():
     assert gain.value == pytest.approx(np.mean(plain))
 
 
-def test_the_same_cases_twice_do_not_narrow_the_interval():
-    one = sample(np.random.default_rng(1))
-    single, double = bootstrap_mean_auroc([one], n=200), bootstrap_mean_auroc([one, one], n=200)
-    assert (single.low, single.value, single.high) == pytest.approx((double.low, double.value, double.high))
-
-
 def test_a_perfect_ranking_is_no_certainty():
     targets, groups = [0, 0, 1, 1], list("abcd")
     perfect = bootstrap_mean_auroc([(targets, [1, 2, 3, 4], groups)], n=100)

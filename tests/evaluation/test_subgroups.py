@@ -65,9 +65,7 @@ def test_small_and_one_sided_subgroups_say_so():
     ("change", "message"),
     [
         (lambda t: t.drop(columns="group_id"), r"missing \['group_id'\]"),
-        (lambda t: t.head(0), "at least one row"),
         (lambda t: t.assign(probability=np.nan), "probability: expected finite"),
-        (lambda t: t.assign(target=3), "only 0 and 1"),
     ],
 )
 def test_bad_tables_are_refused(change, message):

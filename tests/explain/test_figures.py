@@ -58,7 +58,6 @@ def test_the_alt_text_says_where_the_peak_lies_and_how_much_falls_on_the_lesion(
         (IMAGE / 255, MAPS, None, "expected uint8"),
         (IMAGE[..., 0], MAPS, None, r"shape \(60, 80\)"),
         (IMAGE, {}, None, "one to 11, got 0"),
-        (IMAGE, {str(i): PEAK for i in range(12)}, None, "got 12"),
         (IMAGE, {"batch": PEAK[None]}, None, r"'batch'.*\(h, w\).*got \(1, 6, 8\)"),
         (IMAGE, {"broken": PEAK * np.nan}, None, "'broken'.*finite"),
         (IMAGE, MAPS, MASK.T, r"mask: expected booleans of shape \(60, 80\), .*, got bool of shape \(80, 60\)"),

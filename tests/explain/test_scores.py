@@ -41,14 +41,8 @@ def test_centred_energy_is_that_of_a_map_arranged_around_the_middle_in_any_order
     assert energy_beyond_centred(heatmap, mask) == pytest.approx(expected, nan_ok=True)
 
 
-@pytest.mark.parametrize("width", [0.02, 0.1, 0.5, 5])
-def test_no_spot_in_the_middle_beats_itself_however_narrow(width):
+def test_an_even_map_and_the_prior_itself_gain_exactly_nothing():
     mask = np.random.default_rng(4).random((40, 30)) < 0.3
-    mask[15:25, 10:20] = True
-    down, across = np.meshgrid((np.arange(40) + 0.5) / 40 - 0.5, (np.arange(30) + 0.5) / 30 - 0.5, indexing="ij")
-    spot = np.exp(-(down**2 + across**2) / (2 * width**2))
-    assert energy_beyond_centred(spot, mask) == pytest.approx(0, abs=1e-9)
-    assert energy_beyond_centred(np.roll(spot, 15, axis=0), np.roll(mask, 15, axis=0)) > 0  # on a lesion that lies elsewhere
     for even in (np.full((40, 30), 0.3), centre(np.zeros((40, 30, 3), np.uint8))):
         assert energy_beyond_centred(even, mask) == 0  # not nearly: with enough cases that would be a verdict
 

@@ -104,14 +104,9 @@ def test_filters_agree_with_a_look_at_every_row(seed, filters):
     ("filters", "said"),
     [
         ({"localization": "torso"}, "'localization' is not known; this table offers ['target', 'sex', 'age', 'site'"),
-        ({"split": "train"}, "'split' is not known"),
         ({"sex": "Male"}, "sex 'Male' is not known; expected one of ['female', 'male', 'missing']"),
-        ({"sex": None}, "'missing'"),
         ({"target": 2}, "expected one of [1, 0, 'missing']"),
-        ({"diagnosis": "naevus"}, "expected one of ['melanoma', 'nevus', 'missing']"),
         ({"age": (60, 40)}, "age (60, 40) is no range; expected (from, to) in years"),
-        ({"age": 50}, "no range"),
-        ({"age": (1, 2, 3)}, "no range"),
         ({"age": (math.nan, 60)}, "no range"),
         ({"age": "old"}, "no range"),
     ],
@@ -231,23 +226,3 @@ def test_what_is_no_case_table_is_refused():
         CaseExplorer(case_table([0]).iloc[:0])
     with pytest.raises(ValueError, match="page_size must be at least 1, got 128 and 0"):
         CaseExplorer(case_table([0]), page_size=0)
-
-
-# --- real data ---------------------------------------------------------------------------------------------------------------
-
-
-def test_isic2020_agrees_with_its_own_file(shared_data):
-    from melanoma_lib.data import load_cases
-
-    raw = pd.read_csv(shared_data / "isic2020" / "train.csv")
-    cases = load_cases("isic2020", shared_data / "isic2020", missing_images="keep")
-    men = raw[(raw["sex"] == "male") & raw["age_approx"].between(40, 60) & (raw["anatom_site_general_challenge"] == "torso")]
-    rows = filter_cases(cases, sex="male", age=(40, 60), site="torso")
-    assert cases["image_id"].iloc[rows].tolist() == men["image_name"].tolist()
-    summary = summary_of(cases, rows)
-    assert summary["melanomas"] == men["target"].sum() and summary["patients"] == men["patient_id"].nunique()
-    assert len(filter_cases(cases, age="missing")) == raw["age_approx"].isna().sum()
-    explorer = CaseExplorer(cases)
-    explorer.filters = {"image": "downloaded"}
-    assert explorer.view["text"].startswith("1,135 of 33,126 cases match · 20 melanoma")
-    assert all(tile["picture"] for tile in explorer.view["tiles"])

@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 
-import mpmath
 import numpy as np
 import pytest
 
@@ -13,6 +12,7 @@ from melanoma_lib.losses import FocalLoss
 from melanoma_lib.widgets import FocalLossExplorer
 from melanoma_lib.widgets.focal import focal_numbers
 from melanoma_lib.widgets.head import PRESETS, head_state
+from tests.test_losses import exact
 from tests.widgets.test_head import random_table
 
 QUICK = HeadSettings(alpha=0.3, epochs=3)
@@ -24,28 +24,13 @@ def table():
     return random_table()
 
 
-def exact(alpha, gamma, logit):
-    """Definitions to sixty digits; the risk from the ratio of the two derivatives, not from the closed form."""
-    with mpmath.workdps(60):
-        positive, negative = (1, 1) if alpha is None else (mpmath.mpf(alpha), 1 - mpmath.mpf(alpha))
-
-        def loss(weight, sign):
-            return lambda z: (
-                weight * (1 / (1 + mpmath.exp(sign * z))) ** mpmath.mpf(gamma) * mpmath.log(1 + mpmath.exp(-sign * z))
-            )
-
-        pair = loss(positive, 1), loss(negative, -1)
-        slopes = [mpmath.diff(one, mpmath.mpf(logit)) for one in pair]
-        values = [one(mpmath.mpf(logit)) for one in pair]
-        risk = slopes[1] / (slopes[1] - slopes[0])  # where risk * slope of a melanoma + (1 - risk) * slope of another = 0
-        return [float(value) for value in (*values, *slopes, risk)]
-
-
 @pytest.mark.parametrize(("alpha", "gamma"), [(None, 0.0), (None, 2.0), (0.25, 2.0), (0.9, 0.5), (0.05, 5.0)])
 def test_numbers_are_those_of_the_definition_at_any_logit(alpha, gamma):
     logits = [-40.0, -12.0, -3.3, -0.2, 0.0, 1.7, 9.0, 30.0]
     given = focal_numbers(alpha, gamma, logits)
-    wanted = np.array([exact(alpha, gamma, logit) for logit in logits]).T
+    melanoma, other = (np.array([exact(logit, target, alpha, gamma) for logit in logits]).T for target in (1, 0))
+    risk = other[1] / (other[1] - melanoma[1])  # where risk * slope of a melanoma + (1 - risk) * slope of another = 0
+    wanted = (melanoma[0], other[0], melanoma[1], other[1], risk)
     for name, expected in zip(NUMBERS, wanted, strict=True):
         # An output is a float64: near 1 its complement, and so a risk's last digits, are lost.
         np.testing.assert_allclose(given[name], expected, rtol=1e-9, atol=1e-14 if name == "risk" else 1e-300)

@@ -73,7 +73,9 @@ def test_a_wrong_request_is_shown_and_counts_as_answered(table, wrong):
     assert (explorer.answered, explorer.problem) == (8, "")
 
 
-def test_a_page_without_a_kernel_gets_the_presets_with_their_numbers(table):
+def test_a_page_without_a_kernel_gets_the_presets_with_their_numbers(table, tmp_path):
+    with pytest.raises(ValueError, match="HeadExplorer computes its answers in Python"):
+        HeadExplorer(table, QUICK).save_page(tmp_path / "page.html", "title")
     data, metadata = HeadExplorer(table, QUICK)._repr_mimebundle_()
     assert data["image/png"].startswith(b"\x89PNG")
     for name, values in PRESETS.items():

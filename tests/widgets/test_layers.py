@@ -18,7 +18,6 @@ from melanoma_lib.widgets import LayerExplorer
 from melanoma_lib.widgets.layer_states import (
     STEPS,
     WANTED,
-    MetadataChoices,
     SignedMap,
     choose_cases,
     logits_by_metadata,
@@ -27,6 +26,7 @@ from melanoma_lib.widgets.layer_states import (
     recorded_metadata,
 )
 from melanoma_lib.widgets.layers import ROUNDING
+from tests.data.builders import case_table
 from tests.explain.nets import N_METADATA, small_net
 
 
@@ -83,31 +83,13 @@ def test_packed_maps_come_back_with_sign_and_size(maps):
         assert entry["same"] == (other is not None and np.array_equal(other.values, values))
 
 
-@given(st.integers(1, 80), st.integers(0, 1000), st.integers(1, 20))
-def test_chosen_cases_are_varied_and_as_many_as_there_can_be(n, seed, wanted):
-    rng = np.random.default_rng(seed)
-    cases = pd.DataFrame({"image_id": [f"c{i}" for i in range(n)], "image_path": "x.jpg", "age_approx": 50.0, "sex": "male"})
-    cases = cases.assign(
-        anatom_site_general_challenge="torso", target=rng.integers(0, 2, n), probability=rng.random(n).round(3),
-        group_id=[f"g{i}" for i in rng.integers(0, max(1, n // 2), n)],
-    )  # fmt: skip
-    chosen, pool = choose_cases(cases, 0.4, wanted), cases.drop_duplicates("group_id")
-    assert len(chosen) == min(wanted, len(pool)) and chosen["group_id"].is_unique
-    kinds, available = (part.apply(outcome, axis=1, threshold=0.4) for part in (chosen, pool))
-    if wanted >= len(WANTED) * max(WANTED.values()):
-        assert all((kinds == kind).sum() >= min(WANTED[kind], (available == kind).sum()) for kind in WANTED)
-    assert all(part.is_monotonic_increasing for _, part in (chosen["probability"] - 0.4).abs().groupby(kinds, sort=False))
-
-
-def test_every_combination_is_encoded_where_its_place_says(table, tiny_run):
-    cases = table.head(5).assign(age_approx=[37.0, np.nan, 45.0, 97.5, 0.0])
-    choices, encoder = MetadataChoices.of(cases, tiny_run.encoder), tiny_run.encoder
-    encoded = choices.encoded(encoder)
-    assert {0.0, 5.0, 90.0, 95.0, 37.0, 97.5} < set(choices.ages)
-    for age in choices.ages[::4]:
-        for sex in choices.sexes:
-            for site in choices.sites[::3]:
-                assert np.array_equal(encoded[choices.place(age, sex, site)], encoder.encode(age, sex, site)[0])
+def test_chosen_cases_are_of_every_kind_of_outcome_and_of_different_lesions():
+    scores = np.linspace(0, 1, 40) % 0.5 * 2  # in either class from 0 to 1
+    cases = case_table([1] * 20 + [0] * 20, lesions=[f"l{i // 2}" for i in range(40)], probability=scores)
+    chosen = choose_cases(cases, 0.4, 12)
+    assert chosen.apply(outcome, axis=1, threshold=0.4).value_counts().to_dict() == WANTED
+    assert chosen["group_id"].is_unique
+    assert len(choose_cases(cases, 0.4, 99)) == 20
 
 
 @pytest.mark.parametrize(("head", "tta"), [("linear", False), ("mlp", True)])
