@@ -64,11 +64,11 @@ def test_road_is_the_score_of_pytorch_grad_cam(backbone, direction):
 
 
 def test_noise_is_repeatable_and_of_the_size_asked_for():
-    class Sum(torch.nn.Module):
+    class Sum(torch.nn.Linear):  # for its weights: a model has a device
         def forward(self, image, metadata):
             return image[:, 0].sum((1, 2))
 
-    total, picture, maps = Sum(), torch.zeros(1, 3, 8, 8), np.ones((1, 8, 8))
+    total, picture, maps = Sum(1, 1), torch.zeros(1, 3, 8, 8), np.ones((1, 8, 8))
     draws = [road(total, picture, None, maps, shares=[0.5], noise=0.5, seed=seed).most.item() for seed in range(200)]
     assert road(total, picture, None, maps, shares=[0.5], noise=0.5, seed=7).most.item() == draws[7]
     assert np.std(draws) == pytest.approx(0.5 * np.sqrt(32), rel=0.2)  # the sum of 32 noisy pixels
