@@ -13,6 +13,7 @@ from melanoma_lib import heads
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import SettingsError
 from melanoma_lib.heads import FeatureTable, HeadSettings, cached_features, train_head
+from melanoma_lib.losses import focal_loss
 
 
 def random_table(n: int = 4000, width: int = 6, n_image: int = 4, signal: float = 1.0, seed: int = 0) -> FeatureTable:
@@ -121,3 +122,15 @@ def test_extreme_features_stay_finite():
     result = train_head(replace(table, features=table.features * 1e4), HeadSettings(epochs=2, learning_rate=1.0))
     assert np.isfinite(result.predictions["probability"]).all()
     assert np.isfinite(result.history.to_numpy()).all()
+
+
+@pytest.mark.parametrize(("alpha", "gamma"), [(None, 0.0), (0.25, 2.0)])
+def test_it_starts_where_the_base_rate_is_the_best_answer(alpha, gamma):
+    table = random_table(800)
+    blank = replace(table, features=np.zeros_like(table.features))
+    settings = HeadSettings(alpha=alpha, gamma=gamma, learning_rate=1e-9, epochs=1)
+    start = train_head(blank, settings).of("train")["probability"].iloc[0]
+    target = torch.tensor(table.cases.loc[table.cases["split"] == "train", "target"].to_numpy())
+    answers = torch.linspace(0.001, 0.999, 2000, dtype=torch.float64)
+    losses = [focal_loss(torch.logit(answer).expand(len(target)), target, alpha, gamma) for answer in answers]
+    assert start == pytest.approx(float(answers[int(np.argmin(losses))]), abs=1e-3)

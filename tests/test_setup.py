@@ -15,6 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import melanoma_lib
 from melanoma_lib.cli import settings_of
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
@@ -221,3 +222,10 @@ def test_ci_runs_in_a_fresh_clone_without_standard_input(tmp_path):
     (tmp_path / "shared/data").mkdir(parents=True)
     with_data = subprocess.run(command, env=bare, capture_output=True, text=True, check=True).stdout
     assert f"test-slow data={tmp_path / 'shared/data'}\n" in with_data
+
+
+def test_citation_names_this_version_and_licence():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == melanoma_lib.__version__ == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]
+    assert (ROOT / "LICENSE").read_text().startswith(f"{PROJECT['license']} License")

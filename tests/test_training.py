@@ -16,7 +16,7 @@ from sklearn.metrics import accuracy_score, average_precision_score, f1_score, l
 from melanoma_lib.data.datamodule import UNKNOWN, DermoscopyDataModule
 from melanoma_lib.errors import RunError, SettingsError, WeightsUnavailableError
 from melanoma_lib.model import MelanomaNet, image_branch
-from melanoma_lib.module import MelanomaModule, loss_and_prior, warn_of_double_correction
+from melanoma_lib.module import MelanomaModule, MovingAverage, loss_and_prior, warn_of_double_correction
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
 from melanoma_lib.training import train
@@ -326,3 +326,14 @@ def test_held_stages_of_a_trained_run_are_those_of_imagenet(tiny_settings, tmp_p
     early = ("conv_stem", "bn1.", "blocks.0.", "blocks.1.")
     assert same >= {name for name in before if name.startswith(early)}
     assert not any(name.startswith("blocks.6.") and name.endswith("weight") for name in same)
+
+
+def test_moving_average_is_the_weighted_sum_of_the_past():
+    update = MovingAverage(0.9)._kwargs["multi_avg_fn"]
+    averaged, values = [torch.zeros(2)], torch.arange(1.0, 60.0)
+    oracle = 0.0
+    for n, value in enumerate(values):
+        decay = min(0.9, (1 + n) / (5 + n))
+        oracle = decay * oracle + (1 - decay) * float(value)
+        update(averaged, [torch.full((2,), float(value))], torch.tensor(n))
+    assert torch.allclose(averaged[0], torch.full((2,), oracle), rtol=1e-5)

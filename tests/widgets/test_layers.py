@@ -18,6 +18,7 @@ from melanoma_lib.widgets import LayerExplorer
 from melanoma_lib.widgets.layer_states import (
     STEPS,
     WANTED,
+    MetadataChoices,
     SignedMap,
     choose_cases,
     logits_by_metadata,
@@ -203,3 +204,14 @@ def test_a_case_without_mask_and_metadata_is_shown_and_described(tiny_run, table
     assert data["image/png"].startswith(b"\x89PNG") and "not for diagnosis" in text
     assert f"Calibrated risk {explorer.risk(None, None, None):.1%} as recorded" in text
     assert f"female {explorer.risk(None, 'female', None):.1%}" in text
+
+
+def test_every_combination_is_encoded_where_its_place_says(table, tiny_run):
+    cases = table.head(5).assign(age_approx=[37.0, np.nan, 45.0, 97.5, 0.0])
+    choices, encoder = MetadataChoices.of(cases, tiny_run.encoder), tiny_run.encoder
+    encoded = choices.encoded(encoder)
+    assert {0.0, 5.0, 90.0, 95.0, 37.0, 97.5} < set(choices.ages)
+    for age in choices.ages[::4]:
+        for sex in choices.sexes:
+            for site in choices.sites[::3]:
+                assert np.array_equal(encoded[choices.place(age, sex, site)], encoder.encode(age, sex, site)[0])
