@@ -30,7 +30,7 @@ def test_the_experiment_is_kept_and_found_again(trap, trap_settings, monkeypatch
     again = set_trap(trap_settings, "patch", 1.0)
     assert (again.trapped.path, again.honest.path) == (trap.trapped.path, trap.honest.path)
     assert again.trapped.path.name.startswith(f"{trap.honest.path.name}-patch-tied-")
-    assert "patch goes with the label" in trap.trapped.demonstration and not trap.honest.demonstration
+    assert "patch tied to the label" in trap.trapped.demonstration and not trap.honest.demonstration
     (trap.trapped.path / DEMONSTRATION).unlink()  # as earlier versions left it
     assert set_trap(trap_settings, "patch", 1.0).trapped.demonstration
     assert Run.latest(trap_settings.runs_dir).path == trap.honest.path
