@@ -147,6 +147,8 @@ def _cell(row: dict[str, Any], column: str) -> str:
     value = row if key == "." else row.get(key)
     if isinstance(value, dict):
         return interval_text(value, spec)
+    if spec == ".3f" and value is not None and 0 < value < 0.0005:  # a p value is never zero
+        return "< 0.001"
     return "–" if value is None else format(value, spec)
 
 
