@@ -121,3 +121,15 @@ def executed_lesson(built_once, lesson_folders):
             return json.loads((built_once(f"lesson-{lesson.name}", build) / "outcome.json").read_text(encoding="utf-8"))
 
     return outcome_of
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a chromium."""
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
+    from tests.browser.lab import BROWSERS
+
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"no browser: install one of {', '.join(BROWSERS)} (on Debian: apt-get install chromium)")
+    return found

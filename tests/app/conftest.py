@@ -11,7 +11,6 @@ from melanoma_lib.app.unlike import Reference
 from melanoma_lib.export import export_run
 from melanoma_lib.runs import SETTINGS, Run
 from tests.app.live import Server
-from tests.browser.lab import BROWSERS
 
 
 @pytest.fixture(scope="session")
@@ -43,16 +42,6 @@ def server(app_run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
         yield live
     finally:
         live.stop()
-
-
-@pytest.fixture(scope="session")
-def browser_path() -> str:
-    """A chromium; skips where there is none."""
-    pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"no browser: install one of {', '.join(BROWSERS)}")
-    return found
 
 
 @pytest.fixture(scope="session")

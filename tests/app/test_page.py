@@ -21,9 +21,9 @@ MEANT = re.compile("422|on-purpose|Fetch API cannot load http://127.0.0.2")  # w
 
 
 @pytest.fixture(scope="module")
-def browser(browser_path) -> Iterator[Browser]:
+def browser(chromium) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"], timeout=PATIENCE)
+        yield playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"], timeout=PATIENCE)
 
 
 @contextmanager

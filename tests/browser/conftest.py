@@ -1,21 +1,10 @@
 """A browser and one JupyterLab for all tests of pages; both are skipped where there is none."""
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
 
-from tests.browser.lab import BROWSERS, Lab
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """Path of a chromium."""
-    pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"no browser: install one of {', '.join(BROWSERS)} (on Debian: apt-get install chromium)")
-    return found
+from tests.browser.lab import Lab
 
 
 @pytest.fixture(scope="session")
