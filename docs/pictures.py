@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from melanoma_lib.classroom.lesson import Lesson, find_lessons
 from melanoma_lib.data import SyntheticDermoscopy
-from melanoma_lib.evaluation import DescribedFigure, describe, kit_figure
+from melanoma_lib.plotting import DescribedFigure, kit_figure, with_alt_text
 from melanoma_lib.studies.views import quote_tables
 
 HERE = Path(__file__).parent
@@ -51,7 +51,7 @@ def contact_sheet(generator: SyntheticDermoscopy, rows_a_class: int = 2, columns
         for row, title in ((0, "Not melanoma"), (rows_a_class, "Melanoma")):
             axes[row, 0].annotate(title, (0, 1.34), xycoords="axes fraction", fontsize=14, fontweight="bold")
     risks = shown.groupby("target")["true_risk"].median()
-    return describe(
+    return with_alt_text(
         figure,
         f"""Contact sheet of {len(shown)} synthetic dermoscopy images, {wanted} of each class, with age, sex, site and the risk of
         melanoma they were drawn with. The classes overlap: the median risk is {risks[0]:.0%} above and {risks[1]:.0%} below.""",
@@ -80,7 +80,7 @@ def lesson_map(lessons: list[Lesson], columns: int = 4) -> DescribedFigure:
             axes.imshow(ImageOps.pad(committed_picture(lesson), (900, 600), color="white", centering=(0, 0)))
             axes.set_axis_off()
             axes.set_title(title_of(lesson), fontsize=13, loc="left")
-    return describe(figure, f"A picture of each lesson: {'; '.join(map(title_of, lessons))}.")
+    return with_alt_text(figure, f"A picture of each lesson: {'; '.join(map(title_of, lessons))}.")
 
 
 def title_of(lesson: Lesson) -> str:

@@ -18,8 +18,8 @@ from PIL import Image
 
 from melanoma_lib.errors import RunError
 from melanoma_lib.evaluation import Calibrator, OperatingCurve, bootstrap_mean_auroc, evaluate_predictions, summary_table
-from melanoma_lib.evaluation.canvas import DescribedFigure
 from melanoma_lib.evaluation.summary import FoldPredictions, auroc_samples, evaluate_folds, gather_folds
+from melanoma_lib.plotting import DescribedFigure
 from melanoma_lib.run_writer import choose_operating_point, prediction_table
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings

@@ -35,7 +35,7 @@ def sentences_from_numbers(function: ast.AST) -> Iterator[ast.JoinedStr]:
     for node in ast.walk(function):
         is_error = isinstance(node, ast.Raise)
         is_call = isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in (
-            "describe", "warning", "info", "warn",
+            "with_alt_text", "warning", "info", "warn",
         )  # fmt: skip
         if is_error or is_call:
             skipped |= {id(inner) for inner in ast.walk(node)}

@@ -25,7 +25,7 @@ import jinja2.meta
 
 from melanoma_lib.classroom.handout import find_browser
 from melanoma_lib.errors import DeckError
-from melanoma_lib.evaluation.canvas import DescribedFigure
+from melanoma_lib.plotting import DescribedFigure
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import project_dir
 from melanoma_lib.utils import replacing, write_text

@@ -19,7 +19,6 @@ __all__, __getattr__ = lazy_names(
         ),
         "external": ("external_table", "observed_over_expected", "recalibration_table"),
         "subgroups": ("subgroup_table",),
-        "canvas": ("DescribedFigure", "describe", "kit_figure"),
         "figures": (
             "comparison_figure",
             "confusion_figure",

@@ -9,7 +9,10 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike
 
 from melanoma_lib.evaluation.calibration import expected_calibration_error, reliability_bins
-from melanoma_lib.evaluation.canvas import (
+from melanoma_lib.evaluation.inputs import check_fraction, check_scores, check_targets
+from melanoma_lib.evaluation.intervals import Interval
+from melanoma_lib.evaluation.operating import OperatingCurve, OperatingPoint
+from melanoma_lib.plotting import (
     BLACK,
     BLUE,
     GREEN,
@@ -18,12 +21,9 @@ from melanoma_lib.evaluation.canvas import (
     SKY,
     VERMILLION,
     DescribedFigure,
-    describe,
     kit_figure,
+    with_alt_text,
 )
-from melanoma_lib.evaluation.inputs import check_fraction, check_scores, check_targets
-from melanoma_lib.evaluation.intervals import Interval
-from melanoma_lib.evaluation.operating import OperatingCurve, OperatingPoint
 
 
 def _square(axes: Axes, xlabel: str, ylabel: str) -> None:
@@ -74,7 +74,7 @@ def roc_figure(
             text += f" The marked {label} has sensitivity {point.sensitivity:.3f} and specificity {point.specificity:.3f}."
         _square(axes, "false-positive rate (1 - specificity)", "sensitivity")
         axes.legend(loc="lower right")
-    return describe(figure, text)
+    return with_alt_text(figure, text)
 
 
 def precision_recall_figure(curve: OperatingCurve, point: OperatingPoint | None = None) -> DescribedFigure:
@@ -93,7 +93,7 @@ def precision_recall_figure(curve: OperatingCurve, point: OperatingPoint | None 
             marked = f"; the marked {label} has sensitivity {point.sensitivity:.3f} and PPV {point.ppv:.3f}"
         _square(axes, "sensitivity (recall)", "PPV (precision)")
         _legend_above(axes, columns=1)
-    return describe(
+    return with_alt_text(
         figure,
         f"Precision-recall curve with average precision {curve.average_precision:.3f}; chance would reach the prevalence, "
         f"{curve.prevalence:.3f}{marked}.",
@@ -140,7 +140,7 @@ def confusion_figure(point: OperatingPoint, prevalence: float | None = None) -> 
             axes.spines[:].set_visible(False)
     cells = ", ".join(f"{name} {count:,}" for name, count in zip(np.ravel(names), counts.ravel(), strict=True))
     rates = ", ".join(f"{name} {getattr(lesions, k)}" for name, (k, *_) in zip(np.ravel(names), kinds, strict=True))
-    return describe(
+    return with_alt_text(
         figure,
         f"Confusion matrix at threshold {point.threshold:.3g}: {cells}; of 1,000 lesions, {share} of them melanomas: {rates}.",
     )
@@ -180,7 +180,7 @@ def reliability_figure(risks: Mapping[str, ArrayLike], targets: ArrayLike, bins:
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="observed share of melanomas")
         axes.legend(loc="upper left")
         below.set(xlabel="risk", ylabel="images", yscale="log")
-    return describe(figure, f"Reliability in {bins} bins of equal count, mean risk to observed share. {'. '.join(said)}.")
+    return with_alt_text(figure, f"Reliability in {bins} bins of equal count, mean risk to observed share. {'. '.join(said)}.")
 
 
 def decision_curve_figure(
@@ -221,7 +221,7 @@ def decision_curve_figure(
     lines = {name: curve.net_benefit(at) for name, curve in curves.items()}
     lines["removing every lesion"] = prevalence - (1 - prevalence) * at / (1 - at)
     numbers = "; ".join(f"{name} {', '.join(f'{value:.3f}' for value in values)}" for name, values in lines.items())
-    return describe(
+    return with_alt_text(
         figure,
         f"""Decision curve for risk thresholds up to {highest:.2f} at prevalence {prevalence:.3f}, removing no lesion having
         0; net benefit at thresholds {", ".join(f"{risk:.3g}" for risk in at)}: {numbers}.""",
@@ -258,4 +258,4 @@ def comparison_figure(rows: Mapping[str, Interval], quantity: str = "AUROC", ref
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
     said = "; ".join(f"{name} {interval:.3f}" for name, interval in rows.items())
-    return describe(figure, f"{quantity} with 95% intervals: {said}.")
+    return with_alt_text(figure, f"{quantity} with 95% intervals: {said}.")

@@ -16,9 +16,9 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgba
 from matplotlib.patches import Rectangle
 from torch.nn import functional
 
-from melanoma_lib.evaluation.canvas import BLACK, BLUE, GREY, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.explain.cam import resize_heatmap
 from melanoma_lib.explain.scores import energy_in_mask
+from melanoma_lib.plotting import BLACK, BLUE, GREY, VERMILLION, DescribedFigure, kit_figure, with_alt_text
 
 if TYPE_CHECKING:
     from melanoma_lib.explain.benchmark import Benchmark
@@ -88,7 +88,7 @@ def heatmap_figure(
         _legend(figure, largest if raw else None, mask is not None)
         figure.suptitle(title, fontsize=16, x=0.01, ha="left")
     peaks = peak_table(maps, mask)
-    return describe(
+    return with_alt_text(
         figure,
         f"{title or 'Heatmaps'}: the image and {len(maps)} map{'s' * (len(maps) > 1)} drawn over it"
         + ("" if mask is None else f"; the outlined lesion covers {mask.mean():.0%} of the image")
@@ -129,7 +129,7 @@ def gallery_figure(
                     draw_overlay(grid[lines * row + 1, column], pictures[place], maps[place])
         figure.suptitle(title, fontsize=12, x=0.01, ha="left")
     told = [f"{one.error} {one.image_id} (risk {one.risk:.0%})" for one in errors.itertuples()]
-    return describe(figure, f"Test images that the model got most wrong, the worst of each kind first: {', '.join(told)}.")
+    return with_alt_text(figure, f"Test images that the model got most wrong, the worst of each kind first: {', '.join(told)}.")
 
 
 def draw_overlay(axes: Axes, image: np.ndarray, heatmap: np.ndarray) -> None:
@@ -239,4 +239,4 @@ def criteria_figure(benchmark: "Benchmark") -> DescribedFigure:
         )
     maps = verdicts[verdicts.index.get_level_values("layer") != ""]
     counts = "; ".join(f"{name}: {', '.join(f'{(maps[name] == each).sum()} {each}' for each in MARKS)}" for name in questions)
-    return describe(figure, f"Verdicts on {len(maps)} maps of {benchmark.facts['run']} by layer and method. {counts}.")
+    return with_alt_text(figure, f"Verdicts on {len(maps)} maps of {benchmark.facts['run']} by layer and method. {counts}.")

@@ -8,9 +8,9 @@ import pandas as pd
 
 from melanoma_lib.data.images import prepare_image, read_square
 from melanoma_lib.errors import DataError
-from melanoma_lib.evaluation.canvas import DescribedFigure
 from melanoma_lib.explain.benchmark import Benchmark, benchmark_heatmaps
 from melanoma_lib.explain.cam import ONE_PASS_METHODS
+from melanoma_lib.plotting import DescribedFigure
 from melanoma_lib.utils import replacing, write_text
 
 PIXELS = 256  # a side of the drawn image

@@ -7,7 +7,6 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
-from melanoma_lib.evaluation.canvas import BLACK, BLUE, GREY, ORANGE, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.evaluation.intervals import Interval
 from melanoma_lib.explain import cam_layers, default_layer, heatmaps
 from melanoma_lib.explain.scores import energy_in_mask
@@ -27,6 +26,7 @@ from melanoma_lib.lessons.artefact_effect import (
     pair_batches,
     require_pictures,
 )
+from melanoma_lib.plotting import BLACK, BLUE, GREY, ORANGE, VERMILLION, DescribedFigure, kit_figure, with_alt_text
 from melanoma_lib.runs import Run
 
 __all__ = [
@@ -147,4 +147,6 @@ def slope_figure(effects: Mapping[str, ArtefactEffect]) -> DescribedFigure:
         lines = [Line2D([], [], color=ORANGE), Line2D([], [], color=GREY), Line2D([], [], color=BLACK, linestyle="--")]
         labels = ["not melanoma", "melanoma", "decision flips", "decision stays", "stored operating point"]
         figure.legend([*marks, *lines], labels, loc="outside lower center", ncols=5)
-    return describe(figure, f"Risk of each case without and with {artefact}. {'; '.join(words)}. Educational, not for diagnosis.")
+    return with_alt_text(
+        figure, f"Risk of each case without and with {artefact}. {'; '.join(words)}. Educational, not for diagnosis."
+    )

@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike
 
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.evaluation import Interval, OperatingCurve, bootstrap_gain, bootstrap_intervals
-from melanoma_lib.evaluation.canvas import BLUE, GREEN, GREY, ORANGE, DescribedFigure, describe, kit_figure
 from melanoma_lib.heads import FeatureTable, HeadSettings, train_head
 from melanoma_lib.inference import predict_logits
 from melanoma_lib.lessons.eda import WIDTH, Row, forest, height_of
 from melanoma_lib.model import MelanomaNet
+from melanoma_lib.plotting import BLUE, GREEN, GREY, ORANGE, DescribedFigure, kit_figure, with_alt_text
 from melanoma_lib.reports import BRANCHES
 from melanoma_lib.runs import Run
 
@@ -104,7 +104,7 @@ def model_figure(parts: pd.DataFrame) -> DescribedFigure:
             box = {"boxstyle": "round,pad=0.5", "facecolor": "white", "edgecolor": colours.get(name, GREY), "linewidth": 2.5}
             axes.text(*place, "\n".join(lines), ha="center", va="center", fontsize=11.5, bbox=None if name == "logit" else box)
     said = "; ".join(f"{name} {row['output']}, {row['parameters']:,} parameters" for name, row in parts.iterrows())
-    return describe(figure, f"The model's parts and what each hands on, B being the number of cases: {said}.")
+    return with_alt_text(figure, f"The model's parts and what each hands on, B being the number of cases: {said}.")
 
 
 # --- what each is worth ----------------------------------------------------------------------------------------------------
@@ -198,4 +198,4 @@ def ablation_figure(contenders: Sequence[Contender]) -> DescribedFigure:
         + (f", best possible {one.ceiling:.3f}" if one.ceiling is not None else "")
         for one in contenders
     )
-    return describe(figure, f"Test AUROC and gain over {REFERENCE}, with 95% intervals: {said}.")
+    return with_alt_text(figure, f"Test AUROC and gain over {REFERENCE}, with 95% intervals: {said}.")

@@ -9,9 +9,9 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 from melanoma_lib.evaluation import Interval, bootstrap_gain, bootstrap_intervals, delong_test
-from melanoma_lib.evaluation.canvas import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.lessons.cross_validation import Leak, best_of
 from melanoma_lib.lessons.eda import WIDTH, Row, forest, height_of
+from melanoma_lib.plotting import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION, DescribedFigure, kit_figure, with_alt_text
 from melanoma_lib.studies.results import ResultTable
 from melanoma_lib.studies.views import interval_of
 from melanoma_lib.widgets.luck import Z
@@ -39,7 +39,7 @@ def width_figure(intervals: dict[str, Interval], guess: float | None = None) -> 
                 axes.axvline(end, color=BLACK, linestyle=":", linewidth=1.8)
             axes.annotate("your guess", (value + guess, -0.5), xytext=(6, 0), textcoords="offset points", va="top")
     said = "; ".join(f"{name} {one:.3f}" for name, one in intervals.items())
-    return describe(figure, f"AUROC with 95% intervals: {said}.")
+    return with_alt_text(figure, f"AUROC with 95% intervals: {said}.")
 
 
 def splits_figure(splits: pd.DataFrame, first: Interval, marks: Sequence[int] = (5, 20)) -> DescribedFigure:
@@ -66,7 +66,7 @@ def splits_figure(splits: pd.DataFrame, first: Interval, marks: Sequence[int] = 
         below.set_ylabel("split 1,\nits interval", rotation=0, ha="right", va="center")
         below.spines["left"].set_visible(False)
     best = ", ".join(f"best of {n} {best_of(values, n):.3f}" for n in marks)
-    return describe(
+    return with_alt_text(
         figure,
         f"""Histogram of the AUROC of {len(values)} random splits: {values.min():.3f} to {values.max():.3f}, mean
         {values.mean():.3f}, standard deviation {values.std():.3f}; on average the {best}. The first split alone reports
@@ -99,7 +99,7 @@ def leak_figure(found: Leak, unit: str) -> DescribedFigure:
         gain.plot(0, found.difference.value, "o", color=VERMILLION, markersize=12, markeredgecolor="white")
         reach = 1.25 * max(abs(found.difference.low), abs(found.difference.high))
         gain.set(xticks=[], xlim=(-1, 1), ylim=(-reach, reach), title=f"difference\n{found.difference:+.3f}")
-    return describe(
+    return with_alt_text(
         figure,
         f"""AUROC of the same cases over {both.shape[1]} repetitions of cross-validation: whole {unit}s in a fold, mean
         {both[0].mean():.3f}; images dealt one by one, mean {both[1].mean():.3f}; mean difference {found.difference:+.3f}.
@@ -137,7 +137,7 @@ def folds_figure(roles: Sequence[pd.Series]) -> DescribedFigure:
         axes.spines[["left", "bottom"]].set_visible(False)
         axes.tick_params(length=0)
     shares = roles[0].value_counts(normalize=True)
-    return describe(
+    return with_alt_text(
         figure,
         f"""{len(roles)} folds as rows, the cases as columns: each case tests in one fold, validates in at most one, trains in the
         others. In fold 1 {shares["train"]:.0%} of the images train, {shares["val"]:.0%} validate, {shares["test"]:.0%} test.""",
@@ -182,7 +182,7 @@ def two_models_figure(
         for axes in (by_eye, difference):
             axes.xaxis.set_major_locator(MaxNLocator(4))
     overlap = "overlap" if alone[0].low <= alone[1].high and alone[1].low <= alone[0].high else "do not overlap"
-    return describe(
+    return with_alt_text(
         figure,
         f"""AUROC of {names[0]} {alone[0]:.3f}, of {names[1]} {alone[1]:.3f}: the intervals {overlap}. Their difference on the
         same cases is {by_image:+.3f} by DeLong and {paired:+.3f} where whole groups are resampled.""",
@@ -213,6 +213,6 @@ def performance_cost_figure(table: ResultTable) -> DescribedFigure:
         axes.xaxis.set_minor_formatter(NullFormatter())
         names = [f"{number} {row['name']}" for number, row in enumerate(rows, 1)]
         axes.annotate("\n".join(names), (1.03, 0.5), xycoords="axes fraction", va="center", fontsize=11, annotation_clip=False)
-    return describe(
+    return with_alt_text(
         figure, f"AUROC against multiply-adds an image of {len(rows)} models; the front is {', '.join(names[i] for i in front)}."
     )

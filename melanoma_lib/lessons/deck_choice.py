@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from melanoma_lib.evaluation import DescribedFigure, comparison_figure
+from melanoma_lib.evaluation import comparison_figure
 from melanoma_lib.explain.benchmark import Benchmark
 from melanoma_lib.explain.figures import criteria_figure
 from melanoma_lib.lessons import cross_validation, cross_validation_figures, model_choice
 from melanoma_lib.lessons.eda import unit_of
+from melanoma_lib.plotting import DescribedFigure
 from melanoma_lib.runs import Run
 from melanoma_lib.studies.results import load_results
 from melanoma_lib.studies.views import interval_of

@@ -19,7 +19,6 @@ from melanoma_lib.evaluation import (
     subgroup_table,
     wilson_interval,
 )
-from melanoma_lib.evaluation.canvas import DescribedFigure
 from melanoma_lib.explain import METHOD_NAMES, heatmap_figure
 from melanoma_lib.explain.cam import ONE_PASS_METHODS
 from melanoma_lib.lessons import (
@@ -36,6 +35,7 @@ from melanoma_lib.lessons import (
 )
 from melanoma_lib.lessons.deck_choice import AskedOfSplits
 from melanoma_lib.losses import FocalLoss
+from melanoma_lib.plotting import DescribedFigure
 from melanoma_lib.reports import test_figures
 from melanoma_lib.runs import Run
 from melanoma_lib.widgets.focal import presets_figure

@@ -11,9 +11,9 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike
 
 from melanoma_lib.data.audit import GAPS, CaseAudit
-from melanoma_lib.evaluation.canvas import BLUE, GREY, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.evaluation.intervals import Interval, group_codes, wilson_interval
 from melanoma_lib.evaluation.subgroups import AGE_BANDS, COLUMNS, subgroup_labels
+from melanoma_lib.plotting import BLUE, GREY, VERMILLION, DescribedFigure, kit_figure, with_alt_text
 
 WIDTH = 10.5  # inches: as wide as a notebook's column on a screen of 1280 pixels
 CLASSES = ((1, "melanoma", VERMILLION, "^"), (0, "not melanoma", BLUE, "o"))  # target, name, colour, marker
@@ -132,7 +132,7 @@ def nothing_to_show(reason: str) -> DescribedFigure:
     """A figure that says why there is none."""
     with kit_figure(WIDTH, 1.0) as figure:
         figure.text(0.02, 0.5, textwrap.fill(reason, 100), va="center", fontsize=15)
-    return describe(figure, reason)
+    return with_alt_text(figure, reason)
 
 
 # --- the table ----------------------------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ def class_figure(cases: pd.DataFrame) -> DescribedFigure:
         axes.set(xlim=(0, 1.2 * shown.max()), xlabel="images", title=title)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-    return describe(figure, f"Images by diagnosis: {'; '.join(f'{name} {n:,}' for name, n in shown.items())}; {title}.")
+    return with_alt_text(figure, f"Images by diagnosis: {'; '.join(f'{name} {n:,}' for name, n in shown.items())}; {title}.")
 
 
 def share_rows(cases: pd.DataFrame, variable: str) -> list[Row]:
@@ -189,7 +189,7 @@ def share_figure(cases: pd.DataFrame, variables: Sequence[str] = ("age", "sex", 
         forest(axes, rows, "share of images that show a melanoma, with 95% interval", percent=True)
         axes.axvline(overall, color=GREY, linestyle="--", linewidth=1.5)
         axes.set_title(f"dashed: all images, {overall:.1%}")
-    return describe(figure, f"Share of melanomas by {', '.join(variables)}; among all {overall:.3f}. {listed(rows)}.")
+    return with_alt_text(figure, f"Share of melanomas by {', '.join(variables)}; among all {overall:.3f}. {listed(rows)}.")
 
 
 def missing_figure(cases: pd.DataFrame) -> DescribedFigure:
@@ -209,7 +209,7 @@ def missing_figure(cases: pd.DataFrame) -> DescribedFigure:
         note = "\n" + textwrap.fill(rest, 90) if rest else ""
         forest(axes, rows, f"share of images whose field is empty, with 95% interval{note}", percent=True)
         class_legend(axes)
-    return describe(figure, f"Share of empty fields, melanomas then others: {listed(rows)}. {rest}.")
+    return with_alt_text(figure, f"Share of empty fields, melanomas then others: {listed(rows)}. {rest}.")
 
 
 def repeats_figure(audit: CaseAudit) -> DescribedFigure:
@@ -229,4 +229,4 @@ def repeats_figure(audit: CaseAudit) -> DescribedFigure:
             axes.set_ylim(0, 1.12 * max(bins.values()))
             axes.grid(visible=False, axis="x")
             said.append(f"{unit}s by number of images: " + ", ".join(f"{k}: {n:,}" for k, n in bins.items()))
-    return describe(figure, "; ".join(said) + ".")
+    return with_alt_text(figure, "; ".join(said) + ".")

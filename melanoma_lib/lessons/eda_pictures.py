@@ -15,8 +15,8 @@ from PIL import Image
 
 from melanoma_lib.data.artefacts import ARTEFACTS
 from melanoma_lib.data.images import read_square
-from melanoma_lib.evaluation.canvas import BLACK, DescribedFigure, describe, kit_figure
 from melanoma_lib.lessons.eda import CLASSES, WIDTH, class_legend, forest, height_of, listed, nothing_to_show, two_classes
+from melanoma_lib.plotting import BLACK, DescribedFigure, kit_figure, with_alt_text
 from melanoma_lib.widgets.cases import thumbnail
 
 LOOK, SHOW = 64, 180  # pixels a side of a picture that is measured, and of one that is shown
@@ -49,8 +49,8 @@ def contact_sheet(cases: pd.DataFrame, answers: bool = False, seed: int = 0) -> 
     titles = [f"{i} {row.diagnosis}" if answers else str(i) for i, row in enumerate(chosen.itertuples(), start=1)]
     figure = _sheet(chosen, titles, answers)
     if answers:
-        return describe(figure, f"{len(chosen)} pictures and what they show: {'; '.join(titles)}.")
-    return describe(figure, f"{len(chosen)} numbered pictures without diagnoses; {chosen['target'].sum()} show a melanoma.")
+        return with_alt_text(figure, f"{len(chosen)} pictures and what they show: {'; '.join(titles)}.")
+    return with_alt_text(figure, f"{len(chosen)} numbered pictures without diagnoses; {chosen['target'].sum()} show a melanoma.")
 
 
 def siblings_figure(cases: pd.DataFrame, n: int = 3, seed: int = 0) -> DescribedFigure:
@@ -69,7 +69,7 @@ def siblings_figure(cases: pd.DataFrame, n: int = 3, seed: int = 0) -> Described
             _show(line, family, [textwrap.shorten(name, 22, placeholder="…") for name in family["diagnosis"]])
             line[0].set_ylabel(f"one {unit}", fontweight="bold")
     told = "; ".join(", ".join(family["diagnosis"]) for family in families)
-    return describe(figure, f"{len(families)} rows of pictures that show the same {unit}: {told}.")
+    return with_alt_text(figure, f"{len(families)} rows of pictures that show the same {unit}: {told}.")
 
 
 def _sheet(rows: pd.DataFrame, titles: Sequence[str], coloured: bool = False) -> DescribedFigure:
@@ -175,7 +175,7 @@ def extremes_figure(pictures: Pictures, most: int = 6) -> DescribedFigure:
             _show(line, leaders, shares, coloured=False)
             line[0].set_ylabel(name, fontweight="bold")
             said.append(f"{name} {', '.join(shares)}")
-    return describe(figure, f"The pictures with the largest shares of such pixels: {'; '.join(said)}.")
+    return with_alt_text(figure, f"The pictures with the largest shares of such pixels: {'; '.join(said)}.")
 
 
 def artefact_flags(table: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
@@ -200,7 +200,7 @@ def artefact_figure(pictures: Pictures) -> DescribedFigure:
     if not known:
         some = table.drop_duplicates("group_id").head(COLUMNS * LINES)
         figure = _sheet(some, [str(i + 1) for i in range(len(some))])
-        return describe(figure, f"{len(some)} numbered pictures to search for artefacts: this source labels none.")
+        return with_alt_text(figure, f"{len(some)} numbered pictures to search for artefacts: this source labels none.")
     examples = {name: table[flags[name]].drop_duplicates("group_id") for name in ARTEFACTS}
     shown = [(name, examples[name].iloc[[k]]) for k in range(LINES) for name in ARTEFACTS if len(examples[name]) > k]
     rows = pd.concat([row for _, row in shown])
@@ -210,7 +210,7 @@ def artefact_figure(pictures: Pictures) -> DescribedFigure:
         x, y = ((np.arange(side) + 0.5) * SHOW / side - 0.5 for side in bits.shape[::-1])  # on the pixels shown
         axes.contour(x, y, bits >> ARTEFACTS.index(name) & 1, levels=[0.5], colors="#00E5FF", linewidths=1.2)
     counts = ", ".join(f"{name} on {flags[name].sum()}" for name in ARTEFACTS)
-    return describe(figure, f"Two pictures of each artefact with its outline. Of {len(table)} pictures opened: {counts}.")
+    return with_alt_text(figure, f"Two pictures of each artefact with its outline. Of {len(table)} pictures opened: {counts}.")
 
 
 def artefact_shares_figure(pictures: Pictures) -> DescribedFigure:
@@ -224,4 +224,4 @@ def artefact_shares_figure(pictures: Pictures) -> DescribedFigure:
         axes = figure.add_subplot()
         forest(axes, rows, f"share of pictures, with 95% interval ({what})", percent=True)
         class_legend(axes)
-    return describe(figure, f"Share of pictures with each artefact ({what}), melanomas then others: {listed(rows)}.")
+    return with_alt_text(figure, f"Share of pictures with each artefact ({what}), melanomas then others: {listed(rows)}.")

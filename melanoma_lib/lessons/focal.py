@@ -19,7 +19,10 @@ from melanoma_lib.evaluation import (
     carry_risk,
     expected_calibration_error,
 )
-from melanoma_lib.evaluation.canvas import (
+from melanoma_lib.heads import FeatureTable, HeadSettings, train_head
+from melanoma_lib.lessons.eda import WIDTH
+from melanoma_lib.losses import FocalLoss, focal_loss
+from melanoma_lib.plotting import (
     BLACK,
     BLUE,
     GREEN,
@@ -28,12 +31,9 @@ from melanoma_lib.evaluation.canvas import (
     SKY,
     VERMILLION,
     DescribedFigure,
-    describe,
     kit_figure,
+    with_alt_text,
 )
-from melanoma_lib.heads import FeatureTable, HeadSettings, train_head
-from melanoma_lib.lessons.eda import WIDTH
-from melanoma_lib.losses import FocalLoss, focal_loss
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
 
@@ -88,7 +88,7 @@ def share_figure(shares: pd.DataFrame) -> DescribedFigure:
         axes.grid(visible=False)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.3)
     said = "; ".join(f"{column}: " + ", ".join(f"{n} {v:.0%}" for n, v in shares[column].items()) for column in shares)
-    return describe(figure, f"Share of each kind of case among all cases, and of the gradient magnitudes by gamma: {said}.")
+    return with_alt_text(figure, f"Share of each kind of case among all cases, and of the gradient magnitudes by gamma: {said}.")
 
 
 # --- three colleagues ---
@@ -314,4 +314,6 @@ def cuts_figure(heads: pd.DataFrame) -> DescribedFigure:
         right.legend(loc="lower right")
     numbers = heads[["sensitivity", "specificity", "0.5 means", "found"]].round(2)
     said = "; ".join(f"{name} {', '.join(f'{k} {v:.2f}' for k, v in row.items())}" for name, row in numbers.iterrows())
-    return describe(figure, f"ROC curves of heads that differ in their correction, with decisions at an output of 0.5: {said}.")
+    return with_alt_text(
+        figure, f"ROC curves of heads that differ in their correction, with decisions at an output of 0.5: {said}."
+    )

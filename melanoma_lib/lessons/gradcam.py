@@ -13,7 +13,6 @@ from matplotlib.patches import Rectangle
 
 from melanoma_lib.data.images import read_square
 from melanoma_lib.data.schema import SITES
-from melanoma_lib.evaluation.canvas import BLACK, BLUE, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.explain import METHOD_NAMES, cam_layers, heatmaps, heatmaps_by_method
 from melanoma_lib.explain.benchmark import Benchmark, benchmark_heatmaps
 from melanoma_lib.explain.cam import (
@@ -31,6 +30,7 @@ from melanoma_lib.inference import predict_logits
 from melanoma_lib.lessons.start import case_tensors
 from melanoma_lib.lessons.training import displayable
 from melanoma_lib.model import MelanomaNet
+from melanoma_lib.plotting import BLACK, BLUE, VERMILLION, DescribedFigure, kit_figure, with_alt_text
 from melanoma_lib.runs import Run
 
 SIDE = 256  # pixels of the picture that maps are drawn on
@@ -219,7 +219,7 @@ def subject_figure(one: Subject) -> DescribedFigure:
         for axes in (left, right):
             axes.axis("off")
     area = "" if one.mask is None else f" The lesion covers {one.mask.mean():.0%} of the picture."
-    return describe(figure, f"Case {one.case['image_id']} as photographed and at the model's {size} by {size} pixels.{area}")
+    return with_alt_text(figure, f"Case {one.case['image_id']} as photographed and at the model's {size} by {size} pixels.{area}")
 
 
 def recipe_figure(one: Subject, layer: str, n: int = 3) -> DescribedFigure:
@@ -250,7 +250,7 @@ def recipe_figure(one: Subject, layer: str, n: int = 3) -> DescribedFigure:
         figure.supxlabel("activations, above: green over 0, purple below 0, each on a scale of its own", fontsize=14)
     named = "; ".join(f"channel {channel} weighs {weights[channel]:+.2g}" for channel in strongest)
     text = f"Grad-CAM of {layer}: the {n} channels that add most ({named}), and the sum over all {len(weights)} channels"
-    return describe(figure, f"{text}, from {total.min():.2g} to {total.max():.2g}.")
+    return with_alt_text(figure, f"{text}, from {total.min():.2g} to {total.max():.2g}.")
 
 
 def field_figure(one: Subject) -> DescribedFigure:
@@ -278,7 +278,7 @@ def field_figure(one: Subject) -> DescribedFigure:
             axes.set_title(f"{name}: {points} × {points} points\nreceptive field {seen} × {seen} pixels")
             words.append(f"{name} has {points} by {points} points with a receptive field of {seen} by {seen} pixels")
         figure.supxlabel("white: the grid; black: one point; orange: the pixels that move it", fontsize=14)
-    return describe(figure, f"Layers of {one.model.backbone} on a picture of {size} by {size} pixels: {'; '.join(words)}.")
+    return with_alt_text(figure, f"Layers of {one.model.backbone} on a picture of {size} by {size} pixels: {'; '.join(words)}.")
 
 
 def stretched_figure(subjects: Sequence[Subject], layer: str) -> DescribedFigure:
@@ -301,7 +301,7 @@ def stretched_figure(subjects: Sequence[Subject], layer: str) -> DescribedFigure
             words.append(f"risk {one.risk:.0%}: from {heatmap.min():+.2g} to {heatmap.max():+.2g}")
         signed = ScalarMappable(Normalize(-top, top), SIGNED)
         figure.colorbar(signed, ax=grid[:, 2].tolist(), location="bottom", label="signed value", shrink=0.8)
-    return describe(figure, f"Grad-CAM of {layer}, stretched to 0 … 1 and signed on one scale: {'; '.join(words)}.")
+    return with_alt_text(figure, f"Grad-CAM of {layer}, stretched to 0 … 1 and signed on one scale: {'; '.join(words)}.")
 
 
 def _overlay(axes: Axes, pixels: np.ndarray, heatmap: np.ndarray, top: float | None = None) -> None:

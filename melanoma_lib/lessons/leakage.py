@@ -11,9 +11,9 @@ from melanoma_lib.data.splits import audit_leakage
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
 from melanoma_lib.errors import DataError
 from melanoma_lib.evaluation import bootstrap_mean_auroc
-from melanoma_lib.evaluation.canvas import BLUE, GREEN, GREY, ORANGE, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.evaluation.subgroups import COLUMNS
 from melanoma_lib.lessons.eda import MISSING, WIDTH, Row, forest, height_of, listed, unit_of
+from melanoma_lib.plotting import BLUE, GREEN, GREY, ORANGE, VERMILLION, DescribedFigure, kit_figure, with_alt_text
 from melanoma_lib.settings import Settings
 
 PATIENT, COLLECTION, ANSWER = "the patient", "how the data came together", "columns that know the answer"
@@ -69,7 +69,7 @@ def leakage_figure(leakage: pd.DataFrame, guess: float | None = None, unit: str 
         axes.xaxis.set_major_formatter("{x:.0%}")
         axes.grid(visible=False, axis="y")
     image, group = leakage["by_image"], leakage["by_group"]
-    return describe(
+    return with_alt_text(
         figure,
         f"""Share of test melanomas of whose {unit} training holds another image, mean of {len(leakage)} random splits:
         {image.mean():.3f} ({image.min():.3f} to {image.max():.3f}) by image, {group.mean():.3f} by whole {unit}s.""",
@@ -216,4 +216,4 @@ def baseline_figure(baselines: pd.DataFrame, ceilings: Mapping[str, float] | Non
         axes.legend(loc="lower left", bbox_to_anchor=(-0.2, 1.0), ncols=2, borderaxespad=0.3, columnspacing=1.4)
         axes.set_xlim(min(0.4, *(auroc.value - 0.03 for auroc in baselines["auroc"])), 1.03)
     best = "".join(f"; best possible from {given} {value:.3f}" for given, value in (ceilings or {}).items())
-    return describe(figure, f"AUROC for melanoma without a picture, chance 0.5: {listed(rows)}{best}.")
+    return with_alt_text(figure, f"AUROC for melanoma without a picture, chance 0.5: {listed(rows)}{best}.")

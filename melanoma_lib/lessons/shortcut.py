@@ -14,7 +14,6 @@ from melanoma_lib.data.datamodule import source_root
 from melanoma_lib.data.images import evaluation_transform
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
 from melanoma_lib.errors import DataError, RunError
-from melanoma_lib.evaluation.canvas import BLACK, BLUE, GREEN, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.evaluation.intervals import bootstrap_intervals
 from melanoma_lib.evaluation.paired import bootstrap_gain
 from melanoma_lib.explain import cam_layers, default_layer, heatmaps
@@ -22,6 +21,7 @@ from melanoma_lib.explain.figures import SIGNED
 from melanoma_lib.explain.grading import choose_cases
 from melanoma_lib.inference import Predictor, predict_logits
 from melanoma_lib.lessons.artefact_pairs import METHOD, ArtefactEffect, Pair, artefact_effect, artefact_pair
+from melanoma_lib.plotting import BLACK, BLUE, GREEN, VERMILLION, DescribedFigure, kit_figure, with_alt_text
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import PLACE_FIELDS, Settings
 from melanoma_lib.training import train
@@ -169,7 +169,7 @@ def auroc_figure(worlds: pd.DataFrame, ceiling: float) -> DescribedFigure:
         axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="AUROC on the same test cases, 95% interval")
         axes.grid(visible=False, axis="y")
     words = [f"{model}, {world}: {one.auroc:.3f} [{one.low:.3f}, {one.high:.3f}]" for (model, world), one in worlds.iterrows()]
-    return describe(
+    return with_alt_text(
         figure, f"AUROC by model and test set. {'; '.join(words)}. The best that honest causes allow is {ceiling:.3f}."
     )
 
@@ -249,7 +249,7 @@ def pairs_figure(trap: Trap, n: int = 3) -> DescribedFigure:
             f"cases with much {trap.artefact} clear of the lesion, not drawn at random",
             fontsize=13,
         )
-    return describe(figure, f"Cases without and with {trap.artefact}. {'; '.join(words)}. Educational, not for diagnosis.")
+    return with_alt_text(figure, f"Cases without and with {trap.artefact}. {'; '.join(words)}. Educational, not for diagnosis.")
 
 
 def _asked(run: Run, model, case: pd.Series, pair: Pair) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ import pandas as pd
 
 from melanoma_lib.classroom.checks.start import Parts
 from melanoma_lib.errors import DataError
-from melanoma_lib.evaluation.canvas import BLUE, GREY, VERMILLION, DescribedFigure, describe, kit_figure
+from melanoma_lib.plotting import BLUE, GREY, VERMILLION, DescribedFigure, kit_figure, with_alt_text
 from melanoma_lib.runs import Run
 
 MIN_GRID = 7  # cells a side below which a heatmap only says "somewhere here"
@@ -157,7 +157,7 @@ def risk_figure(cases: pd.DataFrame, chosen: pd.Series) -> DescribedFigure:
         axes.set(xlim=(0, 1), xlabel="calibrated risk of melanoma", ylabel="density of test cases")
         axes.legend(loc="upper center", frameon=True, framealpha=0.95, edgecolor="white")
     higher = cases.groupby("target")["risk"].apply(lambda risks: (risks >= chosen["risk"]).mean())
-    return describe(
+    return with_alt_text(
         figure,
         f"Histograms of the risk of tested cases; this case has {chosen['risk']:.0%}, and of the melanomas "
         f"{higher[1]:.0%}, of the other lesions {higher[0]:.0%} have at least as much.",

@@ -14,9 +14,9 @@ from scipy.special import expit, logit
 
 from melanoma_lib.errors import ForeignThresholdError
 from melanoma_lib.evaluation import Calibrator, Interval, OperatingCurve, OperatingPoint
-from melanoma_lib.evaluation.canvas import BLACK, BLUE, GREY, ORANGE, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.evaluation.inputs import check_fraction
 from melanoma_lib.lessons.eda import CLASSES, WIDTH, Row, forest, height_of, listed
+from melanoma_lib.plotting import BLACK, BLUE, GREY, ORANGE, VERMILLION, DescribedFigure, kit_figure, with_alt_text
 from melanoma_lib.runs import CHECKPOINT, OPERATING_POINT, PREDICTIONS, REQUIRED, Run
 from melanoma_lib.widgets.threshold import preset_thresholds
 
@@ -111,7 +111,7 @@ def score_figure(targets: ArrayLike, scores: ArrayLike, thresholds: Mapping[str,
         f"at {label} {point.tp} of {curve.n_positive} melanomas and {point.fp} of {curve.n_negative} others are flagged"
         for label, point in points.items()
     )
-    return describe(figure, f"Histograms of the model's output, melanomas above other lesions; {said}.")
+    return with_alt_text(figure, f"Histograms of the model's output, melanomas above other lesions; {said}.")
 
 
 def cost_figure(
@@ -157,7 +157,7 @@ def cost_figure(
         axes.set(xlim=(0, 1), ylim=(0, top), xlabel="threshold on the output", ylabel="expected cost of 1,000 lesions")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.3, columnspacing=1.4)
     said = [f"{name}, a threshold of {threshold:.3f}, {cost(threshold):,.0f}" for name, (threshold, *_) in marks.items()]
-    return describe(
+    return with_alt_text(
         figure,
         f"""Expected cost of 1,000 lesions against the threshold, a missed melanoma costing {fn_cost:g} and a false alarm
         {fp_cost:g}: {"; ".join(said)}; flagging everybody costs {everybody:,.0f}, nobody {nobody:,.0f}.""",
@@ -193,7 +193,7 @@ def prevalence_figure(point: OperatingPoint, places: Mapping[str, float]) -> Des
         axes.minorticks_off()
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.3)
-    return describe(
+    return with_alt_text(
         figure,
         f"""PPV and NPV against prevalence at sensitivity {point.sensitivity:.3f} and specificity {point.specificity:.3f}:
         {"; ".join(said)}.""",
@@ -227,7 +227,7 @@ def subgroup_figure(table: pd.DataFrame, threshold: float) -> DescribedFigure:
             left.plot([], [], marker, color=colour, markersize=11, label=label)
         figure.legend(*left.get_legend_handles_labels(), loc="outside upper left", ncols=3, handletextpad=0.3, borderaxespad=0.0)
     said = "; ".join(f"{name}: {listed(drawn)}" for name, drawn in rows.items()).replace("nan", "undefined")
-    return describe(figure, f"Subgroups at threshold {threshold:.3f}; {said}.")
+    return with_alt_text(figure, f"Subgroups at threshold {threshold:.3f}; {said}.")
 
 
 # --- the contract -------------------------------------------------------------------------------------------------------------

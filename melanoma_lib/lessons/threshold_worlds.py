@@ -9,11 +9,11 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from melanoma_lib.evaluation.canvas import BLACK, BLUE, GREY, ORANGE, DescribedFigure, describe, kit_figure
 from melanoma_lib.evaluation.inputs import check_fraction
 from melanoma_lib.evaluation.intervals import resample_groups, wilson_interval
 from melanoma_lib.evaluation.operating import OperatingCurve
 from melanoma_lib.lessons.eda import WIDTH
+from melanoma_lib.plotting import BLACK, BLUE, GREY, ORANGE, DescribedFigure, kit_figure, with_alt_text
 
 # --- how often an interval holds the truth ------------------------------------------------------------------------------------
 
@@ -112,7 +112,7 @@ def coverage_figure(coverages: Sequence[Coverage], repetitions: int = 1000) -> D
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.3, columnspacing=1.4)
     said = "; ".join(f"{one.n_groups}: {one.by_group:.1%} by patient, {one.by_image:.1%} by image" for one in coverages)
-    return describe(figure, f"Share of 95% intervals that hold the true sensitivity, by patients with a melanoma: {said}.")
+    return with_alt_text(figure, f"Share of 95% intervals that hold the true sensitivity, by patients with a melanoma: {said}.")
 
 
 # --- the optimism of choosing on test -----------------------------------------------------------------------------------------
@@ -249,4 +249,4 @@ def optimism_figure(by_sensitivity: pd.DataFrame, by_cost: pd.DataFrame) -> Desc
             axes.set(xlabel=label, yticks=[])
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.3)
             said.append(f"{label}: chosen on validation {means[WAYS[0]]:+.1f} on average, on test {means[WAYS[1]]:+.1f}")
-    return describe(figure, f"Distributions over {len(by_cost) // 2:,} simulated studies; {'; '.join(said)}.")
+    return with_alt_text(figure, f"Distributions over {len(by_cost) // 2:,} simulated studies; {'; '.join(said)}.")

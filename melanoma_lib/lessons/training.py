@@ -15,9 +15,9 @@ from melanoma_lib.data.datamodule import Batch, DermoscopyDataModule
 from melanoma_lib.data.images import backbone_normalisation
 from melanoma_lib.data.sampling import Draw
 from melanoma_lib.errors import RunError
-from melanoma_lib.evaluation.canvas import BLACK, BLUE, GREY, ORANGE, DescribedFigure, describe, kit_figure
 from melanoma_lib.lessons.eda import CLASSES, WIDTH
 from melanoma_lib.module import History
+from melanoma_lib.plotting import BLACK, BLUE, GREY, ORANGE, DescribedFigure, kit_figure, with_alt_text
 from melanoma_lib.run_writer import RunWriter
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import PLACE_FIELDS, Settings
@@ -81,7 +81,9 @@ def batch_figure(data: DermoscopyDataModule, batch: Batch, n: int = 8) -> Descri
     )
     said = "; ".join(f"{classes[target][0][2:]} ({note})" for target, note in zip(cases["target"], notes, strict=True))
     n, n_melanomas = len(batch["target"]), int(batch["target"].sum())
-    return describe(figure, f"{len(pixels)} of {n} augmented images of a training batch with {n_melanomas} melanomas: {said}.")
+    return with_alt_text(
+        figure, f"{len(pixels)} of {n} augmented images of a training batch with {n_melanomas} melanomas: {said}."
+    )
 
 
 def augmentation_figure(data: DermoscopyDataModule, row: int | None = None, n: int = 7) -> DescribedFigure:
@@ -101,7 +103,7 @@ def augmentation_figure(data: DermoscopyDataModule, row: int | None = None, n: i
     plain, views = seen(False, 0), [seen(True, seed) for seed in range(n)]
     figure = _grid([plain, *views], ["as evaluated", *(f"in training, {number + 1}" for number in range(n))])
     change = np.mean([np.abs(view - plain).mean() for view in views])
-    return describe(
+    return with_alt_text(
         figure,
         f"Case {data.cases['image_id'].iloc[row]} as evaluated and {n} augmented views of it, in which a pixel differs by "
         f"{change:.2f} on average, on a scale from 0 to 1.",
@@ -225,13 +227,13 @@ def curves_figure(
         left.set(title=f"loss: {state}", ylim=(0, None))
         right.set(title="validation scores", ylim=(0, 1.2), yticks=np.linspace(0, 1, 6))
     if not n_done:
-        return describe(figure, f"Empty axes for losses and validation scores; {state}.")
+        return with_alt_text(figure, f"Empty axes for losses and validation scores; {state}.")
     last = history.iloc[-1]
     numbers = {"training loss": "train/loss", "validation loss": "val/loss"} | {
         name: column for column, (name, *_) in SCORES.items()
     }
     said = ", ".join(f"{name} {last[column]:.4f}" for name, column in numbers.items())
-    return describe(figure, f"Learning curves, {state}; after epoch {int(last['epoch'])}: {said}.")
+    return with_alt_text(figure, f"Learning curves, {state}; after epoch {int(last['epoch'])}: {said}.")
 
 
 def overfitting_figure(histories: Mapping[str, pd.DataFrame]) -> DescribedFigure:
@@ -258,7 +260,7 @@ def overfitting_figure(histories: Mapping[str, pd.DataFrame]) -> DescribedFigure
     said = "; ".join(
         f"{name}: {', '.join(f'{k} {v:.3g}' for k, v in row.items())}" for name, row in overfitting_table(histories).iterrows()
     )
-    return describe(figure, f"Training against validation, loss and AUROC over epochs; {said}.")
+    return with_alt_text(figure, f"Training against validation, loss and AUROC over epochs; {said}.")
 
 
 def overfitting_table(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from melanoma_lib.evaluation.canvas import DescribedFigure
+from melanoma_lib.plotting import DescribedFigure
 from melanoma_lib.utils import write_text
 
 HERE = Path(__file__).parent

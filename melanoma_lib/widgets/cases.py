@@ -17,7 +17,7 @@ from PIL import ExifTags, Image
 from melanoma_lib.data.images import read_square
 from melanoma_lib.data.schema import CASE_COLUMNS
 from melanoma_lib.errors import CorruptImageError, DataError
-from melanoma_lib.evaluation.canvas import BLUE, GREY, VERMILLION, DescribedFigure, describe, kit_figure
+from melanoma_lib.plotting import BLUE, GREY, VERMILLION, DescribedFigure, kit_figure, with_alt_text
 from melanoma_lib.widgets.base import HERE, Explorer, answering, script
 from melanoma_lib.widgets.case_selection import (
     FIELDS,
@@ -111,7 +111,7 @@ def contact_sheet(cases: pd.DataFrame, presets: Mapping[str, Mapping[str, Any]],
             for column, (tile, picture) in enumerate(zip(page["tiles"], pictures, strict=True)):
                 place = (0.1 + 1.9 * column, top - 2.0, 1.75, 1.3)
                 _draw_tile(figure, [part / side for part, side in zip(place, (width, height) * 2, strict=True)], tile, picture)
-    return describe(figure, f"Contact sheet, up to {columns} images a row with label, age, sex and site. {'; '.join(said)}.")
+    return with_alt_text(figure, f"Contact sheet, up to {columns} images a row with label, age, sex and site. {'; '.join(said)}.")
 
 
 def _draw_tile(figure: DescribedFigure, place: list[float], tile: dict[str, Any], picture: dict[str, Any]) -> None:

@@ -8,8 +8,8 @@ import traitlets
 from numpy.typing import ArrayLike, NDArray
 
 from melanoma_lib.errors import SettingsError
-from melanoma_lib.evaluation.canvas import BLUE, GREY, ORANGE, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.heads import FeatureTable, HeadSettings
+from melanoma_lib.plotting import BLUE, GREY, ORANGE, VERMILLION, DescribedFigure, kit_figure, with_alt_text
 from melanoma_lib.widgets.base import HERE, script
 from melanoma_lib.widgets.head import PRESETS, RetrainingExplorer, draw_scores, head_state
 
@@ -143,7 +143,7 @@ def presets_figure(states: dict[str, dict[str, Any]] | None = None) -> Described
         panels[0, 0].plot([], [], color=BLUE, label="other lesion")
         panels[0, 0].plot([], [], "--", color=GREY, linewidth=1, label="cross-entropy")
         panels[0, 0].legend(loc="upper center", fontsize=10.5, handlelength=1.3, borderaxespad=0.1)
-    return describe(
+    return with_alt_text(
         figure,
         "Four losses: loss, gradient in the logit and true risk against the output, cross-entropy dashed; at an output of 0.5: "
         + "; ".join(

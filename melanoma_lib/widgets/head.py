@@ -8,9 +8,9 @@ import traitlets
 from matplotlib.axes import Axes
 
 from melanoma_lib.errors import SettingsError
-from melanoma_lib.evaluation.canvas import BLUE, GREY, ORANGE, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.heads import FeatureTable, HeadSettings, train_head
 from melanoma_lib.losses import FocalLoss
+from melanoma_lib.plotting import BLUE, GREY, ORANGE, VERMILLION, DescribedFigure, kit_figure, with_alt_text
 from melanoma_lib.widgets.base import HERE, AskedExplorer, answering, script
 
 CHOICES = {  # of each slider; where it starts is added
@@ -153,7 +153,7 @@ def presets_figure(states: dict[str, dict[str, Any]]) -> DescribedFigure:
             roc.set(xlabel="false-positive rate", aspect="equal")
         panels[0, 0].set_ylabel("others  |  melanomas")
         panels[1, 0].set_ylabel("sensitivity")
-    return describe(
+    return with_alt_text(
         figure,
         "Heads retrained with four losses, scores of validation cases by class and ROC: " + "; ".join(
             f"{name}: AUROC {state['auroc']:.3f}, F1 at 0.5 {state['f1']:.2f}, sensitivity {state['sensitivity']:.2f}, "

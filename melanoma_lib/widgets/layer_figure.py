@@ -7,9 +7,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
 from melanoma_lib.data.images import read_square
-from melanoma_lib.evaluation.canvas import GREEN, GREY, ORANGE, VERMILLION, DescribedFigure, describe, kit_figure
 from melanoma_lib.explain.figures import SIGNED, draw_outline, draw_overlay
 from melanoma_lib.explain.layers import METHOD_NAMES
+from melanoma_lib.plotting import GREEN, GREY, ORANGE, VERMILLION, DescribedFigure, kit_figure, with_alt_text
 from melanoma_lib.widgets.layer_states import recorded_metadata
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def layers_figure(explorer: "LayerExplorer") -> DescribedFigure:
         bar.set_label(f"share of the ± above each map; Grad-CAM: orange speaks {side} melanoma; EigenCAM knows no class")
         words.append(_draw_risks(below, explorer))
     text = f"Case {shown['case']} ({truth}), the image and its maps. {'; '.join(words)}. Educational, not for diagnosis."
-    return describe(figure, text)
+    return with_alt_text(figure, text)
 
 
 def _draw_risks(figure: Any, explorer: "LayerExplorer") -> str:

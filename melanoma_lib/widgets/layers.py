@@ -13,12 +13,12 @@ from PIL import Image
 
 from melanoma_lib.data.images import eight_views, prepare_image, read_square
 from melanoma_lib.errors import DataError
-from melanoma_lib.evaluation.canvas import DescribedFigure
 from melanoma_lib.explain.cam import CAM_METHODS, ONE_PASS_METHODS
 from melanoma_lib.explain.figures import SIGNED
 from melanoma_lib.explain.layers import METHOD_NAMES, cam_layers, default_layer
 from melanoma_lib.inference import predict_logits
 from melanoma_lib.model import MelanomaNet
+from melanoma_lib.plotting import DescribedFigure
 from melanoma_lib.runs import Run
 from melanoma_lib.widgets.base import HERE, AskedExplorer, answering, script
 from melanoma_lib.widgets.layer_states import (

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import traitlets
 
-from melanoma_lib.evaluation.canvas import GREY, VERMILLION, DescribedFigure, describe, draw_table, kit_figure
+from melanoma_lib.plotting import GREY, VERMILLION, DescribedFigure, draw_table, kit_figure, with_alt_text
 from melanoma_lib.widgets.base import HERE, Explorer, script
 
 Z = 1.959963984540054  # of a two-sided 95% interval
@@ -228,7 +228,7 @@ class LuckExplorer(Explorer):
             ]
             draw_table(panels["table"], heads, cells, [0.36, *[0.64 / 4] * 4])
         said = "; ".join(f"{name}, {count} melanomas: {half}, wrong order in {wrong}" for name, count, half, wrong, _ in cells)
-        return describe(
+        return with_alt_text(
             figure,
             f"Luck of a test set, at a true AUROC of {self.auroc:g} and another model worse by {self.gap:g}: half the width of "
             f"the interval, share of wrong orders and the best of {self.tries} splits, against the number of melanomas. {said}.",

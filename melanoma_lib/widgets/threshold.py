@@ -8,19 +8,19 @@ import traitlets
 from numpy.typing import ArrayLike
 
 from melanoma_lib.evaluation import Calibrator, OperatingCurve, OperatingPoint, carry_risk
-from melanoma_lib.evaluation.canvas import (
+from melanoma_lib.evaluation.inputs import check_fraction
+from melanoma_lib.evaluation.operating import METRICS, ratio
+from melanoma_lib.plotting import (
     BLUE,
     GREEN,
     GREY,
     ORANGE,
     VERMILLION,
     DescribedFigure,
-    describe,
     draw_table,
     kit_figure,
+    with_alt_text,
 )
-from melanoma_lib.evaluation.inputs import check_fraction
-from melanoma_lib.evaluation.operating import METRICS, ratio
 from melanoma_lib.widgets.base import HERE, Explorer, script
 
 ISIC_2020_PREVALENCE = 584 / 33_126  # melanomas among the training images of the challenge
@@ -208,7 +208,9 @@ class ThresholdExplorer(Explorer):
             f"specificity {state['specificity']:.1%}, PPV {state['ppv']:.1%}"
             for name, state in rows.items()
         )
-        return describe(figure, f"Score histograms and ROC curve (AUROC {curve.auroc:.3f}) with the usual thresholds. {said}.")
+        return with_alt_text(
+            figure, f"Score histograms and ROC curve (AUROC {curve.auroc:.3f}) with the usual thresholds. {said}."
+        )
 
 
 def packed_counts(curve: OperatingCurve) -> bytes:

@@ -13,8 +13,8 @@ from melanoma_lib.classroom import slides
 from melanoma_lib.classroom.lesson import find_lessons
 from melanoma_lib.classroom.slides import Content, build, fill, find_decks
 from melanoma_lib.errors import DeckError
-from melanoma_lib.evaluation import describe, kit_figure
 from melanoma_lib.lessons.deck_content import deck_content
+from melanoma_lib.plotting import kit_figure, with_alt_text
 from tests.command_line import command_names
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def filled(field, folder, **more):
     def figure():
         with kit_figure(12, 9) as made:
             made.add_subplot().plot([0, 1])
-        return describe(made, 'A line from "0" to 1, <blur>.')
+        return with_alt_text(made, 'A line from "0" to 1, <blur>.')
 
     (deck := folder / "00_made_up.md").write_text(f"## First\n\n{field}\n", encoding="utf-8")
     values = {name: (lambda value=value: value) for name, value in ({"m": VALUES} | more).items()}

@@ -5,7 +5,6 @@ from matplotlib.text import Text
 from sklearn.metrics import roc_curve
 
 from melanoma_lib.evaluation import Interval, OperatingCurve, OperatingPoint, reliability_bins
-from melanoma_lib.evaluation.canvas import BLUE, VERMILLION
 from melanoma_lib.evaluation.figures import (
     comparison_figure,
     confusion_figure,
@@ -14,6 +13,7 @@ from melanoma_lib.evaluation.figures import (
     reliability_figure,
     roc_figure,
 )
+from melanoma_lib.plotting import BLUE, VERMILLION
 from tests.evaluation.cases import prediction_table
 
 CASES = prediction_table()

@@ -8,19 +8,32 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 INTRODUCTION = """# 07 · A mini lesson
 
 You will be able to count. About 1 minutes. Prerequisites: none. Educational, not for diagnosis."""
-IMPORTS = """import numpy as np
+IMPORTS = """import matplotlib.pyplot as plt
+import numpy as np
 
 from melanoma_lib.classroom.checks import not_yet, passed
-from melanoma_lib.evaluation.canvas import describe, kit_figure
+from melanoma_lib.plotting import describe
 from melanoma_lib.settings import Settings"""
 PARAMETERS = 'profile = "fast"\nseed = 0\nrate = 0.5\nshout = False\nrun_dir = ""'
 SETTINGS = "settings = Settings.for_notebook(profile=profile, seed=seed, run_dir=run_dir)"
-DRAWING = """with kit_figure(2, 2) as figure:
-    figure.subplots().plot([0, 1], [0, seed])
-describe(figure, f"A line from 0 to {seed}.")"""
+DRAWING = """figure, ax = plt.subplots(figsize=(2, 2))
+ax.plot([0, 1], [0, seed])
+describe(ax, f"A line from 0 to {seed}.")"""
 DIGEST = "print('sum', int(np.arange(10).sum()) + seed)"
 EXERCISE = "def double(x):\n    # solution\n    return 2 * x\n    # end of solution"
-CLOSING = "<details><summary>Hint</summary>\n\nadd\n\n</details>\n\n## Takeaways\n\n- Counting works.\n\n## Where next\n\nOn."
+CLOSING = """<details><summary>Hint</summary>
+
+add
+
+</details>
+
+## Key terms
+
+- **sum**: all added.
+
+## References
+
+- None."""
 
 
 def mini_lesson(folder: Path, **replaced: str) -> Path:

@@ -4,6 +4,7 @@
 """
 
 import ast
+import builtins
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,14 @@ from melanoma_lib.classroom.lesson import Lesson, find_lessons, tags_of
 from melanoma_lib.classroom.papermill import WIDGET_VIEW, digest_text
 from tests.notebooks.mini import mini_lesson
 
-LESSONS = find_lessons(folder=Path(__file__).parents[2] / "notebooks")
-MAX_LINES = 15  # of a code cell; exercises may be longer
+LESSONS = [
+    lesson
+    for lesson in find_lessons(folder=Path(__file__).parents[2] / "notebooks")
+    if "melanoma_lib.lessons" not in lesson.path.read_text(encoding="utf-8")  # those are written anew, one after the other
+]
+MAX_LINES, MAX_WIDTH = 15, 100  # of a code cell; exercises may be longer
+MAX_CELLS, MAX_WORDS, MAX_DEFINITIONS = 50, 1_800, 4
+FIELD_SHARE = 0.7  # of the demonstration cells, and of the figures
 OPENING = ("You will be able to", "minutes", "Prerequisites", "not for diagnosis")
 BARE_REPR = re.compile(r"<(?:Figure|Axes|matplotlib|IPython|melanoma_lib)\b|<[\w.]+ object at 0x")
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<])/(?:home|root|Users|tmp|var|opt|mnt|usr|private|content)/[\w.-]|\b[A-Z]:\\\\?\w")
@@ -31,7 +38,10 @@ def breaches(lesson: Lesson) -> list[str]:
     counts = [cell.execution_count for cell in cells if cell.cell_type == "code" and cell.source.strip()]
     if counts != list(range(1, len(counts) + 1)):
         found.append(f"not executed from top to bottom in a fresh kernel ({counts}); refresh the notebook")
-    return found + ["a digest printed nothing" for cell in lesson.cells("digest") if not digest_text(cell).strip()]
+    digests = [digest_text(cell).strip() for cell in lesson.cells("digest")]
+    found += ["a digest printed nothing" for text in digests if not text]
+    found += [f"a digest says nothing but {text!r}" for text in digests if not re.search(r"\d", text)]
+    return found + list(shares(lesson))
 
 
 def opening(lesson: Lesson) -> Iterator[str]:
@@ -43,27 +53,101 @@ def opening(lesson: Lesson) -> Iterator[str]:
         yield "cell 1: expected imports and nothing else"
     if "parameters" not in tags_of(parameters) or not lesson.parameters:
         yield "cell 2: expected the cell tagged 'parameters'"
-    if "Settings.for_notebook(" not in settings.source:
-        yield "cell 3: expected settings = Settings.for_notebook(...)"
+    if not re.search(r"\b(Settings\.for_notebook|Run)\(", settings.source):
+        yield "cell 3: expected settings = Settings.for_notebook(...), or run = Run(...) where nothing is trained"
 
 
 def rhythm(lesson: Lesson) -> Iterator[str]:
     text = "\n".join(cell.source for cell in lesson.notebook.cells if cell.cell_type == "markdown")
-    for words in (r"^#+ .*Takeaways", r"^#+ .*Where next", r"[Pp]redict", "<details>"):
+    for words in (r"^## Key terms$", r"^## References$", r"[Pp]redict", "<details>"):
         if not re.search(words, text, re.MULTILINE):
             yield f"no text has {words!r}"
     yield from (f"no cell tagged {tag!r}" for tag in ("exercise", "digest") if not lesson.cells(tag))
 
 
 def code(cell: nbformat.NotebookNode) -> Iterator[str]:
-    lines = cell.source.splitlines()
-    if "exercise" in tags_of(cell):
-        return
+    lines = [] if "exercise" in tags_of(cell) else code_lines(cell)
     if len(lines) > MAX_LINES:
         yield f"{len(lines)} lines; at most {MAX_LINES}"
-    python = "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in lines)  # less IPython's magics
-    if any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.walk(ast.parse(python))):
-        yield "defines a function or class outside an exercise"
+    yield from (f"a line of {len(line)} characters; at most {MAX_WIDTH}" for line in lines if len(line) > MAX_WIDTH)
+
+
+def code_lines(cell: nbformat.NotebookNode) -> list[str]:
+    """The lines of a code cell that are no import, magic or blank."""
+    tree, imports = ast.parse(python_of(cell)), set()
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            imports |= set(range(node.lineno, node.end_lineno + 1))
+    lines = enumerate(cell.source.splitlines(), 1)
+    return [line for number, line in lines if number not in imports and line.strip()]
+
+
+def python_of(cell: nbformat.NotebookNode) -> str:
+    """The source without IPython's magics and questions."""
+    magic = re.compile(r"\s*[%!]|.*\?\s*$")
+    return "\n".join("" if magic.match(line) else line for line in cell.source.splitlines())
+
+
+def shares(lesson: Lesson) -> Iterator[str]:
+    """Length, and whose code a reader sees: that of the field or ours."""
+    cells = [cell for cell in lesson.notebook.cells if "remove-cell" not in tags_of(cell)]
+    if len(cells) > MAX_CELLS:
+        yield f"{len(cells)} cells; at most {MAX_CELLS}"
+    if (words := word_count(cells)) > MAX_WORDS:
+        yield f"{words} words; at most {MAX_WORDS}"
+    demonstrations = [
+        cell for cell in cells[4:] if cell.cell_type == "code" and not {"exercise", "parameters"} & set(tags_of(cell)) and code_lines(cell)
+    ]
+    ours = ours_in(lesson)
+    mostly_ours = [cell for cell in demonstrations if calls(cell, ours, True) > calls(cell, ours, False)]
+    if len(mostly_ours) > (1 - FIELD_SHARE) * len(demonstrations):
+        firsts = "; ".join(code_lines(cell)[0] for cell in mostly_ours)
+        yield f"{len(mostly_ours)} of {len(demonstrations)} demonstration cells mostly call the library: {firsts}"
+    figures = [cell for cell in demonstrations if any("image/png" in output.get("data", {}) for output in cell.outputs)]
+    drawn = [cell for cell in figures if re.search(r"\b(plt|sns|ax|axes|grid|display)\b|\.plot\b|Display\.|\bshow\(", cell.source)]
+    if len(drawn) < FIELD_SHARE * len(figures):
+        yield f"{len(drawn)} of {len(figures)} figures are drawn in the cell"
+    trees = [ast.walk(ast.parse(python_of(cell))) for cell in demonstrations]
+    defined = [node.name for tree in trees for node in tree if isinstance(node, ast.ClassDef)]
+    defined += [node.name for cell in demonstrations for node in ast.parse(python_of(cell)).body if isinstance(node, ast.FunctionDef)]
+    if len([name for name in defined if not name.startswith("show")]) > MAX_DEFINITIONS:
+        yield f"defines {', '.join(defined)} outside exercises; at most {MAX_DEFINITIONS}, but for those that a control shows"
+
+
+def word_count(cells: list[nbformat.NotebookNode]) -> int:
+    """Words of the text; key terms and references do not count."""
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    return len(re.sub(r"^## (Key terms|References)$.*?(?=^## |\Z)", "", text, flags=re.MULTILINE | re.DOTALL).split())
+
+
+def ours_in(lesson: Lesson) -> set[str]:
+    """Names that the lesson imports from the library, and those it gives to objects of the library's classes."""
+    names = set()
+    for cell in lesson.notebook.cells:
+        for node in ast.walk(ast.parse(python_of(cell))) if cell.cell_type == "code" else ():
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("melanoma_lib"):
+                names |= {alias.asname or alias.name for alias in node.names}
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and root_of(node.value.func) in names:
+                called = root_of(node.value.func)
+                if called[:1].isupper() and isinstance(node.targets[0], ast.Name):
+                    names.add(node.targets[0].id)
+    return names - {"describe", "panel", "overlay", "use_theme"}
+
+
+def root_of(node: ast.AST) -> str:
+    """The name that an attribute or call hangs on, such as ``sns`` of ``sns.set(x).y``; empty if there is none."""
+    while isinstance(node, ast.Attribute | ast.Call | ast.Subscript):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def calls(cell: nbformat.NotebookNode, ours: set[str], of_ours: bool) -> int:
+    """Calls of the library's names in a cell, or of all others but Python's own."""
+    nodes = [node for node in ast.walk(ast.parse(python_of(cell))) if isinstance(node, ast.Call)]
+    roots = [root_of(node.func) for node in nodes]
+    if of_ours:
+        return sum(root in ours for root in roots)
+    return sum(root not in ours and not hasattr(builtins, root) for root in roots)
 
 
 def outputs(cell: nbformat.NotebookNode) -> Iterator[str]:
@@ -89,6 +173,12 @@ def test_a_committed_lesson_keeps_the_contract(lesson):
     assert breaches(lesson) == []
 
 
+def test_a_lesson_ends_with_a_task_on_ones_own_data():
+    for lesson in LESSONS:
+        text = "\n".join(cell.source for cell in lesson.notebook.cells if cell.cell_type == "markdown")
+        assert re.search(r"^## Your own data$", text, re.MULTILINE), lesson.name
+
+
 def test_an_executed_lesson_keeps_the_contract(lesson):
     assert breaches(lesson) == []
 
@@ -101,8 +191,12 @@ def test_an_executed_lesson_keeps_the_contract(lesson):
         ({"imports": "import os\nx = 1"}, "imports and nothing else"),
         ({"settings": "settings = None"}, "for_notebook"),
         ({"extra": "\n".join(f"x{i} = 1" for i in range(16))}, "16 lines; at most 15"),
-        ({"extra": "%time\ndef helper():\n    return 1"}, "defines a function"),
-        ({"closing": "## Takeaways\n\n## Where next"}, "<details>"),
+        ({"extra": f"x = '{'y' * 100}'"}, "106 characters; at most 100"),
+        ({"extra": "\n".join(f"def helper{i}():\n    return {i}" for i in range(5))}, "at most 4"),
+        ({"extra": "describe(passed('x'), not_yet('y'))\npassed('z')"}, "1 of 2 demonstration"),
+        ({"closing": "## Key terms\n\n## References"}, "<details>"),
+        ({"closing": "word " * 1_801}, "words; at most 1800"),
+        ({"digest": "print(True)"}, "says nothing but"),
         ({}, "printed nothing"),
     ],
 )

@@ -1,0 +1,161 @@
+"""Figures with alternative text: those that a notebook draws itself, and those that the library returns.
+
+A notebook calls ``use_theme()`` once and ends each figure of pyplot, pandas or seaborn with ``describe(ax, "...")``. The
+library's own figures are a `DescribedFigure` in the kit's style and never touch pyplot's global state.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito 2008: told apart under every common colour blindness, and by lightness in grey.
+BLUE, VERMILLION, GREEN, ORANGE, SKY, GREY, BLACK = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#E69F00",
+    "#56B4E9",
+    "#767676",
+    "#000000",
+)
+STYLE = {
+    "font.size": 13,
+    "axes.titlesize": 14,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 13,
+    "xtick.labelsize": 12,
+    "ytick.labelsize": 12,
+    "legend.fontsize": 12,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "lines.linewidth": 2.2,
+    "figure.facecolor": "white",
+}
+
+
+class DescribedFigure(Figure):
+    """A figure that says in words what it shows."""
+
+    alt_text: str = ""
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, object], dict[str, object]]:
+        """PNG and description for a notebook, which asks an object for this by name."""
+        picture = io.BytesIO()
+        self.savefig(picture, format="png", dpi=100)
+        return (
+            {"image/png": picture.getvalue(), "text/plain": self.alt_text},
+            {"image/png": {"alt": self.alt_text}},
+        )
+
+
+def use_theme() -> None:
+    """The look of the lessons' figures: seaborn's ``whitegrid``, colours that colour-blind readers tell apart, 8 x 4.5 inches."""
+    import seaborn as sns
+
+    sns.set_theme(style="whitegrid", palette="colorblind", rc={"figure.figsize": (8, 4.5), "axes.grid": True})
+
+
+def describe(plot: Any, text: str) -> None:
+    """Show a figure of pyplot, pandas or seaborn once, with its alternative text, and close it.
+
+    Args:
+        plot: the figure, one of its axes, or a grid of seaborn.
+        text: what the figure shows, one sentence: a screen reader reads it in place of the picture.
+
+    Raises:
+        ValueError: if the text is empty.
+        TypeError: if ``plot`` is none of these.
+    """
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+
+    text = " ".join(text.split())
+    if not text:
+        raise ValueError("expected a sentence that says what the figure shows, got an empty text")
+    figure = plot if isinstance(plot, Figure) else getattr(plot, "figure", None)
+    if not isinstance(figure, Figure):
+        raise TypeError(f"expected a figure, an axes or a grid of seaborn, got {type(plot).__name__}")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=80, bbox_inches="tight")
+    plt.close(figure)
+    display({"image/png": picture.getvalue(), "text/plain": text}, raw=True, metadata={"image/png": {"alt": text}})
+
+
+def overlay(axes: Axes, heatmap: np.ndarray, limit: float = 1.0) -> None:
+    """Lay a heatmap over what an axes shows: inferno, the less transparent the higher the value.
+
+    Args:
+        axes: with a picture drawn on it.
+        heatmap: shape ``(h, w)``, from 0; stretched over the picture.
+        limit: the value of the brightest colour.
+
+    Raises:
+        ValueError: if it is no finite array of two dimensions.
+    """
+    heatmap = np.asarray(heatmap, dtype=float)
+    if heatmap.ndim != 2 or not np.isfinite(heatmap).all():
+        raise ValueError(f"heatmap: expected finite values of shape (h, w), got shape {heatmap.shape}")
+    alpha = np.clip(0.1 + 0.6 * heatmap / limit, 0, 1)
+    extent = axes.images[0].get_extent() if axes.images else (0, 1, 1, 0)
+    axes.imshow(heatmap, cmap="inferno", alpha=alpha, clim=(0, limit), extent=extent)
+
+
+def panel(
+    axes: Axes, photograph: np.ndarray, title: str = "", heatmap: np.ndarray | None = None, mask: np.ndarray | None = None
+) -> None:
+    """Draw a photograph without ticks, with a heatmap over it, the outline of a lesion, or both.
+
+    Args:
+        axes: where to.
+        photograph: shape ``(H, W, 3)``, uint8 or from 0 to 1.
+        title: above it.
+        heatmap: as for :func:`overlay`.
+        mask: lesion pixels, shape ``(h, w)``; its outline is drawn.
+    """
+    axes.imshow(photograph, extent=(0, 1, 1, 0))
+    if heatmap is not None:
+        overlay(axes, heatmap)
+    if mask is not None and np.any(mask):
+        axes.contour(np.asarray(mask, dtype=float), [0.5], colors="white", linewidths=1.2, extent=(0, 1, 0, 1))
+    axes.set_title(title, fontsize=10)
+    axes.axis("off")
+
+
+def with_alt_text(figure: DescribedFigure, text: str) -> DescribedFigure:
+    """Attach the description, as one paragraph, and return the figure."""
+    figure.alt_text = " ".join(text.split())
+    return figure
+
+
+@contextmanager
+def kit_figure(width: float = 6.4, height: float = 6.0) -> Iterator[DescribedFigure]:
+    """A figure in the kit's style, inches; what is drawn inside the ``with`` block takes the style."""
+    with matplotlib.rc_context(STYLE):
+        figure = DescribedFigure(figsize=(width, height), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+        yield figure
+
+
+def draw_table(axes: Axes, heads: Sequence[str], cells: Sequence[Sequence[str]], widths: Sequence[float] | None = None) -> None:
+    """Fill an axes with a table of text: numbers to the right, names in the first column, a head of two lines."""
+    axes.axis("off")
+    place = {"loc": "center", "edges": "horizontal", "cellLoc": "right", "bbox": (0, 0, 1, 1)}
+    box = axes.table(cells, colLabels=heads, colWidths=widths, **place)
+    box.auto_set_font_size(False)
+    box.set_fontsize(12)
+    for (row, column), cell in box.get_celld().items():
+        cell.set_edgecolor("#CFCFCF")
+        if column == 0:
+            cell.get_text().set_ha("left")
+        if row == 0:
+            cell.set_height(1.6 * cell.get_height())
