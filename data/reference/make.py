@@ -1,0 +1,107 @@
+"""Pack finished runs into the reference runs of this folder.
+
+``python data/reference/make.py NAME RUN [--commit HASH] [--demonstration WORDS]`` packs one run: its checkpoint in half
+precision, with predictions, calibration, operating point and metrics made anew by that checkpoint. With ``--out-of-fold FUSION
+IMAGE METADATA``, three cross-validations of the same folds, it also writes the predictions of every image by the model that was
+not trained on it.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from melanoma_lib.data.datamodule import DermoscopyDataModule
+from melanoma_lib.export.card import write_card
+from melanoma_lib.inference.logits import predict_logits
+from melanoma_lib.run_writer import RunWriter
+from melanoma_lib.runs import CHECKPOINT, ENVIRONMENT, HISTORY, SETTINGS, SPLITS, Run, sha256
+from melanoma_lib.settings import Settings
+from melanoma_lib.utils import replacing, write_text
+
+HERE = Path(__file__).parent
+OUT_OF_FOLD = "out_of_fold.csv.gz"
+TABLE = ["image_id", "group_id", "target", "age_approx", "sex", "anatom_site_general_challenge", "acquisition"]
+
+
+def pack(run: Run, name: str, commit: str, demonstration: str = "") -> Run:
+    """Write ``data/reference/NAME`` from a finished run, in place of what is there."""
+    folder = HERE / name
+    data = DermoscopyDataModule(run.settings, run.cases())
+    kept = Settings.from_json(run.settings.with_changes(run_dir=None, data_dir=None, image_dirs=(), threads=0).to_json())
+    writer = RunWriter(kept.with_changes(run_dir=folder), demonstration)
+    shutil.rmtree(writer.partial, ignore_errors=True)
+    (writer.partial / CHECKPOINT).parent.mkdir(parents=True)
+    for file in (SPLITS, HISTORY):
+        shutil.copy(run.path / file, writer.partial)
+    write_text(writer.partial / SETTINGS, kept.to_json())
+    writer.mark_demonstration(writer.partial)
+    halve(run.path / CHECKPOINT, writer.partial / CHECKPOINT)
+
+    model = run.model()
+    state = torch.load(writer.partial / CHECKPOINT, weights_only=True)["state_dict"]
+    model.load_state_dict({key.removeprefix("model."): value for key, value in state.items()})
+    loaders = {"val": data.val_dataloader(), "test": data.test_dataloader()}
+    logits = {split: predict_logits(model, loader, run.settings.tta) for split, loader in loaders.items()}
+    writer.finish(data.cases, run.encoder, logits)
+    write_text(writer.partial / ENVIRONMENT, json.dumps(run.environment | {"commit": commit}, indent=2) + "\n")
+
+    shutil.rmtree(folder, ignore_errors=True)
+    packed = writer.publish()
+    write_card(packed)
+    return packed
+
+
+def halve(checkpoint: Path, out: Path) -> None:
+    """Keep of a checkpoint the weights of the model alone, floating point numbers with 16 bits."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    weights = {name: value for name, value in state.items() if name.startswith("model.")}
+    halved = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+    with replacing(out) as temporary:
+        torch.save({"state_dict": halved}, temporary)
+
+
+def out_of_fold(fusion: Run, image: Run, metadata: Run) -> pd.DataFrame:
+    """A row an image, in the order of the folds: who it is, and what each kind of model says that was not trained on it.
+
+    ``probability`` is the sigmoid of the logit of that fold's model, ``risk`` its calibration on that fold's validation cases.
+    """
+    table = fusion.cases()[TABLE].set_index("image_id")
+    for run, ending in ((fusion, ""), (image, "_image"), (metadata, "_metadata")):
+        folds = pd.concat({number: fold.predictions("test") for number, fold in enumerate(run.folds, 1)}, names=["fold"])
+        folds = folds.reset_index("fold").set_index("image_id").loc[table.index]
+        if "fold" in table and not table["fold"].equals(folds["fold"]):
+            raise SystemExit(f"{run.path} has other folds than {fusion.path}")
+        table["fold"] = folds["fold"]
+        table[f"probability{ending}"], table[f"risk{ending}"] = folds["probability"].round(6), folds["risk"].round(6)
+    return table.sort_values(["fold", "group_id", "image_id"]).reset_index()
+
+
+def write_digests(folder: Path) -> None:
+    """``SHA256SUMS`` of the files that others rely on."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name not in ("SHA256SUMS", "README.md")]
+    write_text(folder / "SHA256SUMS", "".join(f"{sha256(file)}  {file.relative_to(folder)}\n" for file in files))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="folder beside this file")
+    parser.add_argument("run", type=Path, help="finished run")
+    parser.add_argument("--commit", help="of the code that trained it; default: as the run says")
+    parser.add_argument("--demonstration", default="", help="what a run that was trained to go wrong shows")
+    parser.add_argument("--out-of-fold", nargs=3, type=Path, metavar=("FUSION", "IMAGE", "METADATA"))
+    given = parser.parse_args()
+    run = Run(given.run)
+    packed = pack(run, given.name, given.commit or run.environment["commit"], given.demonstration)
+    if given.out_of_fold:
+        table = out_of_fold(*map(Run, given.out_of_fold))
+        with replacing(packed.path / OUT_OF_FOLD) as temporary:
+            table.to_csv(temporary, index=False, compression={"method": "gzip", "mtime": 0})
+    write_digests(packed.path)
+
+
+if __name__ == "__main__":
+    main()
