@@ -26,8 +26,8 @@ from melanoma_lib.utils import replacing, write_text
 HERE = Path(__file__).parent
 OUT_OF_FOLD = "out_of_fold.csv.gz"
 PUBLISHED = """Trained on HAM10000 (Tschandl, Rosendahl and Kittler, Scientific Data 5, 180161, 2018,
-doi:10.1038/sdata.2018.161; data at doi:10.7910/DVN/DBW86T), licence CC BY-NC 4.0. Weights and predictions follow that licence: no commercial use, and the authors are
-cited. No image is in this folder. The network started from ImageNet's weights."""
+doi:10.1038/sdata.2018.161; data at doi:10.7910/DVN/DBW86T), licence CC BY-NC 4.0. Weights and predictions follow that licence:
+no commercial use, and the authors are cited. No image is in this folder. The network started from ImageNet's weights."""
 PAINTED = "Trained on synthetic cases that the kit paints: it knows nothing of skin and answers paintings alone."
 TABLE = ["image_id", "group_id", "target", "age_approx", "sex", "anatom_site_general_challenge", "acquisition"]
 
@@ -99,18 +99,16 @@ def write_readme(run: Run, command: str, licence: str, table: pd.DataFrame | Non
         "- the checkpoint is kept with 16 bits; predictions, calibration, operating point and metrics are of these weights",
         f"- threshold {point.threshold:.6f} on the probability: {point.rule}",
         "- [model card](model_card.md); digests of all files: `SHA256SUMS`\n",
-        f"Test cases: {metrics['n']:,} images, {metrics['n_melanoma']:,} melanomas.\n", "| measure | value | 95% interval |",
-        "|---|---:|---|", *(f"| {name} | {interval_of(measure)} |" for name, measure in measures.items()),
+        f"Test cases: {metrics['n']:,} images, {metrics['n_melanoma']:,} melanomas.\n", "| measure | value [95% interval] |",
+        "|---|---|", *(f"| {name} | {interval_of(measure)} |" for name, measure in measures.items()),
     ]  # fmt: skip
     if table is not None:
-        lines += [
-            f"\n`{OUT_OF_FOLD}`: {len(table):,} images, {table['group_id'].nunique():,} lesions; all images, intervals over lesions:\n",
-            "| model | AUROC | average precision |", "|---|---|---|",
-        ]  # fmt: skip
+        size = f"{len(table):,} images, {table['group_id'].nunique():,} lesions"
+        lines += [f"\n`{OUT_OF_FOLD}`: {size}; all images, intervals over lesions:\n"]
+        lines += ["| model | AUROC | average precision |", "|---|---|---|"]
         for ending, words in (("", "image + metadata"), ("_image", "image alone"), ("_metadata", "metadata alone")):
-            found = evaluate_predictions(
-                table.assign(probability=table[f"probability{ending}"], risk=table[f"risk{ending}"]), 0.5
-            )
+            answers = {name: table[f"{name}{ending}"] for name in ("probability", "risk")}
+            found = evaluate_predictions(table.assign(**answers), 0.5)
             lines.append(f"| {words} | {interval_of(found['auroc'])} | {interval_of(found['average_precision'])} |")
     write_text(run.path / "README.md", "\n".join(lines) + "\n")
 
