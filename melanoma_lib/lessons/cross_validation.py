@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from melanoma_lib.data import DermoscopyDataModule, MetadataEncoder, split_cases
 from melanoma_lib.data.splits import fold_cases
 from melanoma_lib.errors import RunError
-from melanoma_lib.evaluation import Interval, OperatingCurve, bootstrap_intervals, bootstrap_mean_auroc
+from melanoma_lib.evaluation import Interval, OperatingCurve, rate_intervals, bootstrap_mean_auroc
 from melanoma_lib.heads import cached_features
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
@@ -140,7 +140,7 @@ def first_split(quick: QuickCases, seed: int = 0, n: int = 500) -> Interval:
     """AUROC of the first of these splits, with the interval that a report would print: whole patients or lesions resampled."""
     test = (split_cases(quick.cases, seed=seed) == "test").to_numpy()
     groups = quick.cases.loc[test, "group_id"]
-    return bootstrap_intervals(quick.targets[test], quick.logits(~test, test), groups, n=n)["auroc"]
+    return rate_intervals(quick.targets[test], quick.logits(~test, test), groups, n=n)["auroc"]
 
 
 def best_of(values: ArrayLike, n: int) -> float:

@@ -8,7 +8,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
 
-from melanoma_lib.evaluation import Interval, bootstrap_gain, bootstrap_intervals, delong_test
+from melanoma_lib.evaluation import Interval, bootstrap_gain, rate_intervals, delong_test
 from melanoma_lib.lessons.cross_validation import Leak, best_of
 from melanoma_lib.lessons.eda import WIDTH, Row, forest, height_of
 from melanoma_lib.plotting import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION, DescribedFigure, kit_figure, with_alt_text
@@ -157,7 +157,7 @@ def two_models_figure(
         names: of both models.
         n: resamples.
     """
-    alone = [bootstrap_intervals(targets, one, groups, n=n)["auroc"] for one in (a, b)]
+    alone = [rate_intervals(targets, one, groups, n=n)["auroc"] for one in (a, b)]
     test, paired = delong_test(targets, a, b), bootstrap_gain(targets, a, b, groups, n)["auroc"]
     reach = Z * test.standard_error
     by_image = Interval(test.difference, test.difference - reach, test.difference + reach, method="delong")

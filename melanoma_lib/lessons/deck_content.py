@@ -13,7 +13,7 @@ from melanoma_lib.data.datamodule import DermoscopyDataModule, source_root
 from melanoma_lib.evaluation import (
     Interval,
     OperatingCurve,
-    bootstrap_intervals,
+    rate_intervals,
     carry_risk,
     figures,
     subgroup_table,
@@ -146,7 +146,7 @@ class Asked:
 
     def _worth(self) -> dict[str, dict]:
         n = self.run.settings.n_resamples
-        alone = bootstrap_intervals(self.test["target"], self.no_pixel, self.test["group_id"], n=n)["auroc"]
+        alone = rate_intervals(self.test["target"], self.no_pixel, self.test["group_id"], n=n)["auroc"]
         gain = branches.gain(self.run, self.test["probability"], self.no_pixel)
         return {"without": alone.to_dict(), "gain": gain.to_dict()}
 
@@ -248,7 +248,7 @@ class Asked:
         """The same rates with intervals that resample single images, and whole patients or lesions."""
         val, stored, n = self.validation, self.run.operating_point.threshold, self.run.settings.n_resamples
         units = {"images": val["image_id"], f"whole {eda.unit_of(val)}s": val["group_id"]}
-        intervals = {u: bootstrap_intervals(val["target"], val["probability"], g, stored, n) for u, g in units.items()}
+        intervals = {u: rate_intervals(val["target"], val["probability"], g, stored, n) for u, g in units.items()}
         names = ("sensitivity", "specificity", "ppv", "auroc")
         rows = {f"{name}: {unit}": intervals[unit][name] for name in names for unit in units}
         return figures.comparison_figure(rows, "validation cases")

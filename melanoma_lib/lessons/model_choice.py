@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from melanoma_lib.evaluation import Interval, bootstrap_gain, bootstrap_intervals, delong_test
+from melanoma_lib.evaluation import Interval, bootstrap_gain, rate_intervals, delong_test
 from melanoma_lib.studies.results import load_results as table_of
 from melanoma_lib.studies.results import provenance as made_by
 from melanoma_lib.widgets.luck import Z, auroc_error, gap_error
@@ -24,7 +24,7 @@ def three_intervals(test: pd.DataFrame, error: float, unit: str, n: int = 500) -
         n: resamples.
     """
     by_image, by_group = (
-        bootstrap_intervals(test["target"], test["probability"], test[column], n=n)["auroc"]
+        rate_intervals(test["target"], test["probability"], test[column], n=n)["auroc"]
         for column in ("image_id", "group_id")
     )
     value = by_group.value
@@ -45,7 +45,7 @@ def comparison_table(
         names: of both models.
         n: resamples.
     """
-    alone = {name: bootstrap_intervals(targets, one, groups, n=n)["auroc"] for name, one in zip(names, (a, b), strict=True)}
+    alone = {name: rate_intervals(targets, one, groups, n=n)["auroc"] for name, one in zip(names, (a, b), strict=True)}
     test = delong_test(targets, a, b)
     reach = Z * test.standard_error
     by_image = Interval(test.difference, test.difference - reach, test.difference + reach, method="delong")
