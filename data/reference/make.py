@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from melanoma_lib.data.datamodule import DermoscopyDataModule
+from melanoma_lib.evaluation import evaluate_predictions
 from melanoma_lib.export.card import write_card
 from melanoma_lib.inference.logits import predict_logits
 from melanoma_lib.run_writer import RunWriter
@@ -24,6 +25,10 @@ from melanoma_lib.utils import replacing, write_text
 
 HERE = Path(__file__).parent
 OUT_OF_FOLD = "out_of_fold.csv.gz"
+PUBLISHED = """Trained on HAM10000 (Tschandl, Rosendahl and Kittler, Scientific Data 5, 180161, 2018,
+doi:10.1038/sdata.2018.161; data at doi:10.7910/DVN/DBW86T), licence CC BY-NC 4.0. Weights and predictions follow that licence:
+no commercial use, and the authors are cited. No image is in this folder. The network started from ImageNet's weights."""
+PAINTED = "Trained on synthetic cases that the kit paints: it knows nothing of skin and answers paintings alone."
 TABLE = ["image_id", "group_id", "target", "age_approx", "sex", "anatom_site_general_challenge", "acquisition"]
 
 
@@ -80,6 +85,39 @@ def out_of_fold(fusion: Run, image: Run, metadata: Run) -> pd.DataFrame:
     return table.sort_values(["fold", "group_id", "image_id"]).reset_index()
 
 
+def write_readme(run: Run, command: str, licence: str, table: pd.DataFrame | None) -> None:
+    """``README.md``: how the run was made, what it may be used for, and what it is worth."""
+    environment, metrics = run.environment, run.metrics
+    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
+    measures = {"AUROC": metrics["auroc"], "average precision": metrics["average_precision"]}
+    measures |= {name: metrics["at_threshold"][name] for name in ("sensitivity", "specificity", "ppv")}
+    point = run.operating_point
+    lines = [
+        f"# {run.path.name}\n", "Assistive and educational, never a diagnosis.\n", licence + "\n", "```", command, "```\n",
+        f"- code: commit {environment['commit']}, finished {environment['finished']}, Python {environment['python']}",
+        f"- {packages}",
+        "- the checkpoint is kept with 16 bits; predictions, calibration, operating point and metrics are of these weights",
+        f"- threshold {point.threshold:.6f} on the probability: {point.rule}",
+        "- [model card](model_card.md); digests of all files: `SHA256SUMS`\n",
+        f"Test cases: {metrics['n']:,} images, {metrics['n_melanoma']:,} melanomas.\n", "| measure | value [95% interval] |",
+        "|---|---|", *(f"| {name} | {interval_of(measure)} |" for name, measure in measures.items()),
+    ]  # fmt: skip
+    if table is not None:
+        size = f"{len(table):,} images, {table['group_id'].nunique():,} lesions"
+        lines += [f"\n`{OUT_OF_FOLD}`: {size}; all images, intervals over lesions:\n"]
+        lines += ["| model | AUROC | average precision |", "|---|---|---|"]
+        for ending, words in (("", "image + metadata"), ("_image", "image alone"), ("_metadata", "metadata alone")):
+            answers = {name: table[f"{name}{ending}"] for name in ("probability", "risk")}
+            found = evaluate_predictions(table.assign(**answers), 0.5)
+            lines.append(f"| {words} | {interval_of(found['auroc'])} | {interval_of(found['average_precision'])} |")
+    write_text(run.path / "README.md", "\n".join(lines) + "\n")
+
+
+def interval_of(measure: dict) -> str:
+    """A measure with its 95% interval, as text."""
+    return f"{measure['value']:.3f} [{measure['low']:.3f}, {measure['high']:.3f}]"
+
+
 def write_digests(folder: Path) -> None:
     """``SHA256SUMS`` of the files that others rely on."""
     files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name not in ("SHA256SUMS", "README.md")]
@@ -87,19 +125,24 @@ def write_digests(folder: Path) -> None:
 
 
 def main() -> None:
+    """Read the command line and pack."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="folder beside this file")
     parser.add_argument("run", type=Path, help="finished run")
+    parser.add_argument("--command", required=True, help="that trained it")
     parser.add_argument("--commit", help="of the code that trained it; default: as the run says")
     parser.add_argument("--demonstration", default="", help="what a run that was trained to go wrong shows")
     parser.add_argument("--out-of-fold", nargs=3, type=Path, metavar=("FUSION", "IMAGE", "METADATA"))
     given = parser.parse_args()
     run = Run(given.run)
     packed = pack(run, given.name, given.commit or run.environment["commit"], given.demonstration)
+    table = None
     if given.out_of_fold:
         table = out_of_fold(*map(Run, given.out_of_fold))
         with replacing(packed.path / OUT_OF_FOLD) as temporary:
             table.to_csv(temporary, index=False, compression={"method": "gzip", "mtime": 0})
+    licence = PUBLISHED if packed.settings.source == "ham10000" else PAINTED
+    write_readme(packed, given.command, licence, table)
     write_digests(packed.path)
 
 
