@@ -20,8 +20,8 @@ install: $(STAMP) ## create .venv and install the kit into it
 notebooks: $(STAMP) ## run every lesson on synthetic cases; leaves each as an HTML page in reports
 	$(BIN)/python -m melanoma_lib notebooks run
 
-lab: $(STAMP) ## open JupyterLab on the first lesson
-	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+lab: $(STAMP) ## open JupyterLab on the student copy of the first lesson
+	$(BIN)/jupyter lab notebooks/exercises/00_start_here.ipynb
 
 slides: $(STAMP) $(MARP) ## fill the slide decks from a run and render them; choose with ARGS='03 --run-dir runs/mine'
 	$(BIN)/python -m melanoma_lib slides build $(ARGS)

@@ -1,8 +1,4 @@
-"""Write the quoted tables, and draw the pictures of the README.
-
-``python docs/pictures.py`` writes the tables of the pages from ``docs/results``; with a RUN, after ``make notebooks`` has left it
-and its evaluation, it draws the pictures too.
-"""
+"""Draw the pictures of the README: ``python docs/pictures.py RUN``, with a run that ``make notebooks`` has left and evaluated."""
 
 import base64
 import io
@@ -14,21 +10,11 @@ import pandas as pd
 from PIL import Image, ImageOps
 
 from melanoma_lib.classroom.lesson import Lesson, find_lessons
+from melanoma_lib.classroom.papermill import pictures
 from melanoma_lib.data import SyntheticDermoscopy
 from melanoma_lib.plotting import DescribedFigure, kit_figure, with_alt_text
-from melanoma_lib.studies.views import quote_tables
 
 HERE = Path(__file__).parent
-PAGES = (HERE.parent / "README.md", HERE / "results.md", HERE / "launch.md")  # with quoted tables
-SHOWN = {  # of each lesson the picture of the cell that holds these words
-    "00": "CaseExplorer(",
-    "01": "ladder.ladder_figure(",
-    "02": "FocalLossExplorer(",
-    "03": "curves.live_training(",
-    "04": "ThresholdExplorer(",
-    "05": "LayerExplorer(",
-    "06": "figures.splits_figure(",
-}
 
 
 def contact_sheet(generator: SyntheticDermoscopy, rows_a_class: int = 2, columns: int = 6) -> DescribedFigure:
@@ -67,10 +53,10 @@ def caption(case: pd.Series) -> str:
 
 
 def lesson_map(lessons: list[Lesson], columns: int = 4) -> DescribedFigure:
-    """One committed picture of each lesson, in their order.
+    """The first committed picture of each lesson, in their order.
 
     Args:
-        lessons: with their outputs, each named in ``SHOWN``.
+        lessons: with their outputs.
         columns: pictures a row.
     """
     rows = -(-len(lessons) // columns)
@@ -90,16 +76,8 @@ def title_of(lesson: Lesson) -> str:
 
 def committed_picture(lesson: Lesson) -> Image.Image:
     """The picture that the lesson's map shows."""
-    wanted = SHOWN[lesson.name[:2]]
-    (cell,) = [cell for cell in lesson.notebook.cells if cell.cell_type == "code" and wanted in cell.source]
-    data = next(output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {}))
+    data = pictures(lesson.notebook)[0].data["image/png"]
     return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
-
-
-def write_tables() -> None:
-    """Write every quoted table of the pages anew."""
-    for page in PAGES:
-        page.write_text(quote_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def draw_pictures(run: Path) -> None:
@@ -115,6 +93,4 @@ def draw_pictures(run: Path) -> None:
 
 
 if __name__ == "__main__":
-    write_tables()
-    if len(sys.argv) > 1:
-        draw_pictures(Path(sys.argv[1]))
+    draw_pictures(Path(sys.argv[1]))

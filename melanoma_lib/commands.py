@@ -268,8 +268,7 @@ def slides_build(
     names: Sequence[str] = (), run_dir: Path | None = None, out: Path = Path("reports/slides"), markdown: bool = False
 ) -> None:
     """Fill slide decks from a run; render each as HTML and PDF, offline."""
-    from melanoma_lib.classroom.slides import build, find_decks
-    from melanoma_lib.lessons.deck_content import deck_content
+    from melanoma_lib.classroom.slides import build, find_decks, run_values
     from melanoma_lib.runs import Run
     from melanoma_lib.training import train as train_run
 
@@ -278,7 +277,7 @@ def slides_build(
         run = Run(run_dir)
     else:  # the run of lesson 00, which is trained where it is missing
         run = train_run(Settings.for_notebook(profile="fast", source="synthetic", seed=0).with_changes(resume=True))
-    for path in build(decks, deck_content(run), out, () if markdown else ("html", "pdf")):
+    for path in build(decks, run_values(run), out, () if markdown else ("html", "pdf")):
         print(path)
 
 

@@ -13,7 +13,7 @@ from melanoma_lib.errors import DataError, RunError
 from melanoma_lib.evaluation import (
     Interval,
     bootstrap_gain,
-    bootstrap_intervals,
+    rate_intervals,
     delong_test,
     evaluate_predictions,
     external_table,
@@ -71,7 +71,7 @@ def compare_runs(runs: Sequence[Run], n: int = 2000, seed: int = 0) -> pd.DataFr
                 f"{run.path} and {runs[0].path} disagree on the target of {len(other)} of {len(shared)} shared images, such as "
                 f"{other[0]}: they were trained on other data under the same names, or on another edition of the labels"
             )
-        found = bootstrap_intervals(targets, table["probability"], groups, threshold, n, seed)
+        found = rate_intervals(targets, table["probability"], groups, threshold, n, seed)
         gain = bootstrap_gain(targets, table["probability"], first["probability"], groups, n, seed)["auroc"]
         row = {"run": str(run.path), "images": len(shared), "melanomas": counts[0]} | _ends("auroc", found["auroc"])
         row |= _ends("difference", gain) | {"delong_p": delong_test(targets, table["probability"], first["probability"]).p_value}

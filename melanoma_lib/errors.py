@@ -53,13 +53,9 @@ class CardError(KitError):
     """What a model card should be written from is missing, or belongs to another model."""
 
 
-class StudyError(KitError):
-    """A study lacks what it needs, or its table of results is none."""
-
-
 class LessonError(KitError):
     """A notebook breaks the lessons' contract, or is given a parameter that it does not have."""
 
 
 class DeckError(KitError):
-    """A slide deck breaks the rules of decks, asks for what no run has, or cannot be rendered."""
+    """A slide deck breaks the rules of decks, asks for what neither run nor lesson has, or cannot be rendered."""

@@ -218,7 +218,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def for_notebook(cls, **parameters: Any) -> Self:
-        """Settings from a notebook's plain scalar parameters; an empty string means "derive it".
+        """Settings from a notebook's plain scalar parameters; an empty string or None means "derive it".
 
         A kernel starts in the notebook's folder; it is moved to the project's, so that ``.env``, ``data`` and ``runs`` are
         those of the command line.
@@ -237,7 +237,7 @@ class Settings(BaseSettings):
             SettingsError: if a parameter is unknown or ill-typed.
         """
         reject_unknown(parameters, cls.model_fields, "notebook parameter")
-        return cls(**{name: value for name, value in parameters.items() if value != ""})
+        return cls(**{name: value for name, value in parameters.items() if value not in ("", None)})
 
     @classmethod
     def from_json(cls, text: str) -> Self:

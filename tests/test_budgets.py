@@ -16,7 +16,7 @@ BUDGET = {
     "modules at the root": 18,
     "import layers": 15,
     "lines of tests": 13_800,
-    "lines of JavaScript, CSS and HTML": 2_210,
+    "lines of JavaScript, CSS and HTML": 2_000,
     "functions of prose": 0,
     "longest module": 320,
     "words of README": 1_999,

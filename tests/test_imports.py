@@ -66,7 +66,7 @@ def imported_distributions(folder: Path) -> set[frozenset[str]]:
                 names.add(node.module.partition(".")[0])
     return {
         frozenset(map(canonicalize_name, homes.get(name, [name])))
-        for name in names - sys.stdlib_module_names - {"melanoma_lib", "tests"}
+        for name in names - sys.stdlib_module_names - {"melanoma_lib", "tests", "docs"}
     }
 
 

@@ -1,12 +1,11 @@
-"""Student copies of the lessons: the solutions and the lists of faults cut out, nothing executed yet."""
+"""Student copies of the lessons: solutions, lists of faults and cells that only test cut out, nothing executed yet."""
 
-import copy
 import re
 from pathlib import Path
 
 import nbformat
 
-from melanoma_lib.classroom.lesson import Lesson, tags_of
+from melanoma_lib.classroom.lesson import Lesson, tags_of, without_tests
 from melanoma_lib.errors import LessonError
 from melanoma_lib.utils import write_text
 
@@ -39,7 +38,7 @@ def student_copy(lesson: Lesson) -> nbformat.NotebookNode:
     Raises:
         LessonError: if an exercise holds no solution between its two marks, or no check is called with it.
     """
-    student = copy.deepcopy(lesson.notebook)
+    student = without_tests(lesson.notebook)
     code = [cell.source for cell in student.cells if cell.cell_type == "code"]
     for cell in student.cells:
         if cell.cell_type == "code":

@@ -1,6 +1,8 @@
 """A numbered notebook as the kit sees it: where it lies, its tags, its parameters, and what may be put in their place."""
 
 import ast
+import copy
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -72,16 +74,23 @@ class Lesson:
         """All parameters, with the given ones checked and put in their place; nothing is run for it.
 
         Args:
-            given: values by name; text, as from a command line, is read as the type of the parameter's default.
+            given: values by name; text, as from a command line, is read as the type of the parameter's default. None stands
+                for the default, which derives what is empty.
 
         Raises:
-            LessonError: if a name is unknown, with the known ones, or a value does not fit.
+            LessonError: if a name is unknown, with the known ones, a value does not fit, or a given ``run_dir`` does not exist.
         """
         known = self.parameters
         if unknown := sorted(set(given) - set(known)):
             listing = ", ".join(f"{name} = {value!r}" for name, value in known.items())
             raise LessonError(f"{self.name} has no parameter {', '.join(unknown)}; it has: {listing}")
-        values = known | {name: self._read(name, value) for name, value in given.items()}
+        values = known | {name: self._read(name, value) for name, value in given.items() if value not in (None, "None")}
+        run_dir = values.get("run_dir")
+        if run_dir and run_dir != known["run_dir"] and not os.path.isdir(folder := project_dir() / run_dir):  # noqa: PTH112
+            raise LessonError(
+                f"{self.name}: run_dir names a run to read, and there is none in {folder}; leave it empty to derive it from the "
+                "settings. Where new runs go is runs_dir"
+            )
         settings = {name: value for name, value in values.items() if name in Settings.model_fields}
         try:
             Settings.from_parameters(**settings)
@@ -102,6 +111,13 @@ class Lesson:
 def tags_of(cell: nbformat.NotebookNode) -> list[str]:
     """The tags of a cell."""
     return cell.metadata.get("tags", [])
+
+
+def without_tests(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A copy less the cells tagged ``remove-cell``, which test the lesson and teach nothing."""
+    shown = copy.deepcopy(notebook)
+    shown.cells = [cell for cell in shown.cells if "remove-cell" not in tags_of(cell)]
+    return shown
 
 
 def notebooks_dir() -> Path:

@@ -15,7 +15,7 @@ from typing import Any
 
 import nbformat
 
-from melanoma_lib.classroom.lesson import Lesson, Scalar, tags_of
+from melanoma_lib.classroom.lesson import Lesson, Scalar, tags_of, without_tests
 from melanoma_lib.errors import LessonError
 from melanoma_lib.utils import write_text
 
@@ -149,7 +149,7 @@ def as_html(
     live: Callable[[nbformat.NotebookNode], str] | None = None,
     style: str = PRINT_STYLE,
 ) -> str:
-    """One self-contained page: pictures inside, explorers as their labelled pictures, nothing fetched from anywhere.
+    """One self-contained page: pictures inside, explorers as their labelled pictures, nothing fetched, no cell that only tests.
 
     Args:
         notebook: executed.
@@ -161,6 +161,7 @@ def as_html(
 
     no_scripts = dict.fromkeys(("require_js_url", "mathjax_url", "jquery_url", "mermaid_js_url"), "")
     exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True, **no_scripts)
+    notebook = without_tests(notebook)
     fragments = [live(output) if live else "" for output in pictures(notebook)]
     notebook = still(notebook)
     for output, fragment in zip(pictures(notebook), fragments, strict=True):  # nbconvert leaves the alternative text out

@@ -1,13 +1,14 @@
-"""Slides: decks whose numbers and figures jinja2 fills in from a run, rendered offline by Marp and a browser.
+"""Slides: decks filled in by jinja2, with numbers of a run and figures of the lessons, rendered offline by Marp and a browser.
 
 A deck is Marp Markdown with fields of jinja2. ``{{ metrics.n_melanoma }}`` writes a value of the run, by default a whole number
 with separators of thousands and any other with three digits. ``number(x, 2)`` rounds, ``percent(x)`` writes a share,
 ``interval(x)`` a number with its interval, and ``undefined="nobody is flagged"`` says what to write where a run leaves a number
-undefined; without it that is an error. ``figure("roc", slot="half")`` draws a figure, alone on its line, and brings its
-description along; ``shrink=0.9`` where it may not become smaller than that share of its size. ``as_reported("97.24%")`` marks
-somebody else's number.
+undefined; without it that is an error. ``figure("06", "splits")`` shows, alone on its line, the picture that the committed lesson
+06 holds in its cell tagged ``figure:splits``, with its alternative text. ``as_reported("97.24%")`` marks somebody else's number.
 """
 
+import base64
+import csv
 import html
 import math
 import os
@@ -16,7 +17,7 @@ import shutil
 import subprocess
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ import jinja2
 import jinja2.meta
 
 from melanoma_lib.classroom.handout import find_browser
-from melanoma_lib.errors import DeckError
-from melanoma_lib.plotting import DescribedFigure
+from melanoma_lib.classroom.lesson import find_lessons, tags_of
+from melanoma_lib.errors import DeckError, LessonError
+from melanoma_lib.evaluation import OperatingCurve, OperatingPoint
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import project_dir
 from melanoma_lib.utils import replacing, write_text
@@ -34,27 +36,13 @@ DECK_NAME = re.compile(r"\d\d_[a-z0-9_]+")
 FIGURES = "figures"  # folder beside the filled decks
 MARP = Path("build/marp/node_modules/.bin/marp")  # where `make slides` installs it
 RENDERING_SECONDS = 300
-# Pixels of the slide's 1280 x 720 that a figure gets.
-SLOTS = {"full": (1160, 530), "upper": (1160, 400), "lower": (1160, 270), "half": (560, 530)}
-PIXELS_PER_INCH = 110  # on the slide; the figures' 13 points are then 20 pixels high, which carries to the last row
-SHRINK = 0.72  # of its own sides a figure keeps, unless its field says otherwise: in less room its labels would collide
-
-
-@dataclass(frozen=True)
-class Content:
-    """What decks may ask for; nothing is computed before somebody asks.
-
-    Attributes:
-        values: by the first word of a field: a number, a text, or a mapping of further ones.
-        figures: by name.
-    """
-
-    values: Mapping[str, Callable[[], Any]]
-    figures: Mapping[str, Callable[[], DescribedFigure]]
+FIGURE_TAG = "figure:"  # before the name, on the lesson's cell that draws it
+ISIC_2020 = 0.0176  # its share of melanomas
+REPORTED = Path("docs/results/reported.csv")  # what another project's slides report; nobody has reproduced it here
 
 
 def run_values(run: Run) -> dict[str, Callable[[], Any]]:
-    """What a run directory says of itself: run, setting, metrics, operating_point, calibration, history, split, environment."""
+    """What decks may ask of a run, by the first word of a field; nothing is computed before somebody asks."""
     return {
         "run": lambda: {"name": run.path.name, "source": run.settings.source, "epochs": len(run.history)},
         "setting": lambda: {name: _plain(value) for name, value in run.settings.model_dump(mode="json").items()},
@@ -64,6 +52,9 @@ def run_values(run: Run) -> dict[str, Callable[[], Any]]:
         "history": lambda: _history(run),
         "split": lambda: _split(run),
         "environment": lambda: run.environment,
+        "unit": lambda: str(run.splits["group_id"].str.partition(":")[0].mode()[0]),  # patient, lesion or image
+        "elsewhere": lambda: {"prevalence": ISIC_2020, "ppv": _test_point(run).ppv_at(ISIC_2020)},
+        "reported": _reported,
     }
 
 
@@ -96,6 +87,18 @@ def _split(run: Run) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _test_point(run: Run) -> OperatingPoint:
+    test = run.predictions("test")
+    return OperatingCurve(test["target"], test["probability"]).at(run.operating_point.threshold)
+
+
+def _reported() -> dict[str, dict[str, float]]:
+    with (project_dir() / REPORTED).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    numbers = ("accuracy", "recall", "f1", "loss")
+    return {row["backbone"]: {name: float(row[name]) for name in numbers if row[name]} for row in rows}
+
+
 def find_decks(names: Iterable[str] = (), folder: Path | None = None) -> list[Path]:
     """Decks in the order of their numbers.
 
@@ -119,28 +122,50 @@ def find_decks(names: Iterable[str] = (), folder: Path | None = None) -> list[Pa
     return chosen or decks
 
 
-def fill(deck: Path, content: Content, folder: Path) -> str:
+def lesson_figure(lesson: str, name: str, folder: Path | None = None) -> tuple[bytes, str]:
+    """The picture that a committed lesson shows in its cell tagged ``figure:NAME``: PNG and alternative text.
+
+    Args:
+        lesson: its name or number.
+        name: of the figure.
+        folder: of the lessons; by default the project's ``notebooks``.
+
+    Raises:
+        DeckError: if the lesson has no such cell, with the figures it has, or the cell holds no picture.
+        LessonError: if there is no such lesson.
+    """
+    (found,) = find_lessons([lesson], folder)
+    cells = found.notebook.cells
+    tagged = {tag.removeprefix(FIGURE_TAG): cell for cell in cells for tag in tags_of(cell) if tag.startswith(FIGURE_TAG)}
+    if name not in tagged:
+        raise DeckError(f"{found.name} has no cell tagged {FIGURE_TAG}{name}; its figures are: {', '.join(tagged) or 'none'}")
+    for output in tagged[name].get("outputs", ()):
+        if png := output.get("data", {}).get("image/png"):
+            return base64.b64decode(png), output.metadata.get("image/png", {}).get("alt", "")
+    raise DeckError(f"the cell {FIGURE_TAG}{name} of {found.name} holds no picture: run notebooks refresh {found.name}")
+
+
+def fill(deck: Path, values: Mapping[str, Callable[[], Any]], folder: Path, lessons: Path | None = None) -> str:
     """The deck as Marp Markdown, its figures written into ``folder / "figures"``.
+
+    Args:
+        deck: its source.
+        values: from :func:`run_values`.
+        folder: of the filled deck.
+        lessons: folder of the lessons whose figures it shows; by default the project's ``notebooks``.
 
     Raises:
         DeckError: naming deck and line, if a field cannot be read, names what does not exist (with what does), or a number is
             undefined and the field does not say what to write then.
     """
 
-    def figure(name: str, slot: str = "full", shrink: float = SHRINK) -> str:
-        for kind, asked, known in (("figure", name, content.figures), ("slot", slot, SLOTS)):
-            if asked not in known:
-                raise DeckError(f"no {kind} {asked}; there are: {', '.join(known)}")
-        drawn = content.figures[name]()
-        file = f"{FIGURES}/{name}-{slot}.png"
-        # In fewer inches its letters, whose size is in points, are larger on the slide. Width and height shrink apart, each as
-        # far as the slot asks: a figure that is only too tall keeps its width.
-        sides = zip(drawn.get_size_inches(), SLOTS[slot], strict=True)
-        drawn.set_size_inches(*(max(shrink * side, min(side, room / PIXELS_PER_INCH)) for side, room in sides))
+    def figure(lesson: str, name: str) -> str:
+        png, description = lesson_figure(lesson, name, lessons)
+        file = f"{FIGURES}/{lesson}-{name}.png"
         with replacing(folder / file) as temporary:
-            drawn.savefig(temporary, format="png", dpi=2 * PIXELS_PER_INCH)
+            temporary.write_bytes(png)
         # HTML, as Marp reads directions such as "blur" out of a Markdown picture's description.
-        return f'<div class="figure"><img src="{file}" alt="{html.escape(drawn.alt_text)}"></div>'
+        return f'<div class="figure"><img src="{file}" alt="{html.escape(description)}"></div>'
 
     environment = jinja2.Environment(undefined=_Missing, finalize=number, keep_trailing_newline=True)
     environment.globals = {
@@ -149,13 +174,17 @@ def fill(deck: Path, content: Content, folder: Path) -> str:
     text = deck.read_text(encoding="utf-8")
     try:
         asked = jinja2.meta.find_undeclared_variables(environment.parse(text)) - set(environment.globals)
-        if unknown := sorted(asked - set(content.values)):
-            environment.globals |= {name: _Missing(obj=content.values, name=name) for name in unknown}
-        values = {name: content.values[name]() for name in asked & set(content.values)}
-        return environment.from_string(text).render(values)
+        if unknown := sorted(asked - set(values)):
+            environment.globals |= {name: _Missing(obj=values, name=name) for name in unknown}
+        return environment.from_string(text).render({name: values[name]() for name in asked & set(values)})
     except jinja2.TemplateSyntaxError as error:
         raise DeckError(f"deck {deck.stem}, line {error.lineno}: {error.message}") from error
-    except (jinja2.UndefinedError, DeckError, TypeError) as error:  # a TypeError: arguments that a field does not take
+    except (
+        jinja2.UndefinedError,
+        DeckError,
+        LessonError,
+        TypeError,
+    ) as error:  # a TypeError: arguments that a field does not take
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
         raise DeckError(f"deck {deck.stem}, line {lines[-1] if lines else '?'}: {error}") from error
 
@@ -216,12 +245,14 @@ def as_reported(text: str) -> str:
     return f'<span class="reported">{text}</span>'
 
 
-def build(decks: Sequence[Path], content: Content, out: Path, formats: Sequence[str] = ("html", "pdf")) -> list[Path]:
+def build(
+    decks: Sequence[Path], values: Mapping[str, Callable[[], Any]], out: Path, formats: Sequence[str] = ("html", "pdf")
+) -> list[Path]:
     """Fill decks and render them.
 
     Args:
         decks: from :func:`find_decks`.
-        content: of a run.
+        values: from :func:`run_values`.
         out: folder of the filled decks, their figures and pages.
         formats: of ``html``, ``pdf``; none leaves the filled Markdown alone.
 
@@ -231,7 +262,7 @@ def build(decks: Sequence[Path], content: Content, out: Path, formats: Sequence[
     marp = find_marp() if formats else None
     filled = [out / deck.name for deck in decks]
     for deck, target in zip(decks, filled, strict=True):
-        write_text(target, fill(deck, content, out))
+        write_text(target, fill(deck, values, out))
     return filled + [render(target, form, marp) for target in filled for form in formats]
 
 

@@ -10,7 +10,8 @@ __all__, __getattr__ = lazy_names(
     {
         "operating": ("OperatingCurve", "OperatingPoint"),
         "intervals": (
-            "Interval", "bootstrap_intervals", "bootstrap_replicates", "group_bootstrap", "resample_groups", "wilson_interval",
+            "Interval", "bootstrap_intervals", "bootstrap_replicates", "cluster_bootstrap", "group_bootstrap", "rate_intervals",
+            "resample_groups", "wilson_interval",
         ),
         "paired": ("DeLongResult", "bootstrap_gain", "bootstrap_mean_auroc", "delong_test"),
         "calibration": (

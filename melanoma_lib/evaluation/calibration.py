@@ -219,7 +219,7 @@ def bootstrap_calibration(
 ) -> dict[str, Interval]:
     """Intervals of "slope" and "intercept" of `calibration_slope_intercept`, resampling whole groups.
 
-    Every resample is a fit of its own, hence fewer of them than in `bootstrap_intervals`.
+    Every resample is a fit of its own, hence fewer of them than in `rate_intervals`.
 
     Raises:
         ValueError: for risks outside [0, 1], or NaN, empty, one-class or mismatched input.

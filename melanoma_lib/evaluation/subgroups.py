@@ -5,7 +5,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from melanoma_lib.evaluation.inputs import check_scores, check_targets
-from melanoma_lib.evaluation.intervals import Interval, bootstrap_intervals, wilson_interval
+from melanoma_lib.evaluation.intervals import Interval, rate_intervals, wilson_interval
 from melanoma_lib.evaluation.operating import OperatingCurve
 
 AGE_EDGES = (-np.inf, 30, 45, 60, 75, np.inf)
@@ -67,7 +67,7 @@ def subgroup_table(
         its value and ``_low``, ``_high``, and note. Age bands are in years, lower end included.
 
     Raises:
-        ValueError: for missing columns, an empty table, or values that `bootstrap_intervals` refuses.
+        ValueError: for missing columns, an empty table, or values that `rate_intervals` refuses.
     """
     require_columns(predictions, ("group_id", "target", score))
     check_scores(predictions[score], check_targets(predictions["target"], both_classes=False).size, score)
@@ -104,7 +104,7 @@ def subgroup_intervals(
     """AUROC, sensitivity and specificity of one subgroup, and a note where it is too small: see `subgroup_table`."""
     melanoma, groups = part["target"].to_numpy() == 1, part["group_id"].to_numpy()
     if not (few := too_few_groups(melanoma, groups)):
-        intervals = bootstrap_intervals(melanoma, part[score], groups, threshold, n, seed, level)
+        intervals = rate_intervals(melanoma, part[score], groups, threshold, n, seed, level)
         return {name: intervals[name] for name in METRICS}, ""
 
     def rate(right: np.ndarray, of: np.ndarray) -> Interval:

@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from melanoma_lib.evaluation.calibration import Calibrator, bootstrap_calibration, expected_calibration_error
 from melanoma_lib.evaluation.inputs import check_scores, check_targets
-from melanoma_lib.evaluation.intervals import RATES, bootstrap_intervals
+from melanoma_lib.evaluation.intervals import RATES, rate_intervals
 from melanoma_lib.evaluation.operating import OperatingCurve
 from melanoma_lib.evaluation.paired import bootstrap_mean_auroc
 from melanoma_lib.evaluation.subgroups import METRICS, require_columns, subgroup_table
@@ -44,9 +44,9 @@ def evaluate_predictions(predictions: pd.DataFrame, threshold: float, n: int = 2
     targets, groups = check_targets(predictions["target"]), predictions["group_id"].to_numpy()
     probability, risk = (check_scores(predictions[k], targets.size, k, unit_interval=True) for k in ("probability", "risk"))
 
-    half = bootstrap_intervals(targets, probability, groups, 0.5, n, seed)
-    chosen = bootstrap_intervals(targets, probability, groups, threshold, n, seed)
-    brier = {"probability": half["brier"], "risk": bootstrap_intervals(targets, risk, groups, None, n, seed)["brier"]}
+    half = rate_intervals(targets, probability, groups, 0.5, n, seed)
+    chosen = rate_intervals(targets, probability, groups, threshold, n, seed)
+    brier = {"probability": half["brier"], "risk": rate_intervals(targets, risk, groups, None, n, seed)["brier"]}
     curve = OperatingCurve(targets, probability)
 
     def at(cut: float, intervals: dict) -> dict:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from melanoma_lib.data.datamodule import DermoscopyDataModule
-from melanoma_lib.evaluation import Interval, OperatingCurve, bootstrap_gain, bootstrap_intervals
+from melanoma_lib.evaluation import Interval, OperatingCurve, bootstrap_gain, rate_intervals
 from melanoma_lib.heads import FeatureTable, HeadSettings, train_head
 from melanoma_lib.inference import predict_logits
 from melanoma_lib.lessons.eda import WIDTH, Row, forest, height_of
@@ -149,7 +149,7 @@ def ablation(run: Run, data: DermoscopyDataModule, table: FeatureTable) -> list[
     scores["the run, trained whole"] = (test["probability"], "image+metadata")
     contenders: list[Contender] = []
     for name, (values, modalities) in scores.items():
-        auroc = bootstrap_intervals(test["target"], values, test["group_id"], n=run.settings.n_resamples)["auroc"]
+        auroc = rate_intervals(test["target"], values, test["group_id"], n=run.settings.n_resamples)["auroc"]
         truth = CEILINGS[modalities]
         ceiling = OperatingCurve(test["target"], test[truth]).auroc if truth in test else None
         better = gain(run, values, contenders[0].scores) if contenders else None

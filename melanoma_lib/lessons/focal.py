@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from melanoma_lib.evaluation import (
     Calibrator,
     OperatingCurve,
-    bootstrap_intervals,
+    rate_intervals,
     calibration_slope_intercept,
     carry_risk,
     expected_calibration_error,
@@ -276,7 +276,7 @@ def cut_heads(table: FeatureTable, settings: HeadSettings, n: int = 2000) -> pd.
         targets, outputs = scores["target"].to_numpy(), scores["probability"].to_numpy()
         curve = OperatingCurve(targets, outputs)
         rows[name] = {
-            "auroc": bootstrap_intervals(targets, outputs, scores["group_id"], None, n)["auroc"],
+            "auroc": rate_intervals(targets, outputs, scores["group_id"], None, n)["auroc"],
             "sensitivity": curve.at(0.5).sensitivity,
             "specificity": curve.at(0.5).specificity,
             "mean output": float(outputs.mean()),

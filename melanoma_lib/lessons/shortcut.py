@@ -14,7 +14,7 @@ from melanoma_lib.data.datamodule import source_root
 from melanoma_lib.data.images import evaluation_transform
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
 from melanoma_lib.errors import DataError, RunError
-from melanoma_lib.evaluation.intervals import bootstrap_intervals
+from melanoma_lib.evaluation.intervals import rate_intervals
 from melanoma_lib.evaluation.paired import bootstrap_gain
 from melanoma_lib.explain import cam_layers, default_layer, heatmaps
 from melanoma_lib.explain.figures import SIGNED
@@ -145,7 +145,7 @@ def compare_worlds(trap: Trap, n: int = 2000, seed: int = 0) -> pd.DataFrame:
         worlds = {TIED: trap.tied_cases, UNTIED: trap.cases}
         scores = {world: (stored_logits if world == own else file_logits)(run, cases) for world, cases in worlds.items()}
         for world, one in scores.items():
-            rows[name, world] = bootstrap_intervals(targets, one, groups, None, n, seed)["auroc"]
+            rows[name, world] = rate_intervals(targets, one, groups, None, n, seed)["auroc"]
         rows[name, DIFFERENCE] = bootstrap_gain(targets, scores[TIED], scores[UNTIED], groups, n, seed)["auroc"]
     index = pd.MultiIndex.from_tuples(rows, names=["model", "artefact and label"])
     return pd.DataFrame({"auroc": [one.value for one in rows.values()], "low": [one.low for one in rows.values()],

@@ -9,7 +9,6 @@ __all__, __getattr__ = lazy_names(
         "focal": ["FocalLossExplorer"],
         "head": ["HeadExplorer"],
         "layers": ["LayerExplorer"],
-        "luck": ["LuckExplorer"],
         "threshold": ["ThresholdExplorer"],
     },
 )

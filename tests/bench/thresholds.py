@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score, roc_auc_score, roc_curve
 
-from melanoma_lib.evaluation import OperatingCurve, bootstrap_intervals
+from melanoma_lib.evaluation import OperatingCurve, rate_intervals
 from tests.bench.turns import options, table, take_turns
 
 ISIC2020 = (33_126, 2_056, 584)  # images, patients and melanomas of the published training set
@@ -68,7 +68,7 @@ def main(words: list[str] | None = None) -> dict[str, pd.DataFrame]:
             recall_score(truth, called, pos_label=0)
 
     resampled = {
-        "kit": lambda _: bootstrap_intervals(small_targets, small_scores, groups, threshold, n=given.replicates),
+        "kit": lambda _: rate_intervals(small_targets, small_scores, groups, threshold, n=given.replicates),
         "scikit-learn": resample,
     }
     found = {

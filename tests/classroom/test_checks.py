@@ -120,6 +120,15 @@ def test_a_notebook_shows_the_message_and_no_traceback():
     assert "engine.py" not in shown.stdout
 
 
+def test_an_error_in_a_students_class_shows_their_line():
+    class Lens:
+        def __init__(self, x):
+            self.x = 1 / x
+
+    with pytest.raises(NotYet, match=r"ZeroDivisionError: division by zero in line \d+ of its cell:\n    self.x = 1 / x"):
+        engine.ask(Lens, 0)
+
+
 def test_an_answer_by_chance_and_one_that_ignores_its_arguments_are_told():
     rng = np.random.default_rng()
     assert "asked twice" in told(start.ppv, lambda *_: rng.random())

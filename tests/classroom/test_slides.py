@@ -1,21 +1,22 @@
 """Slides: the fields, errors that name deck and line, and every committed deck from a run to a page."""
 
+import base64
 import json
 import re
 import shutil
 from pathlib import Path
 
+import nbformat
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from melanoma_lib.__main__ import main
 from melanoma_lib.classroom import slides
 from melanoma_lib.classroom.lesson import find_lessons
-from melanoma_lib.classroom.slides import Content, build, fill, find_decks
+from melanoma_lib.classroom.slides import build, fill, find_decks, lesson_figure, run_values
 from melanoma_lib.errors import DeckError
-from melanoma_lib.lessons.deck_content import deck_content
-from melanoma_lib.plotting import kit_figure, with_alt_text
 from tests.command_line import command_names
+from tests.notebooks.mini import mini_lesson
 
 ROOT = Path(__file__).parents[2]
 DECKS = find_decks(folder=ROOT / "slides")
@@ -27,15 +28,27 @@ VALUES = {
 }  # fmt: skip
 
 
-def filled(field, folder, **more):
-    def figure():
-        with kit_figure(12, 9) as made:
-            made.add_subplot().plot([0, 1])
-        return with_alt_text(made, 'A line from "0" to 1, <blur>.')
+PNG = b"a picture"
 
+
+def illustrated(folder):
+    """A lesson 07 whose cells tagged figure:line and figure:empty hold a picture and none."""
+    path = mini_lesson(folder)
+    notebook = nbformat.read(path, as_version=4)
+    data = {"image/png": base64.b64encode(PNG).decode()}
+    shown = nbformat.v4.new_output("display_data", data, metadata={"image/png": {"alt": 'A line from "0" to 1, <blur>.'}})
+    notebook.cells += [
+        nbformat.v4.new_code_cell("plot()", outputs=[shown], metadata={"tags": ["figure:line"]}),
+        nbformat.v4.new_code_cell("plot()", metadata={"tags": ["figure:empty"]}),
+    ]
+    nbformat.write(notebook, path)
+    return path.parent
+
+
+def filled(field, folder, **more):
     (deck := folder / "00_made_up.md").write_text(f"## First\n\n{field}\n", encoding="utf-8")
     values = {name: (lambda value=value: value) for name, value in ({"m": VALUES} | more).items()}
-    return fill(deck, Content(values, {"line": figure}), folder).removeprefix("## First\n\n").removesuffix("\n")
+    return fill(deck, values, folder, illustrated(folder)).removeprefix("## First\n\n").removesuffix("\n")
 
 
 @pytest.mark.parametrize(
@@ -66,8 +79,9 @@ def test_a_field_writes_what_the_run_says(field, written, tmp_path):
         ("{{ interval(m.count) }}", "expected a number with its interval, got 12345"),
         ("{{ percent(m.word) }}", "expected a share"),
         ("{{ interval(m.unknown) }}", "leaves the number undefined"),
-        ('{{ figure("rock") }}', "no figure rock; there are: line"),
-        ('{{ figure("line", slot="left") }}', "no slot left; there are: full, upper, lower, half"),
+        ('{{ figure("07", "rock") }}', "has no cell tagged figure:rock; its figures are: line, empty"),
+        ('{{ figure("07", "empty") }}', "holds no picture: run notebooks refresh"),
+        ('{{ figure("09", "line") }}', "no lesson '09'; there are: 07_"),
         ("{{ m.count m.count }}", "expected token"),
     ],
 )
@@ -77,14 +91,10 @@ def test_a_field_that_cannot_be_filled_is_named_with_its_line(field, said, tmp_p
     assert said in str(error.value)
 
 
-def test_a_figure_is_a_picture_with_its_description_no_smaller_than_its_labels_allow(tmp_path):
-    from PIL import Image
-
-    text = filled('{{ figure("line", slot="half") }}', tmp_path)
+def test_a_figure_is_the_lessons_picture_with_its_description(tmp_path):
+    text = filled('{{ figure("07", "line") }}', tmp_path)
     assert 'alt="A line from &quot;0&quot; to 1, &lt;blur&gt;."' in text
-    picture = tmp_path / re.search(r'src="(.+?)"', text)[1]
-    inches = [side / (2 * slides.PIXELS_PER_INCH) for side in Image.open(picture).size]
-    assert inches == pytest.approx([0.72 * 12, 0.72 * 9], abs=0.02)
+    assert (tmp_path / re.search(r'src="(.+?)"', text)[1]).read_bytes() == PNG
 
 
 # --- the committed decks ------------------------------------------------------------------------------------------------------
@@ -113,7 +123,9 @@ def test_a_committed_deck_says_what_it_is_and_its_notes_fill_its_minutes(deck):
 def built(tiny_run, tmp_path_factory):
     """All committed decks, filled from the tiny run."""
     out = tmp_path_factory.mktemp("slides")
-    build(DECKS, deck_content(tiny_run), out, ())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        build(DECKS, run_values(tiny_run), out, ())
     return out
 
 
@@ -130,6 +142,14 @@ def test_every_field_of_every_deck_is_filled_from_a_run(built, tiny_run):
     called = test["probability"] >= json.loads((tiny_run.path / "operating_point.json").read_text())["threshold"]
     (row,) = [line for line in overview.splitlines() if line.startswith("| sensitivity |")]
     assert row.split("|")[3].strip().startswith(f"{called[test['target'] == 1].mean():.3f}")
+
+
+def test_every_figure_that_a_deck_asks_for_is_in_a_committed_lesson():
+    asked = [words for deck in DECKS for words in re.findall(r'{{ figure\("(\d\d)", "(\w+)"\)', deck.read_text(encoding="utf-8"))]
+    assert asked
+    for lesson, name in asked:
+        png, description = lesson_figure(lesson, name, ROOT / "notebooks")
+        assert png.startswith(b"\x89PNG") and len(description) > 30
 
 
 def test_the_command_writes_markdown_and_explains_what_is_wrong(tiny_run, tmp_path, monkeypatch, capsys):

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,6 +9,8 @@ from sklearn import metrics as sk
 from melanoma_lib.evaluation import (
     bootstrap_intervals,
     bootstrap_replicates,
+    cluster_bootstrap,
+    rate_intervals,
     resample_groups,
     wilson_interval,
 )
@@ -64,7 +67,7 @@ def test_grouped_intervals_cover_while_image_level_ones_fall_short():
     for seed in rng.integers(0, 2**31, trials):
         targets, scores, groups = clustered(120, 5, seed)
         for name, units in (("grouped", groups), ("images", np.arange(groups.size))):
-            interval = bootstrap_intervals(targets, scores, units, n=300, seed=int(seed))["auroc"]
+            interval = rate_intervals(targets, scores, units, n=300, seed=int(seed))["auroc"]
             covered[name] += interval.low <= truth <= interval.high
     # A standard error of .013 at 300 trials: .91 is three below .95.
     assert covered["grouped"] / trials > 0.91
@@ -73,7 +76,7 @@ def test_grouped_intervals_cover_while_image_level_ones_fall_short():
 
 def test_a_resample_with_one_class_is_left_out_and_counted():
     targets, scores = np.array([1, 0, 0, 0]), np.array([0.9, 0.1, 0.2, 0.3])
-    interval = bootstrap_intervals(targets, scores, np.arange(4), n=4000)["auroc"]
+    interval = rate_intervals(targets, scores, np.arange(4), n=4000)["auroc"]
     # The one melanoma is missed with chance (3/4)^4, drawn every time with (1/4)^4.
     defined = 1 - 0.75**4 - 0.25**4
     assert interval.resamples / 4000 == pytest.approx(defined, abs=0.03)
@@ -83,7 +86,7 @@ def test_a_resample_with_one_class_is_left_out_and_counted():
 def test_a_rate_of_exactly_one_gets_a_wilson_interval_over_groups():
     targets = np.array([1] * 30 + [0] * 30)
     scores = np.array([0.9] * 30 + [0.1] * 25 + [0.8] * 5)
-    intervals = bootstrap_intervals(targets, scores, np.arange(60) // 3, threshold=0.5, n=200)
+    intervals = rate_intervals(targets, scores, np.arange(60) // 3, threshold=0.5, n=200)
     wilson = stats.binomtest(10, 10).proportion_ci(method="wilson")  # 30 images, but 10 lesions
     assert intervals["sensitivity"].method == "wilson"
     assert (intervals["sensitivity"].low, intervals["sensitivity"].high) == pytest.approx((wilson.low, 1.0))
@@ -93,13 +96,13 @@ def test_a_rate_of_exactly_one_gets_a_wilson_interval_over_groups():
 
 def test_an_f1_without_hits_is_as_uncertain_as_the_few_cases_it_rests_on():
     targets, scores, groups = np.repeat([1, 0], [6, 60]), np.repeat([0.2, 0.9, 0.1], [6, 4, 56]), np.arange(66)
-    interval = bootstrap_intervals(targets, scores, groups, threshold=0.5, n=200)["f1"]
+    interval = rate_intervals(targets, scores, groups, threshold=0.5, n=200)["f1"]
     jaccard = stats.binomtest(0, 10).proportion_ci(method="wilson").high  # none found among 6 melanomas and 4 false alarms
     assert (interval.value, interval.low, interval.high) == pytest.approx((0, 0, 2 * jaccard / (1 + jaccard)))
     assert interval.method == "wilson"
     # An F1 of the population that such a sample can come from lies inside: 1 of 11 found.
     assert sk.f1_score([1] * 6 + [0] * 4 + [1], [0] * 6 + [1] * 4 + [1]) < interval.high
-    perfect = bootstrap_intervals(targets, targets, groups, threshold=0.5, n=200)["f1"]
+    perfect = rate_intervals(targets, targets, groups, threshold=0.5, n=200)["f1"]
     assert 0.5 < perfect.low < perfect.value == perfect.high == 1
 
 
@@ -130,4 +133,51 @@ def test_wilson_of_nothing_is_unknown_and_of_the_impossible_refused():
 def test_bad_input_is_refused(change, message):
     good = {"targets": [0, 1, 0, 1], "scores": [0.1, 0.2, 0.3, 0.4], "groups": ["a", "a", "b", "c"]}
     with pytest.raises(ValueError, match=message):
-        bootstrap_intervals(**(good | change))
+        rate_intervals(**(good | change))
+
+
+def a_table(n_groups=40, seed=3):
+    targets, scores, groups = clustered(n_groups, 3, seed)
+    return pd.DataFrame({"target": targets, "probability": 1 / (1 + np.exp(-scores)), "group_id": groups})
+
+
+def test_a_statistic_of_a_table_gets_the_interval_that_the_quick_way_gives():
+    cases, threshold = a_table(), 0.6
+    quick = bootstrap_intervals(cases, threshold, n=150, seed=4)
+    by_hand = cluster_bootstrap(
+        cases,
+        lambda part: pd.Series({
+            "auroc": sk.roc_auc_score(part["target"], part["probability"]),
+            "sensitivity": sk.recall_score(part["target"], part["probability"] >= threshold),
+            "ppv": sk.precision_score(part["target"], part["probability"] >= threshold),
+        }),
+        n=150, seed=4,
+    )  # fmt: skip
+    assert list(quick) == list(by_hand) == ["value", "low", "high"]
+    pd.testing.assert_frame_equal(quick.loc[by_hand.index], by_hand)
+    one = cluster_bootstrap(cases, lambda part: part["target"].mean(), n=150)
+    assert one.shape == (1, 3) and one["low"].item() < cases["target"].mean() < one["high"].item()
+
+
+def test_every_image_of_a_drawn_group_comes_along_as_often_as_it_was_drawn():
+    cases, sizes = a_table(12), []
+    cases.index = cases.index[::-1]  # whatever the rows are called
+    counted = cluster_bootstrap(cases, lambda part: sizes.append(part["group_id"].value_counts()) or len(part), n=20)
+    each = cases["group_id"].value_counts()
+    assert counted["value"].item() == len(cases)
+    for drawn in sizes[1:]:
+        assert (drawn % each[drawn.index] == 0).all() and (drawn / each[drawn.index]).sum() == len(each)
+
+
+@pytest.mark.parametrize(
+    ("cases", "error", "message"),
+    [
+        ([0, 1], TypeError, "expected a DataFrame, one row an image, got list"),
+        (a_table().drop(columns="group_id"), ValueError, "missing group_id of target, probability"),
+        (a_table().replace({"group_id": {0: np.nan}}), ValueError, "groups: expected an id in every row"),
+    ],
+)
+def test_a_table_that_lacks_something_is_refused(cases, error, message):
+    for interval in (lambda: bootstrap_intervals(cases, 0.5), lambda: cluster_bootstrap(cases, len)):
+        with pytest.raises(error, match=message):
+            interval()

@@ -8,7 +8,7 @@ from sklearn import metrics as sk
 
 from melanoma_lib.evaluation import (
     bootstrap_gain,
-    bootstrap_intervals,
+    rate_intervals,
     bootstrap_mean_auroc,
     delong_test,
     resample_groups,
@@ -24,7 +24,7 @@ def test_gain_is_paired():
     worse = scores + np.random.default_rng(0).normal(size=scores.size)
     paired = bootstrap_gain(targets, scores, worse, groups, n=500)["auroc"]
     assert paired.value == pytest.approx(sk.roc_auc_score(targets, scores) - sk.roc_auc_score(targets, worse))
-    alone = [bootstrap_intervals(targets, s, groups, n=500)["auroc"] for s in (scores, worse)]
+    alone = [rate_intervals(targets, s, groups, n=500)["auroc"] for s in (scores, worse)]
     unpaired_width = np.hypot(*(i.high - i.low for i in alone))
     assert paired.high - paired.low < 0.9 * unpaired_width
 

@@ -8,6 +8,7 @@ from melanoma_lib.classroom.lesson import Lesson, find_lessons
 from melanoma_lib.errors import LessonError
 from tests.notebooks.mini import mini_lesson
 
+ROOT = Path(__file__).parent
 DEFAULTS = {"profile": "fast", "seed": 0, "rate": 0.5, "shout": False, "run_dir": ""}
 
 
@@ -19,7 +20,8 @@ def fresh(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "text", "value"),
     [("seed", "3", 3), ("rate", "2", 2.0), ("rate", "1e-3", 0.001), ("shout", "yes", True), ("shout", "FALSE", False),
-     ("run_dir", "runs/x", "runs/x"), ("seed", 4, 4), ("shout", True, True), ("rate", 1, 1.0)],
+     ("run_dir", str(ROOT), str(ROOT)), ("run_dir", None, ""),
+     ("seed", "None", 0), ("seed", 4, 4), ("shout", True, True), ("rate", 1, 1.0)],
 )  # fmt: skip
 def test_text_is_read_as_the_type_of_the_default(fresh, name, text, value):
     read = fresh.with_defaults({name: text})
@@ -35,7 +37,7 @@ def test_text_is_read_as_the_type_of_the_default(fresh, name, text, value):
         ("seed", True, "seed expects int"),
         ("shout", "maybe", "yes or no"),
         ("shout", 1, "yes or no"),
-        ("run_dir", None, "expects str"),
+        ("run_dir", "runs/misspelt", r"run_dir names a run to read, and there is none in /.*runs/misspelt; leave it empty"),
         ("seed", "-1", "greater than or equal to 0"),  # what Settings says of a parameter that is one of its fields
     ],
 )

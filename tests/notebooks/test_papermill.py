@@ -2,11 +2,13 @@ import base64
 import io
 import re
 
+import nbformat
 import numpy as np
 import pytest
 from PIL import Image
 
 from melanoma_lib.__main__ import main
+from melanoma_lib.classroom.handout import handout_page
 from melanoma_lib.classroom.lesson import Lesson, tags_of
 from melanoma_lib.classroom.papermill import refresh, run_lessons, smaller, summary
 from melanoma_lib.errors import LessonError
@@ -49,6 +51,17 @@ def test_parameters_reach_the_kernel_and_a_misspelt_one_starts_none(lesson, tmp_
     (outcome,) = run_lessons([lesson], tmp_path / "out", {"seed": "5"}, show_progress=False)
     assert (outcome.digests, outcome.as_committed) == (("sum 50\n",), None)
     assert "other parameters" in summary([outcome])
+
+
+def test_a_cell_that_only_tests_is_run_and_not_shown(tmp_path):
+    lesson = Lesson(mini_lesson(tmp_path, extra="print('asserted', 40 + 2)"))
+    next(cell for cell in lesson.notebook.cells if "asserted" in cell.source).metadata["tags"] = ["remove-cell"]
+    nbformat.write(lesson.notebook, lesson.path)
+    (outcome,) = run_lessons([Lesson(lesson.path)], tmp_path / "out", {}, show_progress=False)
+    executed = nbformat.read(outcome.notebook, as_version=4)
+    assert "asserted 42" in nbformat.writes(executed)
+    for page in (outcome.page.read_text(encoding="utf-8"), handout_page(executed, "title")[0]):
+        assert "asserted" not in page and "sum 45" in page
 
 
 def test_a_failing_cell_fails_the_run_and_keeps_what_was_executed(tmp_path):
@@ -113,7 +126,7 @@ def test_the_command_line_runs_checks_and_refuses(lesson, tmp_path, monkeypatch,
     assert main(["notebooks", "check", "07"]) == 1
     assert "part of the project's tests" in capfd.readouterr().err
     monkeypatch.chdir(ROOT)
-    assert main(["notebooks", "check", "02"]) == 0
+    assert main(["notebooks", "check", "06"]) == 0
     assert "1 passed" in capfd.readouterr().out
 
 

@@ -1,46 +1,54 @@
-"""Exercises of the cross-validation lesson: a standard error, folds to mend, two models on the same draws, and a choice."""
+"""Exercises of the cross-validation lesson: grouped folds, folds to mend, and two models on the same draws."""
 
-import math
 import operator
 
 import numpy as np
 import pandas as pd
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.tree import DecisionTreeClassifier
 
 from melanoma_lib.classroom.checks.engine import Exercise
 from melanoma_lib.classroom.checks.threshold import auroc, threshold_for
 
 
-def _variance(auroc, melanomas, others, less=(1, 1), swap=False, square=True, combine=None):
-    """Hanley and McNeil's variance, with the faults that are asked for."""
-    q = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
-    q1, q2 = q[::-1] if swap else q
-    square = auroc**2 if square else 0.0
-    terms = auroc * (1 - auroc), (melanomas - less[0]) * (q1 - square), (others - less[1]) * (q2 - square)
-    return combine(terms, melanomas, others) if combine else sum(terms) / (melanomas * others)
+def _photographed(n_lesions: int = 120):
+    """Images of lesions, up to three of each, whose features tell the lesion better than its class; with targets and lesions."""
+    rng = np.random.default_rng(11)
+    lesion = np.repeat(np.arange(n_lesions), rng.integers(1, 4, n_lesions))
+    target = (rng.random(n_lesions) < 0.3).astype(int)
+    features = rng.normal(size=(n_lesions, 3)) + 0.6 * target[:, None]
+    return features[lesion] + 0.1 * rng.normal(size=(lesion.size, 3)), target[lesion], lesion
 
 
-_PAIR = "a pair needs two different lesions: look again at"
-standard_error = Exercise(
-    reference=_variance,
-    finish=math.sqrt,
-    inputs=[(0.9, 52, 225), (0.75, 30, 60), (0.95, 1100, 400)],
-    returns="one number, the standard error",
-    success="the width follows from the AUROC and the number of lesions of each class",
+def _two_classifiers():
+    return [(model, *_photographed()) for model in (KNeighborsClassifier(3), DecisionTreeClassifier(max_depth=3, random_state=0))]
+
+
+def _fold_scores(model, features, targets, groups, folds=StratifiedGroupKFold, scoring="roc_auc"):
+    cv = folds(5).split(features, targets, groups if "Group" in folds.__name__ else None)  # the others would warn
+    return cross_val_score(model, features, targets, cv=[*cv], scoring=scoring)
+
+
+grouped = Exercise(
+    reference=_fold_scores,
+    finish=np.mean,
+    inputs=_two_classifiers,
+    returns="one number, the mean of five AUROCs",
+    success="the check's models, which recognise lesions, gain nothing from it",
     slips={
-        "q1 and q2 have changed places, or the two numbers of lesions have: q1 goes with the melanomas": {"swap": True},
-        f"{_PAIR} (melanomas - 1) and (others - 1)": {"less": (0, 0)},
-        f"{_PAIR} (melanomas - 1)": {"less": (0, 1)},
-        f"{_PAIR} (others - 1)": {"less": (1, 0)},
-        "take the square of the AUROC off q1 and off q2: only what exceeds independent wins counts": {"square": False},
-        "nothing is divided by the number of pairs, melanomas x others": {"combine": lambda t, m, n: sum(t)},
-        "only the last term is divided by the number of pairs": {"combine": lambda t, m, n: t[0] + t[1] + t[2] / (m * n)},
-        "x / m * n divides by m and then multiplies by n: look at the brackets": {"combine": lambda t, m, n: sum(t) / m * n},
-        "the root goes over the whole fraction": {"combine": lambda t, m, n: sum(t) / (m * n) ** 2},
+        "images of one lesion lie in several folds: stratified folds know nothing of groups": {"folds": StratifiedKFold},
+        "images of one lesion lie in several folds, and the classes are left to chance: hand over cv=": {"folds": KFold},
+        "no lesion is split, but the folds differ in their share of melanomas: GroupKFold leaves the classes to chance": {
+            "folds": GroupKFold
+        },
+        "that is the accuracy, the default of cross_val_score: name the scoring": {"scoring": "accuracy"},
     },
     finishes={
-        "that is the variance: the standard error is its square root": float,
-        "that is half of a 95% interval: leave the 1.96 out": lambda variance: 1.96 * math.sqrt(variance),
+        "that is the best fold: take the mean": np.max,
+        "that is the spread of the folds: take the mean": np.std,
     },
+    hint="Five folds, AUROC, no shuffling",
 )
 
 
@@ -174,42 +182,4 @@ paired_interval = Exercise(
         "these are the smallest and the largest difference: take percentiles": lambda both: _ends(both[0] - both[1], 0),
         "that is a normal interval, plus or minus 1.96 deviations; percentiles of the draws were asked for": _normal,
     },
-)
-
-
-# heavy is dearer than middle and no better; scores are thirty-seconds, so that a margin can be exact; the rows are in no order
-MODELS = pd.DataFrame(
-    [("middle", 28 / 32, 120), ("tiny", 24 / 32, 8), ("large", 29 / 32, 400), ("small", 27 / 32, 60), ("grand", 30 / 32, 900),
-     ("heavy", 27.5 / 32, 350)],
-    columns=["name", "score", "cost"],
-)  # fmt: skip
-
-
-def _choose(models, budget, margin, afford=operator.le, near=operator.ge, of_all=False, by="cost", at=0):
-    affordable = models[afford(models["cost"], budget)]
-    best = (models if of_all else affordable)["score"].max()
-    left = affordable[near(affordable["score"], best - margin)].sort_values(by)
-    return pd.Series({"name": "", "score": np.nan, "cost": np.nan}) if left.empty else left.iloc[at]
-
-
-_NAME = "take the name that goes with it"
-choice = Exercise(
-    reference=_choose,
-    finish=lambda row: row["name"],
-    inputs=[(MODELS, *probe) for probe in ((400, 2 / 32), (400, 1 / 32), (120, 2.5 / 32), (60, 0.2), (350, 0.2))],
-    returns="the name of a model, a text",
-    success="affordable first, then good enough, then cheap",
-    slips={
-        "the margin is taken from the best of all: first leave out what costs more than the budget": {"of_all": True},
-        "it takes the highest score of all, whatever it costs": {"afford": lambda cost, _: cost > 0, "by": "score", "at": -1},
-        "it takes the best that one can afford: of those within the margin, take the cheapest": {"by": "score", "at": -1},
-        "it takes the cheapest of all: it must come within the margin of the best": {"near": lambda score, _: score > 0},
-        "it keeps what costs more than the budget: the comparison is the wrong way round": {"afford": operator.gt},
-        "a model that costs exactly the budget can be afforded: <=": {"afford": operator.lt},
-        "a model exactly the margin below the best is within it: >=": {"near": operator.gt},
-    },
-    finishes={
-        f"that is the label of a row: {_NAME}": lambda row: row.name,
-    },
-    hint=f"The models are\n{MODELS.to_string(index=False)}",
 )

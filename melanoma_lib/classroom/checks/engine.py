@@ -47,7 +47,7 @@ def ask(answer: Callable, *inputs: Any, copies: bool = True) -> Any:
     except NotImplementedError:
         raise NotYet("nothing is written here yet: put your answer in place of the line that raises") from None
     except Exception as error:  # whatever a student's code may raise
-        code = getattr(inspect.unwrap(answer), "__code__", None)
+        code = getattr(inspect.unwrap(answer.__init__ if isinstance(answer, type) else answer), "__code__", None)
         own = [frame for frame in traceback.extract_tb(error.__traceback__) if code and frame.filename == code.co_filename]
         where = f" in line {own[-1].lineno} of its cell:\n    {own[-1].line}" if own else ""
         called = f"It was called with ({', '.join(map(shown, inputs))})"

@@ -59,7 +59,9 @@ def test_prose_and_alt_texts_type_no_measured_number(name):
     cells = STUDIES[name].notebook.cells
     prose = [cell.source.partition("## References")[0] for cell in cells if cell.cell_type == "markdown"]
     prose = re.sub(r"```.*?```|`[^`]*`|arXiv:\S+|doi:\S+", "", "\n".join(prose), flags=re.DOTALL)
-    alt_texts = re.findall(r'describe\(\w+,\s*f?"([^"]*)"', "\n".join(cell.source for cell in cells if cell.cell_type == "code"))
+    alt_texts = re.findall(
+        r'with_alt_text\(\w+,\s*f?"([^"]*)"', "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    )
     assert alt_texts and set(MEASURED.findall("\n".join([prose, *alt_texts]))) <= CONVENTIONS
 
 

@@ -1,15 +1,20 @@
-"""Views of result tables: which columns a page, a lesson or a slide shows, as frames of text."""
+"""Write the tables that pages quote, from the files of ``docs/results``: ``python docs/tables.py``.
 
-import math
+Each file holds the numbers of one study, with the command, the day, the machine and the commit that made them; an interval is a
+dictionary of ``value``, ``low`` and ``high``. A page quotes a view of it below a line ``<!-- table: VIEW -->``.
+"""
+
+import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from melanoma_lib.errors import StudyError
-from melanoma_lib.evaluation import Interval
-from melanoma_lib.studies.results import ResultTable, load_results
+HERE = Path(__file__).parent
+PAGES = (HERE.parent / "README.md", HERE / "results.md", HERE / "launch.md")
+QUOTED = re.compile(r"(<!-- table: (.+?) -->\n)((?:\|.*\n)*)")
 
 
 @dataclass(frozen=True)
@@ -111,24 +116,12 @@ VIEWS = {
 }  # fmt: skip
 
 
-def view(name: str, table: ResultTable | None = None) -> pd.DataFrame:
-    """A view of a result table: a frame of text, intervals as ``0.906 [0.892, 0.919]``, a dash for what is not known.
-
-    Args:
-        name: one of ``VIEWS``.
-        table: of the study that the view is of; default: the committed one.
-
-    Raises:
-        StudyError: if there is no such view, or the table does not hold its rows.
-    """
-    if name not in VIEWS:
-        raise StudyError(f"expected one of the views {', '.join(VIEWS)}; got {name!r}")
+def view(name: str) -> pd.DataFrame:
+    """A view of a result table: a frame of text, intervals as ``0.906 [0.892, 0.919]``, a dash for what is not known."""
     wanted = VIEWS[name]
-    part: Any = asdict(table or load_results(wanted.table))
+    part: Any = json.loads((HERE / "results" / f"{wanted.table}.json").read_text(encoding="utf-8"))
     for key in wanted.path.split("."):
-        part = part.get(key) if isinstance(part, dict) else None
-    if not part:
-        raise StudyError(f"view {name!r}: the table has no {wanted.path}")
+        part = part[key]
     rows = [part] if isinstance(part, dict) else part
     kept = [row for row in rows if all(row.get(key) == value for key, value in wanted.where.items())]
     frame = pd.DataFrame([{head: _cell(row, column) for head, column in wanted.columns.items()} for row in kept])
@@ -146,20 +139,12 @@ def _cell(row: dict[str, Any], column: str) -> str:
     key, _, spec = column.partition(":")
     value = row if key == "." else row.get(key)
     if isinstance(value, dict):
-        return interval_text(value, spec)
+        ends = [value.get(end) for end in ("low", "high")]
+        known = f" [{ends[0]:{spec}}, {ends[1]:{spec}}]" if None not in ends else ""
+        return "–" if value["value"] is None else f"{value['value']:{spec}}{known}"
     if spec == ".3f" and value is not None and 0 < value < 0.0005:  # a p value is never zero
         return "< 0.001"
     return "–" if value is None else format(value, spec)
-
-
-def interval_of(value: dict[str, float | None]) -> Interval:
-    """An interval of a result table; what is not known is NaN."""
-    return Interval(*(math.nan if value.get(part) is None else value[part] for part in ("value", "low", "high")))
-
-
-def interval_text(value: dict[str, float | None], spec: str = ".3f") -> str:
-    """An interval as ``0.906 [0.892, 0.919]``, its value alone where the ends are not known; a dash for what is not known."""
-    return "–" if value.get("value") is None else format(interval_of(value), spec)
 
 
 def markdown(frame: pd.DataFrame) -> str:
@@ -168,9 +153,11 @@ def markdown(frame: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-QUOTED = re.compile(r"(<!-- table: (.+?) -->\n)((?:\|.*\n)*)")
-
-
 def quote_tables(text: str) -> str:
     """A Markdown page with the table below each ``<!-- table: VIEW -->`` written from the committed results."""
     return QUOTED.sub(lambda found: f"{found[1]}{markdown(view(found[2]))}\n", text)
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        page.write_text(quote_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
