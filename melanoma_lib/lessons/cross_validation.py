@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from melanoma_lib.data import DermoscopyDataModule, MetadataEncoder, split_cases
 from melanoma_lib.data.splits import fold_cases
 from melanoma_lib.errors import RunError
-from melanoma_lib.evaluation import Interval, OperatingCurve, rate_intervals, bootstrap_mean_auroc
+from melanoma_lib.evaluation import Interval, OperatingCurve, bootstrap_mean_auroc, rate_intervals
 from melanoma_lib.heads import cached_features
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings

@@ -8,7 +8,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
 
-from melanoma_lib.evaluation import Interval, bootstrap_gain, rate_intervals, delong_test
+from melanoma_lib.evaluation import Interval, bootstrap_gain, delong_test, rate_intervals
 from melanoma_lib.lessons.cross_validation import Leak, best_of
 from melanoma_lib.lessons.eda import WIDTH, Row, forest, height_of
 from melanoma_lib.plotting import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION, DescribedFigure, kit_figure, with_alt_text

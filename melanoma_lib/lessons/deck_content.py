@@ -13,9 +13,9 @@ from melanoma_lib.data.datamodule import DermoscopyDataModule, source_root
 from melanoma_lib.evaluation import (
     Interval,
     OperatingCurve,
-    rate_intervals,
     carry_risk,
     figures,
+    rate_intervals,
     subgroup_table,
     wilson_interval,
 )

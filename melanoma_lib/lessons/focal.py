@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from melanoma_lib.evaluation import (
     Calibrator,
     OperatingCurve,
-    rate_intervals,
     calibration_slope_intercept,
     carry_risk,
     expected_calibration_error,
+    rate_intervals,
 )
 from melanoma_lib.heads import FeatureTable, HeadSettings, train_head
 from melanoma_lib.lessons.eda import WIDTH

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from melanoma_lib.evaluation import Interval, bootstrap_gain, rate_intervals, delong_test
+from melanoma_lib.evaluation import Interval, bootstrap_gain, delong_test, rate_intervals
 from melanoma_lib.studies.results import load_results as table_of
 from melanoma_lib.studies.results import provenance as made_by
 from melanoma_lib.widgets.luck import Z, auroc_error, gap_error
