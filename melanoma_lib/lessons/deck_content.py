@@ -13,10 +13,8 @@ from melanoma_lib.data.datamodule import DermoscopyDataModule, source_root
 from melanoma_lib.evaluation import (
     Interval,
     OperatingCurve,
-    carry_risk,
     figures,
     rate_intervals,
-    subgroup_table,
     wilson_interval,
 )
 from melanoma_lib.explain import METHOD_NAMES, heatmap_figure
@@ -25,12 +23,9 @@ from melanoma_lib.lessons import (
     branches,
     eda,
     eda_pictures,
-    focal,
     gradcam,
     leakage,
     start,
-    threshold,
-    threshold_worlds,
     training,
 )
 from melanoma_lib.lessons.deck_choice import AskedOfSplits
@@ -133,10 +128,9 @@ class Asked:
             "leak": lambda: {name: float(share) for name, share in self.leaks.mean().items()},
             "pixels": self._worth,
             "ceiling": self._ceiling,
-            "decoder": lambda: {"half": FocalLoss(0.25, 2.0).true_risk(0.5), "run": self._half()},
+            "decoder": lambda: {"half": FocalLoss(0.25, 2.0).true_risk(0.5)},
             "elsewhere": lambda: {"prevalence": ISIC_2020, "ppv": self._test_point().ppv_at(ISIC_2020)},
             "price": lambda: {"miss": int(FN_COST), "alarm": int(FP_COST), "risk": FP_COST / (FP_COST + FN_COST)},
-            "fresh": lambda: dict(zip(("reported", "expected"), threshold_worlds.expected_true_sensitivity(50), strict=True)),
             "wilson": lambda: {f"of{n}": wilson_interval(0.9 * n, n).to_dict() for n in (10, 50, 1000)},
             "parameters": lambda: {name: millions_of_parameters(name) for name in BACKBONES},
             "swap": self._swap,
@@ -152,12 +146,6 @@ class Asked:
 
     def _ceiling(self) -> float | None:
         return OperatingCurve(self.test["target"], self.test["true_risk"]).auroc if "true_risk" in self.test else None
-
-    def _half(self) -> float:
-        """What 0.5 would mean for a perfectly trained model of the run's loss and sampler."""
-        prevalence = float(self.data.train_prevalence)
-        loss, drawn = focal.correction_of(self.run.settings, prevalence)
-        return float(carry_risk(loss.true_risk(0.5), drawn, prevalence))
 
     def _test_point(self):
         curve = OperatingCurve(self.test["target"], self.test["probability"])
@@ -204,8 +192,6 @@ class Asked:
             "learning_curves": lambda: training.curves_figure(self.run.history),
             "overfitting": lambda: training.overfitting_figure({"this run": self.run.history}),
             "focal_curves": presets_figure,
-            "say": lambda: focal.share_figure(focal.gradient_shares(self.validation["risk"], self.validation["target"])),
-            "readings": lambda: figures.reliability_figure(focal.readings(self.run), self.validation["target"]),
             "pixel_gain": self._gain_figure,
         }
 
@@ -218,29 +204,20 @@ class Asked:
 
     def _decision_figures(self) -> dict[str, Callable[[], DescribedFigure]]:
         stored, run = self.run.operating_point.threshold, self.run
-        cuts = {"0.5": 0.5, "stored": stored}
         targets = self.validation["target"]
         drawn: Mapping[str, Any] = {
             name: partial(lambda name: test_figures(self.test, run.metrics, stored)[name], name)
             for name in ("roc", "precision_recall", "confusion")
         }
-        places = {"ISIC 2020": ISIC_2020, "these cases": float(self.test["target"].mean()), "almost every second": 0.45}
         return dict(drawn) | {
             "reliability": lambda: figures.reliability_figure(
                 {"output": self.test["probability"], "risk": self.test["risk"]}, self.test["target"]
             ),
-            "scores": lambda: threshold.score_figure(targets, self.validation["probability"], cuts),
-            "cost": lambda: threshold.cost_figure(self.curve, run.calibrator, FN_COST, FP_COST),
             "decision_curve": lambda: figures.decision_curve_figure(
                 {"calibrated risk": OperatingCurve(targets, self.validation["risk"]), "output taken for a risk": self.curve},
                 point=FP_COST / (FP_COST + FN_COST),
             ),
             "units": self._units,
-            "prevalence": lambda: threshold.prevalence_figure(self._test_point(), places),
-            "subgroups": self._subgroups,
-            "optimism": lambda: threshold_worlds.optimism_figure(
-                threshold_worlds.choose_and_report("sensitivity"), threshold_worlds.choose_and_report("cost")
-            ),
             "risks": lambda: start.risk_figure(self.tested, start.answer(run, self.one.case, self.one.model)),
         }
 
@@ -252,13 +229,6 @@ class Asked:
         names = ("sensitivity", "specificity", "ppv", "auroc")
         rows = {f"{name}: {unit}": intervals[unit][name] for name in names for unit in units}
         return figures.comparison_figure(rows, "validation cases")
-
-    def _subgroups(self) -> DescribedFigure:
-        """By sex and age; sites are too many rows for a slide."""
-        stored = self.run.operating_point.threshold
-        table = subgroup_table(self.validation, stored, n=self.run.settings.n_resamples)
-        sites = table["variable"] == "site"
-        return threshold.subgroup_figure(table[~sites].reset_index(drop=True), stored)
 
     def _map_figures(self) -> dict[str, Callable[[], DescribedFigure]]:
         def graded() -> DescribedFigure:

@@ -24,8 +24,7 @@ def three_intervals(test: pd.DataFrame, error: float, unit: str, n: int = 500) -
         n: resamples.
     """
     by_image, by_group = (
-        rate_intervals(test["target"], test["probability"], test[column], n=n)["auroc"]
-        for column in ("image_id", "group_id")
+        rate_intervals(test["target"], test["probability"], test[column], n=n)["auroc"] for column in ("image_id", "group_id")
     )
     value = by_group.value
     formula = Interval(value, value - Z * error, value + Z * error, method="normal")
