@@ -13,10 +13,10 @@ from melanoma_lib.errors import DataError, RunError
 from melanoma_lib.evaluation import (
     Interval,
     bootstrap_gain,
-    rate_intervals,
     delong_test,
     evaluate_predictions,
     external_table,
+    rate_intervals,
     recalibration_table,
     summary_table,
 )

@@ -304,7 +304,7 @@ def cluster_bootstrap(
         level: coverage aimed at.
 
     Returns:
-        Columns value, low, high; a row a number that the statistic gives. Ends are NaN where over half of the resamples have none.
+        Columns value, low, high; a row a number that the statistic gives. Ends are NaN where most resamples have none.
 
     Raises:
         ValueError: if the column is missing, or an id in it.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from pytorch_lightning.callbacks import EarlyStopping
-from sklearn.metrics import confusion_matrix, roc_auc_score
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 from torch.nn import functional as F
 
@@ -30,7 +30,6 @@ from melanoma_lib.classroom.checks import (
     training,
 )
 from melanoma_lib.data import MetadataEncoder, SyntheticDermoscopy
-from melanoma_lib.evaluation import carry_risk
 
 LESSONS = (start, eda, focal, training, threshold, gradcam, cross_validation)
 TABLES = {
@@ -199,11 +198,11 @@ def forgets_its_hook(model, layer, image, metadata):
 
 
 RIGHT = [
-    (threshold.counting, lambda t, s, cut: confusion_matrix(t, s >= cut).ravel()[[3, 1, 0, 2]]),
+    (threshold.choose, lambda t, s, wanted: np.sort(s[t == 1])[::-1][math.ceil(wanted * t.sum() - 1e-9) - 1]),
     (threshold.cost_threshold, lambda fn, fp: 1 / (1 + fn / fp)),
     (focal.focal_loss, losses.focal_loss),
     (focal.decoder, lambda p, a, g: losses.FocalLoss(a, g).true_risk(p)),
-    (focal.undone_sampling, carry_risk),
+    (focal.draw_weights, lambda y, share: np.where(y == 1, 1.0, (1 - share) / share * y.sum() / (1 - y).sum())),
     (training.starting_bias, lambda p: torch.logit(torch.tensor(p))),
     (training.draw_weights, lambda y, share: 1000 * np.where(y == 1, share / y.sum(), (1 - share) / (len(y) - y.sum()))),
     (gradcam.swap_correlation, lambda a, b: [np.corrcoef(x.ravel(), y.ravel())[0, 1] for x, y in zip(a, b, strict=True)]),
@@ -219,8 +218,7 @@ def test_right_answers_of_other_kinds_pass(check, answer, capsys):
 
 split, prepare = CHECKS["eda.grouped_split"], eda.preparation
 WRONG = [
-    (threshold.counting, lambda t, s, cut: confusion_matrix(t, s >= cut).ravel(), "as scikit-learn"),
-    (threshold.counting, lambda t, s, cut: (*threshold._count(t, s, cut)[:3], 0), "cut = 0.35: fn is 0, expected 1. The four"),
+    (threshold.choose, lambda t, s, wanted: 2 * s.max(), "it returns 1.938, expected"),
     (focal.focal_loss, loss(log=lambda z: torch.log(torch.sigmoid(z))), "Use F.logsigmoid"),
     (focal.focal_loss, loss(log=lambda z: torch.log(torch.sigmoid(z) + 1e-8)), "clamped or added to"),
     (focal.focal_loss, loss(factor=lambda miss, gamma: (1 - (1 - miss.exp())) ** gamma), "has a gradient of"),

@@ -8,9 +8,9 @@ from sklearn import metrics as sk
 
 from melanoma_lib.evaluation import (
     bootstrap_gain,
-    rate_intervals,
     bootstrap_mean_auroc,
     delong_test,
+    rate_intervals,
     resample_groups,
 )
 from tests.evaluation.cases import clustered, predictions

@@ -1,9 +1,10 @@
-"""Exercises of the focal-loss lesson: the loss, a probe for other people's losses, the decoder, and sampling undone."""
+"""Exercises of the focal-loss lesson: the loss, a probe for other people's losses, the decoder, and weights of a sampler."""
 
 import itertools
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -145,8 +146,6 @@ def _decoded(output, alpha, gamma, sign=1):
     return _slope(1 - output, gamma, sign) / _slope(output, gamma, sign) / odds(alpha)
 
 
-ODDS = {"these are the odds; the risk is odds / (1 + odds)": lambda odds: odds}
-
 decoder = Exercise(
     reference=_decoded,
     finish=share,
@@ -163,21 +162,60 @@ decoder = Exercise(
         "A and B each have two terms: the one with the logarithm is missing": lambda p, a, g: odds(p) ** (g + 1) / odds(a),
         "both terms of A and of B are positive: ln p is negative, so that the second one adds": {"sign": -1},
     },
-    finishes=ODDS,
+    finishes={"these are the odds; the risk is odds / (1 + odds)": lambda odds: odds},
 )
 
-undone_sampling = Exercise(
-    reference=lambda risk, drawn, prevalence: odds(risk) * odds(prevalence) / odds(drawn),
-    finish=share,
-    inputs=[(risk, drawn, prior) for drawn, prior in ((0.5, 0.1), (0.3, 0.19), (0.5, 0.018)) for risk in (0.1, 0.5, 0.9)],
-    returns="one number, the risk",
-    success="the evidence stays, the prior changes: odds times the ratio of the two prior odds",
+
+def _drawn(targets, share, melanoma=lambda share, n, others: share / n, other=lambda share, n, others: (1 - share) / others):
+    n = int(targets.sum())
+    return np.where(targets == 1, melanoma(share, n, targets.size - n), other(share, n, targets.size - n))
+
+
+draw_weights = Exercise(
+    reference=_drawn,
+    inputs=[(np.array([0, 1, 0, 0, 0, 1, 0, 0, 0, 0]), share) for share in (0.5, 0.3, 0.7)],
+    returns="one weight a case",
+    view=lambda weights: weights / weights.sum() if weights.ndim else weights,
+    success="melanomas are drawn with the share that was asked for, whatever their number",
     slips={
-        "nothing was undone: it returns the risk it was given": lambda r, d, p: odds(r),
-        "upside down: drawn more often, risks were too high and must come down": lambda r, d, p: odds(r) * odds(d) / odds(p),
-        "scaling the risk is not enough: scale its odds, and turn them back": lambda r, d, p: odds(r * p / d),
-        "the odds of both prevalences are needed, not the prevalences themselves": lambda r, d, p: odds(r) * p / d,
-        "that takes half of the cases drawn to be melanomas: use `drawn`": lambda r, d, p: odds(r) * odds(p),
+        "each class weighs its share, but one class has more cases: divide by the number of cases of the class": {
+            "melanoma": lambda share, n, others: share, "other": lambda share, n, others: 1 - share,
+        },
+        "the share is on the wrong class: it is that of the melanomas": {
+            "melanoma": lambda share, n, others: (1 - share) / n, "other": lambda share, n, others: share / others,
+        },
+        "the classes come up equally often whatever the share: use the second argument": {
+            "melanoma": lambda share, n, others: 1 / n, "other": lambda share, n, others: 1 / others,
+        },
+        "the counts are swapped: the melanomas' share is divided among the melanomas": {
+            "melanoma": lambda share, n, others: share / others, "other": lambda share, n, others: (1 - share) / n,
+        },
+        "every case weighs the same": {"melanoma": lambda *_: 1.0, "other": lambda *_: 1.0},
     },
-    finishes=ODDS,
-)
+    hint="The weights of the melanomas add up to the share, those of the others to the rest",
+)  # fmt: skip
+
+
+def colleagues(alpha: float, gamma: float) -> dict[str, Callable]:
+    """Three losses that run without a warning, each meant as focal loss with this alpha and gamma, each with one fault.
+
+    Returns:
+        By name of the colleague: loss of logits and float targets, shape ``(N,)`` each, averaged.
+    """
+
+    def made(of_melanomas: float, of_others: float, outputs: Callable) -> Callable:
+        def loss(logits, targets):
+            cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+            weight = torch.where(targets == 1, of_melanomas, of_others)
+            return (weight * (1 - outputs(logits, cross_entropy)) ** gamma * cross_entropy).mean()
+
+        return loss
+
+    def p_t(_, cross_entropy):
+        return torch.exp(-cross_entropy)
+
+    return {
+        "Ada": made(1 - alpha, alpha, p_t),
+        "Ben": made(alpha, alpha, p_t),
+        "Cleo": made(alpha, 1 - alpha, lambda logits, _: torch.sigmoid(logits)),
+    }

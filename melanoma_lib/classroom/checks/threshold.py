@@ -1,56 +1,76 @@
-"""Exercises of the threshold lesson: four counts, two formulas, and a report to mend."""
+"""Exercises of the threshold lesson: a threshold from a ROC curve, a formula for costs, and a report to mend."""
 
 import operator
 
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.classroom.checks.engine import Exercise, order
-
-# All four counts differ, at 0.5 too, and a melanoma and two others score exactly 0.35.
-TARGETS = np.array([1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
-SCORES = np.array([0.9, 0.8, 0.6, 0.55, 0.35, 0.1, 0.7, 0.35, 0.35, 0.3, 0.3, 0.25, 0.2, 0.1, 0.05, 0.0])
+from melanoma_lib.classroom.checks.engine import Exercise
 
 
-def _count(targets, scores, cut, called=operator.ge):
-    called, melanoma = called(scores, cut), targets == 1
+def _count(targets, scores, threshold, called=operator.ge):
+    called, melanoma = called(scores, threshold), targets == 1
     return [int(cell.sum()) for cell in (called & melanoma, called & ~melanoma, ~called & ~melanoma, ~called & melanoma)]
 
 
-counting = Exercise(
-    reference=_count,
-    inputs=[(TARGETS, SCORES, cut) for cut in (0.35, 0.65, 0.2)],
-    returns=("tp", "fp", "tn", "fn"),
-    success="all four cells, with a score equal to the threshold on the positive side",
+def _choose(targets, scores, sensitivity, drop=False, reaches=operator.ge, rate="tpr", pick=np.argmax, digits=12):
+    """What ``roc_curve`` gives whoever reads it with these slips; ``pick`` takes one of the points that reach the target."""
+    from sklearn.metrics import roc_curve
+
+    fpr, tpr, thresholds = roc_curve(targets, scores, drop_intermediate=drop)
+    rates = {"tpr": tpr, "fpr": fpr, "closest": tpr >= tpr[np.abs(tpr - sensitivity).argmin()]}
+    return round(float(thresholds[pick(reaches(rates[rate], sensitivity))]), digits)
+
+
+def _ranked():
+    """Targets and scores without ties: runs of melanomas between the other lesions, so that dropped points are missed."""
+    targets = np.array([1, 1, 0, 1, 1, 1, 0, 0, 1, 1, 0, 1, 1, 0, 0, 1, 0, 0, 0, 0])
+    scores = np.linspace(0.97, 0.04, targets.size).round(4) - 0.001
+    order = np.random.default_rng(0).permutation(targets.size)
+    return targets[order], scores[order]
+
+
+choose = Exercise(
+    reference=_choose,
+    inputs=lambda: [(*_ranked(), sensitivity) for sensitivity in (0.5, 0.3, 0.72, 0.9)],
+    returns="one number, the threshold",
+    success="the highest threshold that reaches the sensitivity, among all thresholds that the cases have",
     slips={
-        "a case whose score equals the threshold is called melanoma: use >=, not >. A threshold is often the score of a "
-        "melanoma, and > loses that very melanoma": {"called": operator.gt},
-        "it always cuts at 0.5: use the third argument": {"called": lambda scores, _: scores >= 0.5},
-        "low scores are called melanoma: the comparison is the wrong way round": {"called": operator.le},
+        "it is too low: roc_curve leaves out points that do not change the curve. See drop_intermediate in roc_curve?": {
+            "drop": True
+        },
+        "a sensitivity that equals the one asked for is enough: use >=": {"reaches": operator.gt},
+        "that is the lowest threshold, which flags every case: thresholds descend, so take the first that reaches it": {
+            "pick": lambda hits: np.flatnonzero(hits)[-1]
+        },
+        "that is the threshold before: its sensitivity is still too low": {"pick": lambda hits: np.argmax(hits) - 1},
+        "that is a place in the array: take the threshold at this place": lambda t, s, wanted: (
+            np.sum(s > _choose(t, s, wanted)) + 1
+        ),
+        "the false positive rate reaches it there, not the sensitivity: roc_curve returns fpr, tpr, thresholds": {"rate": "fpr"},
+        "its sensitivity is the closest to the one asked for, which may be below": {"rate": "closest"},
+        "that is a quantile: between two scores it interpolates": (lambda t, s, wanted: np.quantile(s[t == 1], 1 - wanted)),
+        "it is rounded: round what you print, not what you use": {"digits": 2},
     },
-    finishes={
-        "fp and fn are swapped: fp is a lesion called melanoma that is none, fn a missed melanoma": order(0, 3, 2, 1),
-        "the counts are right, their order is not: tp, fp, tn, fn was asked for, and this is tn, fp, fn, tp, as scikit-learn's "
-        "confusion_matrix(...).ravel() has it": order(2, 1, 3, 0),
-        "tp and tn are swapped: tp are the melanomas called melanoma": order(2, 1, 0, 3),
-        "these are shares; counts of cases are whole numbers: do not divide yet": lambda counts: np.divide(counts, 16),
-    },
-    hint="The four add up to 16",
+    hint="roc_curve(..., drop_intermediate=False) has a point for every score; thresholds descend",
+    tolerance=1e-9,
 )
 
 cost_threshold = Exercise(
     reference=lambda fn_cost, fp_cost: fp_cost / (fp_cost + fn_cost),
     inputs=[(20.0, 1.0), (1.0, 4.0), (50.0, 3.0)],
     returns="one number, the risk",
-    success="at this risk an alarm and an all-clear cost the same; above it, flag",
+    success="at this risk flagging and not flagging cost the same on average; above it, flag",
     slips={
-        "the ratio is upside down: the dearer a missed melanoma, the lower must the risk be at which you act": (
+        "the ratio is upside down: the more a missed melanoma costs, the lower the risk from which one flags": (
             lambda fn, fp: fn / (fn + fp)
         ),
         "these are odds, 1 to 20 for example; the risk that belongs to odds o is o / (1 + o)": lambda fn, fp: fp / fn,
         "these are odds, and upside down: solve risk x fn_cost = (1 - risk) x fp_cost for the risk": lambda fn, fp: fn / fp,
         "that is 0.5 whatever the costs; it is right only where both errors cost the same": lambda fn, fp: 0.5,
-        "nothing is subtracted: an alarm on a melanoma saves fn_cost, another costs fp_cost": lambda fn, fp: fp / (fn - fp),
+        "nothing is subtracted: flagging a melanoma saves fn_cost, flagging another lesion costs fp_cost": lambda fn, fp: (
+            fp / (fn - fp)
+        ),
     },
     hint="At the right risk, risk x fn_cost and (1 - risk) x fp_cost are the same",
 )
@@ -64,23 +84,6 @@ def odds(share):
 def share(odds):
     """Share that belongs to odds."""
     return odds / (1 + odds)
-
-
-carried_ppv = Exercise(
-    reference=lambda ppv, here, there: odds(ppv) * odds(there) / odds(here),
-    finish=share,
-    inputs=[(0.40, 0.19, 0.0176), (0.70, 0.10, 0.45), (0.3, 0.25, 0.05)],
-    returns="one number, the PPV",
-    success="an alarm multiplies the odds by one factor; what it starts from is the place",
-    slips={
-        "it reports the PPV of here as that of there: that holds only where the prevalence is the same": lambda p, a, b: odds(p),
-        "the PPV is scaled by the ratio of prevalences, which can exceed 1: scale its odds": lambda p, a, b: odds(p * b / a),
-        "upside down: where melanoma is rarer, the PPV must be lower": lambda p, a, b: odds(p) * odds(a) / odds(b),
-        "the PPV is in odds, but the prevalences are not: use odds for both": lambda p, a, b: odds(p) * b / a,
-        "the prevalences are in odds, but the PPV is not: use ppv / (1 - ppv)": lambda p, a, b: p * odds(b) / odds(a),
-    },
-    finishes={"that is the odds, not yet the share: o / (1 + o)": lambda odds: odds},
-)
 
 
 def threshold_for(sensitivity, targets, scores):
@@ -134,8 +137,8 @@ honest_report = Exercise(
             "called": operator.gt
         },
         "its rates are those of validation, where the threshold was chosen: report on test": {"rates_on": 0},
-        "its sensitivity is the PPV: divide by the melanomas, not by the alarms": {"first": "ppv"},
-        "its specificity is the NPV: divide by the other lesions, not by the all-clears": {"second": "npv"},
+        "its sensitivity is the PPV: divide by the melanomas, not by what is flagged": {"first": "ppv"},
+        "its specificity is the NPV: divide by the other lesions, not by what is not flagged": {"second": "npv"},
         "its specificity is the false-positive rate, 1 - specificity": {"second": "fpr"},
         "its specificity is the accuracy: count the other lesions only": {"second": "accuracy"},
         "sensitivity and specificity are swapped": {"first": "tnr", "second": "tpr"},
