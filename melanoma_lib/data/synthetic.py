@@ -260,7 +260,8 @@ class SyntheticDermoscopy:
         if found == self._description(part_of):
             return True
         raise DataError(
-            f"{root} already exists and holds something else.\nexpected {DESCRIPTION}: {self._description(part_of)}\nfound: {found}\n"
+            f"{root} already exists and holds something else.\nexpected {DESCRIPTION}: {self._description(part_of)}\n"
+            f"found: {found}\n"
             "Choose another folder, or delete this one if it may go."
         )
 
