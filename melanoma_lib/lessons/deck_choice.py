@@ -10,7 +10,6 @@ from melanoma_lib.evaluation import comparison_figure
 from melanoma_lib.explain.benchmark import Benchmark
 from melanoma_lib.explain.figures import criteria_figure
 from melanoma_lib.lessons import cross_validation, cross_validation_figures, model_choice
-from melanoma_lib.lessons.eda import unit_of
 from melanoma_lib.plotting import DescribedFigure
 from melanoma_lib.runs import Run
 from melanoma_lib.studies.results import load_results
@@ -64,7 +63,7 @@ class AskedOfSplits:
             ),
             "luck": lambda: LuckExplorer(ratio=RATIO, auroc=AUROC).presets_figure(),
             "leak": lambda: cross_validation_figures.leak_figure(
-                cross_validation.leak(self.quick, REPEATS), unit_of(self.quick.cases)
+                cross_validation.leak(self.quick, REPEATS), self.quick.cases["group_id"].str.partition(":")[0].mode()[0]
             ),
             "folds": lambda: cross_validation_figures.folds_figure(self.roles),
             "two_models": self._two_models,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.classroom.slides import Content, run_values
-from melanoma_lib.data import audit_cases, load_cases
+from melanoma_lib.data import audit_leakage, load_cases
 from melanoma_lib.data.datamodule import DermoscopyDataModule, source_root
 from melanoma_lib.evaluation import (
     Interval,
@@ -21,14 +21,11 @@ from melanoma_lib.evaluation import (
 )
 from melanoma_lib.explain import METHOD_NAMES, heatmap_figure
 from melanoma_lib.explain.cam import ONE_PASS_METHODS
+from melanoma_lib.explain.report import choose_case
 from melanoma_lib.lessons import (
     branches,
-    eda,
-    eda_pictures,
     focal,
     gradcam,
-    leakage,
-    start,
     threshold,
     threshold_worlds,
     training,
@@ -42,7 +39,6 @@ from melanoma_lib.widgets.focal import presets_figure
 
 FN_COST, FP_COST = 20.0, 1.0  # of a missed melanoma and of a false alarm: the lesson's assumption
 ISIC_2020 = 0.0176  # its share of melanomas
-PICTURES = 600  # opened and measured
 BACKBONES = ("tf_efficientnet_lite0", "efficientnet_b0", "densenet121", "resnet50")
 # What another project's slides report of its validation cases; nobody has reproduced it here.
 REPORTED = {
@@ -57,6 +53,11 @@ def deck_content(run: Run) -> Content:
     about, splits = Asked(run), AskedOfSplits(run)
     values = {name: cache(make) for name, make in (run_values(run) | about.values() | splits.values()).items()}
     return Content(values, about.figures() | splits.figures())
+
+
+def unit_of(cases: pd.DataFrame) -> str:
+    """What most groups of the table are: ``patient``, ``lesion`` or ``image``."""
+    return str(cases["group_id"].str.partition(":")[0].mode()[0])
 
 
 def implied_prevalence(accuracy: float, recall: float, f1: float) -> float:
@@ -99,22 +100,12 @@ class Asked:
     @cached_property
     def tested(self) -> pd.DataFrame:
         """The test cases with the run's answers."""
-        return start.tested_cases(self.run)
+        return self.run.cases("test")
 
     @cached_property
     def one(self) -> gradcam.Subject:
         """The melanoma of median risk."""
-        return gradcam.subject(self.run, start.choose_case(self.tested))
-
-    @cached_property
-    def pictures(self) -> eda_pictures.Pictures:
-        """A sample of the pictures, measured."""
-        return eda_pictures.look_at_pictures(self.cases, PICTURES)
-
-    @cached_property
-    def leaks(self) -> pd.DataFrame:
-        """What random splits leak."""
-        return leakage.leakage_over_splits(self.cases)
+        return gradcam.subject(self.run, choose_case(self.tested))
 
     @cached_property
     def curve(self) -> OperatingCurve:
@@ -129,8 +120,8 @@ class Asked:
     def values(self) -> dict[str, Callable[[], Any]]:
         """By the first word of a path."""
         return {
-            "unit": lambda: eda.unit_of(self.run.splits),
-            "leak": lambda: {name: float(share) for name, share in self.leaks.mean().items()},
+            "unit": lambda: unit_of(self.run.splits),
+            "leak": self._leak,
             "pixels": self._worth,
             "ceiling": self._ceiling,
             "decoder": lambda: {"half": FocalLoss(0.25, 2.0).true_risk(0.5), "run": self._half()},
@@ -143,6 +134,12 @@ class Asked:
             "reported": lambda: REPORTED,
             "implied": lambda: {name: implied_prevalence(*_shares(row)) for name, row in REPORTED.items() if "f1" in row},
         }
+
+    def _leak(self) -> dict[str, float]:
+        """Share of test melanomas of whose group training holds an image, by how cases are split."""
+        audit = audit_leakage(self.cases, n_splits=30)
+        both = {"by_image": audit.by_image, "by_group": audit.by_group}
+        return {name: float(table["group"]["melanomas"]) for name, table in both.items()}
 
     def _worth(self) -> dict[str, dict]:
         n = self.run.settings.n_resamples
@@ -174,25 +171,7 @@ class Asked:
 
     def figures(self) -> dict[str, Callable[[], DescribedFigure]]:
         """By name."""
-        return self._data_figures() | self._training_figures() | self._decision_figures() | self._map_figures()
-
-    def _data_figures(self) -> dict[str, Callable[[], DescribedFigure]]:
-        cases = lambda make, **more: lambda: make(self.cases, **more)  # noqa: E731 - read when a figure is asked for
-        return {
-            "contact_sheet": cases(eda_pictures.contact_sheet),
-            "contact_sheet_answers": cases(eda_pictures.contact_sheet, answers=True),
-            "classes": cases(eda.class_figure),
-            "share_by_age": cases(eda.share_figure, variables=["age"]),
-            "share_by_sex_and_site": cases(eda.share_figure, variables=["sex", "site"]),
-            "missing": cases(eda.missing_figure),
-            "siblings": cases(eda_pictures.siblings_figure, n=2),
-            "repeats": lambda: eda.repeats_figure(audit_cases(self.cases, images=False)),
-            "artefact_shares": lambda: eda_pictures.artefact_shares_figure(self.pictures),
-            "leakage": lambda: leakage.leakage_figure(self.leaks, unit=eda.unit_of(self.cases)),
-            "ladder": lambda: leakage.baseline_figure(
-                leakage.metadata_baselines(self.cases, n=500), leakage.bayes_ceilings(self.run.settings)
-            ),
-        }
+        return self._training_figures() | self._decision_figures() | self._map_figures()
 
     def _training_figures(self) -> dict[str, Callable[[], DescribedFigure]]:
         return {
@@ -241,13 +220,12 @@ class Asked:
             "optimism": lambda: threshold_worlds.optimism_figure(
                 threshold_worlds.choose_and_report("sensitivity"), threshold_worlds.choose_and_report("cost")
             ),
-            "risks": lambda: start.risk_figure(self.tested, start.answer(run, self.one.case, self.one.model)),
         }
 
     def _units(self) -> DescribedFigure:
         """The same rates with intervals that resample single images, and whole patients or lesions."""
         val, stored, n = self.validation, self.run.operating_point.threshold, self.run.settings.n_resamples
-        units = {"images": val["image_id"], f"whole {eda.unit_of(val)}s": val["group_id"]}
+        units = {"images": val["image_id"], f"whole {unit_of(val)}s": val["group_id"]}
         intervals = {u: bootstrap_intervals(val["target"], val["probability"], g, stored, n) for u, g in units.items()}
         names = ("sensitivity", "specificity", "ppv", "auroc")
         rows = {f"{name}: {unit}": intervals[unit][name] for name in names for unit in units}
