@@ -98,8 +98,7 @@ def explain(
     import pandas as pd
 
     from melanoma_lib.explain.cam import ONE_PASS_METHODS
-    from melanoma_lib.explain.report import benchmark_report, explain_cases, report_folder
-    from melanoma_lib.lessons.start import choose_case, tested_cases
+    from melanoma_lib.explain.report import benchmark_report, choose_case, explain_cases, report_folder
 
     found = _run(run, settings, needs_model=True)
     out = out or report_folder(found)
@@ -107,7 +106,7 @@ def explain(
         if league is not None:
             print(benchmark_report(found, league, out, layers or None, method or ONE_PASS_METHODS, settings.progress))
         else:
-            tested = tested_cases(found)
+            tested = found.cases("test")
             cases = pd.DataFrame([choose_case(tested, wanted) for wanted in image_id or [""]])
             explain_cases(found, cases, out, layers or None, method or ["gradcam"])
     except ValueError as error:  # a layer or method that does not exist: what there is, only the model knows

@@ -13,7 +13,7 @@ import pandas as pd
 from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.errors import ForeignThresholdError, KitError, RunError
 from melanoma_lib.evaluation import Calibrator
-from melanoma_lib.settings import Settings, project_dir
+from melanoma_lib.settings import Settings, in_project, project_dir
 
 log = logging.getLogger("melanoma_lib")
 
@@ -58,10 +58,10 @@ class Run:
     """A finished run directory, read only.
 
     Args:
-        path: the run directory.
+        path: the run directory; a relative one may also lie in the project around the working directory, as that of a notebook.
 
     Attributes:
-        path: the same.
+        path: where it lies.
         is_cross_validation: whether it was gathered from the runs of several folds, which have a model each.
 
     Raises:
@@ -69,7 +69,7 @@ class Run:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = in_project(path)
         self.is_cross_validation = (self.path / FOLDS).is_file()
         required = REQUIRED_OF_FOLDS if self.is_cross_validation else REQUIRED
         missing = [name for name in required if not (self.path / name).is_file()]
@@ -121,23 +121,29 @@ class Run:
         """image_id, group_id, split, target of every case."""
         return pd.read_csv(self.path / SPLITS, dtype=IDENTITY)
 
-    def cases(self, settings: Settings | None = None) -> pd.DataFrame:
+    def cases(self, split: str = "", settings: Settings | None = None) -> pd.DataFrame:
         """The case table it was trained on, in the order of its predictions, with ``split``.
 
         Args:
+            split: ``val`` or ``test`` for those cases alone, with the run's ``logit``, ``probability`` and ``risk``. Of synthetic
+                cases that do not lie in the project yet, only these are painted: some seconds.
             settings: where the cases lie now, if elsewhere than at training.
 
         Raises:
-            RunError: if the source now holds other cases.
+            RunError: if the source now holds other cases, or for another split's name.
             DataError: if the source cannot be read.
         """
         from melanoma_lib.data import datamodule
 
         settings = settings or self.settings
-        cases = datamodule.cases_for(settings).set_index("image_id", drop=False)
-        if set(cases.index) != set(self.splits["image_id"]):
+        settings = settings.with_changes(data_dir=in_project(settings.data_root))
+        wanted, told = self.splits, ["split"]
+        if split:
+            wanted, told = self.predictions(split).assign(split=split), ["split", "logit", "probability", "risk"]
+        cases = datamodule.cases_for(settings, set(wanted["image_id"]) if split else ()).set_index("image_id", drop=False)
+        if set(wanted["image_id"]) - set(cases.index) or (not split and len(cases) > len(wanted)):
             raise RunError(f"{self.path} was trained on other cases than {settings.data_root} now holds; put those back")
-        return cases.loc[self.splits["image_id"]].reset_index(drop=True).assign(split=self.splits["split"])
+        return cases.loc[wanted["image_id"]].reset_index(drop=True).assign(**wanted[told])
 
     @cached_property
     def folds(self) -> list["Run"]:

@@ -231,11 +231,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def from_parameters(cls, **parameters: Any) -> Self:
-        """What :meth:`for_notebook` gives, without moving the process: for whoever only checks a notebook's parameters.
-
-        Raises:
-            SettingsError: if a parameter is unknown or ill-typed.
-        """
+        """What :meth:`for_notebook` gives, or raises, without moving the process: for whoever only checks parameters."""
         reject_unknown(parameters, cls.model_fields, "notebook parameter")
         return cls(**{name: value for name, value in parameters.items() if value not in ("", None)})
 
@@ -278,6 +274,11 @@ def project_dir() -> Path:
     """The nearest folder, from the working directory up, that holds the kit's ``notebooks``; else the working directory."""
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if (folder / "notebooks" / "00_start_here.ipynb").is_file()), here)
+
+
+def in_project(path: str | Path) -> Path:
+    """A path as it is or, where a relative one leads nowhere from the working directory, from the project around that."""
+    return Path(path) if Path(path).exists() or project_dir() == Path.cwd() else project_dir() / path
 
 
 def reject_unknown_variables(cls: type[BaseSettings]) -> None:

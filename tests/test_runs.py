@@ -168,3 +168,28 @@ def test_runs_lists_each_run_and_tells_what_is_none(tiny_run, tmp_path, monkeypa
     assert "torn: JSONDecodeError" in told.err and "interrupted training: add --resume" in told.err
     assert main(["runs", "--runs-dir", "nowhere"]) == 0
     assert "no finished run in nowhere" in capsys.readouterr().out
+
+
+def test_cases_of_a_split_bring_its_answers_and_are_painted_alone(tiny_run, tmp_path):
+    told = tiny_run.predictions("test")
+    elsewhere = tiny_run.settings.with_changes(data_dir=tmp_path, run_dir=None)
+    cases = tiny_run.cases("test", elsewhere)
+    pd.testing.assert_frame_equal(
+        cases[["image_id", "target", "logit", "probability", "risk"]],
+        told[["image_id", "target", "logit", "probability", "risk"]],
+    )
+    assert len(list(tmp_path.rglob("*.jpg"))) == len(told) < len(tiny_run.splits)
+    everyone = tiny_run.cases()
+    assert everyone["image_id"].tolist() == tiny_run.splits["image_id"].tolist()
+    for one, other in zip(cases["image_path"], everyone.set_index("image_id").loc[cases["image_id"], "image_path"], strict=True):
+        assert Path(one).read_bytes() == Path(other).read_bytes()
+
+
+def test_a_notebook_finds_the_run_and_the_cases_of_its_project(tiny_run, tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "00_start_here.ipynb").touch()
+    shutil.copytree(tiny_run.path, tmp_path / "runs" / "mine")
+    monkeypatch.chdir(tmp_path / "notebooks")
+    run = Run("runs/mine")
+    found = run.cases("val", run.settings.with_changes(data_dir="data/painted", run_dir=None))
+    assert Path(found["image_path"][0]).is_relative_to(tmp_path / "data" / "painted")

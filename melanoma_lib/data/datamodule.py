@@ -1,6 +1,6 @@
 """From a case table to batches: split, encoder, cached pixels, samplers; the same batches whatever the worker count."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,15 +179,19 @@ class DermoscopyDataModule(pl.LightningDataModule):
         )
 
 
-def cases_for(settings: Settings) -> pd.DataFrame:
+def cases_for(settings: Settings, only: Collection[str] = ()) -> pd.DataFrame:
     """The case table of the settings' source, fit for training; the synthetic one is generated where it does not exist yet.
 
     A model of metadata alone needs no image file: absent ones are an error for the others only, unless they are to be dropped.
 
+    Args:
+        settings: which source, and where it lies.
+        only: image ids that are needed, where not all are: of synthetic cases no others are then painted.
+
     Raises:
         DataError: as :func:`load_cases` does, or if all cases are of one class.
     """
-    root = source_root(settings)
+    root = source_root(settings, only)
     needless = "image" not in settings.modalities and settings.missing_images == "error"
     cases = load_cases(settings.source, root, "keep" if needless else settings.missing_images, image_dirs=settings.image_dirs)
     if cases["target"].nunique() < 2:
@@ -210,11 +214,12 @@ def split_of(settings: Settings, cases: pd.DataFrame) -> pd.Series:
     return fold_cases(cases, settings.folds, settings.fold)  # whatever the seed: models of several seeds can then be averaged
 
 
-def source_root(settings: Settings) -> Path:
+def source_root(settings: Settings, only: Collection[str] = ()) -> Path:
     """Folder of the source's tables.
 
     Synthetic cases get a folder for each set of knobs within ``data_root`` and are generated into it when absent. Where
     ``data_root`` is itself what a generator wrote, such as cases with artefacts correlated with the label, it is taken as it is.
+    ``only`` is as in :func:`cases_for`.
 
     Raises:
         DataError: if such a folder's patients, seed or image size are not those of the settings, which name the run.
@@ -224,7 +229,7 @@ def source_root(settings: Settings) -> Path:
     generator = SyntheticDermoscopy(settings.n_patients, settings.data_seed, stored_side(settings.image_size))
     written = SyntheticDermoscopy.of_folder(settings.data_root)
     if written is None:
-        return generator.write(settings.data_root / generator.fingerprint)
+        return generator.write(settings.data_root / generator.fingerprint, only=only)
     for name in ("n_patients", "seed", "image_size"):
         if (found := getattr(written, name)) != (expected := getattr(generator, name)):
             raise DataError(

@@ -173,7 +173,7 @@ class SyntheticDermoscopy:
         columns = {"image": "truth_risk_image", "metadata": "truth_risk_metadata", "both": "true_risk"}
         return {part: float(roc_auc_score(lesions["target"], lesions[column])) for part, column in columns.items()}
 
-    def write(self, root: Path, twin: Path | None = None) -> Path:
+    def write(self, root: Path, twin: Path | None = None, only: Collection[str] = ()) -> Path:
         """Write the data set as a folder that ``load_cases("synthetic", root)`` reads.
 
         Holds ``cases.csv``, ``images/<image_id>.jpg``, ``masks/<image_id>.png`` (255 on the lesion),
@@ -184,14 +184,26 @@ class SyntheticDermoscopy:
             root: folder to create and return; its parents are made.
             twin: folder of a generator that differs in nothing but ``shortcut``; where the same artefacts lie on a picture,
                 its files are copied, which gives the same bytes in a fraction of the time.
+            only: image ids, where a part of the cases will do: they get a folder of their own beside ``root``, which is
+                returned, unless ``root`` is there.
 
         Raises:
             DataError: if ``root`` holds something else, ``twin`` no cases of this version, or the disk refuses.
-            ValueError: if the twin differs in more.
+            ValueError: if the twin differs in more, or ``only`` names an image that there is not.
         """
-        root = Path(root)
+        root, chosen, part_of = Path(root), np.arange(len(self)), ""
         if self._already_in(root):
             return root
+        if only:
+            chosen = np.flatnonzero(self.cases["image_id"].isin(set(only)))
+            if strangers := set(only) - set(self.cases["image_id"].iloc[chosen]):
+                raise ValueError(
+                    f"only: there is no image {sorted(strangers)[0]!r}; there are {len(self)}, from {self._rows[0]['image_id']}"
+                )
+            part_of = f"{len(chosen)}-images-{hashlib.sha256(chosen.tobytes()).hexdigest()[:8]}"
+            root = root.with_name(f"{root.name}-{part_of}")
+            if self._already_in(root, part_of):
+                return root
         try:
             root.parent.mkdir(parents=True, exist_ok=True)
             part = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".part", dir=root.parent))
@@ -199,31 +211,31 @@ class SyntheticDermoscopy:
             raise DataError(f"cannot write synthetic cases to {root}: {error}; choose a folder you may write to") from error
         try:
             shared = self._shared_with(Path(twin)) if twin else np.zeros(len(self), bool)
-            self._paint_into(part, twin, shared)
-            (part / DESCRIPTION).write_text(self._description(), encoding="utf-8")
+            self._paint_into(part, chosen, twin, shared)
+            (part / DESCRIPTION).write_text(self._description(part_of), encoding="utf-8")
             part.chmod(0o755)  # mkdtemp's own mode would shut out other readers
             part.replace(root)
         except OSError as error:
-            if not self._already_in(root):  # else another process was faster with the same data
+            if not self._already_in(root, part_of):  # else another process was faster with the same data
                 raise DataError(f"cannot write synthetic cases to {root}: {error}; nothing was left there") from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
         return root
 
-    def _paint_into(self, part: Path, twin: Path | None, shared: np.ndarray) -> None:
-        """Write table, images, masks and artefacts into an empty folder; files of ``shared`` cases are the twin's."""
+    def _paint_into(self, part: Path, chosen: np.ndarray, twin: Path | None, shared: np.ndarray) -> None:
+        """Write table, images, masks and artefacts of the chosen rows into a folder; files of ``shared`` cases are the twin's."""
         for folder in FILES:
             (part / folder).mkdir()
-        with progress_bar("painting synthetic cases", int((~shared).sum())) as advance:
-            for index, copied in enumerate(shared):
+        with progress_bar("painting synthetic cases", int((~shared[chosen]).sum())) as advance:
+            for index in chosen:
                 names = [Path(folder, f"{self._rows[index]['image_id']}.{kind}") for folder, kind in FILES.items()]
-                if copied:
+                if shared[index]:
                     for name in names:
                         shutil.copyfile(Path(twin, name), part / name)
                 else:
                     _save(self.render(index), *(part / name for name in names))
                     advance()
-        self.cases.to_csv(part / TABLE, index=False)
+        self.cases.iloc[chosen].to_csv(part / TABLE, index=False)
 
     def _shared_with(self, twin: Path) -> np.ndarray:
         """Whether each picture looks as it does in the twin's folder, shape ``(N,)``."""
@@ -235,19 +247,21 @@ class SyntheticDermoscopy:
         drawn = [f"truth_artefact_{name}" for name in ARTEFACTS]
         return (self.cases[drawn].to_numpy() == pd.read_csv(twin / TABLE, usecols=drawn)[drawn].to_numpy()).all(axis=1)
 
-    def _description(self) -> str:
-        return json.dumps({"version": VERSION, "artefacts": ARTEFACTS, **self.knobs}, indent=1, sort_keys=True)
+    def _description(self, part_of: str = "") -> str:
+        part = {"only": part_of} if part_of else {}
+        return json.dumps({"version": VERSION, "artefacts": ARTEFACTS, **self.knobs, **part}, indent=1, sort_keys=True)
 
-    def _already_in(self, root: Path) -> bool:
+    def _already_in(self, root: Path, part_of: str = "") -> bool:
         """Whether ``root`` holds these data; False if there is nothing, an error if there is something else."""
         if not root.exists() or (root.is_dir() and not any(root.iterdir())):
             return False
         description = root / DESCRIPTION
         found = description.read_text(encoding="utf-8") if description.is_file() else f"no {DESCRIPTION}"
-        if found == self._description():
+        if found == self._description(part_of):
             return True
         raise DataError(
-            f"{root} already exists and holds something else.\nexpected {DESCRIPTION}: {self._description()}\nfound: {found}\n"
+            f"{root} already exists and holds something else.\nexpected {DESCRIPTION}: {self._description(part_of)}\n"
+            f"found: {found}\n"
             "Choose another folder, or delete this one if it may go."
         )
 

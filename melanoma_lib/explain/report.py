@@ -22,6 +22,25 @@ def report_folder(run) -> Path:
     return Path("reports") / "explain" / run.path.name
 
 
+def choose_case(cases: pd.DataFrame, image_id: str = "") -> pd.Series:
+    """A case by its ``image_id``; without one the melanoma of median risk, neither the easiest nor the hardest.
+
+    Args:
+        cases: as ``run.cases("test")`` returns them.
+        image_id: of one of them, or nothing.
+
+    Raises:
+        DataError: if no case has that image_id.
+    """
+    if not image_id:
+        melanomas = cases[cases["target"] == 1].sort_values("risk")
+        return melanomas.iloc[len(melanomas) // 2]
+    if (found := cases[cases["image_id"] == image_id]).empty:
+        some = ", ".join(cases["image_id"].head(3))
+        raise DataError(f"no test case has image_id {image_id!r}; there are {len(cases)}, such as {some}")
+    return found.iloc[0]
+
+
 def explain_cases(
     run, cases: pd.DataFrame, out: Path, layers: Sequence[str] | None = None, methods: Sequence[str] = ("gradcam",)
 ) -> list[Path]:

@@ -6,13 +6,14 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import seaborn as sns
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from pytorch_lightning.callbacks import EarlyStopping
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import precision_score, recall_score, roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 from torch.nn import functional as F
 
@@ -42,6 +43,7 @@ CASES = SyntheticDermoscopy(n_patients=300).cases
 CHECKS = TABLES | {
     "eda.grouped_split": lambda answer: eda.grouped_split(answer, CASES),
     "eda.preparation": eda.preparation,
+    "eda.suspects_figure": eda.suspects_figure,
     "training.training_loop": training.training_loop,
 }
 
@@ -142,6 +144,20 @@ def folds(groups="group_id", n=5, y="target", shuffle=True):
     return split
 
 
+def bars(measure="mean", over="variable", scale=1.0, legend="auto", of_class=True, **more):
+    def draw(taken, label):
+        long = taken.assign(label=label).melt("label").assign(value=lambda table: scale * table["value"])
+        hue = {"hue": "label", "legend": legend} if of_class else {}
+        values = {"x": "value", "y": over} | more
+        return sns.barplot(long, **values, **hue, estimator=measure, errorbar=None)
+
+    return draw
+
+
+def turned_round(taken, label):
+    return sns.barplot(taken.apply(lambda column: (label[column] == "melanoma").mean()))
+
+
 def encoded(train, test):
     encoder = MetadataEncoder.fit(train)
     return encoder.transform(train), encoder.transform(test)
@@ -206,6 +222,9 @@ RIGHT = [
     (training.starting_bias, lambda p: torch.logit(torch.tensor(p))),
     (training.draw_weights, lambda y, share: 1000 * np.where(y == 1, share / y.sum(), (1 - share) / (len(y) - y.sum()))),
     (gradcam.swap_correlation, lambda a, b: [np.corrcoef(x.ravel(), y.ravel())[0, 1] for x, y in zip(a, b, strict=True)]),
+    (start.rates, lambda y, c: (recall_score(y, c), recall_score(y, c, pos_label=0))),
+    (eda.suspects_figure, bars(x="variable", y="value")),
+    (eda.suspects_figure, lambda taken, label: taken.groupby(label).mean().T.plot.barh()),
     (CHECKS["eda.grouped_split"], lambda cases, seed: [np.isin(range(len(cases)), part) for part in folds()(cases, seed)]),
 ]
 
@@ -216,7 +235,7 @@ def test_right_answers_of_other_kinds_pass(check, answer, capsys):
     assert capsys.readouterr().out.startswith("✓")
 
 
-split, prepare = CHECKS["eda.grouped_split"], eda.preparation
+split, prepare, suspects = CHECKS["eda.grouped_split"], eda.preparation, eda.suspects_figure
 WRONG = [
     (threshold.choose, lambda t, s, wanted: 2 * s.max(), "it returns 1.938, expected"),
     (focal.focal_loss, loss(log=lambda z: torch.log(torch.sigmoid(z))), "Use F.logsigmoid"),
@@ -227,6 +246,14 @@ WRONG = [
     (focal.probe, lambda box: reads(box, same=True), "of its own class"),
     (training.training_loop, colleagues_loop, "takes the sigmoid itself (and 3 more)"),
     (gradcam.grad_cam, forgets_its_hook, "still on the layer"),
+    (start.rates, lambda y, c: (precision_score(y, c), recall_score(y, c, pos_label=0)), "is the precision"),
+    (suspects, bars("sum"), "counts"),
+    (suspects, bars(scale=100), "percent"),
+    (suspects, bars(of_class=False), "one bar a column"),
+    (suspects, turned_round, "shares of melanomas among"),
+    (suspects, bars("max"), "bars of other lengths"),
+    (suspects, bars(legend=False), "which class has which colour"),
+    (suspects, lambda taken, label: taken.groupby(label).mean().T.reset_index(drop=True).plot.barh(), "does not name camera_a"),
     (split, lambda cases, seed: tuple(cases.iloc[part] for part in folds()(cases, seed)), "expected positions"),
     (split, folds(groups="image_id"), "dealt out one by one"),
     (split, folds(groups="lesion_id"), "though each lesion_id is whole"),

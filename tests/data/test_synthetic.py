@@ -152,6 +152,23 @@ def test_written_files_hold_the_cases_and_are_left_alone(tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in root.rglob("*")}
 
 
+def test_a_part_of_the_cases_lies_beside_until_all_are_there(tmp_path):
+    data = SyntheticDermoscopy(n_patients=12, seed=9, image_size=32)
+    wanted = data.cases["image_id"].iloc[[9, 2]].tolist()
+    part = data.write(tmp_path / "cases", only=wanted)
+    assert part.parent == tmp_path
+    assert part != tmp_path / "cases"
+    assert pd.read_csv(part / "cases.csv")["image_id"].tolist() == wanted[::-1]
+    assert data.write(tmp_path / "cases", only=set(wanted)) == part
+    assert data.write(tmp_path / "cases", only=wanted[:1]) != part
+    whole = data.write(tmp_path / "cases")
+    assert contents(part).keys() < contents(whole).keys()
+    assert all(contents(whole)[name] == bits for name, bits in contents(part).items() if name.parent.name)
+    assert data.write(tmp_path / "cases", only=wanted) == whole
+    with pytest.raises(ValueError, match="no image 'nobody'"):
+        data.write(tmp_path / "elsewhere", only=["nobody"])
+
+
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
 def test_a_broken_write_leaves_nothing(tmp_path, monkeypatch, failure):
     data = SyntheticDermoscopy(n_patients=5, image_size=32)

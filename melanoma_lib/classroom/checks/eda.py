@@ -1,4 +1,4 @@
-"""Exercises of the data lesson: shares counted by hand, a split that keeps groups whole, features that know no answer."""
+"""Exercises of the data lesson: a figure of suspects, a split that keeps groups whole, features that know no answer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.classroom.checks.engine import Exercise, ask, not_yet, order, passed, shown
+from melanoma_lib.classroom.checks.engine import ask, not_yet, passed, shown
 
 TEST_SHARE, SHARE_TOLERANCE = 0.2, 0.04
 UNEVEN = 0.12  # mean relative error of the test prevalence; stratified splits of the made-up table stay below, others well above
@@ -33,81 +33,60 @@ def made_up_cases() -> pd.DataFrame:
     )
 
 
-_OTHER_WAY = "Asked was how many fields of a class are empty"
-PERCENT = {"that is in percent: a share lies between 0 and 1": lambda share: np.multiply(100, share)}
+def suspects_figure(draw: Callable[[pd.DataFrame, pd.Series], Any]) -> None:
+    """Check a function that draws, for each column of true and false, its share of true in each class as a bar.
 
+    Args:
+        draw: from a table of true and false and the class of each row to the axes.
 
-def _with_gaps():
-    cases, rng = made_up_cases(), np.random.default_rng(1)
-    for column, often in (("age_approx", (0.3, 0.1)), ("sex", (0.05, 0.2))):
-        cases[column] = cases[column].mask(rng.random(len(cases)) < np.where(cases["target"] == 1, *often))
-    return [(cases, "age_approx"), (cases, "sex")]
+    Raises:
+        NotYet: with what is wrong and where to look.
+    """
+    import matplotlib.pyplot as plt
 
+    rng = np.random.default_rng(0)
+    label = pd.Series(np.where(rng.random(400) < 0.2, "melanoma", "other lesion"), name="label")
+    often = {"camera_a": (0.31, 0.35), "ink": (0.62, 0.05), "hair": (0.2, 0.44)}
+    taken = pd.DataFrame({name: rng.random(400) < np.where(label == "melanoma", *both) for name, both in often.items()})
+    earlier = plt.get_fignums()
+    plt.figure()
+    try:
+        axes = ask(draw, taken, label)
+        if not hasattr(axes, "get_yticklabels"):
+            not_yet(f"expected the axes, as sns.barplot returns them, got {shown(axes)}: end with return")
+        boxes = [(bar.get_width(), bar.get_height()) for bar in axes.patches if hasattr(bar, "get_width")]
+        names = [text.get_text() for text in (*axes.get_yticklabels(), *axes.get_xticklabels())]
+        named = axes.get_legend() is not None
+    finally:
+        for number in set(plt.get_fignums()) - set(earlier):
+            plt.close(number)
+    drawn = [sorted(sizes) for sizes in zip(*(box for box in boxes if all(box)), strict=True)]  # a legend's boxes are empty
+    melanoma = label == "melanoma"
+    shares, others = taken[melanoma].mean(), taken[~melanoma].mean()
 
-def _gaps(share: Callable) -> Callable:
-    """Shares from which fields are empty and which cases are melanomas, both as arrays of true and false."""
-    return lambda cases, column: share(cases[column].isna().to_numpy(), (cases["target"] == 1).to_numpy())
+    def bars(*values: pd.Series) -> bool:
+        wanted = sorted(np.concatenate(values))
+        return any(len(sizes) == len(wanted) and np.allclose(sizes, wanted, atol=1e-3) for sizes in drawn)
 
-
-gap_shares = Exercise(
-    reference=_gaps(lambda empty, melanoma: (empty[melanoma].mean(), empty[~melanoma].mean())),
-    inputs=_with_gaps,
-    returns=("share among the melanomas", "share among the others"),
-    success="a share of each class, so that the rarer one counts as much as the other",
-    slips={
-        f"these are shares of the empty fields. {_OTHER_WAY}": _gaps(lambda e, m: (m[e].mean(), 1 - m[e].mean())),
-        "divide by the cases of each class, not by all cases": _gaps(lambda e, m: ((e & m).mean(), (e & ~m).mean())),
-        "these are counts: divide each by the cases of its class": _gaps(lambda e, m: ((e & m).sum(), (e & ~m).sum())),
-        "it finds no gap at all: nothing equals NaN, not even NaN; use .isna()": _gaps(lambda *_: (0.0, 0.0)),
-        "both classes get the share among all cases: select the rows of each class": _gaps(lambda e, _: (e.mean(), e.mean())),
-    },
-    finishes=PERCENT
-    | {
-        "the two are swapped: melanomas first. groupby sorts the targets, 0 before 1": order(1, 0),
-        "these are the filled fields; the empty ones are the rest": lambda shares: np.subtract(1, shares),
-    },
-)
-
-
-def _splits_by_image():
-    cases = made_up_cases()
-    cases.index = np.random.default_rng(2).permutation(len(cases))  # so that labels are no positions
-    for seed in range(4):
-        rows = np.random.default_rng(seed).permutation(len(cases))
-        yield cases, rows[: len(rows) // 3], rows[-len(rows) // 4 :]  # some patients are in neither part
-
-
-def _known(cases, train, test, ids="group_id", of=1, out_of="melanomas"):
-    """Share of the test rows of a class whose id is among those of the training rows."""
-    tested = cases.iloc[test]
-    rows = tested[tested["target"] == of] if of else tested
-    known = rows[ids].isin(cases[ids].iloc[train])
-    return known.sum() / {"melanomas": len(rows), "test": len(tested), "nothing": 1}[out_of]
-
-
-def _groups_once(cases, train, test):
-    return np.isin(cases.iloc[test].query("target == 1")["group_id"].unique(), cases["group_id"].iloc[train]).mean()
-
-
-known_share = Exercise(
-    reference=_known,
-    inputs=lambda: [*_splits_by_image()],
-    returns="one number, a share",
-    success="each test melanoma counts once, and is known if training holds any image of its group",
-    slips={
-        "it counts every test image; asked was for the melanomas among them": {"of": None},
-        "it looks by lesion_id, but a patient's other lesions leak too: group_id is what must not straddle": {"ids": "lesion_id"},
-        "that is a count: divide by the number of test melanomas": {"out_of": "nothing"},
-        "the known melanomas are divided by all test images; divide by the melanomas among them": {"out_of": "test"},
-        "training and test are swapped": lambda cases, train, test: _known(cases, test, train),
-        "it counts each group once; a patient with three melanomas in the test counts three times": _groups_once,
-        "rows are picked by label (.loc), but positions were given: use .iloc": lambda cases, train, test: _known(
-            cases, *(cases.index.get_indexer(part) for part in (train, test))
-        ),
-    },
-    finishes=PERCENT | {"that is the share of melanomas that are new; known is the rest": lambda share: 1 - share},
-    hint="Which rows do you count, and which of them have their group_id among those of training?",
-)
+    if bars(taken.sum()) or bars(taken[melanoma].sum(), taken[~melanoma].sum()):
+        not_yet("the bars are counts, and the classes differ in size: draw the share of true, which is the mean")
+    if bars(100 * shares, 100 * others):
+        not_yet("the bars are in percent: a share lies between 0 and 1")
+    if bars(taken.mean()):
+        not_yet("there is one bar a column, of both classes together: tell them apart with hue")
+    with_it = taken.apply(lambda column: melanoma[column].mean())
+    if bars(with_it) or bars(with_it, 1 - with_it):
+        not_yet("these are shares of melanomas among the images that have it. Asked was for the share of each class that has it")
+    if not bars(shares, others):
+        not_yet(
+            f"expected {2 * len(often)} bars, the shares of true of {', '.join(often)} in each class, "
+            f"got {len(drawn[0]) if drawn else 0} bars of other lengths"
+        )
+    if missing := set(often) - set(names):
+        not_yet(f"the bars are right, but the axis does not name {', '.join(sorted(missing))}: give seaborn the names as x or y")
+    if not named:
+        not_yet("the bars are right, but nothing says which class has which colour: keep seaborn's legend")
+    passed("two bars for each column, each a share of its own class, so that the rarer class counts as much as the other.")
 
 
 def grouped_split(split: Callable[[pd.DataFrame, int], tuple], cases: pd.DataFrame) -> None:

@@ -1,4 +1,4 @@
-"""Exercises of the first lesson: a decision, counts, the PPV, and the whole way from a picture to an answer."""
+"""Exercises of the first lesson: a decision, its rates, counts, the PPV, and the whole way from a picture to an answer."""
 
 import itertools
 import operator
@@ -29,16 +29,51 @@ class Parts:
 
 
 decision = Exercise(
-    reference=lambda output, threshold: output >= threshold,
+    reference=lambda probability, threshold: probability >= threshold,
     inputs=[(0.9, 0.2), (0.1, 0.2), (0.3, 0.35), (0.6, 0.7), (0.8, 0.7), (0.25, 0.25)],
     returns="True or False",
-    success="high outputs are suspicious, and an output that equals the threshold is too",
+    success="the second argument decides, and a probability that equals the threshold is flagged, too",
     slips={
-        "an output equal to the threshold is missed: 'sensitivity >= 95% at t' counts it as found, so use >=": operator.gt,
-        "it answers the same for every threshold, perhaps 0.5: use the second argument": lambda output, _: output >= 0.5,
+        "a probability equal to the threshold is missed: 'sensitivity >= 95% at t' counts it as found, so use >=": operator.gt,
+        "it answers the same for every threshold, perhaps 0.5: use the second argument": lambda probability, _: (
+            probability >= 0.5
+        ),
     },
-    finishes={"the comparison is the wrong way round: high outputs are the suspicious ones": operator.not_},
+    finishes={"the comparison is the wrong way round: high probabilities are flagged": operator.not_},
     hint="Does your function compare its first argument with its second?",
+)
+
+
+def _shares(targets, called, of=1, among=0):
+    targets, called = np.asarray(targets, bool), np.asarray(called, bool)
+    return called[targets == of].mean(), 1 - called[targets == among].mean()
+
+
+rates = Exercise(
+    reference=_shares,
+    inputs=[
+        (np.repeat([1, 0], [10, 30]), np.r_[np.ones(8, bool), np.zeros(2, bool), np.ones(12, bool), np.zeros(18, bool)]),
+        (np.repeat([0, 1], [5, 4]), np.array([1, 0, 0, 0, 0, 1, 1, 1, 0], bool)),
+    ],
+    returns=("sensitivity", "specificity"),
+    success="one rate among the melanomas, one among the other lesions, so that neither depends on how common melanomas are",
+    slips={
+        "the first is the precision, a share of the flagged cases; sensitivity is a share of the melanomas": lambda y, c: (
+            np.mean(y[c]),
+            _shares(y, c)[1],
+        ),
+        "the first is the accuracy of all cases; sensitivity looks at the melanomas alone": lambda y, c: (
+            np.mean(y == c),
+            _shares(y, c)[1],
+        ),
+        "these are counts: divide each by the cases of its class": lambda y, c: ((c & (y == 1)).sum(), (~c & (y == 0)).sum()),
+    },
+    finishes={
+        "sensitivity and specificity are swapped. confusion_matrix sorts the classes, 0 before 1": order(1, 0),
+        "the second is the share of other lesions that are flagged; specificity is the rest": lambda both: (both[0], 1 - both[1]),
+        "the first is the share of melanomas that are missed; sensitivity is the rest": lambda both: (1 - both[0], both[1]),
+    },
+    hint="scikit-learn's confusion_matrix(targets, called).ravel() gives tn, fp, fn, tp",
 )
 
 
@@ -116,11 +151,11 @@ def _grey_pictures():
         yield np.full((2, 2, 3), grey, np.uint8), parts
 
 
-_OUTPUT = "is compared with the threshold, which was chosen for outputs: compare the sigmoid of the logit"
+_COMPARED = "is compared with the threshold, which was chosen for probabilities: compare the sigmoid of the logit"
 whole_answer = Exercise(
     reference=_answer,
     inputs=lambda: [*_grey_pictures()],
-    returns=("risk", "suspicious"),
+    returns=("risk", "flagged"),
     success="prepared as in training, a risk that is calibrated, and a decision by the run's own threshold",
     hunt=True,
     slips={
@@ -129,11 +164,11 @@ whole_answer = Exercise(
             "image": lambda pixels, _: pixels
         },
         "the sigmoid of the logit is no risk: parts.calibrate makes one of the logit": {"risk": lambda logit, _: _sigmoid(logit)},
-        "parts.calibrate takes the logit, not the output": {"risk": lambda logit, parts: parts.calibrate(_sigmoid(logit))},
-        f"the risk {_OUTPUT}": {"compared": lambda logit, parts: parts.calibrate(logit)},
+        "parts.calibrate takes the logit, not the probability": {"risk": lambda logit, parts: parts.calibrate(_sigmoid(logit))},
+        f"the risk {_COMPARED}": {"compared": lambda logit, parts: parts.calibrate(logit)},
         "it cuts at 0.5, a threshold that nobody has chosen: parts.threshold is that of this run": {"threshold": lambda _: 0.5},
-        "an output equal to the threshold is not flagged: use >=": {"sign": operator.gt},
-        "low outputs are called suspicious: the comparison is the wrong way round": {"sign": operator.lt},
+        "a probability equal to the threshold is not flagged: use >=": {"sign": operator.gt},
+        "low probabilities are flagged: the comparison is the wrong way round": {"sign": operator.lt},
     },
-    hint="The way is prepare, logit, then calibrate for the risk, and the sigmoid for the output",
+    hint="The way is prepare, logit, then calibrate for the risk, and the sigmoid for the probability",
 )
