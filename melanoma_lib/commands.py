@@ -56,7 +56,7 @@ def evaluate(settings: Settings, run: Path | None = None, tta: bool = False, sou
 
 def runs(settings: Settings) -> None:
     """List runs: source, backbone, size, epochs, AUROC with its interval, day, and what a demonstration shows."""
-    from melanoma_lib.runs import list_runs
+    from melanoma_lib.run_writer import list_runs
 
     table, others = list_runs(settings.runs_dir)
     print(table.to_string(index=False) if len(table) else f"no finished run in {settings.runs_dir}")

@@ -69,7 +69,7 @@ def digest(array: np.ndarray) -> str:
 @pytest.fixture(scope="module")
 def old_cases(tiny_settings):
     """The cases that the old run was trained on, from wherever they lie now."""
-    return Run(OLD).cases(tiny_settings)
+    return Run(OLD).cases(settings=tiny_settings)
 
 
 def test_an_old_run_loads_whole(old_cases):

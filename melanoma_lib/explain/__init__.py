@@ -13,6 +13,7 @@ __all__, __getattr__ = lazy_names(
         "image_only": ["ImageOnly"],
         "figures": ["heatmap_figure"],
         "scores": ["score_heatmap"],
+        "artefacts": ["artefact_pair", "paired_artefacts"],
         "benchmark": ["benchmark_heatmaps"],
     },
 )

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 
 from melanoma_lib.evaluation import comparison_figure
-from melanoma_lib.explain.benchmark import Benchmark
-from melanoma_lib.explain.figures import criteria_figure
 from melanoma_lib.lessons import cross_validation, cross_validation_figures, model_choice
 from melanoma_lib.lessons.eda import unit_of
 from melanoma_lib.plotting import DescribedFigure
@@ -69,7 +67,6 @@ class AskedOfSplits:
             "folds": lambda: cross_validation_figures.folds_figure(self.roles),
             "two_models": self._two_models,
             "pareto": lambda: cross_validation_figures.performance_cost_figure(load_results("league")),
-            "heatmap_exam": graded_maps_figure,
             "external": external_figure,
         }
 
@@ -91,9 +88,3 @@ def external_figure() -> DescribedFigure:
         for key, place in (("home", "internal"), ("abroad", "external"))
     }
     return comparison_figure(rows | {"AUROC of metadata alone, external": interval_of(table.details["metadata_alone"]["auroc"])})
-
-
-def graded_maps_figure() -> DescribedFigure:
-    """The criteria that each map of the committed heatmap benchmark meets."""
-    table = load_results("heatmaps")
-    return criteria_figure(Benchmark.from_rows(table.details, table.rows))

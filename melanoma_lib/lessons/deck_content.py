@@ -19,14 +19,11 @@ from melanoma_lib.evaluation import (
     subgroup_table,
     wilson_interval,
 )
-from melanoma_lib.explain import METHOD_NAMES, heatmap_figure
-from melanoma_lib.explain.cam import ONE_PASS_METHODS
 from melanoma_lib.lessons import (
     branches,
     eda,
     eda_pictures,
     focal,
-    gradcam,
     leakage,
     start,
     threshold,
@@ -102,11 +99,6 @@ class Asked:
         return start.tested_cases(self.run)
 
     @cached_property
-    def one(self) -> gradcam.Subject:
-        """The melanoma of median risk."""
-        return gradcam.subject(self.run, start.choose_case(self.tested))
-
-    @cached_property
     def pictures(self) -> eda_pictures.Pictures:
         """A sample of the pictures, measured."""
         return eda_pictures.look_at_pictures(self.cases, PICTURES)
@@ -139,7 +131,6 @@ class Asked:
             "fresh": lambda: dict(zip(("reported", "expected"), threshold_worlds.expected_true_sensitivity(50), strict=True)),
             "wilson": lambda: {f"of{n}": wilson_interval(0.9 * n, n).to_dict() for n in (10, 50, 1000)},
             "parameters": lambda: {name: millions_of_parameters(name) for name in BACKBONES},
-            "swap": self._swap,
             "reported": lambda: REPORTED,
             "implied": lambda: {name: implied_prevalence(*_shares(row)) for name, row in REPORTED.items() if "f1" in row},
         }
@@ -163,18 +154,9 @@ class Asked:
         curve = OperatingCurve(self.test["target"], self.test["probability"])
         return curve.at(self.run.operating_point.threshold)
 
-    def _swap(self) -> dict[str, float]:
-        some = self.tested.groupby("target").head(4)
-        maps = gradcam.swapped_maps(self.run, self.one.model, some, self.one.layer)
-        found = {}
-        for method in ONE_PASS_METHODS:
-            correlations = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(*maps[METHOD_NAMES[method]], strict=True)]
-            found[method] = float(np.nanmedian(correlations))
-        return found
-
     def figures(self) -> dict[str, Callable[[], DescribedFigure]]:
         """By name."""
-        return self._data_figures() | self._training_figures() | self._decision_figures() | self._map_figures()
+        return self._data_figures() | self._training_figures() | self._decision_figures()
 
     def _data_figures(self) -> dict[str, Callable[[], DescribedFigure]]:
         cases = lambda make, **more: lambda: make(self.cases, **more)  # noqa: E731 - read when a figure is asked for
@@ -241,7 +223,7 @@ class Asked:
             "optimism": lambda: threshold_worlds.optimism_figure(
                 threshold_worlds.choose_and_report("sensitivity"), threshold_worlds.choose_and_report("cost")
             ),
-            "risks": lambda: start.risk_figure(self.tested, start.answer(run, self.one.case, self.one.model)),
+            "risks": lambda: start.risk_figure(self.tested, start.answer(run, start.choose_case(self.tested))),
         }
 
     def _units(self) -> DescribedFigure:
@@ -259,40 +241,6 @@ class Asked:
         table = subgroup_table(self.validation, stored, n=self.run.settings.n_resamples)
         sites = table["variable"] == "site"
         return threshold.subgroup_figure(table[~sites].reset_index(drop=True), stored)
-
-    def _map_figures(self) -> dict[str, Callable[[], DescribedFigure]]:
-        def graded() -> DescribedFigure:
-            maps = gradcam.method_maps(self.one, self.one.layer, ("gradcam", "layercam", "eigencam"))
-            return heatmap_figure(self.one.pixels, maps | gradcam.controls(self.one), self.one.mask)
-
-        def swapped() -> DescribedFigure:
-            ways = {
-                words: gradcam.method_maps(self.one, self.one.layer, ("gradcam", "eigencam"), direction)
-                for words, direction in (("for melanoma", 1), ("against it", -1))
-            }
-            maps = {f"{name}, {words}": heatmap for words, found in ways.items() for name, heatmap in found.items()}
-            return heatmap_figure(self.one.pixels, dict(sorted(maps.items())), self.one.mask)
-
-        return {
-            "case_heatmap": self._case_heatmap,
-            "case": lambda: gradcam.subject_figure(self.one),
-            "recipe": lambda: gradcam.recipe_figure(self.one, self.one.layer),
-            "reach": lambda: gradcam.field_figure(self.one),
-            "layers": self._layers,
-            "methods": lambda: heatmap_figure(self.one.pixels, gradcam.method_maps(self.one, self.one.layer), self.one.mask),
-            "swap": swapped,
-            "graded": graded,
-        }
-
-    def _case_heatmap(self) -> DescribedFigure:
-        """Grad-CAM of the last layer that is fine enough to point, and EigenCAM of the same."""
-        maps = gradcam.method_maps(self.one, self.one.layer, ("gradcam", "eigencam"))
-        return heatmap_figure(self.one.pixels, {f"{name}, {self.one.layer}": one for name, one in maps.items()}, self.one.mask)
-
-    def _layers(self) -> DescribedFigure:
-        maps = self.one.maps("gradcam")
-        early, middle, late = next(iter(maps)), self.one.layer, self.one.last_layer
-        return heatmap_figure(self.one.pixels, {name: maps[name] for name in dict.fromkeys((early, middle, late))}, self.one.mask)
 
 
 def millions_of_parameters(backbone: str) -> float:

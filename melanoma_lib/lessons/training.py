@@ -55,7 +55,7 @@ def lesson_data(settings: Settings) -> DermoscopyDataModule:
         )
     places = settings.model_dump(include=PLACE_FIELDS) | {"run_dir": run.path}
     settings = trained.with_changes(**places | {"data_dir": settings.data_dir or trained.data_dir})
-    return DermoscopyDataModule(settings, run.cases(settings))
+    return DermoscopyDataModule(settings, run.cases(settings=settings))
 
 
 # --- what goes in -----------------------------------------------------------------------------------------------------------

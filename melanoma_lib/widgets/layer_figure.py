@@ -29,7 +29,7 @@ def layers_figure(explorer: "LayerExplorer") -> DescribedFigure:
     pixels = read_square(row["image_path"], SIDE)
     layers = dict.fromkeys([shown["layer_a"], shown["layer_b"]])
     keys = [(method, layer, shown["direction"]) for method in ("gradcam", "eigencam") for layer in layers]
-    truth, words = "melanoma" if row["target"] else "not melanoma", []
+    truth, words = "melanoma" if row["target"] else "other lesion", []
     with kit_figure(3.0 * (len(keys) + 1), 8.6) as figure:
         above, below, note = figure.subfigures(3, 1, height_ratios=(1.12, 1, 0.05))
         note.text(0.99, 0.5, "Educational, not for diagnosis", color=GREY, fontsize=11, ha="right", va="center")

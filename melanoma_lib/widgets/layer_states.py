@@ -17,8 +17,8 @@ from melanoma_lib.explain.layers import cam_layers
 from melanoma_lib.explain.scores import energy_in_mask
 from melanoma_lib.model import MelanomaNet
 
-OUTCOMES = {(1, True): "found", (1, False): "missed", (0, True): "false alarm", (0, False): "let go"}
-WANTED = {"found": 4, "missed": 3, "false alarm": 3, "let go": 2}  # of a dozen
+OUTCOMES = {(1, True): "true positive", (1, False): "false negative", (0, True): "false positive", (0, False): "true negative"}
+WANTED = {"true positive": 4, "false negative": 3, "false positive": 3, "true negative": 2}  # of a dozen
 STEPS = 127  # of a packed map on either side of zero; the page never enlarges them, and its colours have no more
 AGE_STEP, OLDEST = 5, 90  # years
 NEEDED = ("image_id", "image_path", "group_id", "age_approx", "sex", "anatom_site_general_challenge", "target", "probability")
@@ -44,7 +44,7 @@ def outcome(case: Mapping[str, Any], threshold: float) -> str:
 
 
 def choose_cases(cases: pd.DataFrame, threshold: float, n: int = 12) -> pd.DataFrame:
-    """Varied cases: melanomas found and missed, false alarms, lesions rightly let go, from the narrowest to the clearest of each.
+    """Varied cases: true and false positives and negatives, from the narrowest to the clearest of each.
 
     Args:
         cases: case table with ``probability``; at most one image of a ``group_id`` is taken.
@@ -87,8 +87,7 @@ def check_table(cases: pd.DataFrame) -> None:
     absent = [name for name in NEEDED if name not in cases.columns]
     if absent or cases.empty:
         raise DataError(
-            f"expected cases of a run with its answers, got {len(cases)} rows and no column {absent}; merge run.cases() with "
-            "run.predictions('test') on image_id"
+            f"expected cases of a run with its answers, got {len(cases)} rows and no column {absent}; take run.cases('test')"
         )
 
 

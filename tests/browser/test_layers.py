@@ -115,8 +115,8 @@ def test_numbers_and_decision_follow_the_metadata_exactly(page, explorer, tiny_r
         assert value == pytest.approx(logit, abs=1e-4)
         risk = float(page.locator("[data-number=risk]").get_attribute("data-value"))
         assert risk == pytest.approx(tiny_run.calibrator.risk(logit), abs=1e-4)
-        called = outcome({"target": 1, "probability": 1 / (1 + np.exp(-logit))}, threshold) == "found"
-        expect(page.locator("[data-number=decision]")).to_have_text("suspicious" if called else "let go")
+        called = outcome({"target": 1, "probability": 1 / (1 + np.exp(-logit))}, threshold) == "true positive"
+        expect(page.locator("[data-number=decision]")).to_have_text("flagged" if called else "not flagged")
         assert f"{100 * risk:.{1 if risk < 0.1 else 0}f}% with the age chosen" in page.get_by_role(
             "img", name="Risk by age"
         ).get_attribute("aria-label")
