@@ -92,24 +92,19 @@ def compare(runs: Sequence[Path], out: Path | None = None) -> None:
 
 def explain(
     settings: Settings, run: Path | None = None, image_id: Sequence[str] = (), layers: Sequence[str] = (),
-    method: Sequence[str] = (), league: int | None = None, out: Path | None = None,
+    method: Sequence[str] = (), out: Path | None = None,
 ) -> None:  # fmt: skip
-    """Heatmaps of cases, or the comparison of all heatmaps with controls."""
+    """Heatmaps of tested cases."""
     import pandas as pd
 
-    from melanoma_lib.explain.cam import ONE_PASS_METHODS
-    from melanoma_lib.explain.report import benchmark_report, explain_cases, report_folder
-    from melanoma_lib.lessons.start import choose_case, tested_cases
+    from melanoma_lib.explain.report import explain_cases, report_folder
+    from melanoma_lib.lessons.start import choose_case
 
     found = _run(run, settings, needs_model=True)
     out = out or report_folder(found)
     try:
-        if league is not None:
-            print(benchmark_report(found, league, out, layers or None, method or ONE_PASS_METHODS, settings.progress))
-        else:
-            tested = tested_cases(found)
-            cases = pd.DataFrame([choose_case(tested, wanted) for wanted in image_id or [""]])
-            explain_cases(found, cases, out, layers or None, method or ["gradcam"])
+        cases = pd.DataFrame([choose_case(found.cases("test"), wanted) for wanted in image_id or [""]])
+        explain_cases(found, cases, out, layers or None, method or ["gradcam"])
     except ValueError as error:  # a layer or method that does not exist: what there is, only the model knows
         raise KitError(str(error)) from error
     print(f"written to {out}")
@@ -160,15 +155,15 @@ def data_audit(settings: Settings, source: str) -> None:
     print(audit_cases(cases, show_progress=settings.progress))
 
 
-def card(settings: Settings, run: Path | None = None, league: Path | None = None, check: bool = False) -> int:
+def card(settings: Settings, run: Path | None = None, check: bool = False) -> int:
     """Write a run's model card, with the CLAIM 2024 and TRIPOD+AI checklists."""
     from melanoma_lib.export.card import differences, write_card
 
     found = _run(run, settings)
     if not check:
-        print(f"written to {write_card(found, league)}")
+        print(f"written to {write_card(found)}")
         return 0
-    differing = differences(found, league)
+    differing = differences(found)
     print("\n".join(differing) or f"the card of {found.path} says what the run says")
     return 1 if differing else 0
 

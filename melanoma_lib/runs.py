@@ -14,7 +14,7 @@ import pandas as pd
 from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.errors import ForeignThresholdError, RunError
 from melanoma_lib.evaluation import Calibrator
-from melanoma_lib.settings import Settings, project_dir
+from melanoma_lib.settings import Settings, in_project, project_dir
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,10 +79,10 @@ class Run:
     """A finished run directory, read only.
 
     Args:
-        path: the run directory.
+        path: the run directory; a relative one may also lie in the project around the working directory, as that of a notebook.
 
     Attributes:
-        path: the same.
+        path: where it lies.
         is_cross_validation: whether it was gathered from the runs of several folds, which have a model each.
 
     Raises:
@@ -90,7 +90,7 @@ class Run:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = in_project(path)
         self.is_cross_validation = (self.path / FOLDS).is_file()
         required = REQUIRED_OF_FOLDS if self.is_cross_validation else REQUIRED
         missing = [name for name in required if not (self.path / name).is_file()]
@@ -138,12 +138,11 @@ class Run:
         """image_id, group_id, split, target of every case."""
         return pd.read_csv(self.path / SPLITS, dtype=IDENTITY)
 
-    def cases(self, split: str | None = None, settings: Settings | None = None) -> pd.DataFrame:
+    def cases(self, split: str = "", settings: Settings | None = None) -> pd.DataFrame:
         """The case table it was trained on, in the order of its predictions, with ``split``.
 
         Args:
-            split: ``train``, ``val`` or ``test`` for the cases of one split, the latter two with the run's ``logit``,
-                ``probability`` and ``risk``; all cases, without answers, if None.
+            split: ``val`` or ``test`` for those cases alone, with the run's ``logit``, ``probability`` and ``risk``.
             settings: where the cases lie now, if elsewhere than at training.
 
         Raises:
@@ -152,18 +151,15 @@ class Run:
         """
         from melanoma_lib.data import datamodule
 
-        if split not in (None, "train", "val", "test"):
-            raise RunError(f"split: expected train, val or test, got {split!r}")
         settings = settings or self.settings
+        settings = settings.with_changes(data_dir=in_project(settings.data_root))
+        wanted, told = self.splits, ["split"]
+        if split:
+            wanted, told = self.predictions(split).assign(split=split), ["split", "logit", "probability", "risk"]
         cases = datamodule.cases_for(settings).set_index("image_id", drop=False)
         if set(cases.index) != set(self.splits["image_id"]):
             raise RunError(f"{self.path} was trained on other cases than {settings.data_root} now holds; put those back")
-        cases = cases.loc[self.splits["image_id"]].reset_index(drop=True).assign(split=self.splits["split"])
-        if split is None:
-            return cases
-        cases = cases[cases["split"] == split].reset_index(drop=True)
-        answers = ["image_id", "logit", "probability", "risk"]
-        return cases if split == "train" else cases.merge(self.predictions(split)[answers], on="image_id", validate="one_to_one")
+        return cases.loc[wanted["image_id"]].reset_index(drop=True).assign(**wanted[told])
 
     def batch(self, cases: pd.DataFrame) -> Batch:
         """Rows of the case table as the model and the eye see them.

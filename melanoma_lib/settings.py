@@ -280,6 +280,13 @@ def project_dir() -> Path:
     return next((folder for folder in (here, *here.parents) if (folder / "notebooks" / "00_start_here.ipynb").is_file()), here)
 
 
+def in_project(path: str | Path) -> Path:
+    """A path as it is or, where a relative one leads nowhere from the working directory, from the project around that."""
+    path = Path(path)
+    project = project_dir()
+    return path if path.exists() or project == Path.cwd() else project / path
+
+
 def reject_unknown_variables(cls: type[BaseSettings]) -> None:
     """Refuse variables of the environment and lines of ``.env`` that no field of ``cls`` is named after.
 

@@ -45,8 +45,7 @@ def test_cases_of_a_split_come_with_their_answers_and_as_the_loaders_show_them(t
     data, cases = DermoscopyDataModule(tiny_run.settings), tiny_run.cases("test")
     stored = tiny_run.predictions("test")
     assert cases[["image_id", "logit", "probability", "risk"]].equals(stored[["image_id", "logit", "probability", "risk"]])
-    assert set(tiny_run.cases("train")["split"]) == {"train"} and "risk" not in tiny_run.cases("train")
-    with pytest.raises(RunError, match="expected train, val or test, got 'tests'"):
+    with pytest.raises(RunError, match="not of 'tests'"):
         tiny_run.cases("tests")
     shown = next(iter(data.test_dataloader()))
     batch = tiny_run.batch(cases.head(len(shown["image"])).assign(mask_path=[None, *cases["mask_path"][1 : len(shown["image"])]]))

@@ -14,6 +14,5 @@ __all__, __getattr__ = lazy_names(
         "figures": ["heatmap_figure"],
         "scores": ["score_heatmap"],
         "artefacts": ["artefact_pair", "paired_artefacts"],
-        "benchmark": ["benchmark_heatmaps"],
     },
 )

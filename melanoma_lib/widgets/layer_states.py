@@ -148,8 +148,8 @@ def pack_maps(maps: Mapping[MapKey, SignedMap], mask: np.ndarray | None = None) 
     Returns:
         ``bytes``, rows of int8 from -127 to 127, map after map; ``index``, of each map ``method``, ``layer``, ``direction``,
         ``at`` (its first byte), ``rows``, ``columns``, ``size`` (largest magnitude, unpacked), ``doubtful``, ``same`` (whether
-        the other direction, if it is there, has the very same map) and ``energy`` (share of the positive energy on the lesion,
-        or None). Equal maps of both directions share their bytes.
+        the other direction, if it is there, has the very same map), ``energy`` (share of the positive energy on the lesion, or
+        None) and ``turned`` (that of EigenCAM with its other sign). Equal maps of both directions share their bytes.
     """
     index, parts, places, at = [], [], {}, 0
     for (method, layer, direction), (values, doubtful) in maps.items():
@@ -162,7 +162,7 @@ def pack_maps(maps: Mapping[MapKey, SignedMap], mask: np.ndarray | None = None) 
             shares = values.astype(np.float64) / (size or 1.0)  # within -1 and 1; a map of zeros stays one
             parts.append(np.round(STEPS * shares).astype(np.int8).tobytes())
             at += len(parts[-1])
-        energy = None if mask is None else energy_in_mask(resize_heatmap(values, mask.shape), mask)
+        energy, turned = (_share(sign * values, mask) for sign in (1, -1))
         index.append(
             {
                 "method": method,
@@ -172,9 +172,20 @@ def pack_maps(maps: Mapping[MapKey, SignedMap], mask: np.ndarray | None = None) 
                 "rows": len(values),
                 "columns": values.shape[1],
             }
-            | {"size": size, "doubtful": doubtful, "same": same, "energy": None if energy is None or np.isnan(energy) else energy}
+            | {
+                "size": size,
+                "doubtful": doubtful,
+                "same": same,
+                "energy": energy,
+                "turned": turned if method == "eigencam" else None,
+            }
         )
     return {"index": index, "bytes": b"".join(parts)}
+
+
+def _share(values: np.ndarray, mask: np.ndarray | None) -> float | None:
+    energy = np.nan if mask is None else energy_in_mask(resize_heatmap(values, mask.shape), mask)
+    return None if np.isnan(energy) else energy
 
 
 def largest_change(before: Mapping[MapKey, SignedMap], after: Mapping[MapKey, SignedMap]) -> float:

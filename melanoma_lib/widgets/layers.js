@@ -56,7 +56,8 @@ function mapWords(map, facts, { method, layer, direction }, scaled) {
     const cost = slow ? `The model is asked once for each of ${channels.toLocaleString("en")} channels …` : "";
     return { label: `${label}, ${layer}: not computed yet`, lines: [["busy", cost], ["", grid]] };
   }
-  const energy = map.energy === null ? "" : `${percent(map.energy)} of the positive energy lies on the lesion. `;
+  const turned = map.turned === null ? "" : ` (with the other sign ${percent(map.turned)})`;
+  const energy = map.energy === null ? "" : `${percent(map.energy)} of the positive energy lies on the lesion${turned}. `;
   const lines = [
     ["size", `raw ±${raw(map.size)}${scaled ? ` on a scale of ±${raw(scaled)}` : ""}`], ["", `${energy}${grid}.`], ["", note],
     map.same && ["flag", "Both directions have the very same map."], map.doubtful && ["flag", "Sign doubtful: it may as well be turned round."],

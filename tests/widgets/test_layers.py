@@ -84,6 +84,12 @@ def test_packed_maps_come_back_with_sign_and_size(maps):
         assert entry["same"] == (other is not None and np.array_equal(other.values, values))
 
 
+def test_eigencam_whose_sign_is_arbitrary_is_graded_with_both():
+    values, mask = np.array([[1, -3], [2, 0]], np.float32), np.array([[True, True], [False, False]])
+    found = pack_maps({(method, "late", 1): SignedMap(values, False) for method in ("gradcam", "eigencam")}, mask)["index"]
+    assert [(entry["energy"], entry["turned"]) for entry in found] == [(pytest.approx(1 / 3), None), (pytest.approx(1 / 3), 1.0)]
+
+
 def test_chosen_cases_are_of_every_kind_of_outcome_and_of_different_lesions():
     scores = np.linspace(0, 1, 40) % 0.5 * 2  # in either class from 0 to 1
     cases = case_table([1] * 20 + [0] * 20, lesions=[f"l{i // 2}" for i in range(40)], probability=scores)
