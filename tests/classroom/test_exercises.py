@@ -62,16 +62,16 @@ def test_each_solution_passes_its_check_and_each_stub_says_that_nothing_is_writt
     nbformat.validate(student)
     stubs = {cell.id: cell.source for cell in student.cells if "exercise" in tags_of(cell)}
     imports, exercises = parts(lesson)
-    assert len(exercises) == len(stubs) >= 4
+    assert len(exercises) == len(stubs) > 0
     space = {}
     exec(imports, space)
     if "cases)" in "".join(call for _, call in exercises):
         space["cases"] = space["checks"].made_up_cases()
     for cell, call in exercises:
-        exec(stubs[cell.id], space)
+        exec(stubs[cell.id].replace(call, ""), space)  # a check may be the last line of its exercise
         with pytest.raises(NotYet, match="nothing is written"):
             exec(call, space)
-        exec(cell.source, space)
+        exec(cell.source.replace(call, ""), space)
         exec(call, space)
         assert capsys.readouterr().out.startswith("✓"), call
 
