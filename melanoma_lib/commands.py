@@ -56,7 +56,7 @@ def evaluate(settings: Settings, run: Path | None = None, tta: bool = False, sou
 
 def runs(settings: Settings) -> None:
     """List runs: source, backbone, size, epochs, AUROC with its interval, day, and what a demonstration shows."""
-    from melanoma_lib.runs import list_runs
+    from melanoma_lib.run_writer import list_runs
 
     table, others = list_runs(settings.runs_dir)
     print(table.to_string(index=False) if len(table) else f"no finished run in {settings.runs_dir}")
@@ -92,23 +92,18 @@ def compare(runs: Sequence[Path], out: Path | None = None) -> None:
 
 def explain(
     settings: Settings, run: Path | None = None, image_id: Sequence[str] = (), layers: Sequence[str] = (),
-    method: Sequence[str] = (), league: int | None = None, out: Path | None = None,
+    method: Sequence[str] = (), out: Path | None = None,
 ) -> None:  # fmt: skip
-    """Heatmaps of cases, or the comparison of all heatmaps with controls."""
+    """Heatmaps of tested cases."""
     import pandas as pd
 
-    from melanoma_lib.explain.cam import ONE_PASS_METHODS
-    from melanoma_lib.explain.report import benchmark_report, choose_case, explain_cases, report_folder
+    from melanoma_lib.explain.report import choose_case, explain_cases, report_folder
 
     found = _run(run, settings, needs_model=True)
     out = out or report_folder(found)
     try:
-        if league is not None:
-            print(benchmark_report(found, league, out, layers or None, method or ONE_PASS_METHODS, settings.progress))
-        else:
-            tested = found.cases("test")
-            cases = pd.DataFrame([choose_case(tested, wanted) for wanted in image_id or [""]])
-            explain_cases(found, cases, out, layers or None, method or ["gradcam"])
+        cases = pd.DataFrame([choose_case(found.cases("test"), wanted) for wanted in image_id or [""]])
+        explain_cases(found, cases, out, layers or None, method or ["gradcam"])
     except ValueError as error:  # a layer or method that does not exist: what there is, only the model knows
         raise KitError(str(error)) from error
     print(f"written to {out}")
@@ -159,15 +154,15 @@ def data_audit(settings: Settings, source: str) -> None:
     print(audit_cases(cases, show_progress=settings.progress))
 
 
-def card(settings: Settings, run: Path | None = None, league: Path | None = None, check: bool = False) -> int:
+def card(settings: Settings, run: Path | None = None, check: bool = False) -> int:
     """Write a run's model card, with the CLAIM 2024 and TRIPOD+AI checklists."""
     from melanoma_lib.export.card import differences, write_card
 
     found = _run(run, settings)
     if not check:
-        print(f"written to {write_card(found, league)}")
+        print(f"written to {write_card(found)}")
         return 0
-    differing = differences(found, league)
+    differing = differences(found)
     print("\n".join(differing) or f"the card of {found.path} says what the run says")
     return 1 if differing else 0
 

@@ -49,8 +49,6 @@ class ExportError(KitError):
     """A model cannot be exported, or a file is no export of this kit or not the one that was written."""
 
 
-class CardError(KitError):
-    """What a model card should be written from is missing, or belongs to another model."""
 
 
 class LessonError(KitError):

@@ -1,4 +1,4 @@
-"""Writing a run directory: built beside its place, locked, resumable, and published whole."""
+"""Writing a run directory, built beside its place, locked, resumable, and published whole; and the list of those there are."""
 
 import json
 import platform
@@ -16,7 +16,7 @@ import pandas as pd
 
 from melanoma_lib import __version__
 from melanoma_lib.data.metadata import MetadataEncoder
-from melanoma_lib.errors import RunError
+from melanoma_lib.errors import KitError, RunError
 from melanoma_lib.evaluation import Calibrator, OperatingCurve, evaluate_predictions
 from melanoma_lib.evaluation.summary import FoldPredictions, evaluate_folds, gather_folds
 from melanoma_lib.runs import (
@@ -35,6 +35,7 @@ from melanoma_lib.runs import (
     Run,
     StoredOperatingPoint,
     partial_path,
+    reference_path,
     sha256,
 )
 from melanoma_lib.settings import Settings
@@ -260,3 +261,31 @@ def _write_csv(path: Path, table: pd.DataFrame) -> None:
 
 def _write_json(path: Path, value: dict) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def list_runs(runs_dir: str | Path) -> tuple[pd.DataFrame, dict[Path, str]]:
+    """The runs in a folder, and the reference runs that came with the kit.
+
+    Returns:
+        A row a run: its name, source, backbone, image size, epochs, test AUROC with its 95% interval, the day it was finished,
+        and what it demonstrates; and the folders that are no finished run, each with the reason.
+    """
+    reference, rows, others = reference_path(), [], {}
+    for place in (Path(runs_dir), reference and reference.parent):
+        for folder in sorted(place.iterdir()) if place and place.is_dir() else ():
+            if folder.is_dir() and not folder.name.startswith("."):
+                try:
+                    rows.append(_row_of(Run(folder)))
+                except (KitError, OSError, ValueError, KeyError, TypeError) as error:
+                    others[folder] = str(error) if isinstance(error, KitError) else repr(error)
+    columns = ["run", "source", "backbone", "size", "epochs", "AUROC [95% interval]", "finished", "demonstration"]
+    return pd.DataFrame(rows, columns=columns), others
+
+
+def _row_of(run: Run) -> tuple:
+    settings, auroc = run.settings, run.metrics["auroc"]
+    value, low, high = ("–" if auroc[name] is None else f"{auroc[name]:.3f}" for name in ("value", "low", "high"))
+    network = (settings.backbone, settings.image_size) if "image" in settings.modalities else (settings.modalities, "–")
+    epochs, written = run.history["epoch"].nunique(), date.fromtimestamp((run.path / ENVIRONMENT).stat().st_mtime)
+    finished = run.environment.get("finished", written.isoformat())
+    return str(run.path), settings.source, *network, epochs, f"{value} [{low}, {high}]", finished, run.demonstration

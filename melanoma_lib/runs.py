@@ -4,16 +4,20 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass
-from datetime import date
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from melanoma_lib.data.metadata import MetadataEncoder
-from melanoma_lib.errors import ForeignThresholdError, KitError, RunError
+from melanoma_lib.errors import ForeignThresholdError, RunError
 from melanoma_lib.evaluation import Calibrator
 from melanoma_lib.settings import Settings, in_project, project_dir
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger("melanoma_lib")
 
@@ -31,6 +35,7 @@ REQUIRED_OF_FOLDS = (*(set(REQUIRED) - {CHECKPOINT, ENCODER}), FOLDS)
 DEMONSTRATION = "demonstration.txt"  # only of a run that was trained to go wrong: what it shows
 REFERENCE = Path("data", "reference", "ham10000")  # the run on photographs that a checkout of the kit brings along
 IDENTITY = {"image_id": str, "group_id": str}
+PHOTOGRAPH = 256  # pixels a side of what is drawn
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,22 @@ class StoredOperatingPoint:
     specificity: float
     checkpoint_sha256: str
     predictions_sha256: str
+
+
+class Batch(NamedTuple):
+    """What a model is shown of N cases, and what the eye sees of them.
+
+    Attributes:
+        images: as the model takes them, float32, shape ``(N, 3, S, S)``.
+        metadata: encoded, float32, shape ``(N, M)``.
+        photographs: uint8, shape ``(N, 256, 256, 3)``.
+        masks: lesion pixels, boolean, shape ``(N, S, S)``; none where nobody outlined the lesion.
+    """
+
+    images: "Tensor"
+    metadata: "Tensor"
+    photographs: np.ndarray
+    masks: np.ndarray
 
 
 class Run:
@@ -84,11 +105,7 @@ class Run:
 
     @classmethod
     def latest(cls, runs_dir: str | Path, needs_model: bool = False) -> "Run":
-        """The run finished last in a folder of runs that is no demonstration.
-
-        Args:
-            runs_dir: the folder.
-            needs_model: pass over cross-validations, which have no single model.
+        """The run finished last in a folder of runs that is no demonstration, and if ``needs_model`` no cross-validation.
 
         Raises:
             RunError: if the folder holds none.
@@ -145,6 +162,24 @@ class Run:
             raise RunError(f"{self.path} was trained on other cases than {settings.data_root} now holds; put those back")
         return cases.loc[wanted["image_id"]].reset_index(drop=True).assign(**wanted[told])
 
+    def batch(self, cases: pd.DataFrame) -> Batch:
+        """Rows of the case table as the model and the eye see them.
+
+        Raises:
+            CorruptImageError: if an image or mask cannot be read.
+        """
+        import torch
+
+        from melanoma_lib.data.images import prepare_image, read_square
+
+        side, paths = self.settings.image_size, list(cases["image_path"])
+        images = torch.stack([prepare_image(path, self.settings.backbone, side) for path in paths])
+        photographs = np.stack([read_square(path, PHOTOGRAPH) for path in paths])
+        masks = np.zeros((len(paths), side, side), bool)
+        for mask, path in zip(masks, cases["mask_path"], strict=True):
+            mask[:] = read_square(path, side)[..., 0] > 127 if isinstance(path, str) else False
+        return Batch(images, torch.from_numpy(self.encoder.transform(cases)), photographs, masks)
+
     @cached_property
     def folds(self) -> list["Run"]:
         """The runs that a cross-validation was gathered from, in order; they lie beside it.
@@ -164,11 +199,7 @@ class Run:
 
     @cached_property
     def encoder(self) -> MetadataEncoder:
-        """The metadata encoder, fitted on the training split.
-
-        Raises:
-            RunError: if this is a cross-validation.
-        """
+        """The metadata encoder, fitted on the training split; a cross-validation has one for each fold."""
         self._require_one_model()
         return MetadataEncoder.from_json(self._text(ENCODER))
 
@@ -207,13 +238,8 @@ class Run:
         from melanoma_lib.model import MelanomaNet
 
         settings = self.settings
-        model = MelanomaNet(
-            settings.backbone,
-            self.encoder.n_features,
-            pretrained=False,
-            modalities=settings.modalities,
-            metadata_hidden=settings.metadata_hidden,
-        )
+        shape = {"modalities": settings.modalities, "metadata_hidden": settings.metadata_hidden}
+        model = MelanomaNet(settings.backbone, self.encoder.n_features, pretrained=False, **shape)
         try:
             state = torch.load(self.path / CHECKPOINT, map_location="cpu", weights_only=True)["state_dict"]
             weights = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
@@ -277,34 +303,6 @@ def reference_path() -> Path | None:
     """Directory of the reference run: of the project around the working directory, else of the kit's own checkout."""
     places = (project_dir() / REFERENCE, Path(__file__).parents[1] / REFERENCE)
     return next((place for place in places if (place / ENVIRONMENT).is_file()), None)
-
-
-def list_runs(runs_dir: str | Path) -> tuple[pd.DataFrame, dict[Path, str]]:
-    """The runs in a folder, and the reference runs that came with the kit.
-
-    Returns:
-        A row a run: its name, source, backbone, image size, epochs, test AUROC with its 95% interval, the day it was finished,
-        and what it demonstrates; and the folders that are no finished run, each with the reason.
-    """
-    reference, rows, others = reference_path(), [], {}
-    for place in (Path(runs_dir), reference and reference.parent):
-        for folder in sorted(place.iterdir()) if place and place.is_dir() else ():
-            if folder.is_dir() and not folder.name.startswith("."):
-                try:
-                    rows.append(_row_of(Run(folder)))
-                except (KitError, OSError, ValueError, KeyError, TypeError) as error:
-                    others[folder] = str(error) if isinstance(error, KitError) else repr(error)
-    columns = ["run", "source", "backbone", "size", "epochs", "AUROC [95% interval]", "finished", "demonstration"]
-    return pd.DataFrame(rows, columns=columns), others
-
-
-def _row_of(run: Run) -> tuple:
-    settings, auroc = run.settings, run.metrics["auroc"]
-    value, low, high = ("–" if auroc[name] is None else f"{auroc[name]:.3f}" for name in ("value", "low", "high"))
-    network = (settings.backbone, settings.image_size) if "image" in settings.modalities else (settings.modalities, "–")
-    epochs, written = run.history["epoch"].nunique(), date.fromtimestamp((run.path / ENVIRONMENT).stat().st_mtime)
-    finished = run.environment.get("finished", written.isoformat())
-    return str(run.path), settings.source, *network, epochs, f"{value} [{low}, {high}]", finished, run.demonstration
 
 
 def partial_path(path: Path) -> Path:

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, confusion_matrix, roc_auc_score
 
 from melanoma_lib.__main__ import main
-from melanoma_lib.errors import CardError, ForeignThresholdError
+from melanoma_lib.errors import ForeignThresholdError
 from melanoma_lib.export.card import NAME, card_text, differences, guidelines, shared_by_image_split, write_card
 from melanoma_lib.runs import Run
 
@@ -58,18 +58,7 @@ def test_check_finds_a_changed_card_and_a_changed_run(own_run, capsys):
     assert any("12345 images" in line for line in differences(Run(own_run.path)))
 
 
-def test_heatmaps_and_thresholds_of_another_model_are_refused(own_run, tmp_path):
-    with pytest.raises(CardError, match="no graded heatmaps in"):
-        card_text(own_run, tmp_path / "league.json")
-    facts = {"run": "mine", "n": 9, "melanomas": 4, "groups": 8, "checkpoint_sha256": own_run.operating_point.checkpoint_sha256}
-    row = {"layer": "late", "method": "gradcam", "score": "energy_in_mask", "low": 0.2, "high": 0.4, "verdict": "better"}
-    for estimate in ("value", "estimate"):  # of earlier versions, and of this one
-        (own_run.path / "league.json").write_text(json.dumps({"facts": facts, "scores": [row | {estimate: 0.3}]}))
-        assert "| late | gradcam | 0.300 [0.200, 0.400] | better | – |  |" in card_text(own_run)
-    (own_run.path / "league.json").write_text(json.dumps({"facts": facts | {"checkpoint_sha256": "0"}, "scores": []}))
-    with pytest.raises(CardError, match="heatmaps of mine, another model"):
-        card_text(own_run)
-    (own_run.path / "league.json").unlink()
+def test_a_threshold_of_another_model_is_refused(own_run):
     stored = own_run.path / "operating_point.json"
     stored.write_text(stored.read_text().replace(own_run.operating_point.checkpoint_sha256, "0" * 64))
     with pytest.raises(ForeignThresholdError):
@@ -80,7 +69,7 @@ def test_heatmaps_and_thresholds_of_another_model_are_refused(own_run, tmp_path)
 def test_checklists_are_whole_and_point_at_sections_of_the_card(tiny_run):
     text = card_text(tiny_run)
     sections = set(re.findall("^## (.+)$", text, flags=re.M))
-    assert [len(one["items"]) for one in guidelines(True)] == [44, 27]
-    named = {name for one in guidelines(True) for item in one["items"] for name in item["by_card"].split(", ")}
+    assert [len(one["items"]) for one in guidelines()] == [44, 27]
+    named = {name for one in guidelines() for item in one["items"] for name in item["by_card"].split(", ")}
     assert named - {""} <= sections
     assert str(tiny_run.path.parent) not in text

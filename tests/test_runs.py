@@ -41,6 +41,21 @@ def test_predictions_are_the_checkpoints_own(tiny_run):
     assert tiny_run.encoder == data.encoder
 
 
+def test_cases_of_a_split_come_with_their_answers_and_as_the_loaders_show_them(tiny_run):
+    data, cases = DermoscopyDataModule(tiny_run.settings), tiny_run.cases("test")
+    stored = tiny_run.predictions("test")
+    assert cases[["image_id", "logit", "probability", "risk"]].equals(stored[["image_id", "logit", "probability", "risk"]])
+    with pytest.raises(RunError, match="not of 'tests'"):
+        tiny_run.cases("tests")
+    shown = next(iter(data.test_dataloader()))
+    batch = tiny_run.batch(cases.head(len(shown["image"])).assign(mask_path=[None, *cases["mask_path"][1 : len(shown["image"])]]))
+    torch.testing.assert_close(batch.images, shown["image"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(batch.metadata, shown["metadata"])
+    side = tiny_run.settings.image_size
+    assert batch.masks.shape == (len(batch.images), side, side) and not batch.masks[0].any() and batch.masks[1].any()
+    assert batch.photographs.shape == (len(batch.images), 256, 256, 3) and batch.photographs.dtype == np.uint8
+
+
 def test_risk_is_a_logistic_fit_on_validation_alone(tiny_run):
     validation, test = tiny_run.predictions("val"), tiny_run.predictions("test")
     oracle = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(validation[["logit"]], validation["target"])

@@ -13,6 +13,6 @@ __all__, __getattr__ = lazy_names(
         "image_only": ["ImageOnly"],
         "figures": ["heatmap_figure"],
         "scores": ["score_heatmap"],
-        "benchmark": ["benchmark_heatmaps"],
+        "artefacts": ["artefact_pair", "paired_artefacts"],
     },
 )

@@ -87,7 +87,7 @@ def heatmaps_by_method(
         if method not in CAM_METHODS:
             raise ValueError(f"method: expected one of {list(CAM_METHODS)}, got {method!r}")
     if direction not in (1, -1):
-        raise ValueError(f"direction: expected 1 (melanoma) or -1 (benign), got {direction!r}")
+        raise ValueError(f"direction: expected 1 (melanoma) or -1 (other lesion), got {direction!r}")
     chosen = _chosen(model, layers)
     device = next(model.parameters()).device
     with undisturbed(model):

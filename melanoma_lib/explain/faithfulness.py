@@ -1,19 +1,18 @@
-"""Does the score fall when what a heatmap points at is taken away? Deletion, insertion and ROAD, for many maps at once.
+"""Does the score fall when what a heatmap points at is taken away? Deletion and insertion, for many maps at once.
 
-All of them remove a share of the pixels in the order of the map, most relevant first and least relevant first, and watch the
-score. They differ in what is put in the place of a pixel: an image that stands for "nothing there", or what its neighbours let
-one expect. The model has seen neither, so believe a verdict on which several agree.
+A share of the pixels is replaced by an image that stands for "nothing there", in the order of the map, most relevant first and
+least relevant first. The model has seen no such image, so believe a verdict that holds for both kinds; pytorch-grad-cam's ROAD
+fills the holes from their surroundings.
 
 The score is the logit, times the direction: a probability saturates. The verdict is the area *between* the two curves: one curve
 alone rewards whoever breaks the image fastest, and for pixels removed in a random order both are the same on average. Pixels of
 equal relevance are removed in one random order, the same at both ends, so that a constant map scores exactly 0.
 
-Sources: Petsiuk, Das and Saenko 2018, "RISE", deletion and insertion; Rong et al. 2022, "A consistent and efficient evaluation
-strategy for attribution methods", ROAD; Blücher, Vielhaben and Strodthoff 2024, "Decoupling pixel flipping and occlusion strategy
-for consistent XAI benchmarks", the area between both orders.
+Sources: Petsiuk, Das and Saenko 2018, "RISE", deletion and insertion; Blücher, Vielhaben and Strodthoff 2024, "Decoupling pixel
+flipping and occlusion strategy for consistent XAI benchmarks", the area between both orders.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -83,7 +82,7 @@ def deletion_insertion(
         metadata: encoded metadata, shape ``(B, n_metadata)``; None for a model without metadata branch.
         maps: signed relevance for the direction, one map a case, shape ``(B, h, w)``, or several, shape ``(B, K, h, w)``;
             enlarged bilinearly to the image.
-        direction: 1 for the score of melanoma, -1 for that of benign.
+        direction: 1 for the score of melanoma, -1 for that of other lesions.
         steps: from the whole image to none of it; a map costs ``2 * (steps + 1)`` images.
         baseline: what stands for nothing: "blur", the image without detail, in which the lesion is still a shadow, or "mean",
             its mean colour, against which the border of what is removed is an edge of its own.
@@ -106,55 +105,6 @@ def deletion_insertion(
 
     shares = np.arange(steps + 1) / steps
     return _perturb(model, image, metadata, maps, direction, shares, replace, seed)
-
-
-def road(
-    model: MelanomaNet,
-    image: Tensor,
-    metadata: Tensor | None,
-    maps: ArrayLike | Tensor,
-    direction: int = 1,
-    shares: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
-    noise: float = 0.01,
-    seed: int = 0,
-) -> Perturbed:
-    """Scores while pixels are replaced by what their neighbours let one expect, so that no border tells what was removed.
-
-    Pixels are filled in by pytorch-grad-cam, an image at a time; order and area are as in :func:`deletion_insertion`, which
-    tells the other arguments and errors.
-
-    Args:
-        model: with an image branch.
-        image: shape ``(B, 3, H, W)``.
-        metadata: shape ``(B, n_metadata)`` or None.
-        maps: shape ``(B, h, w)`` or ``(B, K, h, w)``.
-        direction: 1 or -1.
-        shares: of the pixels to remove, in (0, 1), increasing; a map costs ``2 * len(shares)`` images, and filling them in.
-        noise: standard deviation of what is added to a replaced pixel, in units of the normalised image; it hides how smooth the
-            filling is.
-        seed: of the noise, the same field for every image, and of the order among pixels of equal relevance.
-
-    Raises:
-        ValueError: if shares are not increasing or leave nothing to remove or to keep.
-    """
-    from pytorch_grad_cam.metrics.road import NoisyLinearImputer  # seven seconds
-
-    wanted = np.asarray(shares, np.float64)
-    pixels = image.shape[-2] * image.shape[-1]
-    counts = np.round(wanted * pixels)
-    if wanted.ndim != 1 or not len(wanted) or (np.diff(wanted) <= 0).any() or not ((counts >= 1) & (counts < pixels)).all():
-        raise ValueError(f"shares: expected increasing numbers in (0, 1) that remove a pixel and keep one, got {list(shares)}")
-    if not 0 <= noise < np.inf:
-        raise ValueError(f"noise: expected 0 or more, got {noise}")
-    field = noise * torch.randn(image.shape[1:], generator=torch.Generator().manual_seed(seed)).to(image.device)
-    imputer = NoisyLinearImputer(noise=0)  # its own noise is new at each call
-
-    def replace(case: int, removed: Tensor) -> Tensor:
-        kept, picture = (~removed).float().cpu(), image[case].float().cpu()
-        filled = torch.stack([imputer(picture, mask) for mask in kept]).to(image)  # (n, 3, H, W)
-        return filled + field * removed[:, None]
-
-    return _perturb(model, image, metadata, maps, direction, wanted, replace, seed)
 
 
 def removal_ranks(maps: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -188,7 +138,7 @@ def _perturb(
 ) -> Perturbed:
     """Curves of all maps; ``replace(case, removed (S, H, W))`` gives the altered images, shape ``(S, 3, H, W)``."""
     if direction not in (1, -1):
-        raise ValueError(f"direction: expected 1 (melanoma) or -1 (benign), got {direction!r}")
+        raise ValueError(f"direction: expected 1 (melanoma) or -1 (other lesion), got {direction!r}")
     stacked, single = _stacked(maps, image)  # (B, K, h, w)
     size = image.shape[-2:]
     # In double precision and back, or rounding would put pixels of equal relevance into an order of its own.

@@ -1,10 +1,8 @@
-"""Heatmaps drawn so that their sign survives, with the lesion's outline; and what a benchmark of heatmaps found."""
+"""Heatmaps drawn so that their sign survives, with the lesion's outline."""
 
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,15 +11,11 @@ from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgba
-from matplotlib.patches import Rectangle
 from torch.nn import functional
 
 from melanoma_lib.explain.cam import resize_heatmap
 from melanoma_lib.explain.scores import energy_in_mask
-from melanoma_lib.plotting import BLACK, BLUE, GREY, VERMILLION, DescribedFigure, kit_figure, with_alt_text
-
-if TYPE_CHECKING:
-    from melanoma_lib.explain.benchmark import Benchmark
+from melanoma_lib.plotting import BLACK, BLUE, VERMILLION, DescribedFigure, kit_figure, with_alt_text
 
 MOST_MAPS = 11
 PANEL = 3.1  # inches wide
@@ -31,7 +25,6 @@ SIGNED = LinearSegmentedColormap.from_list(
     "signed",
     [to_rgba(BLUE, 0.9), to_rgba(BLUE, 0.5), to_rgba("white", 0.0), to_rgba(VERMILLION, 0.5), to_rgba(VERMILLION, 0.9)],
 )
-MARKS = {"better": ("o", VERMILLION), "worse": ("X", BLUE), "inconclusive": (".", GREY)}
 
 
 def heatmap_figure(
@@ -186,57 +179,3 @@ def peak_table(maps: Mapping[str, np.ndarray], mask: np.ndarray | None = None) -
             "highest": heatmap.max(), "lowest": heatmap.min() + 0.0, "across": across, "down": down, "on_lesion": inside,
         }  # fmt: skip
     return pd.DataFrame.from_dict(rows, orient="index")
-
-
-# --- the benchmark ---
-
-
-def criteria_figure(benchmark: "Benchmark") -> DescribedFigure:
-    """Which map meets which criterion: layers against methods, in each cell a mark for every question, controls at the right.
-
-    A map that is better than the reference in all that makes it a statement about the model is framed.
-
-    Args:
-        benchmark: of any run.
-    """
-    from melanoma_lib.explain.benchmark import ABOUT_THE_MODEL
-
-    verdicts, layers, methods = benchmark.criteria, benchmark.facts["layers"], benchmark.facts["methods"]
-    controls, questions = list(verdicts.loc[""].index), list(verdicts.columns)
-    framed = (verdicts.reindex(columns=ABOUT_THE_MODEL) == "better").all(axis=1)
-    step, rows = len(questions) + 1, max(len(layers), len(controls))  # marks of a cell stand 1 apart, cells have one more between
-    cells = {(layer, method): (j * step, i) for (i, layer), (j, method) in product(enumerate(layers), enumerate(methods))}
-    cells |= {("", control): (len(methods) * step, i) for i, control in enumerate(controls)}
-    with kit_figure(max(11.0, 0.25 * step * (len(methods) + 1) + 3.4), 0.5 * rows + 3.4) as figure:
-        axes = figure.subplots()
-        for each, (left, row) in cells.items():
-            for k, verdict in enumerate(verdicts.loc[each]):
-                if verdict:
-                    marker, colour = MARKS[verdict]
-                    axes.plot(left + k, row, marker, color=colour, markersize=11, markeredgewidth=0)
-            if framed[each] and each[0]:
-                corner = left - 0.55, row - 0.42
-                axes.add_patch(Rectangle(corner, len(questions) + 0.1, 0.84, fill=False, edgecolor=BLACK, linewidth=2.2))
-        for j in range(1, len(methods) + 1):
-            axes.axvline(j * step - 1, color=GREY, linewidth=0.6)
-        axes.set_xticks([j * step + (step - 2) / 2 for j in range(len(methods) + 1)], [*methods, "controls"])
-        axes.set_yticks(range(len(layers)), layers)
-        axes.set(ylabel="layer, early to late", xlim=(-1, step * (len(methods) + 1) - 1), ylim=(rows - 0.4, -0.6))
-        above, right = axes.secondary_xaxis("top"), axes.secondary_yaxis("right")
-        above.set_xticks([j * step + k for j in range(len(methods) + 1) for k in range(len(questions))])
-        above.set_xticklabels([f"{k + 1}" for _ in range(len(methods) + 1) for k in range(len(questions))], fontsize=12)
-        right.set_yticks(range(len(controls)), controls)
-        for each in (axes, above, right):
-            each.tick_params(length=0)
-            each.spines[:].set_visible(False)
-        axes.grid(False)
-        for verdict, (marker, colour) in MARKS.items():
-            axes.plot([], [], marker, color=colour, markersize=11, markeredgewidth=0, label=verdict)
-        figure.legend(loc="outside upper right", ncols=len(MARKS))
-        numbers = ",  ".join(f"{k + 1} {question}" for k, question in enumerate(questions))
-        figure.supxlabel(
-            f"{numbers}\nframed: better in {', '.join(ABOUT_THE_MODEL)}. Educational, not for diagnosis.", fontsize=12
-        )
-    maps = verdicts[verdicts.index.get_level_values("layer") != ""]
-    counts = "; ".join(f"{name}: {', '.join(f'{(maps[name] == each).sum()} {each}' for each in MARKS)}" for name in questions)
-    return with_alt_text(figure, f"Verdicts on {len(maps)} maps of {benchmark.facts['run']} by layer and method. {counts}.")

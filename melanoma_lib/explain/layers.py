@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -54,7 +55,23 @@ class CamLayer:
         return output.movedim(-1, 1)  # (B, h, w, C) -> (B, C, h, w)
 
 
-def cam_layers(model: MelanomaNet) -> dict[str, CamLayer]:
+class CamLayers(dict[str, CamLayer]):
+    """Layers by name, early to late; printed, they are a table."""
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """``stride`` in pixels and number of ``channels`` by layer."""
+        rows = [(name, layer.stride, layer.channels) for name, layer in self.items()]
+        return pd.DataFrame(rows, columns=["layer", "stride", "channels"]).set_index("layer")
+
+    def __repr__(self) -> str:
+        return self.table.to_string()
+
+    def _repr_html_(self) -> str:
+        return self.table.to_html()
+
+
+def cam_layers(model: MelanomaNet) -> CamLayers:
     """Layers that :func:`~melanoma_lib.explain.heatmaps` can draw, early to late.
 
     They are the ends of the stages as timm's ``feature_info`` lists them (the blocks, for a vision transformer), and the map that
@@ -81,7 +98,7 @@ def cam_layers(model: MelanomaNet) -> dict[str, CamLayer]:
             f"backbone {model.backbone!r} has no layer whose points lie in the order of the image, so there is nothing to draw; "
             "convolutional networks, ConvNeXt, Swin and plain vision transformers have"
         )
-    return {name: CamLayer(name, model.image_branch.get_submodule(name), **facts) for name, facts in described.items()}
+    return CamLayers({name: CamLayer(name, model.image_branch.get_submodule(name), **facts) for name, facts in described.items()})
 
 
 def default_layer(layers: Mapping[str, CamLayer], image_size: int) -> str:

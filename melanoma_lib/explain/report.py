@@ -1,4 +1,4 @@
-"""Heatmaps of single cases, the worst errors, and the benchmark of all of them, as files to keep beside a run's reports."""
+"""Heatmaps of single cases, and the worst errors, as files to keep beside a run's reports."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,8 +8,6 @@ import pandas as pd
 
 from melanoma_lib.data.images import prepare_image, read_square
 from melanoma_lib.errors import DataError
-from melanoma_lib.explain.benchmark import Benchmark, benchmark_heatmaps
-from melanoma_lib.explain.cam import ONE_PASS_METHODS
 from melanoma_lib.plotting import DescribedFigure
 from melanoma_lib.utils import replacing, write_text
 
@@ -126,27 +124,6 @@ def errors_report(run, n: int, out: Path, maps: bool = False) -> pd.DataFrame:
         found = [one / (np.abs(one).max() or 1.0) for one in found]
     _write(out, {"errors": gallery_figure(table, pictures, found, f"{title}. Educational, not for diagnosis.")})
     return table
-
-
-def benchmark_report(
-    run,
-    n: int,
-    out: Path,
-    layers: Sequence[str] | None = None,
-    methods: Sequence[str] = ONE_PASS_METHODS,
-    show_progress: bool = True,
-) -> Benchmark:
-    """Make a benchmark, or take up an interrupted or finished one, and write JSON, CSV and figures.
-
-    In ``out`` then lie ``league.json``, ``league.csv``, and the figure of the criteria as PNG with its description. The other
-    arguments, and the errors, are those of :func:`~melanoma_lib.explain.benchmark_heatmaps`.
-    """
-    from melanoma_lib.explain.figures import criteria_figure
-
-    found = benchmark_heatmaps(run, n, methods, layers, out=out / "league.json", show_progress=show_progress)
-    write_text(out / "league.csv", found.scores.to_csv(index=False))
-    _write(out, {"league-criteria": criteria_figure(found)})
-    return found
 
 
 def _write(out: Path, figures: Mapping[str, DescribedFigure]) -> list[Path]:

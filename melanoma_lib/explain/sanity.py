@@ -28,7 +28,7 @@ def class_swap(
     layers: str | Sequence[str] | None = None,
     methods: Sequence[str] = METHODS,
 ) -> Similarities:
-    """Similarity of the map for melanoma and the map for benign: 1 where a method draws the same whatever it is asked.
+    """Similarity of the map for melanoma and the map for other lesions: 1 where a method draws the same whatever it is asked.
 
     Args:
         model: as for :func:`~melanoma_lib.explain.heatmaps`, which also tells the errors.

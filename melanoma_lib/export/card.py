@@ -1,7 +1,6 @@
 """The model card: what a run is, what it is worth, and what it is not for, written from its directory alone."""
 
 import difflib
-import json
 import tomllib
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from melanoma_lib.data.splits import SPLITS, assert_no_straddling
-from melanoma_lib.errors import CardError
 from melanoma_lib.evaluation.intervals import RATES
 from melanoma_lib.runs import Run
 from melanoma_lib.utils import write_text
@@ -17,63 +15,43 @@ from melanoma_lib.utils import write_text
 NAME, FOLDER = "model_card.md", Path(__file__).parent
 
 
-def write_card(run: Run, benchmark: Path | None = None) -> Path:
+def write_card(run: Run) -> Path:
     """Write ``model_card.md`` into the directory of a finished run.
 
-    The benchmark is the JSON of its graded heatmaps; by default ``league.json`` in the run directory, where there is one.
-
     Raises:
-        CardError: if the heatmaps are of another model.
         ForeignThresholdError: if the stored operating point is.
     """
-    write_text(run.path / NAME, card_text(run, benchmark))
+    write_text(run.path / NAME, card_text(run))
     return run.path / NAME
 
 
-def differences(run: Run, benchmark: Path | None = None) -> list[str]:
+def differences(run: Run) -> list[str]:
     """How the card in the run directory differs from what the run says now: lines of a diff, none if it does not."""
     kept = (run.path / NAME).read_text(encoding="utf-8").splitlines()
-    return list(difflib.unified_diff(kept, card_text(run, benchmark).splitlines(), "card", "run", lineterm="", n=0))
+    return list(difflib.unified_diff(kept, card_text(run).splitlines(), "card", "run", lineterm="", n=0))
 
 
-def card_text(run: Run, benchmark: Path | None = None) -> str:
+def card_text(run: Run) -> str:
     """The card as Markdown; arguments and errors as of :func:`write_card`."""
     splits = run.splits
     assert_no_straddling(splits["group_id"], splits["split"])
-    heatmaps = graded_heatmaps(run, benchmark)
     environment = Environment(loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"interval": interval, "number": number}
     return environment.get_template("card.md.j2").render(
         name=run.path.name, settings=run.settings, epochs=len(run.history), point=run.operating_point, metrics=run.metrics,
         splits=splits.sort_values("split", key=lambda column: column.map(SPLITS.index), kind="stable"),
         leaked=shared_by_image_split(splits), rates=RATES, calibrator=run.calibrator, environment=run.environment,
-        heatmaps=heatmaps, guidelines=guidelines(heatmaps is not None),
+        guidelines=guidelines(),
     ).rstrip() + "\n"  # fmt: skip
 
 
-def guidelines(has_heatmaps: bool) -> list[dict]:
-    """The reporting checklists, ``title`` and ``items``; without graded heatmaps the card cannot answer for them."""
+def guidelines() -> list[dict]:
+    """The reporting checklists, ``title`` and ``items``."""
     found = tomllib.loads((FOLDER / "checklists.toml").read_text(encoding="utf-8"))["guideline"]
     for guideline in found:
-        items = [item if has_heatmaps or "Heatmaps" not in item else item[:1] for item in guideline["items"]]
-        guideline["items"] = [dict(zip(("topic", "by_card", "by_human"), [*one, "", ""], strict=False)) for one in items]
+        parts = ("topic", "by_card", "by_human")
+        guideline["items"] = [dict(zip(parts, [*one, "", ""], strict=False)) for one in guideline["items"]]
     return found
-
-
-def graded_heatmaps(run: Run, path: Path | None) -> dict | None:
-    """Facts and scores, by map and name of the score, of the run's benchmark of heatmaps; None where none was made."""
-    kept = path or run.path / "league.json"
-    if not kept.is_file():
-        if path:
-            raise CardError(f"no graded heatmaps in {path}; make them: python -m melanoma_lib explain {run.path} --league 500")
-        return None
-    found = json.loads(kept.read_text(encoding="utf-8"))
-    if found["facts"]["checkpoint_sha256"] != run.operating_point.checkpoint_sha256:
-        raise CardError(f"{kept} graded the heatmaps of {found['facts']['run']}, another model than {run.path}")
-    maps: dict[tuple[str, str], dict] = {}
-    for row in found["scores"]:  # "value" is what earlier versions call the estimate
-        maps.setdefault((row["layer"], row["method"]), {})[row["score"]] = {"value": row.get("estimate"), **row}
-    return {"facts": found["facts"], "maps": maps}
 
 
 def shared_by_image_split(splits: pd.DataFrame) -> float:

@@ -29,8 +29,8 @@ def layers_figure(explorer: "LayerExplorer") -> DescribedFigure:
     pixels = read_square(row["image_path"], SIDE)
     layers = dict.fromkeys([shown["layer_a"], shown["layer_b"]])
     keys = [(method, layer, shown["direction"]) for method in ("gradcam", "eigencam") for layer in layers]
-    truth, words = "melanoma" if row["target"] else "not melanoma", []
-    with kit_figure(3.0 * (len(keys) + 1), 8.6) as figure:
+    truth, words = "melanoma" if row["target"] else "other lesion", []
+    with kit_figure(max(12.0, 3.0 * (len(keys) + 1)), 8.6) as figure:
         above, below, note = figure.subfigures(3, 1, height_ratios=(1.12, 1, 0.05))
         note.text(0.99, 0.5, "Educational, not for diagnosis", color=GREY, fontsize=11, ha="right", va="center")
         panels = above.subplots(1, len(keys) + 1)
@@ -48,7 +48,7 @@ def layers_figure(explorer: "LayerExplorer") -> DescribedFigure:
         scale = ScalarMappable(Normalize(-1, 1), SIGNED)
         bar = above.colorbar(scale, ax=panels.tolist(), location="bottom", aspect=50, shrink=0.6, ticks=[-1, -0.5, 0, 0.5, 1])
         side = "for" if shown["direction"] > 0 else "against"
-        bar.set_label(f"share of the ± above each map; Grad-CAM: orange speaks {side} melanoma; EigenCAM knows no class")
+        bar.set_label(f"share of the ± above each map; Grad-CAM: orange speaks {side} melanoma")
         words.append(_draw_risks(below, explorer))
     text = f"Case {shown['case']} ({truth}), the image and its maps. {'; '.join(words)}. Educational, not for diagnosis."
     return with_alt_text(figure, text)

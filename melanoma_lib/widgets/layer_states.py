@@ -17,8 +17,8 @@ from melanoma_lib.explain.layers import cam_layers
 from melanoma_lib.explain.scores import energy_in_mask
 from melanoma_lib.model import MelanomaNet
 
-OUTCOMES = {(1, True): "found", (1, False): "missed", (0, True): "false alarm", (0, False): "let go"}
-WANTED = {"found": 4, "missed": 3, "false alarm": 3, "let go": 2}  # of a dozen
+OUTCOMES = {(1, True): "true positive", (1, False): "false negative", (0, True): "false positive", (0, False): "true negative"}
+WANTED = {"true positive": 4, "false negative": 3, "false positive": 3, "true negative": 2}  # of a dozen
 STEPS = 127  # of a packed map on either side of zero; the page never enlarges them, and its colours have no more
 AGE_STEP, OLDEST = 5, 90  # years
 NEEDED = ("image_id", "image_path", "group_id", "age_approx", "sex", "anatom_site_general_challenge", "target", "probability")
@@ -44,7 +44,7 @@ def outcome(case: Mapping[str, Any], threshold: float) -> str:
 
 
 def choose_cases(cases: pd.DataFrame, threshold: float, n: int = 12) -> pd.DataFrame:
-    """Varied cases: melanomas found and missed, false alarms, lesions rightly let go, from the narrowest to the clearest of each.
+    """Varied cases: true and false positives and negatives, from the narrowest to the clearest of each.
 
     Args:
         cases: case table with ``probability``; at most one image of a ``group_id`` is taken.
@@ -87,8 +87,7 @@ def check_table(cases: pd.DataFrame) -> None:
     absent = [name for name in NEEDED if name not in cases.columns]
     if absent or cases.empty:
         raise DataError(
-            f"expected cases of a run with its answers, got {len(cases)} rows and no column {absent}; merge run.cases() with "
-            "run.predictions('test') on image_id"
+            f"expected cases of a run with its answers, got {len(cases)} rows and no column {absent}; take run.cases('test')"
         )
 
 
@@ -149,8 +148,8 @@ def pack_maps(maps: Mapping[MapKey, SignedMap], mask: np.ndarray | None = None) 
     Returns:
         ``bytes``, rows of int8 from -127 to 127, map after map; ``index``, of each map ``method``, ``layer``, ``direction``,
         ``at`` (its first byte), ``rows``, ``columns``, ``size`` (largest magnitude, unpacked), ``doubtful``, ``same`` (whether
-        the other direction, if it is there, has the very same map) and ``energy`` (share of the positive energy on the lesion,
-        or None). Equal maps of both directions share their bytes.
+        the other direction, if it is there, has the very same map), ``energy`` (share of the positive energy on the lesion, or
+        None) and ``turned`` (that of EigenCAM with its other sign). Equal maps of both directions share their bytes.
     """
     index, parts, places, at = [], [], {}, 0
     for (method, layer, direction), (values, doubtful) in maps.items():
@@ -163,7 +162,7 @@ def pack_maps(maps: Mapping[MapKey, SignedMap], mask: np.ndarray | None = None) 
             shares = values.astype(np.float64) / (size or 1.0)  # within -1 and 1; a map of zeros stays one
             parts.append(np.round(STEPS * shares).astype(np.int8).tobytes())
             at += len(parts[-1])
-        energy = None if mask is None else energy_in_mask(resize_heatmap(values, mask.shape), mask)
+        energy, turned = (_share(sign * values, mask) for sign in (1, -1))
         index.append(
             {
                 "method": method,
@@ -173,9 +172,20 @@ def pack_maps(maps: Mapping[MapKey, SignedMap], mask: np.ndarray | None = None) 
                 "rows": len(values),
                 "columns": values.shape[1],
             }
-            | {"size": size, "doubtful": doubtful, "same": same, "energy": None if energy is None or np.isnan(energy) else energy}
+            | {
+                "size": size,
+                "doubtful": doubtful,
+                "same": same,
+                "energy": energy,
+                "turned": turned if method == "eigencam" else None,
+            }
         )
     return {"index": index, "bytes": b"".join(parts)}
+
+
+def _share(values: np.ndarray, mask: np.ndarray | None) -> float | None:
+    energy = np.nan if mask is None else energy_in_mask(resize_heatmap(values, mask.shape), mask)
+    return None if np.isnan(energy) else energy
 
 
 def largest_change(before: Mapping[MapKey, SignedMap], after: Mapping[MapKey, SignedMap]) -> float:

@@ -1,9 +1,7 @@
 /* The page of LayerExplorer: an image and two of its maps, what the model makes of the metadata, and what the kernel still owes. */
 
-const OUTCOME_WORDS = {
-  found: "melanoma, found", missed: "melanoma, missed", "false alarm": "not melanoma, false alarm", "let go": "not melanoma, let go",
-};
-const DIRECTIONS = [["1", "melanoma (raises the logit)"], ["-1", "benign (lowers the logit)"]];
+const truth = ({ target, outcome }) => `${target ? "melanoma" : "other lesion"}, ${outcome}`;
+const DIRECTIONS = [["1", "melanoma (raises the logit)"], ["-1", "other lesion (lowers the logit)"]];
 const SCALES = [["", "each map’s own"], ["one", "one for both"]];
 
 const signOf = ({ target }) => (target ? "▲" : "●");
@@ -58,12 +56,13 @@ function mapWords(map, facts, { method, layer, direction }, scaled) {
     const cost = slow ? `The model is asked once for each of ${channels.toLocaleString("en")} channels …` : "";
     return { label: `${label}, ${layer}: not computed yet`, lines: [["busy", cost], ["", grid]] };
   }
-  const energy = map.energy === null ? "" : `${percent(map.energy)} of the positive energy lies on the lesion. `;
+  const turned = map.turned === null ? "" : ` (with the other sign ${percent(map.turned)})`;
+  const energy = map.energy === null ? "" : `${percent(map.energy)} of the positive energy lies on the lesion${turned}. `;
   const lines = [
     ["size", `raw ±${raw(map.size)}${scaled ? ` on a scale of ±${raw(scaled)}` : ""}`], ["", `${energy}${grid}.`], ["", note],
     map.same && ["flag", "Both directions have the very same map."], map.doubtful && ["flag", "Sign doubtful: it may as well be turned round."],
   ];
-  return { label: `${label}, ${layer}, direction ${direction > 0 ? "melanoma" : "benign"}: ${peakWords(map)}, ±${raw(map.size)}. ${energy}`, lines };
+  return { label: `${label}, ${layer}, direction ${direction > 0 ? "melanoma" : "other lesion"}: ${peakWords(map)}, ±${raw(map.size)}. ${energy}`, lines };
 }
 
 function metadataControls(facts, put, agesNow) {
@@ -97,7 +96,7 @@ function render({ model, el }) {
   const turnTo = (id) => cases.has(id) && put({ case: id, ...cases.get(id).recorded });
   const step = (by) => turnTo(ids[ids.indexOf(now().case) + by]);
 
-  const named = ids.map((id, i) => [id, `${i + 1}. ${signOf(cases.get(id))} ${id}: ${OUTCOME_WORDS[cases.get(id).outcome]}`]);
+  const named = ids.map((id, i) => [id, `${i + 1}. ${signOf(cases.get(id))} ${id}: ${truth(cases.get(id))}`]);
   const pick = chooser("case", named, "", turnTo);
   const [previous, next] = [["◀ Previous", -1], ["Next ▶", 1]].map(([words, by]) => h("button", { type: "button", onClick: () => step(by) }, words));
   const direction = chooser("direction", DIRECTIONS, "", (value) => put({ direction: Number(value) }));
@@ -141,11 +140,11 @@ function render({ model, el }) {
   };
 
   function drawImage() {
-    const shown = now(), { target, outcome, diagnosis, covered } = current();
+    const shown = now(), { target, diagnosis, covered } = current();
     paintImage(image.canvas, grounds.get(shown.case), shown.outline);
     const kind = target ? "melanoma" : "other";
     image.say(`Dermoscopy image ${shown.case}`, [
-      [kind, `${signOf({ target })} ${OUTCOME_WORDS[outcome]}`], diagnosis && ["", `Diagnosis in the source: ${diagnosis}.`],
+      [kind, `${signOf({ target })} ${truth(current())}`], diagnosis && ["", `Diagnosis in the source: ${diagnosis}.`],
       covered !== null && ["", `The outlined lesion covers ${percent(covered)} of the image.`],
     ]);
   }
@@ -179,7 +178,7 @@ function render({ model, el }) {
     const list = numberList([
       ["risk", "risk, calibrated", riskWords(risk), `${riskWords(was)} as recorded`, risk],
       ["logit", "logit", logit.toFixed(2), `${answers.logit(...of(recorded)).toFixed(2)} as recorded`, logit],
-      ["decision", "the run's threshold", flagged ? "suspicious" : "let go", `flags from ${riskWords(facts.threshold.risk)} on`, Number(flagged)],
+      ["decision", "the run's threshold", flagged ? "flagged" : "not flagged", `flags from ${riskWords(facts.threshold.risk)} on`, Number(flagged)],
     ]);
     numbers.replaceChildren(...list);
     if (!facts.metadata) {

@@ -55,6 +55,7 @@ class LayerExplorer(AskedExplorer):
         run: a finished run with an image branch.
         cases: its tested cases with their ``probability``: case table merged with ``run.predictions("test")``.
         chosen: image_ids to look at; a varied dozen if None.
+        layer: that both maps show first; if None, that of :func:`~melanoma_lib.explain.default_layer`.
         model: ``run.model()``, where it is already at hand.
 
     Attributes:
@@ -62,7 +63,7 @@ class LayerExplorer(AskedExplorer):
             ``one_scale``, ``lines``, ``outline``, ``age``, ``sex``, ``site``. :meth:`show` changes some of it.
 
     Raises:
-        DataError: if the table lacks a column or a chosen case; if no case is chosen, or more than 60 are.
+        DataError: if the table lacks a column or a chosen case, no case or more than 60 are chosen, or there is no such layer.
         CorruptImageError: if an image or mask cannot be read.
         ForeignThresholdError: if the stored threshold belongs to another model.
         ValueError: if the model has no layer that gives a map.
@@ -80,7 +81,12 @@ class LayerExplorer(AskedExplorer):
     checks = traitlets.List().tag(sync=True)
 
     def __init__(
-        self, run: Run, cases: pd.DataFrame, chosen: Sequence[str] | None = None, model: MelanomaNet | None = None
+        self,
+        run: Run,
+        cases: pd.DataFrame,
+        chosen: Sequence[str] | None = None,
+        model: MelanomaNet | None = None,
+        layer: str | None = None,
     ) -> None:
         threshold = run.operating_point.threshold
         self.run, self.model = run, model or run.model()
@@ -96,7 +102,7 @@ class LayerExplorer(AskedExplorer):
         self.facts = self._facts(threshold)
         self.palette = SIGNED(np.linspace(0, 1, 255), bytes=True).tobytes()  # 255 colours, RGBA, of -1 to 1
         self.cases = [self._case(case, threshold) for _, case in self.table.iterrows()]
-        self.shown = self._start(self.table.iloc[0])
+        self.shown = self._start(self.table.iloc[0], layer or default_layer(self.layers, run.settings.image_size))
         self._check_unknown(self.shown["case"])  # so that a page without a kernel has a fact to tell
 
     # --- what the page is given ----------------------------------------------------------------------------------------------
@@ -139,12 +145,11 @@ class LayerExplorer(AskedExplorer):
             "logits": logits.astype("<f8").tobytes(),
         }
 
-    def _start(self, case: pd.Series) -> dict[str, Any]:
-        """An early against a late layer, which still has points enough to point."""
-        names = list(self.layers)
-        late = default_layer(self.layers, self.run.settings.image_size)
-        values = {"case": case["image_id"], "method_a": "gradcam", "layer_a": names[min(1, len(names) - 1)]}
-        values |= {"method_b": "gradcam", "layer_b": late, "direction": 1, "opacity": 1.0}
+    @staticmethod
+    def _start(case: pd.Series, layer: str) -> dict[str, Any]:
+        """Grad-CAM and EigenCAM of one layer."""
+        values = {"case": case["image_id"], "method_a": "gradcam", "layer_a": layer}
+        values |= {"method_b": "eigencam", "layer_b": layer, "direction": 1, "opacity": 1.0}
         return values | {"one_scale": False, "lines": True, "outline": True} | recorded_metadata(case)
 
     def _image(self, case: pd.Series) -> torch.Tensor:

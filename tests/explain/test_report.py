@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from melanoma_lib.__main__ import main
 from melanoma_lib.errors import DataError
 from melanoma_lib.explain.report import errors_report, worst_errors
 from melanoma_lib.runs import SETTINGS, Run
@@ -40,3 +41,15 @@ def test_without_images_the_table_is_written_all_the_same(tiny_run, tmp_path):
     with pytest.raises(DataError, match="nowhere"):
         errors_report(gone, 2, tmp_path / "out")
     assert len(pd.read_csv(tmp_path / "out" / "errors.csv")) == len(worst_errors(tiny_run, 2))
+
+
+def test_the_command_draws_cases_and_explains_errors_without_a_traceback(tiny_run, tmp_path, capsys):
+    wanted = tiny_run.predictions("test")["image_id"].iloc[0]
+    words = ["explain", str(tiny_run.path), "--image-id", wanted, "--method", "gradcam", "ablationcam", "--layers", "blocks.1"]
+    assert main([*words, "--out", str(tmp_path / "cases")]) == 0
+    written = sorted(file.name for file in (tmp_path / "cases").iterdir())
+    assert written == [f"{wanted}-{method}.{kind}" for method in ("ablationcam", "gradcam") for kind in ("png", "txt")]
+    for words in (["--image-id", "NOBODY"], ["--method", "smoothgrad"], ["--layers", "conv9"]):
+        assert main(["explain", str(tiny_run.path), *words]) == 1
+        printed = capsys.readouterr().err
+        assert words[-1] in printed and "Traceback" not in printed

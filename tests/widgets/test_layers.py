@@ -11,7 +11,7 @@ from torch import nn
 
 from melanoma_lib.data.images import eight_views
 from melanoma_lib.errors import DataError
-from melanoma_lib.explain import heatmaps
+from melanoma_lib.explain import cam_layers, default_layer, heatmaps
 from melanoma_lib.explain.cam import ONE_PASS_METHODS
 from melanoma_lib.inference import predict_logits
 from melanoma_lib.widgets import LayerExplorer
@@ -33,7 +33,7 @@ from tests.explain.nets import N_METADATA, small_net
 
 def answered_cases(run) -> pd.DataFrame:
     """The run's tested cases with its answers, as lessons give them."""
-    return run.cases().merge(run.predictions("test")[["image_id", "probability", "risk"]], on="image_id")
+    return run.cases("test")
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +84,12 @@ def test_packed_maps_come_back_with_sign_and_size(maps):
         assert entry["same"] == (other is not None and np.array_equal(other.values, values))
 
 
+def test_eigencam_whose_sign_is_arbitrary_is_graded_with_both():
+    values, mask = np.array([[1, -3], [2, 0]], np.float32), np.array([[True, True], [False, False]])
+    found = pack_maps({(method, "late", 1): SignedMap(values, False) for method in ("gradcam", "eigencam")}, mask)["index"]
+    assert [(entry["energy"], entry["turned"]) for entry in found] == [(pytest.approx(1 / 3), None), (pytest.approx(1 / 3), 1.0)]
+
+
 def test_chosen_cases_are_of_every_kind_of_outcome_and_of_different_lesions():
     scores = np.linspace(0, 1, 40) % 0.5 * 2  # in either class from 0 to 1
     cases = case_table([1] * 20 + [0] * 20, lesions=[f"l{i // 2}" for i in range(40)], probability=scores)
@@ -120,6 +126,23 @@ def test_the_pages_maps_are_the_librarys_and_its_risks_those_the_run_wrote_down(
         own = recorded_metadata(stored)
         assert {name: explorer.shown[name] for name in own} == own
         assert explorer.risk(**own) == pytest.approx(stored["risk"], abs=1e-3)
+
+
+def test_both_maps_start_on_the_layer_that_is_asked_for(tiny_run, table):
+    chosen = [table["image_id"].iloc[0]]
+    for layer, expected in (
+        (None, default_layer(cam_layers(tiny_run.model()), tiny_run.settings.image_size)),
+        ("blocks.0", "blocks.0"),
+    ):
+        shown = LayerExplorer(tiny_run, table, chosen, layer=layer).shown
+        assert (shown["method_a"], shown["layer_a"], shown["method_b"], shown["layer_b"]) == (
+            "gradcam",
+            expected,
+            "eigencam",
+            expected,
+        )
+    with pytest.raises(DataError, match="layer_a: expected"):
+        LayerExplorer(tiny_run, table, chosen, layer="nowhere")
 
 
 def test_a_request_for_other_metadata_is_checked_with_the_whole_model(tiny_run, table):

@@ -103,7 +103,7 @@ def _two_stacks():
 
 def _each_case(compare: Callable) -> Callable:
     """Compares the maps of each case, as rows of numbers."""
-    return lambda melanoma, benign: np.array([compare(a.ravel(), b.ravel()) for a, b in zip(melanoma, benign, strict=True)])
+    return lambda melanoma, other: np.array([compare(a.ravel(), b.ravel()) for a, b in zip(melanoma, other, strict=True)])
 
 
 def _pearson(a, b):
@@ -116,8 +116,8 @@ swap_correlation = Exercise(
     returns="one number a case",
     success="1: the same map whatever is asked; -1: the one is the other turned round",
     slips={
-        "all cases are thrown into one: correlate case by case": lambda melanoma, benign: _pearson(
-            melanoma.ravel(), benign.ravel()
+        "all cases are thrown into one: correlate case by case": lambda melanoma, other: _pearson(
+            melanoma.ravel(), other.ravel()
         ),
         "the ReLU came first: what speaks against is gone": _each_case(lambda a, b: _pearson(np.maximum(a, 0), np.maximum(b, 0))),
         "absolute values came first: a map and its opposite then look alike": _each_case(lambda a, b: _pearson(abs(a), abs(b))),
