@@ -24,7 +24,7 @@ SHOWN = {  # of each lesson the picture of the cell that holds these words
     "00": "CaseExplorer(",
     "01": "ladder.ladder_figure(",
     "02": "FocalLossExplorer(",
-    "03": "curves.live_training(",
+    "03": "history = pd.concat(both",
     "04": "ThresholdExplorer(",
     "05": "LayerExplorer(",
     "06": "figures.splits_figure(",

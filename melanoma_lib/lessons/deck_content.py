@@ -9,9 +9,8 @@ import pandas as pd
 
 from melanoma_lib.classroom.slides import Content, run_values
 from melanoma_lib.data import audit_cases, load_cases
-from melanoma_lib.data.datamodule import DermoscopyDataModule, source_root
+from melanoma_lib.data.datamodule import source_root
 from melanoma_lib.evaluation import (
-    Interval,
     OperatingCurve,
     bootstrap_intervals,
     carry_risk,
@@ -22,7 +21,6 @@ from melanoma_lib.evaluation import (
 from melanoma_lib.explain import METHOD_NAMES, heatmap_figure
 from melanoma_lib.explain.cam import ONE_PASS_METHODS
 from melanoma_lib.lessons import (
-    branches,
     eda,
     eda_pictures,
     focal,
@@ -31,7 +29,6 @@ from melanoma_lib.lessons import (
     start,
     threshold,
     threshold_worlds,
-    training,
 )
 from melanoma_lib.lessons.deck_choice import AskedOfSplits
 from melanoma_lib.losses import FocalLoss
@@ -92,11 +89,6 @@ class Asked:
         return load_cases(settings.source, source_root(settings), "keep", settings.image_dirs)
 
     @cached_property
-    def data(self) -> DermoscopyDataModule:
-        """The run's cases in its split."""
-        return DermoscopyDataModule(self.run.settings.with_changes(progress=False), self.run.cases())
-
-    @cached_property
     def tested(self) -> pd.DataFrame:
         """The test cases with the run's answers."""
         return start.tested_cases(self.run)
@@ -121,17 +113,11 @@ class Asked:
         """Of the outputs on validation."""
         return OperatingCurve(self.validation["target"], self.validation["probability"])
 
-    @cached_property
-    def no_pixel(self) -> np.ndarray:
-        """Answers of a logistic regression on age, sex and site to the test cases."""
-        return branches.no_pixel_scores(self.data)
-
     def values(self) -> dict[str, Callable[[], Any]]:
         """By the first word of a path."""
         return {
             "unit": lambda: eda.unit_of(self.run.splits),
             "leak": lambda: {name: float(share) for name, share in self.leaks.mean().items()},
-            "pixels": self._worth,
             "ceiling": self._ceiling,
             "decoder": lambda: {"half": FocalLoss(0.25, 2.0).true_risk(0.5), "run": self._half()},
             "elsewhere": lambda: {"prevalence": ISIC_2020, "ppv": self._test_point().ppv_at(ISIC_2020)},
@@ -144,18 +130,13 @@ class Asked:
             "implied": lambda: {name: implied_prevalence(*_shares(row)) for name, row in REPORTED.items() if "f1" in row},
         }
 
-    def _worth(self) -> dict[str, dict]:
-        n = self.run.settings.n_resamples
-        alone = bootstrap_intervals(self.test["target"], self.no_pixel, self.test["group_id"], n=n)["auroc"]
-        gain = branches.gain(self.run, self.test["probability"], self.no_pixel)
-        return {"without": alone.to_dict(), "gain": gain.to_dict()}
-
     def _ceiling(self) -> float | None:
         return OperatingCurve(self.test["target"], self.test["true_risk"]).auroc if "true_risk" in self.test else None
 
     def _half(self) -> float:
         """What 0.5 would mean for a perfectly trained model of the run's loss and sampler."""
-        prevalence = float(self.data.train_prevalence)
+        training = self.run.splits["split"] == "train"
+        prevalence = float(self.run.splits.loc[training, "target"].mean())
         loss, drawn = focal.correction_of(self.run.settings, prevalence)
         return float(carry_risk(loss.true_risk(0.5), drawn, prevalence))
 
@@ -196,25 +177,10 @@ class Asked:
 
     def _training_figures(self) -> dict[str, Callable[[], DescribedFigure]]:
         return {
-            "batch": lambda: training.batch_figure(self.data, next(iter(self.data.train_dataloader()))),
-            "augmentation": lambda: training.augmentation_figure(self.data),
-            "model": lambda: branches.model_figure(
-                branches.model_parts(branches.untrained_model(self.data), self.run.settings.image_size)
-            ),
-            "learning_curves": lambda: training.curves_figure(self.run.history),
-            "overfitting": lambda: training.overfitting_figure({"this run": self.run.history}),
             "focal_curves": presets_figure,
             "say": lambda: focal.share_figure(focal.gradient_shares(self.validation["risk"], self.validation["target"])),
             "readings": lambda: figures.reliability_figure(focal.readings(self.run), self.validation["target"]),
-            "pixel_gain": self._gain_figure,
         }
-
-    def _gain_figure(self) -> DescribedFigure:
-        known = {"no pixel: age, sex, site": self._worth()["without"], "the run": self.run.metrics["auroc"]}
-        rows = {
-            name: Interval(**{part: np.nan if end is None else end for part, end in row.items()}) for name, row in known.items()
-        }
-        return figures.comparison_figure(rows, "test AUROC")
 
     def _decision_figures(self) -> dict[str, Callable[[], DescribedFigure]]:
         stored, run = self.run.operating_point.threshold, self.run

@@ -11,7 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 
-from melanoma_lib.data.images import read_square
+from melanoma_lib.data.images import backbone_normalisation, read_square
 from melanoma_lib.data.schema import SITES
 from melanoma_lib.explain import METHOD_NAMES, cam_layers, heatmaps, heatmaps_by_method
 from melanoma_lib.explain.benchmark import Benchmark, benchmark_heatmaps
@@ -28,7 +28,6 @@ from melanoma_lib.explain.report import report_folder
 from melanoma_lib.explain.scores import CONTROLS
 from melanoma_lib.inference import predict_logits
 from melanoma_lib.lessons.start import case_tensors
-from melanoma_lib.lessons.training import displayable
 from melanoma_lib.model import MelanomaNet
 from melanoma_lib.plotting import BLACK, BLUE, VERMILLION, DescribedFigure, kit_figure, with_alt_text
 from melanoma_lib.runs import Run
@@ -214,7 +213,9 @@ def subject_figure(one: Subject) -> DescribedFigure:
         left.imshow(one.pixels)
         left.set_title("the picture" + (", lesion outlined" if one.mask is not None else ""))
         draw_outline(left, one.mask)
-        right.imshow(displayable(one.image, one.run.settings.backbone)[0], interpolation="nearest")
+        config = backbone_normalisation(one.run.settings.backbone)
+        mean, std = (torch.tensor(config[name]).view(3, 1, 1) for name in ("mean", "std"))
+        right.imshow((one.image[0] * std + mean).clamp(0, 1).permute(1, 2, 0), interpolation="nearest")
         right.set_title(f"what the model is shown: {size} × {size} pixels")
         for axes in (left, right):
             axes.axis("off")
