@@ -36,7 +36,20 @@ from melanoma_lib.settings import Settings
 from melanoma_lib.weights import require_backbone, require_digest
 
 log = logging.getLogger(__name__)
-logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)  # devices and tips, at each start
+
+
+def quiet() -> dict[str, bool]:
+    """Options for a Lightning trainer without bars and summary; its lines on devices and products are not shown from here on.
+
+    What it warns of is, but for advice on the number of loader processes and its own use of what torch deprecates.
+
+    Example:
+        >>> trainer = pl.Trainer(max_epochs=5, **quiet())
+    """
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in (".*does not have many workers", ".*LeafSpec.* is deprecated"):
+        warnings.filterwarnings("ignore", message)
+    return {"enable_progress_bar": False, "enable_model_summary": False}
 
 
 def trainer_for(settings: Settings, work: Path, watchers: Sequence[pl.Callback] = (), logger: Logger | None = None) -> pl.Trainer:
@@ -65,11 +78,10 @@ def trainer_for(settings: Settings, work: Path, watchers: Sequence[pl.Callback] 
         callbacks=[*callbacks, *watchers],
         logger=logger or False,
         deterministic=settings.deterministic,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         num_sanity_val_steps=0,
         default_root_dir=work,
         plugins=[AtomicCheckpointIO()],
+        **quiet(),
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import pytorch_lightning as pl
 import torch
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, log_loss, recall_score, roc_auc_score
 
@@ -19,7 +20,7 @@ from melanoma_lib.model import MelanomaNet, image_branch
 from melanoma_lib.module import MelanomaModule, MovingAverage, loss_and_prior, warn_of_double_correction
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
-from melanoma_lib.training import train
+from melanoma_lib.training import quiet, train
 
 
 def predictions(run: Run) -> np.ndarray:
@@ -337,3 +338,25 @@ def test_moving_average_is_the_weighted_sum_of_the_past():
         oracle = decay * oracle + (1 - decay) * float(value)
         update(averaged, [torch.full((2,), float(value))], torch.tensor(n))
     assert torch.allclose(averaged[0], torch.full((2,), oracle), rtol=1e-5)
+
+
+def test_a_quiet_trainer_says_nothing_but_what_matters(tmp_path, capfd, caplog, recwarn):
+    class Line(pl.LightningModule):
+        def __init__(self, *losses):
+            super().__init__()
+            self.line, self.losses = torch.nn.Linear(1, 1), iter(losses)
+
+        def training_step(self, batch, _):
+            return self.line(batch).mean() * weight if (weight := next(self.losses)) else None
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def fit(*losses):
+        loader = torch.utils.data.DataLoader(torch.ones(2, 1))
+        pl.Trainer(max_epochs=1, accelerator="cpu", default_root_dir=tmp_path, logger=False, **quiet()).fit(Line(*losses), loader)
+
+    fit(1.0, 1.0)
+    assert (capfd.readouterr(), caplog.text, [str(warning.message) for warning in recwarn]) == (("", ""), "", [])
+    fit(0.0, 1.0)
+    assert any("returned `None`" in str(warning.message) for warning in recwarn)

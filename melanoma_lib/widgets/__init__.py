@@ -7,7 +7,6 @@ __all__, __getattr__ = lazy_names(
     {
         "cases": ["CaseExplorer"],
         "focal": ["FocalLossExplorer"],
-        "head": ["HeadExplorer"],
         "layers": ["LayerExplorer"],
         "threshold": ["ThresholdExplorer"],
     },

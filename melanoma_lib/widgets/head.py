@@ -1,4 +1,4 @@
-"""Move the loss, dropout or learning rate and watch the head learn again: ranking, scores and what 0.5 means."""
+"""A head that the kernel retrains for an explorer, and the state that its page draws."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,15 +10,9 @@ from matplotlib.axes import Axes
 from melanoma_lib.errors import SettingsError
 from melanoma_lib.heads import FeatureTable, HeadSettings, train_head
 from melanoma_lib.losses import FocalLoss
-from melanoma_lib.plotting import BLUE, GREY, ORANGE, VERMILLION, DescribedFigure, kit_figure, with_alt_text
-from melanoma_lib.widgets.base import HERE, AskedExplorer, answering, script
+from melanoma_lib.plotting import BLUE, GREY, VERMILLION
+from melanoma_lib.widgets.base import HERE, AskedExplorer, answering
 
-CHOICES = {  # of each slider; where it starts is added
-    "alpha": (None, *(n / 20 for n in range(1, 20))),
-    "gamma": tuple(n / 2 for n in range(11)),
-    "dropout": tuple(n / 10 for n in range(10)),
-    "learning_rate": (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1),
-}
 BINS = 25  # of the score histograms
 MAX_POINTS = 200  # of the drawn ROC curve
 PRESETS = {
@@ -37,11 +31,11 @@ def head_state(table: FeatureTable, settings: HeadSettings) -> dict[str, Any]:
         settings: of the head.
 
     Returns:
-        JSON-ready: the four movable settings; ``auroc``; ``f1``, ``sensitivity``, ``specificity`` at an output of 0.5;
-        ``true_risk``, the risk that an output of 0.5 means under this loss; ``roc``: false-positive rates and sensitivities, each
-        at most 200 numbers; ``shares``: of melanomas and of other lesions, how many per bin of equal width from 0 to 1;
-        ``losses``: of training and validation cases after each epoch; ``n``: validation melanomas and others; ``mean`` output and
-        ``prevalence``.
+        JSON-ready: ``alpha``, ``gamma``, ``dropout``, ``learning_rate``; ``auroc``; ``f1``, ``sensitivity``, ``specificity`` at
+        an output of 0.5; ``true_risk``, the risk that such an output means under this loss; ``roc``: false-positive rates and
+        sensitivities, each at most 200 numbers; ``shares``: of melanomas and of other lesions, how many per bin of equal width
+        from 0 to 1; ``losses``: of training and validation cases after each epoch; ``n``: validation melanomas and others;
+        ``mean`` output and ``prevalence``.
     """
     result = train_head(table, settings)
     curve, scores = result.curve("val"), result.of("val")
@@ -50,7 +44,7 @@ def head_state(table: FeatureTable, settings: HeadSettings) -> dict[str, Any]:
     kept = np.unique(np.linspace(0, len(fpr) - 1, MAX_POINTS).round().astype(int))
     melanoma = (scores["target"] == 1).to_numpy()
     shares = [np.histogram(scores["probability"][part], BINS, (0, 1))[0] / part.sum() for part in (melanoma, ~melanoma)]
-    return {name: getattr(settings, name) for name in CHOICES} | {
+    return {name: getattr(settings, name) for name in ("alpha", "gamma", "dropout", "learning_rate")} | {
         "auroc": curve.auroc,
         "f1": point.f1,
         "sensitivity": point.sensitivity,
@@ -63,12 +57,6 @@ def head_state(table: FeatureTable, settings: HeadSettings) -> dict[str, Any]:
         "mean": float(scores["probability"].mean()),
         "prevalence": curve.prevalence,
     }
-
-
-def choices_from(settings: HeadSettings) -> dict[str, list[float | None]]:
-    """The values each slider offers, ascending, none first, where it starts among them."""
-    offered = {name: {*values, getattr(settings, name)} for name, values in CHOICES.items()}
-    return {name: sorted(values, key=lambda value: -1 if value is None else value) for name, values in offered.items()}
 
 
 class RetrainingExplorer(AskedExplorer):
@@ -103,64 +91,6 @@ class RetrainingExplorer(AskedExplorer):
         if set(wanted) != set(self.movable):
             raise SettingsError(f"a request holds {', '.join(self.movable)}; got {', '.join(sorted(wanted))}")
         self.state = head_state(self.table, replace(self.settings, **wanted))
-
-
-class HeadExplorer(RetrainingExplorer):
-    """Sliders for focal alpha and gamma, dropout and learning rate; each change retrains the head in the kernel.
-
-    Args:
-        table: from ``cached_features``.
-        settings: what the sliders start from; also fixes epochs, branches and seed.
-
-    Raises:
-        DataError: if the table lacks a branch that the head needs.
-    """
-
-    _esm = script("plot.js", "retrain.js", "head.js")
-    movable = tuple(CHOICES)
-    choices = traitlets.Dict().tag(sync=True)
-    start = traitlets.Dict().tag(sync=True)
-
-    def __init__(self, table: FeatureTable, settings: HeadSettings | None = None) -> None:
-        super().__init__(table, settings or HeadSettings())
-        self.choices = choices_from(self.settings)
-        self.start = self.state
-        self._figure: DescribedFigure | None = None
-
-    def presets_figure(self) -> DescribedFigure:
-        """Score histograms and ROC curves of four losses, everything else as the sliders start."""
-        if self._figure is None:
-            states = {name: head_state(self.table, replace(self.settings, **values)) for name, values in PRESETS.items()}
-            self._figure = presets_figure(states)
-        return self._figure
-
-
-def presets_figure(states: dict[str, dict[str, Any]]) -> DescribedFigure:
-    """Heads side by side: scores of both classes above, ROC below.
-
-    Args:
-        states: of `head_state`, by name.
-    """
-    with kit_figure(3.0 * len(states), 6.0) as figure:
-        panels = figure.subplots(2, len(states), squeeze=False, sharey="row", height_ratios=(1, 1.25))
-        for column, (name, state) in enumerate(states.items()):
-            scores, roc = panels[:, column]
-            draw_scores(scores, state)
-            scores.set(title=name, xlabel=f"output; 0.5 means risk {state['true_risk']:.0%}")
-            roc.plot(*state["roc"], color=ORANGE)
-            roc.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (2, 3)))
-            roc.set(title=f"AUROC {state['auroc']:.3f}\nF1 at 0.5: {state['f1']:.2f}", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-            roc.set(xlabel="false-positive rate", aspect="equal")
-        panels[0, 0].set_ylabel("others  |  melanomas")
-        panels[1, 0].set_ylabel("sensitivity")
-    return with_alt_text(
-        figure,
-        "Heads retrained with four losses, scores of validation cases by class and ROC: " + "; ".join(
-            f"{name}: AUROC {state['auroc']:.3f}, F1 at 0.5 {state['f1']:.2f}, sensitivity {state['sensitivity']:.2f}, "
-            f"specificity {state['specificity']:.2f}, an output of 0.5 means a risk of {state['true_risk']:.2f}"
-            for name, state in states.items()
-        ) + ".",
-    )  # fmt: skip
 
 
 def draw_scores(axes: Axes, state: dict[str, Any]) -> None:

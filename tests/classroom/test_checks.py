@@ -8,11 +8,9 @@ import pandas as pd
 import pytest
 import seaborn as sns
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
-from pytorch_lightning.callbacks import EarlyStopping
+from PIL import Image
 from sklearn.metrics import precision_score, recall_score, roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 from torch.nn import functional as F
@@ -45,6 +43,9 @@ CHECKS = TABLES | {
     "eda.preparation": eda.preparation,
     "eda.suspects_figure": eda.suspects_figure,
     "training.training_loop": training.training_loop,
+    "training.dataset": training.dataset,
+    "training.fusion_net": training.fusion_net,
+    "training.freeze": training.freeze,
 }
 
 
@@ -213,6 +214,48 @@ def forgets_its_hook(model, layer, image, metadata):
     return (gradients.mean((2, 3), keepdim=True) * kept[0]).sum(1)
 
 
+class ImagesByPath(training._Lesions):
+    """Lists in place of a table, an array in place of a picture."""
+
+    def __getitem__(self, i):
+        with Image.open([*self.cases["image_path"]][i]) as opened:
+            pixels = np.array(opened)
+        return self.transform(pixels), self.metadata[i], torch.FloatTensor([*self.cases["target"]])[i]
+
+
+class GapsAndIntegers(ImagesByPath):
+    def __getitem__(self, i):
+        case = self.cases.loc[i]
+        return self.transform(Image.open(case["image_path"])), self.metadata[i], torch.tensor(case["target"])
+
+
+class NoMetadata(ImagesByPath):
+    def __getitem__(self, i):
+        return self.transform(Image.open(self.cases["image_path"].iloc[i])), torch.tensor(1.0)
+
+
+class ByIndex(training._Fusion):
+    def forward(self, image, metadata):
+        both = torch.hstack((self.image_branch(image), self.metadata_branch(metadata)))
+        return self.head(both)[:, 0]
+
+
+class BothFaults(training._Fusion):
+    def forward(self, image, metadata):
+        return self.head(torch.cat([self.image_branch(image), self.metadata_branch(metadata)], 1)).sigmoid()
+
+
+def held_one_by_one(module):
+    for parameter in module.parameters():
+        parameter.requires_grad = False
+    module.train(False)
+
+
+def held_weights(module):
+    for parameter in module.parameters():
+        parameter.requires_grad = False
+
+
 RIGHT = [
     (threshold.choose, lambda t, s, wanted: np.sort(s[t == 1])[::-1][math.ceil(wanted * t.sum() - 1e-9) - 1]),
     (threshold.cost_threshold, lambda fn, fp: 1 / (1 + fn / fp)),
@@ -220,7 +263,9 @@ RIGHT = [
     (focal.decoder, lambda p, a, g: losses.FocalLoss(a, g).true_risk(p)),
     (focal.draw_weights, lambda y, share: np.where(y == 1, 1.0, (1 - share) / share * y.sum() / (1 - y).sum())),
     (training.starting_bias, lambda p: torch.logit(torch.tensor(p))),
-    (training.draw_weights, lambda y, share: 1000 * np.where(y == 1, share / y.sum(), (1 - share) / (len(y) - y.sum()))),
+    (training.dataset, ImagesByPath),
+    (training.fusion_net, ByIndex),
+    (training.freeze, held_one_by_one),
     (gradcam.swap_correlation, lambda a, b: [np.corrcoef(x.ravel(), y.ravel())[0, 1] for x, y in zip(a, b, strict=True)]),
     (start.rates, lambda y, c: (recall_score(y, c), recall_score(y, c, pos_label=0))),
     (eda.suspects_figure, bars(x="variable", y="value")),
@@ -245,6 +290,11 @@ WRONG = [
     (focal.probe, lambda box: reads(box, swap=True), "two gammas are swapped"),
     (focal.probe, lambda box: reads(box, same=True), "of its own class"),
     (training.training_loop, colleagues_loop, "takes the sigmoid itself (and 3 more)"),
+    (training.dataset, GapsAndIntegers, "have gaps after a split; and the target is an integer"),
+    (training.dataset, NoMetadata, "(1,), ()]; got [(3, 4, 6), ()]"),
+    (training.fusion_net, BothFaults, "end with .squeeze(1); and these are probabilities"),
+    (training.freeze, held_weights, "still updates its statistics"),
+    (training.freeze, lambda module: module.eval(), "its weights still learn"),
     (gradcam.grad_cam, forgets_its_hook, "still on the layer"),
     (start.rates, lambda y, c: (precision_score(y, c), recall_score(y, c, pos_label=0)), "is the precision"),
     (suspects, bars("sum"), "counts"),
@@ -271,14 +321,3 @@ WRONG = [
 @pytest.mark.parametrize(("check", "answer", "words"), WRONG)
 def test_wrong_answers_that_readers_write_are_diagnosed(check, answer, words):
     assert words in told(check, answer)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from([0.5, 0.6, 0.7, 0.8]), min_size=1, max_size=12), st.integers(1, 5))
-def test_the_kept_epoch_is_lightnings_on_any_course(scores, patience):
-    stopping, best = EarlyStopping("score", patience=patience, mode="max", verbose=False), 0
-    for epoch, score in enumerate(scores):
-        best = epoch if score > scores[best] else best
-        if stopping._evaluate_stopping_criteria(torch.tensor(score))[0]:
-            break
-    assert training._stopped(scores, patience) == (best + 1, epoch + 1)

@@ -1,51 +1,22 @@
-"""Exercises of the training lesson: how often to draw, where to start, when to stop, and a loop to mend."""
+"""Exercises of the training lesson: a data set, a network, where to start, what to freeze, and a loop to mend."""
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
+from PIL import Image
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import Dataset
+from torchvision.transforms import v2
 
-from melanoma_lib.classroom.checks.engine import Exercise, order
+from melanoma_lib.classroom.checks.engine import Exercise, not_yet, shown
 from melanoma_lib.classroom.checks.threshold import auroc
-
-
-def _by_class(melanoma: Callable, other: Callable) -> Callable:
-    """Weights from the number of cases, the melanomas among them, and the share to be drawn."""
-
-    def compute(targets, share):
-        n, m = len(targets), int(targets.sum())
-        return np.where(targets == 1, melanoma(n, m, share), other(n, m, share))
-
-    return compute
-
-
-draw_weights = Exercise(
-    reference=_by_class(lambda n, m, s: s / m, lambda n, m, s: (1 - s) / (n - m)),
-    inputs=[
-        (np.random.default_rng(n).permutation((np.arange(n) < m).astype(int)), share)
-        for n, m, share in ((60, 12, 0.3), (200, 20, 0.5), (50, 30, 0.2))
-    ],
-    returns="weights, one a case",
-    success="a case drawn is a melanoma as often as was asked for, and each melanoma is as likely as the next",
-    view=lambda weights: weights / weights.sum(),
-    slips={
-        "that is the weight of a whole class: divide it by the cases of its class": _by_class(
-            lambda n, m, s: s, lambda n, m, s: 1 - s
-        ),
-        "that draws half melanomas, whatever share was asked for": _by_class(lambda n, m, s: 1 / m, lambda n, m, s: 1 / (n - m)),
-        "the classes are swapped": _by_class(lambda n, m, s: (1 - s) / m, lambda n, m, s: s / (n - m)),
-        "all weigh alike, so melanomas come as often as they are": _by_class(lambda *_: 1.0, lambda *_: 1.0),
-        "the others weigh (1 - share) / (1 - prevalence), not 1": _by_class(lambda n, m, s: s / (m / n), lambda *_: 1.0),
-        "that is one weight a class: hand each case that of its class, with np.where(targets == 1, …, …)": lambda _, s: [
-            1 - s,
-            s,
-        ],
-    },
-    hint="All melanomas together weigh `share` of the sum, and cases of one class weigh the same",
-)
 
 LOGIT = "The bias stands before the sigmoid: which number does the sigmoid turn into the prevalence?"
 starting_bias = Exercise(
@@ -66,50 +37,177 @@ starting_bias = Exercise(
 )
 
 
-def _stopped(scores: Sequence[float], patience: int, ties=False, reset=True, previous=False, more=0):
-    """The epoch kept and the last one trained, as Lightning's EarlyStopping counts, with the faults that are asked for."""
-    best, waited, compared = 1, 0, scores[0]
-    for epoch, score in enumerate(scores[1:], start=2):
-        if better := score >= compared if ties else score > compared:
-            best, compared = epoch, score
-        elif previous:
-            compared = score
-        waited = (0 if reset else waited) if better else waited + 1
-        if waited >= patience + more:
-            return best, epoch
-    return best, len(scores)
+COLOURS = ((200, 40, 40), (40, 200, 40), (40, 40, 200), (120, 120, 120))  # of whole images: a mean tells them apart
 
 
-def _best(scores: Sequence[float]) -> int:
-    return int(np.argmax(scores)) + 1
+class _Ages:
+    """An encoder of one column."""
+
+    @staticmethod
+    def transform(cases: pd.DataFrame) -> np.ndarray:
+        return cases[["age_approx"]].to_numpy(np.float32) / 100
 
 
-kept_epoch = Exercise(
-    reference=_stopped,
-    inputs=[
-        ((0.60, 0.70, 0.72, 0.71, 0.70, 0.69, 0.90), 3),
-        ((0.60, 0.70, 0.70, 0.65, 0.66, 0.80), 2),
-        ((0.50, 0.60, 0.55, 0.65, 0.62, 0.64, 0.63, 0.62), 3),
-        ((0.80, 0.70, 0.60, 0.50), 1),
-        ((0.50, 0.60, 0.55), 4),
-    ],
-    returns=("kept", "last"),
-    success="the best epoch so far is kept, and after so many epochs without a better one there is no next",
+class _Lesions(Dataset):
+    """The lesson's data set, with the faults that are asked for."""
+
+    def __init__(self, cases, encoder, transform, **faults):
+        self.cases, self.transform, self.faults = cases, transform, faults
+        self.metadata = torch.tensor(encoder.transform(cases))
+
+    def __len__(self):
+        return len(self.cases)
+
+    def __getitem__(self, i):
+        case = self.cases.loc[i] if self.faults.get("label") else self.cases.iloc[i]
+        image = Image.open(case["image_path"]).convert("RGB")
+        kind = torch.int64 if self.faults.get("integer") else torch.float32
+        return self.transform(image), self.metadata[i], torch.tensor(case["target"], dtype=kind)
+
+
+@functools.cache
+def _four_cases() -> tuple[pd.DataFrame, tempfile.TemporaryDirectory]:
+    """A table whose index is in another order than its rows, as after a split; and the folder of its images, held open."""
+    folder = tempfile.TemporaryDirectory()
+    paths = [str(Path(folder.name, f"{number}.png")) for number in range(len(COLOURS))]
+    for path, colour in zip(paths, COLOURS, strict=True):
+        Image.new("RGB", (6, 4), colour).save(path)
+    columns = {"image_path": paths, "age_approx": [10.0, 20.0, 30.0, 40.0], "target": [0, 1, 1, 0]}
+    return pd.DataFrame(columns, index=[2, 0, 3, 1]), folder
+
+
+def _item(cases, i, dataset=_Lesions, **faults):
+    """What a data set gives for case ``i``, as numbers."""
+    item = dataset(cases, _Ages, v2.ToImage(), **faults)[i]
+    shapes = [tuple(part.shape) for part in item if isinstance(part, Tensor)] if isinstance(item, tuple) else shown(item)
+    if shapes != [(3, 4, 6), (1,), ()]:
+        not_yet(
+            "expected three tensors: the transformed image (3, H, W), metadata (M,) and target (), here of the shapes "
+            f"[(3, 4, 6), (1,), ()]; got {shapes}"
+        )
+    image, metadata, target = item
+    return [*image.float().mean((1, 2)), *metadata, target, target.dtype == torch.float32]
+
+
+_dataset = Exercise(
+    reference=_item,
+    inputs=lambda: [(_four_cases()[0], i) for i in range(len(COLOURS))],
+    returns=("red", "green", "blue", "metadata", "target", "target is a float"),
+    success="image, metadata and target belong to the same case, and the target is a float",
     slips={
-        "it never stops: the best of all epochs is kept, but patience is not used": lambda s, _: (_best(s), len(s)),
-        "it knows the future: go through the epochs one after the other": lambda s, p: (_best(s), min(_best(s) + p, len(s))),
-        "the best is looked for among all scores, those never trained too": lambda s, p: (_best(s), _stopped(s, p)[1]),
-        "it keeps the last epoch: patience has run out by then": lambda s, p: (_stopped(s, p)[1],) * 2,
-        "it waits one epoch too long: with a patience of 1, the first epoch that is no better is the last": {"more": 1},
-        "a score above the one before it need not be the best: compare it with the best so far": {"previous": True},
-        "an equal score counts as better, so that training goes on without getting better: use >": {"ties": True},
-        "a better epoch does not give the patience back: start counting again at 0": {"reset": False},
-    },
-    finishes={
-        "epochs are counted from 0; the first epoch is 1": lambda epochs: np.subtract(epochs, 1),
-        "the two are swapped: first the epoch that is kept, then the last one": order(1, 0),
+        "cases are asked for by position, from 0: use .iloc[i]. Labels of the index have gaps after a split": {"label": True},
+        "the target is an integer; the loss needs a float: torch.tensor(float(...))": {"integer": True},
     },
 )
+
+
+def dataset(answer: Callable) -> None:
+    """Ask ``answer(cases, encoder, transform)[i]`` for four cases."""
+    _dataset(_asked(answer, "__getitem__", _item, "dataset"))
+
+
+class _Fusion(nn.Module):
+    """The lesson's network, with the faults that are asked for."""
+
+    def __init__(self, image_branch, n_image, n_metadata, bias=0.0, dropout=0.2, **faults):
+        super().__init__()
+        self.faults, self.image_branch = faults, image_branch
+        self.metadata_branch = nn.Sequential(nn.Linear(n_metadata, 16), nn.ReLU())
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(n_image + 16, 1))
+        nn.init.constant_(self.head[1].bias, bias)
+
+    def forward(self, image, metadata):
+        features = [self.image_branch(image), self.metadata_branch(metadata)]
+        if self.faults.get("swap"):
+            features.reverse()
+        logits = self.head(torch.cat(features, dim=1))
+        logits = logits if self.faults.get("column") else logits.squeeze() if self.faults.get("all") else logits.squeeze(1)
+        return logits.sigmoid() if self.faults.get("sigmoid") else logits
+
+
+def _logits(backbone, n_cases, net=_Fusion, **faults):
+    """What a network answers with an untrained backbone of timm."""
+    import timm
+
+    torch.manual_seed(0)
+    branch = timm.create_model(backbone, pretrained=False, num_classes=0)
+    return net(branch, branch.num_features, 5, **faults).eval()(torch.rand(n_cases, 3, 32, 32), torch.rand(n_cases, 5))
+
+
+_fusion_net = Exercise(
+    reference=_logits,
+    inputs=[("test_efficientnet", 3), ("test_resnet", 2), ("test_resnet", 1)],
+    returns="logits, one a case",
+    success="one logit a case, from image and metadata, with two backbones of different width",
+    slips={
+        "the logits have the shape (B, 1), the targets (B,): end with .squeeze(1)": {"column": True},
+        "a batch of one case loses its dimension: name the one to drop, .squeeze(1)": {"all": True},
+        "the metadata come first: put the image's features first, then those of the metadata": {"swap": True},
+        "these are probabilities: return the logit, the loss takes the sigmoid itself": {"sigmoid": True},
+    },
+    hint="Both branches, torch.cat(..., dim=1), then the head; leave __init__ as it is",
+)
+
+
+def fusion_net(answer: Callable) -> None:
+    """Compare ``answer(image_branch, n_image, n_metadata)(image, metadata)`` with two small backbones of timm."""
+    _fusion_net(_asked(answer, "forward", _logits, "net"))
+
+
+def _hold(module, gradients=False, training=False):
+    module.requires_grad_(gradients)
+    module.train(training)
+
+
+def _moved(backbone, freeze=_hold, **faults):
+    """What two steps change in a network whose backbone was to be frozen: 1 for changed, 0 for as before."""
+    import timm
+
+    torch.manual_seed(0)
+    branch, head = timm.create_model(backbone, pretrained=False, num_classes=0), nn.LazyLinear(1)
+    images = torch.rand(4, 3, 32, 32)
+    head(branch(images))
+    optimiser = torch.optim.SGD([*branch.parameters(), *head.parameters()], lr=0.1)
+    freeze(branch, **faults)
+    parts = [list(branch.parameters()), list(branch.buffers()), list(head.parameters())]
+    before = [[tensor.detach().clone() for tensor in part] for part in parts]
+    for _ in range(2):
+        loss = head(branch(images)).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    pairs = [zip(part, old, strict=True) for part, old in zip(parts, before, strict=True)]
+    return [any(not torch.equal(new, was) for new, was in pair) for pair in pairs]
+
+
+_freeze = Exercise(
+    reference=_moved,
+    inputs=[("test_resnet",), ("test_efficientnet",)],
+    returns=("weights of the backbone change", "its batch statistics change", "the head learns"),
+    success="neither weights nor batch statistics of the backbone move, and the head still learns",
+    slips={
+        "its weights still learn: module.requires_grad_(False)": {"gradients": True},
+        "batch normalisation still updates its statistics: module.eval()": {"training": True},
+    },
+)
+
+
+def freeze(answer: Callable) -> None:
+    """Train two steps with a small backbone of timm that ``answer(module)`` was to freeze."""
+    _freeze(_asked(answer, "", _moved, "freeze"))
+
+
+def _asked(answer: Callable, method: str, ask: Callable, name: str) -> Callable:
+    """``ask`` with the student's answer; an error is then shown with the line of the method it is in."""
+    if not callable(answer):
+        return answer
+
+    def asked(*inputs):
+        return ask(*inputs, **{name: answer})
+
+    asked.__wrapped__ = getattr(answer, method, answer)
+    return asked
+
 
 EPOCHS = 4
 SIZES = {"train": 40, "val": 30, "test": 20}  # different, so that a batch shows which split it is
@@ -216,11 +314,7 @@ _loop = Exercise(
 def training_loop(fit: Callable) -> None:
     """Watch ``fit(head, optimiser, splits, epochs)`` at work and name the first fault that is left.
 
-    Args:
-        fit: takes one step an epoch on the mean cross-entropy of all training logits; returns the best epoch, counted
-            from 1, and the validation AUROC of each.
-
-    Raises:
-        NotYet: with what is wrong.
+    It takes one step an epoch on the mean cross-entropy of all training logits, and returns the best epoch, counted from 1, and
+    the validation AUROC of each.
     """
     _loop(_watched(fit) if callable(fit) else fit)
