@@ -12,7 +12,7 @@ from melanoma_lib.widgets.threshold import (
     ThresholdExplorer,
     threshold_state,
 )
-from tests.browser.lab import KERNEL, ask_kernel, assert_legible, keep_kernel_busy, notebook_of, offline, press, spoken
+from tests.browser.lab import KERNEL, ask_kernel, assert_legible, keep_kernel_busy, notebook_of, offline, press, spoken, wait_idle
 
 N = 400_000
 CALIBRATOR = Calibrator(1.4, -0.9)
@@ -203,6 +203,7 @@ def test_page_and_kernel_keep_step_and_no_key_press_is_undone_by_an_echo(lab, cu
         page.wait_for_timeout(500)
         assert ask_kernel(page, "explorer.threshold") == 0.3
         expect(page.get_by_role("alert")).to_have_count(0)
-        page.evaluate(f"() => {{ {KERNEL}.restart(); }}")
+        page.evaluate(f"() => {KERNEL}.restart()")
         expect(page.get_by_role("alert")).to_contain_text("The kernel that this view belongs to is gone")
         assert page.get_by_label("threshold", exact=True).evaluate("slider => slider.matches('[inert] *')")
+        wait_idle(page)
