@@ -5,12 +5,14 @@
 FROM python:3.12.12-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
 RUN python -m venv /opt/kit
-WORKDIR /src
+# Installed where it lies, so that the kit finds the reference runs beside it, as in a checkout.
+WORKDIR /opt/kit/src
 # PyTorch's own index has builds without CUDA, which are gigabytes smaller; they satisfy the kit's requirements below.
 RUN /opt/kit/bin/pip install --index-url https://download.pytorch.org/whl/cpu "torch>=2.9,<3" "torchvision>=0.24,<1"
 COPY pyproject.toml README.md LICENSE ./
 COPY melanoma_lib melanoma_lib
-RUN /opt/kit/bin/pip install . && /opt/kit/bin/pip uninstall --yes pip
+COPY data/reference data/reference
+RUN /opt/kit/bin/pip install --editable . && /opt/kit/bin/python -m compileall -q melanoma_lib && /opt/kit/bin/pip uninstall --yes pip
 
 FROM python:3.12.12-slim-bookworm
 # The health check's curl; its version is the distribution's, which the tag above holds still.

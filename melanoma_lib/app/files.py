@@ -161,6 +161,7 @@ def _answer_some(
         table["warnings"] = [one if isinstance(one, str) else "" for one in squares]
         squares = [one for one in squares if not isinstance(one, str)]
     good = table["warnings"] == ""
+    unlike = [document.warnings(path) if document.preprocessing else () for path in cases["image"][good]]
     if good.any():
         if document.preprocessing is not None:
             inputs["image"] = np.stack([predictor.prepare(square) for square in squares])  # (B, 3, S, S)
@@ -171,12 +172,11 @@ def _answer_some(
         table.loc[good, ["probability", "risk"]] = said[["probability", "risk"]]
         table.loc[good, "decision"] = said["flagged"].map({True: FLAGGED, False: NOT_FLAGGED})
     if good.any() and reference is not None:
-        import torch
-
         from melanoma_lib.app.unlike import layer_features
 
-        features = layer_features(model, torch.from_numpy(inputs["image"]))
-        for row, why in zip(table.index[good], map(reference.warnings, squares, features), strict=True):
-            if why:
-                table.loc[row, ["decision", "warnings"]] = WITHHELD, " ".join([*why, table.at[row, "warnings"]]).strip()
+        features = layer_features(model, inputs["image"])
+        unlike = [(*own, *reference.warnings(*both)) for own, *both in zip(unlike, squares, features, strict=True)]
+    for row, why in zip(table.index[good], unlike, strict=True):
+        if why:
+            table.loc[row, ["decision", "warnings"]] = WITHHELD, " ".join([*why, table.at[row, "warnings"]]).strip()
     return table.reindex(columns=["image", "probability", "risk", "decision", "warnings"])

@@ -5,6 +5,8 @@ import ctypes
 import os
 import re
 import socket
+import threading
+import time
 from contextlib import suppress
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # asked at import
@@ -12,7 +14,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # asked at import
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,7 +27,7 @@ from melanoma_lib.errors import DataError, KitError
 # What the page needs. Gradio's upload, file, proxy and history routes write to disk or reach out, so they are not served.
 SERVED = re.compile(
     r"/(|config|theme\.css|favicon\.ico|manifest\.json|robots\.txt|(assets|static|svelte)/.*"
-    r"|api/(facts|predict|images(/[\w-]+)?)"
+    r"|api/(facts|predict|images(/[\w-]+)?|examples/[\w-]+)"
     r"|gradio_api/(info|app_id|startup-events|theme\.css|reset|cancel|queue/(join|data)|(heartbeat|call|run)/[\w/-]+))/?"
 )
 # The browser itself refuses to load from, or send to, any other machine.
@@ -79,8 +81,9 @@ class OnlyThePage:
 def create_app(service: Service) -> FastAPI:
     """Page and API of a service, as an application for any ASGI server."""
     app, store = FastAPI(openapi_url=None, docs_url=None, redoc_url=None), Store()
-    _add_api(app, service, store)
-    blocks = build_page(Page(service, store))
+    page = Page(service, store)
+    _add_api(app, service, store, page)
+    blocks = build_page(page)
     blocks.queue(default_concurrency_limit=4, api_open=False)
     mono = ("ui-monospace", "Consolas", "monospace")
     theme = gr.themes.Base(font=FONTS, font_mono=mono, primary_hue="sky", neutral_hue="slate")
@@ -93,7 +96,11 @@ def create_app(service: Service) -> FastAPI:
 
 
 def serve(service: Service, host: str = "127.0.0.1", port: int = 7860) -> None:
-    """Serve until interrupted; KitError if the port is taken."""
+    """Serve until interrupted. A service that does not wait is loaded meanwhile; its error ends the server.
+
+    Raises:
+        KitError: if the port is taken, or as of ``Service``.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -105,10 +112,27 @@ def serve(service: Service, host: str = "127.0.0.1", port: int = 7860) -> None:
         ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 2)
     app = create_app(service)
     print(f"serving {service.run.path} by {BACKENDS[service.backend]} on http://{host}:{port}; Ctrl-C ends it", flush=True)
-    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
+    server, failed = uvicorn.Server(uvicorn.Config(app, host, port, log_level="warning", access_log=False)), []
+
+    def prepare() -> None:
+        while not server.started:  # the page first: imports hold it up
+            time.sleep(0.02)
+        try:
+            service.load()
+            service.compare()
+        except BaseException as error:  # of any kind: a page that can never answer helps nobody
+            failed.append(error)
+            server.should_exit = True
+
+    if not service.loaded.done():
+        threading.Thread(target=prepare, daemon=True).start()
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if failed:
+        raise failed[0]
 
 
-def _add_api(app: FastAPI, service: Service, store: Store) -> None:
+def _add_api(app: FastAPI, service: Service, store: Store, page: Page) -> None:
     """The routes that programs, and the page's upload, use. Errors are ``{"error": "..."}``."""
 
     @app.exception_handler(KitError)
@@ -128,6 +152,12 @@ def _add_api(app: FastAPI, service: Service, store: Store) -> None:
     def forget(token: str) -> JSONResponse:
         store.drop(token)
         return JSONResponse({})
+
+    @app.get("/api/examples/{token}")
+    def example(token: str) -> Response:
+        if token not in page.names:
+            raise DataError(f"examples are {', '.join(page.names) or 'none'}")
+        return Response(page.example(token).data, media_type="image/jpeg")
 
     @app.post("/api/predict")
     async def predict(request: Request) -> JSONResponse:

@@ -1,26 +1,29 @@
 """From a picture and what is known of the patient to an answer: plain functions, no page, no Gradio."""
 
+from __future__ import annotations
+
 import threading
+from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
 
-from melanoma_lib.app.unlike import Reference, layer_features
 from melanoma_lib.app.uploads import open_upload
 from melanoma_lib.data.images import stored_side
 from melanoma_lib.errors import DataError, ForeignThresholdError, KitError
 from melanoma_lib.evaluation import Interval, OperatingPoint, carry_risk, wilson_interval
-from melanoma_lib.explain.cam import ONE_PASS_METHODS, heatmaps
-from melanoma_lib.explain.layers import METHOD_NAMES, CamLayer, cam_layers, default_layer
-from melanoma_lib.inference import Document, Prediction, Predictor, Reading
+from melanoma_lib.inference import Prediction, Predictor, Reading
 from melanoma_lib.inference.document import NOTE
 from melanoma_lib.runs import Run
 
+if TYPE_CHECKING:
+    from melanoma_lib.app.unlike import Reference
+    from melanoma_lib.explain.layers import CamLayer
+
 BACKENDS = {"torch": "PyTorch", "onnx": "ONNX Runtime"}
-METHODS = {method: METHOD_NAMES[method] for method in ONE_PASS_METHODS}  # the others ask the model once a channel: too slow here
 ALIKE = (20, 100)  # fewest and most test cases that stand for those of similar risk
 
 
@@ -141,28 +144,57 @@ class Service:
         run: a finished run.
         backend: ``torch``, or ``onnx`` for the exported file in the run directory. Heatmaps and the distance to training need
             gradients and features, which PyTorch computes from the same weights in either case.
+        wait: be ready at once. Otherwise importing PyTorch is left to :meth:`load`, and :meth:`compare` follows that; whoever
+            asks too early waits for the first, and is told that images are not compared before the second is done.
 
     Attributes:
+        encoder: of age, sex and site; None without a metadata branch.
+        loaded: done after :meth:`load`, with the error if that failed.
         document: what the run says of itself.
         predictors: number of averaged views (1, 8) to who is asked.
         reference: what training looks like; None where the run's images are gone.
         lacks: why there is no reference; empty if there is.
         layers: those a heatmap can be taken from, early to late; none without an image branch.
+        methods: how, name by key.
 
     Raises:
         ExportError: if the ONNX file is missing or damaged.
         ForeignThresholdError: if threshold, file and checkpoint do not belong together.
     """
 
-    def __init__(self, run: Run, backend: str = "torch") -> None:
-        from melanoma_lib.export.writer import FORMATS
-
+    def __init__(self, run: Run, backend: str = "torch", wait: bool = True) -> None:
         if backend not in BACKENDS:
             raise DataError(f"backend expects one of {list(BACKENDS)}, got {backend!r}")
-        self.run, self.backend, self.model = run, backend, run.model()
+        self.run, self.backend, modalities = run, backend, run.settings.modalities
+        self.reads_images, self.reads_metadata = "image" in modalities, "metadata" in modalities
+        self.encoder = run.encoder if self.reads_metadata else None
+        run.operating_point  # noqa: B018 - which is refused if it belongs to another model
+        self.reference: Reference | None = None
+        self.lacks = "the comparison is being prepared"
+        self.loaded: Future[None] = Future()
         self._asking = threading.Lock()  # hooks and gradients of heatmaps are the model's, not the thread's
+        if wait:
+            self.load()
+            self.compare()
+
+    def load(self) -> None:
+        """Make the model ready to be asked."""
+        try:
+            self._load()
+        except BaseException as error:
+            self.loaded.set_exception(error)
+            raise
+        self.loaded.set_result(None)
+
+    def _load(self) -> None:
+        from melanoma_lib.app.unlike import REFERENCE
+        from melanoma_lib.explain.cam import ONE_PASS_METHODS
+        from melanoma_lib.explain.layers import METHOD_NAMES, cam_layers, default_layer
+        from melanoma_lib.export.writer import FORMATS
+
+        run, self.model = self.run, self.run.model()
         own = predictor = Predictor(run, model=self.model)
-        if backend == "onnx":
+        if self.backend == "onnx":
             predictor = Predictor(run.path / FORMATS["onnx"])
             if predictor.document.checkpoint_sha256 != own.document.checkpoint_sha256:
                 raise ForeignThresholdError(
@@ -170,35 +202,32 @@ class Service:
                     f"export again with python -m melanoma_lib export {run.path}"
                 )
         predictor.views, predictor.reading = own.views, own.reading
-        self.document: Document = predictor.document
+        self.document = predictor.document
         self.predictors = {own.views: predictor}
-        self.layers: dict[str, CamLayer] = cam_layers(self.model) if self.reads_images else {}
         self._tests = {own.views: run.predictions("test")[["risk", "target"]].to_numpy(float)}
-        self.reference, self.lacks = None, ""
-        if self.reads_images:
-            try:
-                self.reference = Reference.of(run)
-            except ForeignThresholdError:
-                raise
-            except KitError as error:
-                self.lacks = str(error)
-        if self.reference is not None and self.reference.views is not None:
-            self.predictors[8], self._tests[8] = predictor.averaging(self.reference.views), self.reference.test
+        self.layers: dict[str, CamLayer] = cam_layers(self.model) if self.reads_images else {}
+        self.first_layer = default_layer(self.layers, run.settings.image_size) if self.layers else None  # fine enough to point
+        self.methods = {one: METHOD_NAMES[one] for one in ONE_PASS_METHODS if self.layers}  # others ask the model too often
+        if (run.path / REFERENCE).is_file():
+            self.compare()
 
-    @property
-    def reads_images(self) -> bool:
-        """Whether the model has an image branch."""
-        return self.document.preprocessing is not None
+    def compare(self) -> None:
+        """Find out what training looks like: from a file of the run directory, or from the images, which takes minutes."""
+        if self.reference is not None or not self.reads_images:
+            return
+        from melanoma_lib.app.unlike import Reference
 
-    @property
-    def reads_metadata(self) -> bool:
-        """Whether the model has a metadata branch."""
-        return self.document.encoder is not None
-
-    @property
-    def first_layer(self) -> str:
-        """The latest layer whose map is fine enough to point."""
-        return default_layer(self.layers, self.run.settings.image_size)
+        try:
+            reference = Reference.of(self.run)
+        except ForeignThresholdError:
+            raise
+        except KitError as error:
+            self.lacks = str(error)
+            return
+        if reference.views is not None:
+            predictor = next(iter(self.predictors.values())).averaging(reference.views)
+            self._tests[8], self.predictors = reference.test, self.predictors | {8: predictor}
+        self.reference, self.lacks = reference, ""
 
     def admit(self, data: bytes) -> Case:
         """Read an upload and compare it with the images of training; of its bytes nothing is kept.
@@ -210,15 +239,20 @@ class Service:
         if not self.reads_images:
             raise DataError("This model looks at age, sex and site alone; it takes no image.")
         upload = open_upload(data)
+        self.loaded.result()
         self.document.refuse_photograph(data)
         square = upload.square(stored_side(self.run.settings.image_size))
         pixels = self.document.preprocessing.prepare(Image.fromarray(square))
-        warnings: tuple[str, ...] = ()
-        if self.reference is not None:
+        notes, warnings = upload.notes, self.document.warnings(data)
+        if (reference := self.reference) is None:
+            notes = (*notes, f"Not compared with the images of training: {self.lacks}.")
+        else:
+            from melanoma_lib.app.unlike import layer_features
+
             with self._asking:
-                features = layer_features(self.model, torch.from_numpy(pixels[None]))[0]  # (F,)
-            warnings = self.reference.warnings(square, features)
-        return Case(upload.shown, pixels, upload.notes, warnings)
+                features = layer_features(self.model, pixels[None])[0]  # (F,)
+            warnings += reference.warnings(square, features)
+        return Case(upload.shown, pixels, notes, warnings)
 
     def ask(self, case: Case | None, patient: Patient, tta: bool = False) -> Answer:
         """The run's answer; ``tta`` averages eight views, which changes nothing of a run that always does so.
@@ -226,6 +260,7 @@ class Service:
         Raises:
             DataError: if a value is not known to the encoder, the image is missing, or there is no reading of eight views.
         """
+        self.loaded.result()
         views = (8 if tta else 1) if len(self.predictors) > 1 else next(iter(self.predictors))
         if tta and views != 8:
             raise DataError("This server has no calibration and threshold for eight averaged views, so it cannot average them.")
@@ -238,8 +273,12 @@ class Service:
 
     def heatmap(self, case: Case, patient: Patient, layer: str, method: str) -> Heatmap:
         """Where the layer sees what moves the logit; DataError for an unknown layer, method or value of the patient."""
-        if layer not in self.layers or method not in METHODS:
-            raise DataError(f"heatmaps expect a layer of {list(self.layers)} and a method of {list(METHODS)}")
+        import torch
+
+        from melanoma_lib.explain import heatmaps
+
+        if layer not in self.layers or method not in self.methods:
+            raise DataError(f"heatmaps expect a layer of {list(self.layers)} and a method of {list(self.methods)}")
         inputs = {name: torch.from_numpy(values) for name, values in self._inputs(case, patient).items()}
         with self._asking:
             maps = heatmaps(self.model, inputs["image"], inputs.get("metadata"), layer, method)
@@ -247,7 +286,8 @@ class Service:
 
     def facts(self) -> dict:
         """What the page and the API tell of the run, fit for JSON."""
-        encoder, told = self.document.encoder, ("source", "licence", "backbone", "modalities")
+        self.loaded.result()
+        encoder, told = self.encoder, ("source", "licence", "backbone", "modalities")
         return {name: getattr(self.document, name) for name in told} | {
             "run": self.run.path.name,
             "backend": BACKENDS[self.backend],
@@ -255,7 +295,7 @@ class Service:
             "sexes": list(encoder.sexes) if encoder else [],
             "sites": list(encoder.sites) if encoder else [],
             "layers": list(self.layers),
-            "methods": list(METHODS) if self.reads_images else [],
+            "methods": list(self.methods),
             "compares_with_training": self.reference is not None,
             "note": NOTE,
         }
@@ -268,7 +308,7 @@ class Service:
                 raise DataError("This model looks at an image; choose one first.")
             inputs["image"] = case.pixels[None]
         if self.reads_metadata:
-            inputs["metadata"] = self.document.encoder.encode_cases([patient.age], [patient.sex], [patient.site])
+            inputs["metadata"] = self.encoder.encode_cases([patient.age], [patient.sex], [patient.site])
         elif patient != Patient():
             raise DataError("This model looks at the image alone; leave age, sex and site unknown.")
         return inputs

@@ -17,8 +17,6 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from sklearn.neighbors import NearestNeighbors
-from sklearn.preprocessing import normalize
 
 from melanoma_lib.data.images import GREY_OF_RGB
 from melanoma_lib.errors import ForeignThresholdError, RunError
@@ -129,9 +127,9 @@ class Reference:
 
         Source: Sun et al. 2022, "Out-of-distribution detection with deep nearest neighbors", which takes the k-th distance.
         """
-        nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(self.features)), algorithm="brute")
-        nearest.fit(self.features.astype(np.float32))
-        return nearest.kneighbors(normalize(np.asarray(features, np.float32)))[0].mean(1)
+        cosines = _unit(features) @ _unit(self.features).T  # (m, n); the stored lengths are rounded
+        nearest = -np.partition(-cosines, NEIGHBOURS - 1)[:, :NEIGHBOURS] if len(self.features) > NEIGHBOURS else cosines
+        return np.sqrt((2 - 2 * nearest).clip(0)).mean(1)
 
     def warnings(self, square: np.ndarray, features: np.ndarray) -> tuple[str, ...]:
         """In which respects a picture is unlike training; empty if in none.
@@ -177,12 +175,18 @@ def fit(run: Run) -> Reference:
         tables = predict_with_views(run)
         views = reading_of(run, **tables)
         test = np.column_stack([views.risk(tables["test"]["logit"].to_numpy()), tables["test"]["target"]])
-    bank = normalize(features(training)).astype(np.float16)
+    bank = _unit(features(training)).astype(np.float16)
     draft = Reference(run.operating_point.checkpoint_sha256, low, high, bank, np.inf, views, test)
     return replace(draft, far=float(np.quantile(draft.distances(features(data.rows("val"))), FAR)))
 
 
-def layer_features(model: MelanomaNet, images: torch.Tensor) -> np.ndarray:
+def _unit(features: np.ndarray) -> np.ndarray:
+    """Features scaled to length 1, float64; zeros stay."""
+    features = np.asarray(features, np.float64)
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
+def layer_features(model: MelanomaNet, images: torch.Tensor | np.ndarray) -> np.ndarray:
     """Mean and deviation of each channel of the last layer whose points are at most ``FINEST`` pixels apart.
 
     Images are normalised, shape ``(B, 3, S, S)``; the result is float32, shape ``(B, 2 C)``.
@@ -193,7 +197,7 @@ def layer_features(model: MelanomaNet, images: torch.Tensor) -> np.ndarray:
     hook = layer.module.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
     try:
         with torch.inference_mode():
-            model.image_branch(images)
+            model.image_branch(torch.as_tensor(images))
     finally:
         hook.remove()
     maps = layer.as_maps(kept[0], tuple(images.shape[2:])).float()  # (B, C, h, w)

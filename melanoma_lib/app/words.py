@@ -7,9 +7,7 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from melanoma_lib.app.service import METHODS, Answer, Case, Heatmap
-from melanoma_lib.explain.cam import resize_heatmap
-from melanoma_lib.explain.figures import SIGNED
+from melanoma_lib.app.service import Answer, Case, Heatmap
 
 BANNER = """<div class="ml-banner" role="note"><strong>Educational, not for diagnosis.</strong>
     <span>No decision about a person may rest on this page. Show a lesion that worries you to a doctor.</span></div>"""
@@ -118,11 +116,13 @@ def _ends(interval) -> str:
 
 def pictures_html(case: Case, heatmap: Heatmap) -> str:
     """The image and its heatmap side by side, with what the colours mean and do not mean."""
+    from melanoma_lib.explain import METHOD_NAMES
+
     values, size = heatmap.values, float(np.abs(heatmap.values).max())
     row, column = np.unravel_index(np.abs(values).argmax(), values.shape)
     across, down = (column + 0.5) / values.shape[1], (row + 0.5) / values.shape[0]
     strongest = f"strongest at {across:.0%} from the left and {down:.0%} from the top" if size else "zero everywhere"
-    title = f"{METHODS[heatmap.method]} of {escape(heatmap.layer.name)}"
+    title = f"{METHOD_NAMES[heatmap.method]} of {escape(heatmap.layer.name)}"
     eigen = heatmap.method == "eigencam"
     doubt = " Here even the sign is little better than a toss of a coin." if heatmap.doubtful_sign else ""
     return f"""<div class="ml-pictures">
@@ -137,6 +137,9 @@ def pictures_html(case: Case, heatmap: Heatmap) -> str:
 
 def overlay(image: np.ndarray, heatmap: Heatmap) -> np.ndarray:
     """The map, scaled to its own largest magnitude, in colours over the pale grey image; uint8, shape ``(H, W, 3)``."""
+    from melanoma_lib.explain.cam import resize_heatmap
+    from melanoma_lib.explain.figures import SIGNED
+
     values = resize_heatmap(heatmap.values, image.shape[:2])
     grey = (image.mean(axis=2, keepdims=True) + 100) * (255 / 355)  # as explain.figures draws it
     colours = SIGNED((values / (np.abs(values).max() or 1.0) + 1) / 2)  # (H, W, 4)

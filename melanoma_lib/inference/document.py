@@ -26,6 +26,7 @@ SEAL = re.compile(rb"melanoma_lib sealed by SHA-256 [0-9a-f]{64}")
 UNSEALED = f"melanoma_lib sealed by SHA-256 {'0' * 64}"
 AGAIN = "export the run with python -m melanoma_lib export"
 NOTE = "Educational, not for diagnosis."
+PAINTING = "It is a painting that the kit made, no photograph of skin: nothing that the model learned from photographs applies."
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,10 @@ class Document:
                 "This model was trained on synthetic cases and answers only image files that this version of the kit painted; "
                 "ask a model trained on photographs, such as the reference run."
             )
+
+    def warnings(self, file: Any) -> tuple[str, ...]:
+        """Why an answer about an image, given as path or bytes, is nothing to rely on: a model of photographs saw a painting."""
+        return (PAINTING,) if self.source != "synthetic" and is_painted(file) else ()
 
     def to_json(self) -> str:
         """Serialise; :meth:`from_json` gives an equal document back."""

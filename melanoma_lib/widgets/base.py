@@ -51,6 +51,10 @@ class Explorer(anywidget.AnyWidget):
         names = [name for name in self.trait_names(sync=True) if name not in own and not name.startswith("_")]
         return {name: getattr(self, name) for name in names}
 
+    def alone_values(self) -> dict[str, Any] | None:
+        """What a page of its own puts in place of :meth:`page_values`; by default ``alone``."""
+        return self.alone
+
     def save_page(self, path: str | Path, title: str) -> Path:
         """Write the explorer, as it stands, to one HTML file that moves without a kernel and without a network.
 
@@ -61,10 +65,10 @@ class Explorer(anywidget.AnyWidget):
         Raises:
             ValueError: if the explorer's answers are computed in Python.
         """
-        if self.alone is None:
+        if (alone := self.alone_values()) is None:
             raise ValueError(f"{type(self).__name__} computes its answers in Python and cannot move in a page without a kernel")
         path = Path(path)
-        explorer = embedded(self._esm, self.page_values() | self.alone, "explorer", follow_theme=True)
+        explorer = embedded(self._esm, self.page_values() | alone, "explorer", follow_theme=True)
         page = Template((HERE / "page.html").read_text(encoding="utf-8"))
         write_text(path, page.substitute(title=html.escape(title), style=self._css, explorer=explorer))
         return path

@@ -21,10 +21,45 @@ FIELDS = {
     "acquisition": "acquisition",
     "split": "split",
     "image": "image_file",
+    "outcome": "outcome",
 }
-VOCABULARY = {"target": (1, 0), "sex": SEXES, "site": SITES}  # known even where the table has no such case
+OUTCOMES = ("false negative", "false positive", "true positive", "true negative")
+VOCABULARY = {"target": (1, 0), "sex": SEXES, "site": SITES, "outcome": OUTCOMES}  # known even where the table has no such case
+ORDERS = {"table": "as in the table", "worst": "worst errors first"}
 LABELS = ("not melanoma", "melanoma")  # by target
 PATHS = ("image_path", "mask_path")  # shown by file name: a page that is passed on should not tell where it was made
+
+
+def note_outcomes(cases: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """The table with ``outcome``, one of ``OUTCOMES`` or empty, and ``from_threshold``, how far the probability lies from it.
+
+    Args:
+        cases: case table with ``probability``, in [0, 1].
+        threshold: a probability equal to it is flagged.
+
+    Raises:
+        ValueError: if there is no such column.
+    """
+    if "probability" not in cases.columns:
+        raise ValueError(f"threshold: expected a table with the column 'probability', got {list(cases.columns)}")
+    melanoma, distance = cases["target"] == 1, cases["probability"] - threshold
+    kinds = [(distance < 0) & melanoma, (distance >= 0) & ~melanoma, (distance >= 0) & melanoma, (distance < 0) & ~melanoma]
+    outcome = pd.Series(np.select(kinds, OUTCOMES, ""), cases.index, dtype=object)
+    return cases.assign(outcome=outcome.where(outcome != "", None), from_threshold=distance.abs())
+
+
+def worst_first(cases: pd.DataFrame, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The rows with false negatives first, then false positives, each from the farthest off the threshold to the nearest.
+
+    Right answers follow, from the nearest to the farthest; cases without an answer end the list.
+
+    Args:
+        cases: from `note_outcomes`.
+        rows: positions from `filter_cases`.
+    """
+    kind = cases["outcome"].iloc[rows].map(dict(zip(OUTCOMES, (0, 1, 2, 2), strict=True))).fillna(3).to_numpy()
+    distance = cases["from_threshold"].iloc[rows].fillna(0).to_numpy()
+    return rows[np.lexsort((np.where(kind < 2, -distance, distance), kind))]
 
 
 def filter_cases(cases: pd.DataFrame, **filters: Any) -> NDArray[np.intp]:
@@ -32,8 +67,9 @@ def filter_cases(cases: pd.DataFrame, **filters: Any) -> NDArray[np.intp]:
 
     Args:
         cases: case table; a ``split`` column, if there is one, can be filtered too.
-        **filters: value by field (``target``, ``sex``, ``site``, ``diagnosis``, ``acquisition``, ``split``), or ``"missing"``
-            for the cases where it is empty; ``age`` takes a pair of years, both ends included, None for an open end.
+        **filters: value by field (``target``, ``sex``, ``site``, ``diagnosis``, ``acquisition``, ``split``, ``outcome``), or
+            ``"missing"`` for the cases where it is empty; ``age`` takes a pair of years, both ends included, None for an open
+            end.
 
     Returns:
         Row positions for ``cases.iloc``, shape ``(n,)``, ascending; all rows without filters.
@@ -116,7 +152,7 @@ def page_of(cases: pd.DataFrame, rows: NDArray[np.intp], page: int = 1, page_siz
 
     Returns:
         ``page``, ``pages`` (at least 1), ``rows`` on the page, and ``tiles``: for each of them its ``image_id``, whether it is
-        ``melanoma``, and ``person``, ``site`` and ``diagnosis`` as text.
+        ``melanoma``, and ``person``, ``site``, ``diagnosis``, ``outcome`` and ``answer`` as text.
     """
     pages = max(1, math.ceil(len(rows) / page_size))
     page = min(max(page, 1), pages)
@@ -128,8 +164,10 @@ def page_of(cases: pd.DataFrame, rows: NDArray[np.intp], page: int = 1, page_siz
             "person": _person(case.age_approx, case.sex),
             "site": _word(case.anatom_site_general_challenge, "site"),
             "diagnosis": case.diagnosis,
+            "outcome": case.outcome if isinstance(case.outcome, str) else "",
+            "answer": f"p = {case.probability:.3f}" if isinstance(case.outcome, str) else "",
         }
-        for case in cases.iloc[shown][list(CASE_COLUMNS)].itertuples()
+        for case in cases.iloc[shown].reindex(columns=[*CASE_COLUMNS, "outcome", "probability"]).itertuples()
     ]
     return {"page": page, "pages": pages, "rows": shown.tolist(), "tiles": tiles}
 

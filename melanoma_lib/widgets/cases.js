@@ -1,4 +1,6 @@
-/* The page of CaseExplorer: filters, the pages of tiles, and the selected case below its row. */
+/* The page of CaseExplorer: filters, the pages of tiles, the selected case below its row, and a quiz. */
+
+const TELLING = ["target", "diagnosis", "outcome"]; // fields that give the label away
 
 function badge(melanoma) {
   const shape = h("span", { "aria-hidden": "true" }, melanoma ? "▲ " : "● ");
@@ -14,7 +16,8 @@ function line(text) {
 function pictureSet() {
   let urls = [];
   const release = () => {
-    urls.forEach((url) => URL.revokeObjectURL(url));
+    const old = urls;
+    setTimeout(() => old.forEach((url) => URL.revokeObjectURL(url)), 5000); // one that is still being read would fail
     urls = [];
   };
   const draw = ({ picture, problem, image_id }) => {
@@ -63,20 +66,33 @@ function ageControl({ field, low, high, missing }, change) {
 }
 
 function filterBar(model) {
-  const send = (filters) => {
-    model.set("filters", filters);
+  const put = (name, value) => {
+    model.set(name, value);
     model.save_changes();
   };
+  const send = (filters) => put("filters", filters);
   const change = (field, wanted) => {
     const { [field]: _, ...others } = model.get("filters");
     send(wanted === undefined ? others : { ...others, [field]: wanted });
   };
   const controls = model.get("choices").map((choice) => (choice.options ? choiceControl : ageControl)(choice, change));
-  const show = () => controls.forEach((control) => control.show(model.get("filters")[control.field]));
+  controls.forEach(({ element, field }) => element.classList.toggle("mkc-telling", TELLING.includes(field)));
+  const orders = Object.entries(model.get("orders"));
+  const order = chooser("order", orders, model.get("order"), (value) => put("order", value));
+  order.element.classList.add("mkc-telling");
+  order.element.hidden = !orders.length;
+  const show = () => {
+    controls.forEach((control) => control.show(model.get("filters")[control.field]));
+    order.select.value = model.get("order");
+  };
+  const tellNothing = () => {
+    send(Object.fromEntries(Object.entries(model.get("filters")).filter(([field]) => !TELLING.includes(field))));
+    put("order", "table");
+  };
   const clear = h("button", { type: "button", onClick: () => { send({}); show(); } }, "Clear filters"); // also what was not sent
   const element = h("div", { className: "mk-row mkc-filters", role: "group", "aria-label": "filters" },
-    ...controls.map((control) => control.element), clear);
-  return { element, show, change };
+    ...controls.map((control) => control.element), order.element, clear);
+  return { element, show, change, tellNothing };
 }
 
 function pager(model) {
@@ -102,7 +118,58 @@ function pager(model) {
   }
   const element = h("div", { className: "mk-row mkc-pager" },
     previous, h("label", { className: "mk-field" }, "page", number, total), next, chosen);
-  return { element, show };
+  return { element, show, turn };
+}
+
+/** Guesses of the reader, and how they and the model did; whatever tells a label is hidden until it is guessed. */
+function quizOf(start, redraw) {
+  const guesses = new Map(), score = h("span", { role: "status" });
+  let on = false;
+  const share = (cases, fits) => `${cases.filter(fits).length} of ${cases.length}`;
+  const show = () => {
+    const all = [...guesses.values()], asked = all.filter(({ outcome }) => outcome);
+    const right = (kind) => share(all.filter(({ melanoma }) => melanoma === kind), ({ guess }) => guess === kind);
+    const words = `You recognised ${right(true)} melanomas and ${right(false)} others`;
+    const told = asked.length ? `; the model ${share(asked, ({ outcome }) => outcome.startsWith("true"))} of these` : "";
+    score.textContent = !on ? "" : all.length ? `${words}${told}.` : "Choose an image and say what it is.";
+    button.setAttribute("aria-pressed", on);
+    redraw(on);
+  };
+  const toggle = () => {
+    on = !on;
+    guesses.clear();
+    if (on) start();
+    show();
+  };
+  const guess = (state, melanoma) => {
+    guesses.set(state.image_id, { ...state, guess: melanoma });
+    show();
+  };
+  const button = h("button", { type: "button", onClick: toggle }, "Quiz");
+  const said = (image_id) => {
+    const { guess: wanted, melanoma } = guesses.get(image_id) ?? {};
+    return wanted === undefined ? "" : `You said ${wanted ? "melanoma" : "not melanoma"}: ${wanted === melanoma ? "right" : "wrong"}.`;
+  };
+  const hides = ({ image_id }) => on && !guesses.has(image_id);
+  return { element: h("div", { className: "mk-row mkc-pager" }, button, score), hides, guess, said };
+}
+
+/** Does in a page without a kernel what the kernel does elsewhere, with the cases that the page holds. */
+function answerAlone(model) {
+  const held = model.get("held"), size = model.get("page_size");
+  const fits = ({ values }) => Object.entries(model.get("filters")).every(([field, wanted]) => {
+    if (wanted === "missing" || field !== "age") return values[field] === (wanted === "missing" ? null : wanted);
+    return values.age !== null && values.age >= (wanted[0] ?? -Infinity) && values.age <= (wanted[1] ?? Infinity);
+  });
+  const turn = () => {
+    const chosen = held.filter(fits), pages = Math.max(1, Math.ceil(chosen.length / size)), page = Math.min(pages, model.get("page"));
+    if (model.get("order") === "worst") chosen.sort((a, b) => a.worst - b.worst);
+    const tiles = chosen.slice((page - 1) * size, page * size);
+    model.set("view", { text: `${chosen.length} of ${held.length} cases match`, page, pages, tiles, wider: [] });
+  };
+  const restart = () => (model.get("page") === 1 ? turn() : model.set("page", 1));
+  const pick = () => model.set("detail", held.find(({ image_id }) => image_id === model.get("selected")) ?? {});
+  watch(model, { filters: restart, order: restart, page: turn, selected: pick });
 }
 
 function nothing(model, change) {
@@ -114,6 +181,7 @@ function nothing(model, change) {
 }
 
 function render({ model, el }) {
+  if (model.get("held")) answerAlone(model);
   const [small, large] = [pictureSet(), pictureSet()];
   const bar = filterBar(model);
   const pages = pager(model);
@@ -131,12 +199,34 @@ function render({ model, el }) {
     tiles.get(model.get("selected"))?.focus();
     select("");
   };
-  grid.addEventListener("keydown", (event) => event.key === "Escape" && close());
+  const start = () => {
+    select("");
+    bar.tellNothing();
+  };
+  const quiz = quizOf(start, (on) => {
+    bar.element.classList.toggle("mkc-quiz", on);
+    drawPage();
+  });
+  const guess = (melanoma) => {
+    quiz.guess(model.get("detail"), melanoma);
+    detail.querySelector("button").focus();
+  };
+  const next = () => {
+    const left = model.get("view").tiles.find(quiz.hides);
+    if (left) select(left.image_id);
+    else pages.turn(model.get("page") + 1);
+  };
+  grid.addEventListener("keydown", ({ key }) => {
+    const kind = { m: true, n: false }[key.toLowerCase()], state = model.get("detail");
+    if (key === "Escape") close();
+    else if (kind !== undefined && state.image_id && quiz.hides(state)) guess(kind);
+  });
 
   const drawTile = (tile) => {
     const toggle = () => select(model.get("selected") === tile.image_id ? "" : tile.image_id);
     return h("button", { type: "button", className: "mkc-tile", dataset: { image: tile.image_id }, onClick: toggle },
-      small.draw(tile), badge(tile.melanoma), line(tile.person), line(tile.site), line(tile.diagnosis));
+      small.draw(tile), quiz.hides(tile) ? line("?") : badge(tile.melanoma), line(tile.person), line(tile.site),
+      ...(quiz.hides(tile) ? [] : [tile.diagnosis, tile.outcome, tile.answer].filter(Boolean).map(line)));
   };
 
   const drawSelection = () => {
@@ -146,10 +236,19 @@ function render({ model, el }) {
     tiles.forEach((tile, image_id) => tile.setAttribute("aria-pressed", image_id === model.get("selected")));
     const tile = tiles.get(state.image_id);
     if (!tile) return detail.remove();
+    if (quiz.hides(state)) {
+      const choice = (words, melanoma) => h("button", { type: "button", onClick: () => guess(melanoma) }, words);
+      detail.replaceChildren(large.draw(state), h("div", { className: "mkc-facts" }, line(`${state.person}, ${state.site}`), h("p", {}, "What is it?"),
+        h("div", { className: "mk-row mkc-guess" }, choice("Melanoma (M)", true), choice("Not melanoma (N)", false), h("button", { type: "button", onClick: close }, "Close"))));
+      tile.after(detail);
+      return detail.querySelector("button").focus();
+    }
+    const said = quiz.said(state.image_id), buttons = [h("button", { type: "button", onClick: close }, "Close")];
+    if (said) buttons.unshift(h("button", { type: "button", onClick: next }, "Next"), h("span", { role: "status" }, said));
     const facts = Object.entries(state.facts).map(([name, value]) =>
       h("div", { role: "listitem" }, h("span", { className: "mkc-name" }, name.replaceAll("_", " ")), value));
     detail.replaceChildren(large.draw(state), h("div", { className: "mkc-facts" },
-      h("div", { className: "mk-row" }, badge(state.melanoma), h("button", { type: "button", onClick: close }, "Close")),
+      h("div", { className: "mk-row" }, badge(state.melanoma), ...buttons),
       h("div", { className: "mkc-fact-list", role: "list" }, ...facts)));
     return tile.after(detail); // the grid packs densely: the rest of the tile's row closes up before it
   };
@@ -163,8 +262,8 @@ function render({ model, el }) {
     drawSelection();
   };
 
-  const stop = frame(model, el, "Case explorer", bar.element, summary, pages.element, grid);
-  const forget = watch(model, { filters: bar.show, view: drawPage, detail: drawSelection, selected: drawSelection });
+  const stop = frame(model, el, "Case explorer", bar.element, summary, quiz.element, pages.element, grid);
+  const forget = watch(model, { filters: bar.show, order: bar.show, view: drawPage, detail: drawSelection, selected: drawSelection });
   return () => [stop, forget, small.release, large.release].forEach((end) => end());
 }
 

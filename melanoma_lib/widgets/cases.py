@@ -23,15 +23,20 @@ from melanoma_lib.widgets.case_selection import (
     FIELDS,
     LABELS,
     MISSING,
+    ORDERS,
+    OUTCOMES,
     choices_of,
     facts_of,
     filter_cases,
+    note_outcomes,
     page_of,
     summary_of,
+    worst_first,
 )
 
 ABSENT = "image not downloaded"
 LARGE = 288  # pixels, longer side of the selected image
+MOST_ALONE = 200  # cases that a page of its own holds, with their images: a few MB
 
 
 @lru_cache(maxsize=1024)  # a few kB each
@@ -100,6 +105,7 @@ def contact_sheet(cases: pd.DataFrame, presets: Mapping[str, Mapping[str, Any]],
         figure.set_layout_engine("none")  # a sheet with fixed places, whatever the words beside them
         for strip, (name, filters) in enumerate(presets.items()):
             rows = filter_cases(cases, **filters)
+            rows = worst_first(cases, rows) if "outcome" in filters else rows
             absent = cases["image_file"].iloc[rows] == "not downloaded"
             rows = rows[np.argsort(absent, kind="stable")]  # a row of placeholders shows nothing while there are images
             top = height - 2.7 * strip
@@ -133,15 +139,21 @@ def _draw_tile(figure: DescribedFigure, place: list[float], tile: dict[str, Any]
 
 
 class CaseExplorer(Explorer):
-    """Filter a case table by metadata and look at the images that match, page by page.
+    """Filter a case table by metadata and answer, look at the images that match, page by page, and guess their labels.
+
+    In a quiz, which the page keeps to itself, a label and all that tells it are hidden until the reader has guessed. A page of
+    its own (:meth:`save_page`) holds the cases that match when it is written, the first 200 of them.
 
     Args:
         cases: case table; images may be absent. With a ``split`` column that can be chosen too.
         thumbnail: pixels, longer side of the images on a page.
         page_size: images on a page.
+        threshold: of a table with ``probability``, where a probability equal to it is flagged: false negatives and false
+            positives can then be chosen, and the worst errors put first.
 
     Attributes:
         filters: as for `filter_cases`, set by the page or by a cell.
+        order: ``table``, or with a threshold ``worst``: as `worst_first`.
         page: number of the page in view, from 1.
         selected: image_id of the case shown large, "" for none.
 
@@ -152,6 +164,8 @@ class CaseExplorer(Explorer):
     _esm = script("cases.js")
     _css = Explorer._css + (HERE / "cases.css").read_text(encoding="utf-8")
     filters = traitlets.Dict().tag(sync=True)
+    order = traitlets.Enum(list(ORDERS), "table").tag(sync=True)
+    orders = traitlets.Dict().tag(sync=True)
     page = traitlets.Int(1).tag(sync=True)
     selected = traitlets.Unicode("").tag(sync=True)
     thumbnail = traitlets.Int(128).tag(sync=True)
@@ -159,26 +173,31 @@ class CaseExplorer(Explorer):
     view = traitlets.Dict().tag(sync=True)
     detail = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, cases: pd.DataFrame, thumbnail: int = 128, page_size: int = 24) -> None:
+    page_size = traitlets.Int(24).tag(sync=True)
+
+    def __init__(self, cases: pd.DataFrame, thumbnail: int = 128, page_size: int = 24, threshold: float | None = None) -> None:
         absent = [column for column in CASE_COLUMNS if column not in cases.columns]
         if absent or cases.empty:
             raise DataError(f"expected a case table with rows, got {len(cases)} rows and no column {absent}; see load_cases")
         if thumbnail < 1 or page_size < 1:
             raise ValueError(f"thumbnail and page_size must be at least 1, got {thumbnail} and {page_size}")
-        self._cases = note_files(cases)
-        self._page_size = page_size
+        self._cases = note_files(cases if threshold is None else note_outcomes(cases, threshold))
         self._rows = filter_cases(self._cases)
-        super().__init__(thumbnail=thumbnail, choices=choices_of(self._cases))
+        orders = {} if threshold is None else ORDERS
+        super().__init__(thumbnail=thumbnail, page_size=page_size, choices=choices_of(self._cases), orders=orders)
         self._turn()
 
     @traitlets.validate("page")
     def _clip(self, proposal: dict[str, Any]) -> int:
-        return page_of(self._cases, self._rows, proposal["value"], self._page_size)["page"]
+        return page_of(self._cases, self._rows, proposal["value"], self.page_size)["page"]
 
-    @traitlets.observe("filters")
+    @traitlets.observe("filters", "order")
     @answering
     def _refilter(self, _: dict[str, Any]) -> None:
-        self._rows = filter_cases(self._cases, **self.filters)
+        if self.order != "table" and not self.orders:
+            raise ValueError(f"order {self.order!r} needs the answers: give the table's probabilities and a threshold")
+        rows = filter_cases(self._cases, **self.filters)
+        self._rows = rows if self.order == "table" else worst_first(self._cases, rows)
         if self.page == 1:
             self._turn()
         else:
@@ -187,10 +206,12 @@ class CaseExplorer(Explorer):
     @traitlets.observe("page")
     @answering
     def _turn(self, _: dict[str, Any] | None = None) -> None:
-        state = page_of(self._cases, self._rows, self.page, self._page_size)
+        state = page_of(self._cases, self._rows, self.page, self.page_size)
         pictures = _pictures(self._cases, state["rows"], self.thumbnail)
         self.view = {
-            "text": summary_of(self._cases, self._rows, by_label=bool({"target", "diagnosis"} & self.filters.keys()))["text"],
+            "text": summary_of(self._cases, self._rows, by_label=bool({"target", "diagnosis", "outcome"} & self.filters.keys()))[
+                "text"
+            ],
             "page": state["page"],
             "pages": state["pages"],
             "tiles": [tile | picture for tile, picture in zip(state["tiles"], pictures, strict=True)],
@@ -217,14 +238,40 @@ class CaseExplorer(Explorer):
             )
         place = np.flatnonzero(self._rows == hits[0])
         if place.size:
-            self.page = int(place[0]) // self._page_size + 1
-        facts = facts_of(self._cases, hits[0])
-        melanoma = bool(self._cases["target"].iloc[hits[0]])
-        self.detail = {"image_id": self.selected, "melanoma": melanoma, "facts": facts} | _pictures(self._cases, hits, LARGE)[0]
+            self.page = int(place[0]) // self.page_size + 1
+        tile = page_of(self._cases, hits)["tiles"][0]
+        self.detail = tile | {"facts": facts_of(self._cases, hits[0])} | _pictures(self._cases, hits, LARGE)[0]
+
+    def alone_values(self) -> dict[str, Any]:
+        """The cases that match, at most ``MOST_ALONE``, with all that the page needs to filter, sort and show them."""
+        rows = self._rows[:MOST_ALONE]
+        part, worst = self._cases.iloc[rows], np.arange(len(rows))
+        if self.orders:
+            worst[worst_first(part, worst.copy())] = np.arange(len(rows))
+        fields = part[[FIELDS[choice["field"]] for choice in self.choices]].astype(object)
+        values = fields.where(fields.notna(), None).set_axis([choice["field"] for choice in self.choices], axis=1)
+        tiles = page_of(self._cases, rows, page_size=MOST_ALONE)["tiles"]
+        known = zip(tiles, _pictures(self._cases, rows, LARGE), values.to_dict("records"), worst.tolist(), rows, strict=True)
+        held = [
+            tile | picture | {"values": own, "worst": rank, "facts": facts_of(self._cases, row)}
+            for tile, picture, own, rank, row in known
+        ]
+        return {
+            "held": held,
+            "view": {},
+            "choices": choices_of(part),
+            "filters": {},
+            "order": "table",
+            "page": 1,
+            "selected": "",
+            "detail": {},
+        }
 
     def presets_figure(self) -> DescribedFigure:
-        """Melanomas, other lesions, and cases with something missing, a row each."""
+        """With answers the worst errors; melanomas, other lesions, and cases with something missing; a row each."""
         presets: dict[str, dict[str, Any]] = {"Melanoma": {"target": 1}, "Not melanoma": {"target": 0}}
         gaps = [name for name in ("age", "sex", "site") if self._cases[FIELDS[name]].isna().any()]
         presets |= {f"{name.capitalize()} missing": {name: MISSING} for name in gaps[:1]}
+        if self.orders:
+            presets = {f"{name.capitalize()}s, worst first": {"outcome": name} for name in OUTCOMES[:2]} | presets
         return contact_sheet(self._cases, presets)

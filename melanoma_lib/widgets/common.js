@@ -13,22 +13,30 @@ function h(tag, properties = {}, ...children) {
   return element;
 }
 
-/** The explorer's frame: title, place for its parts, the kernel's last problem, and what it is not for. */
+/** The explorer's frame: title, place for its parts, the kernel's last problem, whether it is gone, and what it is not for. */
 function frame(model, el, title, ...parts) {
   const problem = h("p", { className: "mk-problem", role: "alert" });
   const showProblem = () => {
     problem.textContent = model.get("problem");
     problem.hidden = !model.get("problem");
   };
+  const gone = h("p", { className: "mk-problem", role: "alert", hidden: true }, "The kernel that this view belongs to is gone: run the cell again.");
+  const body = h("div", {}, ...parts);
+  const showGone = () => { [body.inert, gone.hidden] = [true, false]; };
   const box = h(
     "section", { className: "mk", "aria-label": title },
-    h("h4", { className: "mk-title" }, title), ...parts, problem,
+    h("h4", { className: "mk-title" }, title), gone, body, problem,
     h("p", { className: "mk-note" }, "Educational, not for diagnosis."),
   );
   // A notebook in command mode would take arrow keys and letters away from sliders and fields.
   box.addEventListener("keydown", (event) => event.stopPropagation());
   el.append(box);
-  return watch(model, { problem: showProblem });
+  model.on("comm_live_update", showGone); // Jupyter tells so when the kernel restarts; a view never comes to life again
+  const stop = watch(model, { problem: showProblem });
+  return () => {
+    model.off("comm_live_update", showGone);
+    stop();
+  };
 }
 
 /** Run each handler now and whenever its value changes; returns what a renderer hands back for cleaning up. */

@@ -1,9 +1,8 @@
-/* The page of ThresholdExplorer: sliders, presets, numbers and six plots; nothing is asked of a kernel. */
+/* The page of ThresholdExplorer: a slider, counts, two plots; on request all numbers and plots. Nothing is asked of a kernel. */
 
 const GROUPS = [
   ["At any prevalence", [
-    ["sensitivity", "sensitivity", rate], ["specificity", "specificity", rate], ["balanced_accuracy", "balanced accuracy", rate],
-    ["youden", "Youden index", plain(3)], ["lr_positive", "LR+", plain(2)], ["lr_negative", "LR−", plain(3)],
+    ["balanced_accuracy", "balanced accuracy", rate], ["youden", "Youden index", plain(3)], ["lr_positive", "LR+", plain(2)], ["lr_negative", "LR−", plain(3)],
   ]],
   ["At the prevalence chosen", [
     ["ppv", "PPV", rate], ["npv", "NPV", (value) => (Number.isNaN(value) ? "–" : `${(100 * value).toFixed(2)}%`)],
@@ -27,20 +26,27 @@ function confusionTable() {
   const cells = Object.fromEntries(["tp", "fn", "fp", "tn"].map((name) => [name, h("td", { dataset: { number: name } })]));
   const row = (title, ...names) => h("tr", {}, h("th", { scope: "row" }, title), ...names.map((name) => cells[name]));
   const table = h("table", { className: "mk-t-counts", "aria-label": "what becomes of these images" },
-    h("thead", {}, h("tr", {}, h("td", {}, "images"), h("th", { scope: "col" }, "flagged"), h("th", { scope: "col" }, "let go"))),
+    h("thead", {}, h("tr", {}, h("td", {}, "images"), h("th", { scope: "col" }, "flagged"), h("th", { scope: "col" }, "not flagged"))),
     h("tbody", {}, row("melanoma", "tp", "fn"), row("other", "fp", "tn")));
   return { table, cells };
 }
 
+/** The two rates with their intervals, and the other numbers by group. */
 function numberGroups() {
-  const fields = {};
+  const fields = {}, intervals = {};
+  const rates = ["sensitivity", "specificity"].map((name) => {
+    fields[name] = { value: h("strong", { dataset: { number: name } }), format: rate };
+    intervals[name] = h("span", { dataset: { interval: name }, title: "95% interval by Wilson; it takes each image for one observation" });
+    return h("div", {}, h("span", {}, name), h("br"), fields[name].value, intervals[name]);
+  });
   const group = ([title, numbers]) => h("div", { className: "mk-t-group", role: "group", "aria-label": title },
     h("p", {}, title), h("div", { className: "mk-t-numbers" }, ...numbers.map(([name, label, format]) => {
       const value = h("strong", { dataset: { number: name } });
       fields[name] = { value, format };
       return h("div", {}, h("span", {}, label), value);
     })));
-  return { element: h("div", { className: "mk-t-groups" }, ...GROUPS.map(group)), fields };
+  const groups = h("div", { className: "mk-t-groups mk-t-full" }, ...GROUPS.map(group));
+  return { rates: h("div", { className: "mk-t-rates" }, ...rates), groups, fields, intervals };
 }
 
 /** A field for a number; gives what was typed, if it is one within the limits, and says what is wrong if not. */
@@ -82,8 +88,8 @@ function render({ model, el }) {
     scorePanel(facts, `${id}clip`), rocPanel(facts), precisionPanel(facts), lesionPanel(id), valuesPanel(), benefitPanel(counts, facts),
   ];
   const { table, cells } = confusionTable();
-  const { element: numbers, fields } = numberGroups();
-  const status = h("p", { className: "mk-t-status", role: "status" }), spoken = h("p", { className: "mk-t-spoken", "aria-live": "polite" });
+  const { rates, groups, fields, intervals } = numberGroups();
+  const status = h("p", { className: "mk-t-status", role: "status" }), spoken = h("p", { className: "mk-spoken", "aria-live": "polite" });
 
   const range = h("input", { type: "range", id: `${id}threshold`, min: 0, max: 1, step: "any", "aria-label": "threshold", title: HINT });
   range.addEventListener("input", () => put("threshold", Math.round(range.valueAsNumber / STEP) / (1 / STEP)));
@@ -104,8 +110,8 @@ function render({ model, el }) {
   const presets = Object.entries(facts.presets).map(([name, value]) => ({ value, button: choose(name, value) }));
   const costs = ["fn_cost", "fp_cost"].map((name) => numberField(name === "fn_cost" ? "cost of a missed melanoma" : "cost of a false alarm",
     { min: 1e-6, max: 1e9, step: 1 }, (value) => put(name, value)));
+  let best = null; // the threshold of the lowest cost
   const byCost = h("button", { type: "button", onClick: () => {
-    const best = cheapest(counts, model.get("fn_cost"), model.get("fp_cost"), model.get("prevalence"));
     if (best !== null) put("threshold", best);
     else status.textContent = "Flagging nobody costs less than any threshold: raise the cost of a miss or the prevalence.";
   } }, "lowest cost");
@@ -120,9 +126,14 @@ function render({ model, el }) {
       value.textContent = format(state[name]);
       value.dataset.value = state[name];
     }
+    for (const [name, [hits, misses]] of [["sensitivity", ["tp", "fn"]], ["specificity", ["tn", "fp"]]]) {
+      const [low, high] = wilson(state[hits], state[hits] + state[misses]);
+      intervals[name].textContent = `95% interval ${rate(low)} to ${rate(high)}`;
+    }
     for (const [name, cell] of Object.entries(cells)) cell.textContent = state[name].toLocaleString("en");
     for (const panel of panels) panel.show(state, t, prevalence);
     for (const { value, button } of presets) button.setAttribute("aria-pressed", value === t);
+    byCost.setAttribute("aria-pressed", t === best);
     for (const { value, button } of places) button.setAttribute("aria-pressed", value === prevalence);
     status.textContent = "";
     range.value = t;
@@ -133,25 +144,36 @@ function render({ model, el }) {
     range.setAttribute("aria-valuetext", `${t.toFixed(3)}: ${words}`);
     common.setAttribute("aria-valuetext", `${(100 * prevalence).toPrecision(3)} percent`);
     clearTimeout(telling);
-    telling = setTimeout(() => { spoken.textContent = `Threshold ${t.toFixed(3)}: ${words}. Of 1,000 lesions ${state.missed} melanomas are missed.`; }, 600);
+    telling = setTimeout(() => { spoken.textContent = `Threshold ${t.toFixed(3)}: ${words}. Of 1,000 lesions ${state.missed} are false negatives.`; }, 600);
   };
   const showCosts = () => {
-    status.textContent = "";
     costs.forEach((field, i) => field.show(model.get(["fn_cost", "fp_cost"][i]), 6));
+    best = cheapest(counts, model.get("fn_cost"), model.get("fp_cost"), model.get("prevalence"));
+    draw();
+  };
+  const more = h("button", { type: "button", onClick: () => put("simple", !model.get("simple")) });
+  const showMode = () => {
+    whole.classList.toggle("mk-t-simple", model.get("simple"));
+    more.textContent = model.get("simple") ? "Show everything" : "Show less";
+    more.setAttribute("aria-expanded", !model.get("simple"));
   };
 
-  const stop = frame(
-    model, el, "What a threshold decides",
-    h("div", { className: "mk-t-controls" }, h("label", { htmlFor: range.id }, "threshold"), range, exact.input, h("label", { htmlFor: common.id }, "prevalence"), common,
-      h("span", { className: "mk-field" }, percentage.input, "%")),
-    h("div", { className: "mk-row mk-t-presets", role: "group", "aria-label": "presets" }, ...presets.map(({ button }) => button), byCost,
+  const full = "mk-t-full";
+  common.classList.add(full);
+  const whole = h(
+    "div", {},
+    h("div", { className: "mk-t-controls mk-sticky" }, h("label", { htmlFor: range.id }, "threshold"), range, exact.input,
+      h("label", { htmlFor: common.id, className: full }, "prevalence"), common, h("span", { className: `mk-field ${full}` }, percentage.input, "%")),
+    h("div", { className: `mk-row mk-t-presets ${full}`, role: "group", "aria-label": "presets" }, ...presets.map(({ button }) => button), byCost,
       h("span", { className: "mk-field mk-t-costs" }, "a miss costs", costs[0].input, "a false alarm", costs[1].input)),
-    h("div", { className: "mk-row mk-t-presets", role: "group", "aria-label": "prevalences" }, "prevalence of", ...places.map(({ button }) => button), status),
-    h("div", { className: "mk-t-head" }, table, numbers),
+    h("div", { className: `mk-row mk-t-presets ${full}`, role: "group", "aria-label": "prevalences" }, "prevalence of", ...places.map(({ button }) => button), status),
+    h("div", { className: "mk-row mk-t-top" }, table, rates, more), groups,
     h("div", { className: "mk-t-plots" }, ...panels.map(({ svg }) => svg)), spoken,
-    ...(facts.calibration ? [] : [h("p", { className: "mk-note" }, "No calibration was given: risk and net benefit hold only if the output itself is a risk.")]),
+    ...(facts.calibration ? [] : [h("p", { className: `mk-note ${full}` }, "No calibration was given: risk and net benefit hold only if the probability itself is a risk.")]),
   );
-  const forget = watch(model, { threshold: draw, prevalence: draw, fn_cost: showCosts, fp_cost: showCosts });
+  panels.slice(2).forEach(({ svg }) => svg.classList.add(full));
+  const stop = frame(model, el, "What a threshold decides", whole);
+  const forget = watch(model, { simple: showMode, threshold: draw, prevalence: showCosts, fn_cost: showCosts, fp_cost: showCosts });
   return () => [() => clearTimeout(telling), stop, forget].forEach((end) => end());
 }
 

@@ -105,6 +105,7 @@ class ThresholdExplorer(Explorer):
         prevalence: where the model would be used, in (0, 1); by default that of the cases.
         fn_cost: cost of a missed melanoma, above 0.
         fp_cost: cost of a false alarm, above 0, in the same unit.
+        simple: whether to start with slider, counts, histogram and ROC curve alone; a button of the page shows the rest.
 
     Attributes:
         threshold: of the page, in [0, 1]; may be set.
@@ -126,6 +127,7 @@ class ThresholdExplorer(Explorer):
     prevalence = traitlets.Float(0.5, min=1e-4, max=0.9999).tag(sync=True)
     fn_cost = traitlets.Float(20.0, min=1e-6, max=1e9).tag(sync=True)
     fp_cost = traitlets.Float(1.0, min=1e-6, max=1e9).tag(sync=True)
+    simple = traitlets.Bool(True).tag(sync=True)
     facts = traitlets.Dict().tag(sync=True)
     counts = traitlets.Bytes().tag(sync=True)
 
@@ -138,6 +140,7 @@ class ThresholdExplorer(Explorer):
         prevalence: float | None = None,
         fn_cost: float = 20.0,
         fp_cost: float = 1.0,
+        simple: bool = True,
     ) -> None:
         curve = OperatingCurve(targets, scores)
         if curve.thresholds[0] < 0 or curve.thresholds[-1] > 1:
@@ -155,6 +158,7 @@ class ThresholdExplorer(Explorer):
             prevalence=min(max(curve.prevalence, 1e-4), 0.9999) if prevalence is None else prevalence,
             fn_cost=fn_cost,
             fp_cost=fp_cost,
+            simple=simple,
         )
         self.curve, self.calibrator = curve, calibrator
         self.facts = page_facts(curve, np.asarray(targets) == 1, np.asarray(scores, dtype=np.float64), calibrator)
@@ -191,7 +195,7 @@ class ThresholdExplorer(Explorer):
                 scores.axvline(presets[name], color=GREEN, linewidth=1.4, linestyle="--")
                 scores.plot(presets[name], 0.94 * top, markers[name], color=GREEN, markersize=10)
                 roc.plot(1 - state["specificity"], state["sensitivity"], markers[name], color=GREEN, markersize=10, label=name)
-            scores.set(xlim=(0, 1), xlabel="output", ylabel="others  |  melanomas", title="Scores, share of each class")
+            scores.set(xlim=(0, 1), xlabel="probability", ylabel="others  |  melanomas", title="Scores, share of each class")
             scores.set_ylim(top=top)
             scores.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.0%}")
             roc.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="false-positive rate", aspect="equal")

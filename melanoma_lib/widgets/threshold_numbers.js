@@ -98,6 +98,12 @@ function cheapest({ thresholds, tp, fp }, fnCost, fpCost, prevalence) {
   return cost(last) < lowest ? null : thresholds[best];
 }
 
+/** Wilson's 95% interval of k among n. */
+function wilson(k, n) {
+  const z = 1.959963984540054, p = k / n, middle = p + (z * z) / (2 * n), spread = z * Math.sqrt((p * (1 - p)) / n + (z / (2 * n)) ** 2);
+  return [middle - spread, middle + spread].map((end) => end / (1 + (z * z) / n));
+}
+
 /** Numbers in words; a dash where one is undefined. */
 const rate = (value, digits = 1) => (Number.isNaN(value) ? "–" : `${(100 * value).toFixed(digits)}%`);
 const plain = (digits) => (value) =>

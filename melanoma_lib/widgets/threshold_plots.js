@@ -26,7 +26,7 @@ function scorePanel({ shares: [melanomas, others] }, id) {
   const most = (values) => percent(Math.max(...values));
   const svg = plot(
     {
-      title: "scores, share of each class", label: "", xlabel: "output: flagged from the line on", xs: QUARTERS,
+      title: "scores, share of each class", label: "", xlabel: "probability: flagged from the line on", xs: QUARTERS,
       ys: [[0.5 - 0.5 / 1.05, most(others)], [0.5, "0%"], [0.5 + 0.5 / 1.05, most(melanomas)]],
     },
     s("clipPath", { id }, clip.element),
@@ -78,8 +78,8 @@ function precisionPanel({ pr, average_precision: area, prevalences }) {
 }
 
 const LESIONS = [
-  ["found", "melanomas found", MELANOMA], ["missed", "missed", "currentColor"],
-  ["alarms", "false alarms", OTHER], ["let_go", "let go", "var(--mk-line)"],
+  ["found", "true positives", MELANOMA], ["missed", "false negatives", "currentColor"],
+  ["alarms", "false positives", OTHER], ["let_go", "true negatives", "var(--mk-line)"],
 ];
 const CELL = 5.4, DEEP = 25; // lesions stand in columns of 25, each kind in one block
 

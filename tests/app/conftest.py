@@ -8,9 +8,12 @@ import pytest
 
 from melanoma_lib.app import Service
 from melanoma_lib.app.unlike import Reference
+from melanoma_lib.data.images import PAINTED
 from melanoma_lib.export import export_run
 from melanoma_lib.runs import SETTINGS, Run
 from tests.app.live import Server
+
+MARKS = PAINTED, PAINTED.replace(b"painted", b"brought")  # of a painted file; of one passed off as a photograph
 
 
 @pytest.fixture(scope="session")
@@ -45,10 +48,14 @@ def server(app_run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
 
 
 @pytest.fixture(scope="session")
-def test_cases(app_run, tiny_run):
-    """The run's test split as a case table, beside its predictions."""
+def test_cases(app_run, tiny_run, tmp_path_factory: pytest.TempPathFactory):
+    """The run's test split as a case table, beside its predictions; its files no longer say that they are paintings."""
     cases = tiny_run.cases()
-    return cases[cases["split"] == "test"].reset_index(drop=True), app_run.predictions("test")
+    cases = cases[cases["split"] == "test"].reset_index(drop=True)
+    folder = tmp_path_factory.mktemp("unmarked")
+    for path in map(Path, cases["image_path"]):
+        (folder / path.name).write_bytes(path.read_bytes().replace(*MARKS))
+    return cases.assign(image_path=[str(folder / Path(path).name) for path in cases["image_path"]]), app_run.predictions("test")
 
 
 @pytest.fixture(scope="session")

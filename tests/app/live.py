@@ -21,20 +21,24 @@ PATIENCE = 300.0  # seconds for the stack to be imported on a loaded machine
 
 
 class Server:
-    """``python -m melanoma_lib app`` on a run, with home, temporary files, working directory and log in an empty folder."""
+    """``python -m melanoma_lib app`` on a run, with home, temporary files, working directory and log in an empty folder.
 
-    def __init__(self, run_dir: Path, folder: Path, *words: str) -> None:
-        self.run_dir, self.folder, self.log = run_dir, folder, folder / "server.log"
+    Without a run it takes the one that the kit under ``root`` takes.
+    """
+
+    def __init__(self, run_dir: Path | None, folder: Path, *words: str, root: Path = ROOT) -> None:
+        self.run_dir, self.folder, self.log = run_dir or folder / "work", folder, folder / "server.log"
         for name in ("home", "tmp", "work"):
             (folder / name).mkdir(parents=True)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         environment = {key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)} | {
-            "HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1",
+            "HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1",
             "MPLCONFIGDIR": str(folder / "home/mpl"), "XDG_CACHE_HOME": str(folder / "home/.cache"),
         }  # fmt: skip
-        command = [sys.executable, "-m", "melanoma_lib", "app", str(run_dir), "--port", str(self.port), *words]
+        run = [str(run_dir)] if run_dir else []
+        command = [sys.executable, "-m", "melanoma_lib", "app", *run, *words, "--port", str(self.port)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, cwd=folder / "work", env=environment, stdout=log, stderr=subprocess.STDOUT)
 

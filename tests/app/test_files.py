@@ -66,7 +66,8 @@ def test_eight_views_have_their_own_answers(app_run, tiny_run, test_cases, folde
     np.testing.assert_allclose(answer_files(app_run, cases, True, False)["risk"], oracle["risk"], atol=1e-5)
     fitted = Run(shutil.copytree(tiny_run.path, tmp_path / "without"))
     assert not (fitted.path / REFERENCE).exists()
-    painted = gather([*test_cases[0]["image_path"].head(40).map(Path), folder / "patients.csv"])
+    tested = tiny_run.cases().query("split == 'test'")
+    painted = gather([*tested["image_path"].head(40).map(Path), folder / "patients.csv"])
     np.testing.assert_allclose(answer_files(fitted, painted, True, False)["risk"], oracle["risk"], atol=1e-5)
     np.testing.assert_allclose(
         answer_files(app_run.path / "model.onnx", cases, False, False)["probability"],

@@ -9,17 +9,20 @@ import pytest
 import torch
 
 from melanoma_lib.app import Patient, Service
+from melanoma_lib.app.files import WITHHELD, answer_files, gather
 from melanoma_lib.app.page import Page
-from melanoma_lib.app.service import METHODS, similar_cases
+from melanoma_lib.app.service import similar_cases
 from melanoma_lib.app.unlike import REFERENCE, Reference
 from melanoma_lib.app.uploads import Store
 from melanoma_lib.app.words import overlay
 from melanoma_lib.errors import DataError, ExportError, ForeignThresholdError, RunError
 from melanoma_lib.evaluation import OperatingCurve, wilson_interval
 from melanoma_lib.explain import heatmaps
+from melanoma_lib.inference.document import PAINTING
 from melanoma_lib.reports import predict_with_views
-from melanoma_lib.runs import OPERATING_POINT, SETTINGS, Run
+from melanoma_lib.runs import CHECKPOINT, OPERATING_POINT, SETTINGS, Run
 from melanoma_lib.training import train
+from tests.app.conftest import MARKS
 from tests.app.pictures import encoded
 
 NAMES = {"age": "age_approx", "sex": "sex", "site": "anatom_site_general_challenge"}
@@ -112,7 +115,7 @@ def test_heatmaps_are_those_of_explain(service, test_cases):
     case = test_cases[0].iloc[3]
     admitted = service.admit(Path(case["image_path"]).read_bytes())
     image, metadata = torch.from_numpy(admitted.pixels[None]), torch.from_numpy(service.run.encoder.transform(test_cases[0][3:4]))
-    for method in METHODS:
+    for method in service.methods:
         for layer in service.layers:
             expected = heatmaps(service.model, image, metadata, layer, method)[layer][0]
             found = service.heatmap(admitted, patient_of(case), layer, method)
@@ -163,6 +166,7 @@ def test_a_run_without_its_images_says_what_it_cannot_do(app_run, lesion, tmp_pa
     assert "gone" in service.lacks
     case = service.admit(lesion)
     assert case.warnings == ()
+    assert any("gone" in note for note in case.notes)
     with pytest.raises(DataError, match="no calibration and threshold for eight averaged views"):
         service.ask(case, Patient(), tta=True)
     assert 0 < service.ask(case, Patient()).risk < 1
@@ -186,7 +190,7 @@ def test_runs_of_one_branch(tiny_settings, modalities, lesion):
     run = train(tiny_settings.model_copy(update={"modalities": modalities, "max_epochs": 1}))
     service = Service(run)
     if modalities == "image":
-        case = service.admit(lesion)
+        case = service.admit(lesion.replace(*MARKS[::-1]))
         assert 0 <= service.ask(case, Patient()).risk <= 1
         assert service.heatmap(case, Patient(), service.first_layer, "gradcam").values.ndim == 2
         with pytest.raises(DataError, match="image alone"):
@@ -204,14 +208,50 @@ def test_a_model_of_synthetic_cases_answers_those_alone(app_run, lesion, tmp_pat
     folder = shutil.copytree(app_run.path, tmp_path / "synthetic")
     (folder / SETTINGS).write_text(app_run.settings.with_changes(source="synthetic").to_json())
     service = Service(Run(folder))
+    with pytest.raises(DataError, match="trained on synthetic cases"):
+        service.admit(lesion)
+    lesion = lesion.replace(*MARKS[::-1])
     assert 0 < service.ask(service.admit(lesion), Patient()).risk < 1
-    assert len(Page(service, Store()).examples) == 5  # which it has read
+    page = Page(service, Store())
+    assert len([page.case(token) for token in page.names]) == 5
     mark = lesion[20 : lesion.index(b"photograph: ") + 12 + 64]
     photograph = encoded(np.full((90, 90, 3), (200, 150, 130), np.uint8), "JPEG")
     brightened = lesion[:-300] + bytes([lesion[-300] ^ 1]) + lesion[-299:]
     for data in (photograph, photograph[:20] + mark + photograph[20:], brightened):
         with pytest.raises(DataError, match="trained on synthetic cases"):
             service.admit(data)
+
+
+def test_a_model_of_photographs_relies_on_nothing_painted(service, lesion, app_run, test_cases):
+    painted, page = lesion.replace(*MARKS[::-1]), Page(service, Store())
+    assert service.admit(lesion).warnings == ()
+    assert service.admit(painted).warnings == (PAINTING,)
+    (token,) = page.names
+    assert PAINTING in page.case(token).warnings
+    assert not service.ask(page.case(token), Patient()).to_dict(0.1)["reliable"]
+    file = Path("painted.jpg")
+    file.write_bytes(painted)
+    assert answer_files(app_run, gather([file]), show_progress=False)["decision"].tolist() == [WITHHELD]
+
+
+def test_whoever_asks_before_the_model_is_loaded_waits_or_is_told(app_run, service, lesion, tmp_path):
+    late = Service(app_run, wait=False)
+    page = Page(late, Store())
+    with ThreadPoolExecutor(2) as pool:
+        asked = pool.submit(lambda: late.ask(late.admit(lesion), Patient(50)))
+        chosen = pool.submit(page.choices)
+        assert not asked.done()
+        late.load()
+        assert asked.result().logit == service.ask(service.admit(lesion), Patient(50)).logit
+        assert [value for _, value in chosen.result()[0]["choices"]] == list(service.layers)
+    folder = shutil.copytree(app_run.path, tmp_path / "run")
+    (folder / REFERENCE).unlink()
+    bare = Service(Run(folder), wait=False)
+    bare.load()
+    assert any("being prepared" in note for note in bare.admit(lesion).notes)
+    (folder / CHECKPOINT).write_bytes(b"damaged")
+    with pytest.raises(ForeignThresholdError):
+        Service(Run(folder), wait=False)
 
 
 def test_a_case_keeps_nothing_of_the_file(service, lesion):

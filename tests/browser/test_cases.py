@@ -1,4 +1,4 @@
-"""What CaseExplorer shows in a real JupyterLab, compared with the functions behind it."""
+"""What CaseExplorer shows in a real JupyterLab and in a page of its own, compared with the functions behind it."""
 
 from pathlib import Path
 
@@ -10,8 +10,9 @@ pytest.importorskip("playwright.sync_api", reason="playwright is not installed: 
 from playwright.sync_api import expect
 
 from melanoma_lib.data.schema import validate_cases
-from melanoma_lib.widgets.case_selection import filter_cases, page_of, summary_of
-from tests.browser.lab import ask_kernel, notebook_of
+from melanoma_lib.widgets import CaseExplorer
+from melanoma_lib.widgets.case_selection import filter_cases, note_outcomes, page_of, summary_of, worst_first
+from tests.browser.lab import ask_kernel, notebook_of, offline
 from tests.data.builders import case_table
 
 PAGE_SIZE = 6
@@ -89,6 +90,70 @@ def expect_matches(page, cases, by_label=False, **filters):
         if number < pages:
             page.get_by_role("button", name="Next ▶").click()
     expect(page.get_by_role("button", name="Next ▶")).to_have_attribute("aria-disabled", "true")
+
+
+def test_a_page_of_its_own_filters_sorts_and_keeps_the_score_of_a_quiz(chromium, cases, tmp_path):
+    answered = cases.assign(probability=np.random.default_rng(2).random(len(cases)).round(3))
+    noted = note_outcomes(answered, 0.4)
+    path = CaseExplorer(answered, page_size=PAGE_SIZE, threshold=0.4).save_page(tmp_path / "page.html", "Cases")
+    with offline(chromium, path) as page:
+        for filters, choose in (
+            ({}, {}),
+            ({"outcome": "false positive"}, {"outcome": "false positive"}),
+            ({"sex": "missing"}, {"sex": "missing"}),
+        ):
+            page.get_by_role("button", name="Clear filters").click()
+            for label, words in choose.items():
+                page.get_by_label(label, exact=True).select_option(
+                    label=page.get_by_label(label, exact=True).locator("option", has_text=words).inner_text()
+                )
+            for order in ("table", "worst"):
+                page.get_by_label("order", exact=True).select_option(order)
+                rows = filter_cases(noted, **filters)
+                rows = rows if order == "table" else worst_first(noted, rows)
+                assert ids(page) == cases["image_id"].iloc[rows[:PAGE_SIZE]].tolist()
+                expect(page.locator(".mkc-summary")).to_have_text(f"{len(rows)} of 40 cases match")
+        page.get_by_role("button", name="Clear filters").click()
+        page.get_by_label("age from, years").fill("60")
+        page.get_by_label("age from, years").press("Tab")
+        expect(page.locator(".mkc-summary")).to_contain_text(f"{(cases['age_approx'] >= 60).sum()} of 40")
+        page.get_by_role("button", name="Clear filters").click()
+
+        page.get_by_role("button", name="Quiz").press("Enter")
+        for told in ("label", "diagnosis", "outcome", "order"):
+            expect(page.get_by_label(told, exact=True)).to_be_hidden()
+        assert ids(page) == cases["image_id"].iloc[:PAGE_SIZE].tolist()
+        assert "melanoma" not in page.locator(".mkc-grid").inner_text()
+        page.locator(".mkc-tile").nth(2).press("Enter")
+        assert cases["diagnosis"][2] not in page.locator(".mkc-detail").inner_text()
+        page.get_by_role("button", name="Melanoma (M)", exact=True).press("m")  # it is none
+        expect(page.locator(".mkc-detail")).to_contain_text("You said melanoma: wrong.")
+        expect(page.locator(".mkc-tile").nth(2)).to_contain_text("● not melanoma")
+        for _ in range(PAGE_SIZE - 1):  # the others by keyboard alone
+            page.keyboard.press("Enter")
+            page.keyboard.press("n")
+        part = noted.iloc[:PAGE_SIZE]
+        right = part["outcome"].str.startswith("true").sum()
+        expect(page.locator(".mk")).to_contain_text(
+            f"You recognised 0 of {part['target'].sum()} melanomas and {(part['target'] == 0).sum() - 1} of "
+            f"{(part['target'] == 0).sum()} others; the model {right} of {PAGE_SIZE} of these."
+        )
+        page.keyboard.press("Enter")
+        expect(page.get_by_label("page number")).to_have_value("2")
+        page.get_by_role("button", name="Quiz").click()
+        expect(page.locator(".mkc-tile").first).to_contain_text("melanoma")
+
+
+def test_the_quiz_asks_the_kernel_and_hides_what_it_answers(page, cases):
+    page.get_by_role("button", name="Quiz").click()
+    tile = page.locator(".mkc-tile").nth(3)
+    tile.click()
+    expect(page.get_by_role("button", name="Not melanoma (N)")).to_be_visible()
+    assert "melanoma" not in tile.inner_text()
+    page.get_by_role("button", name="Melanoma (M)", exact=True).press("m")
+    expect(page.locator(".mkc-detail")).to_contain_text("You said melanoma: right.")
+    expect(page.locator(".mk")).to_contain_text("You recognised 1 of 1 melanomas and 0 of 0 others.")
+    page.get_by_role("button", name="Quiz").click()
 
 
 def test_lists_filter_alone_and_together(page, cases):

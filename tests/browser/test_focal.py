@@ -59,6 +59,11 @@ def test_a_saved_page_starts_with_its_values_moves_with_the_keyboard_and_comes_b
         assert page.get_by_label("output p").get_attribute("aria-valuetext") == f"0.38, a risk of {100 * risk:.1f}%"
         page.get_by_role("button", name="Back to the start").press("Enter")
         expect_output_numbers(page, 0.25, 2.0, 0.5)
+        plots, compare = page.locator(".mk-plots svg"), page.get_by_role("button", name="Compare γ 0, 1, 2, 5")
+        lines = [plots.nth(i).locator("polyline").count() for i in range(3)]
+        compare.press("Enter")
+        assert [plots.nth(i).locator("polyline").count() for i in range(3)] == [lines[0] + 6, lines[1] + 6, lines[2] + 4]
+        compare.press("Enter")
         assert curves.get_attribute("points") == before
         assert_legible(page, ".mk", ".mk-plots text", ".mk-number span")
 

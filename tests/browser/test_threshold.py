@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
 from playwright.sync_api import expect
@@ -11,7 +12,7 @@ from melanoma_lib.widgets.threshold import (
     ThresholdExplorer,
     threshold_state,
 )
-from tests.browser.lab import ask_kernel, assert_legible, keep_kernel_busy, notebook_of, offline, press, spoken
+from tests.browser.lab import KERNEL, ask_kernel, assert_legible, keep_kernel_busy, notebook_of, offline, press, spoken, wait_idle
 
 N = 400_000
 CALIBRATOR = Calibrator(1.4, -0.9)
@@ -28,7 +29,7 @@ NUMBERS = (
     "sensitivity", "specificity", "balanced_accuracy", "youden", "lr_positive", "lr_negative",
     "ppv", "npv", "biopsies_per_melanoma", "risk", "net_benefit", "f1", "accuracy", "mcc",
 )  # fmt: skip
-LESIONS = {"found": "melanomas found", "missed": "missed", "alarms": "false alarms", "let_go": "let go"}
+LESIONS = {"found": "true positives", "missed": "false negatives", "alarms": "false positives", "let_go": "true negatives"}
 
 
 # A key that repeats faster than any pause in which a page might gather presses.
@@ -55,7 +56,7 @@ def curve(world):
 
 @pytest.fixture(scope="module")
 def saved(world, chromium, tmp_path_factory):
-    explorer = ThresholdExplorer(*world, calibrator=CALIBRATOR)
+    explorer = ThresholdExplorer(*world, calibrator=CALIBRATOR, simple=False)
     with offline(chromium, explorer.save_page(tmp_path_factory.mktemp("page") / "page.html", "Threshold")) as page:
         yield page
 
@@ -93,6 +94,36 @@ def test_every_number_is_the_librarys_at_any_threshold_and_prevalence(saved, cur
         enter(saved, "threshold, exact", threshold)
         enter(saved, "prevalence, percent", percent)
         expect_numbers(saved, threshold_state(curve, threshold, percent / 100, CALIBRATOR))
+
+
+def test_it_starts_simple_with_wilsons_intervals_and_controls_that_stay_in_view(chromium, tmp_path):
+    targets = np.repeat([1, 1, 0, 0], [7, 4, 30, 9])
+    scores = np.repeat([0.9, 0.2, 0.1, 0.8], [7, 4, 30, 9])
+    path = ThresholdExplorer(targets, scores).save_page(tmp_path / "page.html", "Threshold")
+    with offline(chromium, path, viewport={"width": 1180, "height": 420}) as page:
+        for name, (k, n) in {"sensitivity": (7, 11), "specificity": (30, 39)}.items():
+            interval = binomtest(k, n).proportion_ci(method="wilson")
+            expect(page.locator(f"[data-interval={name}]")).to_have_text(
+                f"95% interval {100 * interval.low:.1f}% to {100 * interval.high:.1f}%"
+            )
+        hidden = [page.get_by_label("prevalence", exact=True), page.get_by_role("button", name="Youden")]
+        for one in hidden:
+            expect(one).to_be_hidden()
+        expect(page.get_by_role("img")).to_have_count(2)
+        more = page.get_by_role("button", name="Show everything")
+        more.press("Enter")
+        for one in hidden:
+            expect(one).to_be_visible()
+        expect(page.get_by_role("img")).to_have_count(6)
+        page.get_by_role("button", name="lowest cost").click()
+        expect(page.get_by_role("button", name="lowest cost")).to_have_attribute("aria-pressed", "true")
+        press(page, "threshold", "ArrowLeft")
+        expect(page.get_by_role("button", name="lowest cost")).to_have_attribute("aria-pressed", "false")
+        page.evaluate("scrollTo(0, 500)")
+        assert page.evaluate("scrollY") > 100
+        expect(page.get_by_label("threshold", exact=True)).to_be_in_viewport()
+        page.get_by_role("button", name="Show less").click()
+        expect(page.get_by_role("img")).to_have_count(2)
 
 
 def test_keys_move_the_threshold_exactly(saved, curve):
@@ -148,6 +179,7 @@ def test_what_is_undefined_is_said_in_words_and_signs(chromium, tmp_path, scores
 def test_page_and_kernel_keep_step_and_no_key_press_is_undone_by_an_echo(lab, curve, tmp_path):
     cells = WORLD, "explorer = ThresholdExplorer(targets, scores, Calibrator(1.4, -0.9), threshold=0.3)\nexplorer"
     with lab.open(notebook_of(tmp_path, *cells), height=1200) as page:
+        page.get_by_role("button", name="Show everything").click()
         expect_numbers(page, threshold_state(curve, 0.3, calibrator=CALIBRATOR))
         press(page, "threshold", "ArrowRight", 5)
         expect_numbers(page, threshold_state(curve, 0.305, calibrator=CALIBRATOR))
@@ -170,3 +202,8 @@ def test_page_and_kernel_keep_step_and_no_key_press_is_undone_by_an_echo(lab, cu
         expect(page.get_by_label("threshold, exact", exact=True)).to_have_value("0.3", timeout=10_000)
         page.wait_for_timeout(500)
         assert ask_kernel(page, "explorer.threshold") == 0.3
+        expect(page.get_by_role("alert")).to_have_count(0)
+        page.evaluate(f"() => {KERNEL}.restart()")
+        expect(page.get_by_role("alert")).to_contain_text("The kernel that this view belongs to is gone")
+        assert page.get_by_label("threshold", exact=True).evaluate("slider => slider.matches('[inert] *')")
+        wait_idle(page)

@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 
 from melanoma_lib.data.schema import SEXES, SITES, validate_cases
 from melanoma_lib.errors import DataError
-from melanoma_lib.widgets.case_selection import filter_cases, page_of, summary_of
+from melanoma_lib.widgets.case_selection import filter_cases, note_outcomes, page_of, summary_of, worst_first
 from melanoma_lib.widgets.cases import CaseExplorer, note_files, thumbnail
 from tests.data.builders import case_table
 
@@ -117,6 +117,30 @@ def test_what_cannot_be_filtered_is_named(filters, said):
     assert said in str(error.value)
 
 
+@given(seed=st.integers(0, 30), threshold=st.sampled_from([0.0, 0.3, 0.5, 1.0]))
+def test_outcomes_and_the_worst_errors_agree_with_a_look_at_every_row(seed, threshold):
+    cases = random_cases(seed)
+    rng = np.random.default_rng(seed)
+    cases = cases.assign(probability=np.where(rng.random(len(cases)) < 0.1, np.nan, rng.random(len(cases)).round(1)))
+    noted = note_outcomes(cases, threshold)
+    names = {(1, False): "false negative", (0, True): "false positive", (1, True): "true positive", (0, False): "true negative"}
+    expected = [
+        None if math.isnan(p) else names[target, p >= threshold]
+        for target, p in zip(cases["target"], cases["probability"], strict=True)
+    ]
+    assert noted["outcome"].tolist() == expected
+    rows = worst_first(noted, filter_cases(noted))
+    assert sorted(rows) == list(range(len(cases)))
+    kinds = [expected[row] for row in rows]
+    for kind in ("false negative", "false positive"):
+        misses = [abs(cases["probability"].iloc[row] - threshold) for row, one in zip(rows, kinds, strict=True) if one == kind]
+        assert misses == sorted(misses, reverse=True)
+    place = {"false negative": 0, "false positive": 1, "true positive": 2, "true negative": 2, None: 3}
+    assert [place[one] for one in kinds] == sorted(place[one] for one in kinds)
+    chosen = worst_first(noted, filter_cases(noted, outcome="false positive"))
+    assert [expected[row] for row in chosen] == ["false positive"] * expected.count("false positive")
+
+
 # --- pages and numbers -------------------------------------------------------------------------------------------------------
 
 
@@ -217,6 +241,19 @@ def test_a_failed_answer_is_shown_and_raised(pictured):
     assert explorer.problem == ""
     with pytest.raises(ValueError, match="'nobody'; expected one of the table's, such as"):
         explorer.selected = "nobody"
+
+
+def test_an_order_by_errors_needs_answers(pictured):
+    with pytest.raises(ValueError, match="expected a table with the column 'probability'"):
+        CaseExplorer(pictured, threshold=0.5)
+    explorer = CaseExplorer(pictured, page_size=4)
+    with pytest.raises(ValueError, match="needs the answers"):
+        explorer.order = "worst"
+    explorer = CaseExplorer(pictured.assign(probability=np.linspace(0, 1, 30)), page_size=4, threshold=0.5)
+    explorer.order = "worst"
+    first = pictured[pictured["target"] == 1]["image_id"].iloc[0]  # the lowest probability of all melanomas
+    assert shown(explorer)[0] == first
+    assert explorer.view["tiles"][0]["outcome"] == "false negative"
 
 
 def test_what_is_no_case_table_is_refused():

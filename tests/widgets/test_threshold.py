@@ -117,5 +117,5 @@ def test_a_saved_page_holds_its_values_and_asks_nothing_of_a_network(tmp_path):
     assert "Closing &lt;/script&gt; tags &amp; &lt;others&gt;" in page
     values = json.loads(page.split('type="application/json">')[1].split("</script>")[0])
     assert values["threshold"] == 0.4
-    assert set(values) == {"threshold", "prevalence", "fn_cost", "fp_cost", "facts", "counts", "problem"}
+    assert set(values) == {"threshold", "prevalence", "fn_cost", "fp_cost", "simple", "facts", "counts", "problem"}
     assert not any(address in page.replace("http://www.w3.org/2000/svg", "") for address in ("http://", "https://", "//cdn"))

@@ -9,11 +9,15 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[1]
+from melanoma_lib.runs import ENVIRONMENT
+from tests.app.live import Server
+
+ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LINES = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.M)).splitlines()
 INSTRUCTIONS = [tuple(line.split(maxsplit=1)) for line in LINES if line]
@@ -37,6 +41,30 @@ def test_the_app_is_started_and_asked_on_the_port_that_is_open():
     assert command == ["python", "-m", "melanoma_lib", "app", "--host", "0.0.0.0", "--port", PORT]
     check = json.loads(ONCE["HEALTHCHECK"].split(" CMD ")[1])
     assert (check[0], "--fail" in check, check[-1], ONCE["EXPOSE"]) == ("curl", True, f"http://127.0.0.1:{PORT}/", PORT)
+
+
+def test_the_command_serves_the_reference_run_in_an_empty_folder(app_run, tmp_path):
+    """What the image does, without Docker: sources as its build copies them, and no data, runs or notebooks where it works."""
+    source = tmp_path / "src"
+    for *names, target in (text.split() for name, text in INSTRUCTIONS if name == "COPY" and "--from" not in text):
+        for name in names:
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copied = source / target / ("" if target == name else name)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            copy(ROOT / name, copied)
+    reference = source / "data" / "reference" / "ham10000"
+    if not (reference / ENVIRONMENT).is_file():  # a checkout from before there was one
+        shutil.copytree(app_run.path, reference)
+    words = json.loads(ONCE["CMD"])
+    server = Server(None, tmp_path / "kit", *words[1 : words.index("--port")], root=source)
+    try:
+        server.start()
+        with urlopen(f"{server.url}/api/facts") as answer:
+            facts = json.load(answer)
+        assert (facts["run"], facts["source"], facts["compares_with_training"]) == ("ham10000", "ham10000", True)
+        assert f"using {reference}" in server.log.read_text()
+    finally:
+        server.stop()
 
 
 def test_compose_opens_the_port_to_this_machine_and_keeps_what_outlives_the_app():
