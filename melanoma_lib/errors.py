@@ -49,8 +49,6 @@ class ExportError(KitError):
     """A model cannot be exported, or a file is no export of this kit or not the one that was written."""
 
 
-
-
 class LessonError(KitError):
     """A notebook breaks the lessons' contract, or is given a parameter that it does not have."""
 
