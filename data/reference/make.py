@@ -1,9 +1,9 @@
 """Pack finished runs into the reference runs of this folder.
 
-``python data/reference/make.py NAME RUN [--commit HASH] [--demonstration WORDS]`` packs one run: its checkpoint in half
-precision, with predictions, calibration, operating point and metrics made anew by that checkpoint. With ``--out-of-fold FUSION
-IMAGE METADATA``, three cross-validations of the same folds, it also writes the predictions of every image by the model that was
-not trained on it.
+``python data/reference/make.py NAME RUN --command LINE`` packs one run: its checkpoint in half precision, with predictions,
+calibration, operating point and metrics made anew by that checkpoint, and what the app knows of the images it was trained on.
+``python data/reference/make.py NAME --command LINE --out-of-fold FUSION IMAGE METADATA`` adds the predictions of every image by
+the model that was not trained on it, from three cross-validations of the same folds.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from melanoma_lib.app import Reference
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.evaluation import evaluate_predictions
 from melanoma_lib.export.card import write_card
@@ -32,7 +33,7 @@ PAINTED = "Trained on synthetic cases that the kit paints: it knows nothing of s
 TABLE = ["image_id", "group_id", "target", "age_approx", "sex", "anatom_site_general_challenge", "acquisition"]
 
 
-def pack(run: Run, name: str, commit: str, demonstration: str = "") -> Run:
+def pack(run: Run, name: str, commit: str, demonstration: str = "") -> None:
     """Write ``data/reference/NAME`` from a finished run, in place of what is there."""
     folder = HERE / name
     data = DermoscopyDataModule(run.settings, run.cases())
@@ -57,7 +58,9 @@ def pack(run: Run, name: str, commit: str, demonstration: str = "") -> Run:
     shutil.rmtree(folder, ignore_errors=True)
     packed = writer.publish()
     write_card(packed)
-    return packed
+    if run.settings.source != "synthetic":
+        packed.settings = run.settings  # where the images lie here
+        Reference.of(packed)
 
 
 def halve(checkpoint: Path, out: Path) -> None:
@@ -128,14 +131,17 @@ def main() -> None:
     """Read the command line and pack."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="folder beside this file")
-    parser.add_argument("run", type=Path, help="finished run")
+    parser.add_argument("run", type=Path, nargs="?", help="finished run; without it, the packed one stays")
     parser.add_argument("--command", required=True, help="that trained it")
     parser.add_argument("--commit", help="of the code that trained it; default: as the run says")
     parser.add_argument("--demonstration", default="", help="what a run that was trained to go wrong shows")
     parser.add_argument("--out-of-fold", nargs=3, type=Path, metavar=("FUSION", "IMAGE", "METADATA"))
     given = parser.parse_args()
-    run = Run(given.run)
-    packed = pack(run, given.name, given.commit or run.environment["commit"], given.demonstration)
+    packed = HERE / given.name
+    if given.run:
+        run = Run(given.run)
+        pack(run, given.name, given.commit or run.environment["commit"], given.demonstration)
+    packed = Run(packed)
     table = None
     if given.out_of_fold:
         table = out_of_fold(*map(Run, given.out_of_fold))
