@@ -9,9 +9,9 @@ __all__, __getattr__ = lazy_names(
     __name__,
     {
         "operating": ("OperatingCurve", "OperatingPoint"),
+        "frames": ("bootstrap_intervals", "cluster_bootstrap"),
         "intervals": (
-            "Interval", "bootstrap_intervals", "bootstrap_replicates", "cluster_bootstrap", "group_bootstrap", "rate_intervals",
-            "resample_groups", "wilson_interval",
+            "Interval", "bootstrap_replicates", "group_bootstrap", "rate_intervals", "resample_groups", "wilson_interval",
         ),
         "paired": ("DeLongResult", "bootstrap_gain", "bootstrap_mean_auroc", "delong_test"),
         "calibration": (

@@ -1,7 +1,8 @@
-/* The page of FocalLossExplorer: alpha, gamma and one output against loss, slope and true risk; beside a head where there is one. */
+/* The page of FocalLossExplorer: alpha, gamma and one output against loss, slope and true risk. After plot.js. */
 
 const Z = Array.from({ length: 241 }, (_, i) => (i - 120) / 12); // logits; in the output, dense where the curves bend
 const OUTPUTS = Z.map((z) => 1 / (1 + Math.exp(-z)));
+const MELANOMA_INK = "var(--mk-melanoma-ink)", OTHER_INK = "var(--mk-other-ink)"; // for words, which need more contrast than shapes
 const HIGHEST = 3, STEEPEST = 1.5; // of the drawn loss and slope
 const HALVES = [0, 0.5, 1].map((value) => [value, String(value)]);
 const GAMMAS = [0, 1, 2, 5]; // drawn together on request
@@ -87,34 +88,10 @@ function outputNumbers({ here, crossEntropy, output }) {
   ];
 }
 
-/** The panel of the head that the kernel retrains with alpha and gamma; nothing without a head. */
-function headPanel(model) {
-  if (!Object.keys(model.get("state")).length) return { elements: [], ask: () => {}, stop: () => {} };
-  const scores = h("div"), numbers = h("div", { className: "mk-numbers mk-focal-numbers", role: "list" }), status = h("p", { role: "status" });
-  const showBusy = (busy) => {
-    status.textContent = busy ? "The head learns again …" : "A head, retrained with this α and γ:";
-    for (const part of [scores, numbers]) part.classList.toggle("mk-busy", busy);
-    scores.setAttribute("aria-busy", busy);
-  };
-  const { ask, stop } = questions(model, () => ({ alpha: model.get("alpha"), gamma: model.get("gamma") }), showBusy);
-  const stopDrawing = watch(model, {
-    state: () => {
-      const state = model.get("state");
-      scores.replaceChildren(scorePlot(state));
-      numbers.replaceChildren(...numberList([
-        ["sensitivity", "sensitivity at 0.5", percent(state.sensitivity), "melanomas above the cut", state.sensitivity],
-        ["specificity", "specificity at 0.5", percent(state.specificity), "others below it", state.specificity],
-        ["auroc", "AUROC", state.auroc.toFixed(3), "the ranking, without a cut", state.auroc],
-        ["mean", "mean output", state.mean.toFixed(3), `prevalence ${state.prevalence.toFixed(3)}`, state.mean],
-      ]));
-    },
-  });
-  const askIfMoved = () => {
-    const state = model.get("state");
-    if (state.alpha !== model.get("alpha") || state.gamma !== model.get("gamma")) ask();
-  };
-  const both = [scores, h("div", { className: "mk-focal-head" }, status, numbers)];
-  return { elements: both, ask: askIfMoved, stop: () => { stop(); stopDrawing(); } };
+/** Large numbers with a name above and a remark below; each is [key, name, number in words, remark, number]. */
+function numberList(numbers) {
+  return numbers.map(([key, name, words, remark, value]) => h("div", { className: "mk-number", role: "listitem" },
+    h("span", {}, name), h("strong", { dataset: { number: key, value } }, words), h("span", {}, remark)));
 }
 
 function render({ model, el }) {
@@ -136,9 +113,6 @@ function render({ model, el }) {
     return [name, { element: control.element, show }];
   });
   const shown = Object.fromEntries(sliders);
-  const { elements, ask, stop } = headPanel(model);
-  const head = h("div", { className: "mk-plots mk-focal-second" }, ...elements);
-  head.hidden = !elements.length;
   let comparing = false;
   const compare = h("button", { type: "button", "aria-pressed": false, onClick: () => {
     comparing = !comparing;
@@ -155,16 +129,14 @@ function render({ model, el }) {
     shown.alpha.show(alpha);
     shown.gamma.show(gamma);
     shown.output.show(output, `${outputInWords(output)}, a risk of ${exactly(state.here.risk)}`);
-    ask();
   };
   const back = h("button", { type: "button", onClick: () => set(start) }, "Back to the start");
   const stopWatching = frame(
     model, el, "Focal loss, and what its output means",
-    h("div", { className: "mk-sliders mk-focal-sliders" }, ...sliders.map(([, { element }]) => element), h("div", { className: "mk-row" }, compare, back)), numbers, plots, head,
+    h("div", { className: "mk-sliders mk-focal-sliders" }, ...sliders.map(([, { element }]) => element), h("div", { className: "mk-row" }, compare, back)), numbers, plots,
   );
   const stopDrawing = watch(model, { alpha: draw, gamma: draw, output: draw });
   return () => {
-    stop();
     stopDrawing();
     stopWatching();
   };

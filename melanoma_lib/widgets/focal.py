@@ -1,6 +1,5 @@
-"""Move alpha and gamma and see what focal loss pays, how it pulls, and what its output means; beside a head that learns it."""
+"""Move alpha and gamma and see what focal loss pays, how it pulls, and what its output means."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,12 +7,15 @@ import traitlets
 from numpy.typing import ArrayLike, NDArray
 
 from melanoma_lib.errors import SettingsError
-from melanoma_lib.heads import FeatureTable, HeadSettings
 from melanoma_lib.plotting import BLUE, GREY, ORANGE, VERMILLION, DescribedFigure, kit_figure, with_alt_text
-from melanoma_lib.widgets.base import HERE, script
-from melanoma_lib.widgets.head import PRESETS, RetrainingExplorer, draw_scores, head_state
+from melanoma_lib.widgets.base import HERE, Explorer, script
 
-START = HeadSettings(alpha=0.25)  # the published values, where nobody asks for others
+PRESETS = {
+    "cross-entropy": {"alpha": None, "gamma": 0.0},
+    "focal, γ 2": {"alpha": None, "gamma": 2.0},
+    "focal, γ 2, α 0.25": {"alpha": 0.25, "gamma": 2.0},
+    "focal, γ 2, α 0.9": {"alpha": 0.9, "gamma": 2.0},
+}
 OUTPUTS = np.linspace(0.005, 0.995, 199)  # at which the picture of presets draws its curves
 
 
@@ -46,23 +48,15 @@ def focal_numbers(alpha: float | None, gamma: float, logits: ArrayLike) -> dict[
     return numbers | {"risk": loss.true_risk(outputs)}
 
 
-class FocalLossExplorer(RetrainingExplorer):
+class FocalLossExplorer(Explorer):
     """Sliders for alpha, gamma and one output; loss, gradient and decoder are computed and drawn in the page, without a kernel.
 
-    With a table a fourth panel shows the validation scores of a head that the kernel retrains with this alpha and gamma. All
-    three values are traits that follow the page and that the page follows.
-
-    Args:
-        table: from ``cached_features``; None for the loss alone, which then also moves in a page of its own.
-        settings: what alpha and gamma start from; also fixes dropout, learning rate, epochs, branches and seed of the head.
+    All three values are traits that follow the page and that the page follows. They start from the published alpha and gamma.
 
     Attributes:
         alpha: focal weight of the positives, in (0, 1), or None.
         gamma: focal exponent, from 0 to 10.
         output: the output p looked at, in (0, 1).
-
-    Raises:
-        DataError: if the table lacks a branch that the head needs.
 
     Example:
         >>> explorer = FocalLossExplorer()
@@ -70,19 +64,12 @@ class FocalLossExplorer(RetrainingExplorer):
         (0.25, 2.0, 0.5)
     """
 
-    _esm = script("plot.js", "retrain.js", "focal_numbers.js", "focal.js")
-    _css = RetrainingExplorer._css + (HERE / "focal.css").read_text(encoding="utf-8")
-    movable = ("alpha", "gamma")
-    alpha = traitlets.Float(None, allow_none=True).tag(sync=True)
+    _esm = script("plot.js", "focal_numbers.js", "focal.js")
+    _css = Explorer._css + (HERE / "focal.css").read_text(encoding="utf-8")
+    alone = traitlets.Dict({}, allow_none=True).tag(sync=True)  # a page without a kernel needs nothing else
+    alpha = traitlets.Float(0.25, allow_none=True).tag(sync=True)
     gamma = traitlets.Float(2.0).tag(sync=True)
     output = traitlets.Float(0.5).tag(sync=True)
-
-    def __init__(self, table: FeatureTable | None = None, settings: HeadSettings | None = None) -> None:
-        settings = settings or START
-        super().__init__(table, settings)
-        self.alone = {"state": {}}  # the head's part is left out; losses and decoder are computed in the page
-        self.alpha, self.gamma = settings.alpha, settings.gamma
-        self._figure: DescribedFigure | None = None
 
     @traitlets.validate("alpha", "gamma", "output")
     def _in_range(self, proposal: dict[str, Any]) -> float | None:
@@ -99,27 +86,18 @@ class FocalLossExplorer(RetrainingExplorer):
         return value
 
     def presets_figure(self) -> DescribedFigure:
-        """Loss, gradient and decoder of four losses; with a table also the scores of heads trained with them."""
-        if self._figure is None:
-            presets = (
-                {name: replace(self.settings, **values) for name, values in PRESETS.items()} if self.table is not None else {}
-            )
-            self._figure = presets_figure({name: head_state(self.table, settings) for name, settings in presets.items()})
-        return self._figure
+        """Loss, gradient and decoder of four losses, for a page without a kernel."""
+        return presets_figure()
 
 
-def presets_figure(states: dict[str, dict[str, Any]] | None = None) -> DescribedFigure:
-    """Four losses side by side: loss, gradient in the logit and true risk against the output, and scores where there are any.
-
-    Args:
-        states: of `head_state`, by the names of ``PRESETS``; none for the losses alone.
-    """
-    rows, logits = 4 if states else 3, np.log(OUTPUTS / (1 - OUTPUTS))
+def presets_figure() -> DescribedFigure:
+    """Four losses side by side: loss, gradient in the logit and true risk against the output."""
+    logits = np.log(OUTPUTS / (1 - OUTPUTS))
     plain, at_half = focal_numbers(None, 0.0, logits), {}
-    with kit_figure(12, 2.35 * rows + 0.4) as figure:
-        panels = figure.subplots(rows, len(PRESETS), squeeze=False, sharey="row", sharex=True)
+    with kit_figure(12, 7.45) as figure:
+        panels = figure.subplots(3, len(PRESETS), squeeze=False, sharey="row", sharex=True)
         for column, (name, values) in enumerate(PRESETS.items()):
-            loss, slope, decoder = panels[:3, column]
+            loss, slope, decoder = panels[:, column]
             numbers = focal_numbers(values["alpha"], values["gamma"], logits)
             for kind, colour in (("melanoma", VERMILLION), ("other", BLUE)):
                 for axes, what in ((loss, "loss"), (slope, "slope")):
@@ -132,12 +110,9 @@ def presets_figure(states: dict[str, dict[str, Any]] | None = None) -> Described
             loss.set(title=name, ylim=(0, 3), xlim=(0, 1))
             slope.set(ylim=(-1.5, 1.5))
             decoder.set(ylim=(0, 1), title=f"0.5 means {half['risk']:.0%}")
-            if states:
-                draw_scores(panels[3, column], states[name])
-                half |= {rate: states[name][rate] for rate in ("sensitivity", "specificity", "auroc")}
             at_half[name] = half
             panels[-1, column].set_xlabel("output p")
-        for axes, words in zip(panels[:, 0], ("loss", "gradient", "true risk", "others | melanomas"), strict=False):
+        for axes, words in zip(panels[:, 0], ("loss", "gradient", "true risk"), strict=True):
             axes.set_ylabel(words)
         panels[0, 0].plot([], [], color=VERMILLION, label="melanoma")
         panels[0, 0].plot([], [], color=BLUE, label="other lesion")
@@ -149,8 +124,6 @@ def presets_figure(states: dict[str, dict[str, Any]] | None = None) -> Described
         + "; ".join(
             f"{name}: loss of a melanoma {half['melanoma_loss']:.3f}, of another lesion {half['other_loss']:.3f}, "
             f"risk {half['risk']:.2f}"
-            + (", of a head trained with it sensitivity {sensitivity:.2f}, specificity {specificity:.2f}, AUROC {auroc:.2f}"
-               .format(**half) if states else "")
             for name, half in at_half.items()
         ) + ".",
     )  # fmt: skip
