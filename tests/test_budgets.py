@@ -16,7 +16,7 @@ BUDGET = {
     "modules at the root": 18,
     "import layers": 15,
     "lines of tests": 13_050,
-    "lines of JavaScript, CSS and HTML": 1_945,
+    "lines of JavaScript, CSS and HTML": 1_970,
     "functions of prose": 0,
     "longest module": 320,
     "words of README": 1_999,

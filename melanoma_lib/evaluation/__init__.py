@@ -9,10 +9,10 @@ __all__, __getattr__ = lazy_names(
     __name__,
     {
         "operating": ("OperatingCurve", "OperatingPoint"),
-        "frames": ("bootstrap_intervals", "cluster_bootstrap"),
         "intervals": (
             "Interval", "bootstrap_replicates", "group_bootstrap", "rate_intervals", "resample_groups", "wilson_interval",
         ),
+        "tables": ("bootstrap_intervals", "cluster_bootstrap"),
         "paired": ("DeLongResult", "bootstrap_gain", "bootstrap_mean_auroc", "delong_test"),
         "calibration": (
             "Calibrator", "bootstrap_calibration", "calibration_slope_intercept", "carry_risk", "expected_calibration_error",

@@ -15,17 +15,20 @@ MIN_GROUPS = 10  # patients or lesions of each class below which resampling says
 METRICS = ("auroc", "sensitivity", "specificity")
 
 
-def require_columns(predictions: pd.DataFrame, columns: tuple[str, ...]) -> None:
-    """Refuse a predictions table that lacks a column or has no rows.
+def require_columns(table: pd.DataFrame, columns: tuple[str, ...], name: str = "predictions") -> None:
+    """Refuse what is no table, lacks a column or has no rows.
 
     Raises:
+        TypeError: if it is no DataFrame.
         ValueError: naming what is missing and what came.
     """
-    missing = [column for column in columns if column not in predictions.columns]
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"{name}: expected a DataFrame, one row an image, got {type(table).__name__}")
+    missing = [column for column in columns if column not in table.columns]
     if missing:
-        raise ValueError(f"predictions: expected columns {list(columns)}, missing {missing}; got {list(predictions.columns)}")
-    if predictions.empty:
-        raise ValueError("predictions: expected at least one row, got an empty table")
+        raise ValueError(f"{name}: expected columns {list(columns)}, missing {missing}; got {list(table.columns)}")
+    if table.empty:
+        raise ValueError(f"{name}: expected at least one row, got an empty table")
 
 
 def subgroup_labels(predictions: pd.DataFrame) -> dict[str, pd.Series]:

@@ -1,8 +1,8 @@
-/* The page of FocalLossExplorer: alpha, gamma and one output against loss, slope and true risk. After plot.js. */
+/* The page of FocalLossExplorer: alpha, gamma and one output against loss, slope and true risk. */
 
+const MELANOMA_INK = "var(--mk-melanoma-ink)", OTHER_INK = "var(--mk-other-ink)"; // for words, which need more contrast than shapes
 const Z = Array.from({ length: 241 }, (_, i) => (i - 120) / 12); // logits; in the output, dense where the curves bend
 const OUTPUTS = Z.map((z) => 1 / (1 + Math.exp(-z)));
-const MELANOMA_INK = "var(--mk-melanoma-ink)", OTHER_INK = "var(--mk-other-ink)"; // for words, which need more contrast than shapes
 const HIGHEST = 3, STEEPEST = 1.5; // of the drawn loss and slope
 const HALVES = [0, 0.5, 1].map((value) => [value, String(value)]);
 const GAMMAS = [0, 1, 2, 5]; // drawn together on request
@@ -88,12 +88,6 @@ function outputNumbers({ here, crossEntropy, output }) {
   ];
 }
 
-/** Large numbers with a name above and a remark below; each is [key, name, number in words, remark, number]. */
-function numberList(numbers) {
-  return numbers.map(([key, name, words, remark, value]) => h("div", { className: "mk-number", role: "listitem" },
-    h("span", {}, name), h("strong", { dataset: { number: key, value } }, words), h("span", {}, remark)));
-}
-
 function render({ model, el }) {
   const start = Object.fromEntries(CONTROLS.map(([name]) => [name, model.get(name)]));
   const plain = Z.map((z) => focalAt(null, 0, z));
@@ -133,7 +127,7 @@ function render({ model, el }) {
   const back = h("button", { type: "button", onClick: () => set(start) }, "Back to the start");
   const stopWatching = frame(
     model, el, "Focal loss, and what its output means",
-    h("div", { className: "mk-sliders mk-focal-sliders" }, ...sliders.map(([, { element }]) => element), h("div", { className: "mk-row" }, compare, back)), numbers, plots,
+    h("div", { className: "mk-focal-sliders" }, ...sliders.map(([, { element }]) => element), h("div", { className: "mk-row" }, compare, back)), numbers, plots,
   );
   const stopDrawing = watch(model, { alpha: draw, gamma: draw, output: draw });
   return () => {

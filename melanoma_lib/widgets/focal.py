@@ -10,13 +10,13 @@ from melanoma_lib.errors import SettingsError
 from melanoma_lib.plotting import BLUE, GREY, ORANGE, VERMILLION, DescribedFigure, kit_figure, with_alt_text
 from melanoma_lib.widgets.base import HERE, Explorer, script
 
-PRESETS = {
-    "cross-entropy": {"alpha": None, "gamma": 0.0},
-    "focal, γ 2": {"alpha": None, "gamma": 2.0},
-    "focal, γ 2, α 0.25": {"alpha": 0.25, "gamma": 2.0},
-    "focal, γ 2, α 0.9": {"alpha": 0.9, "gamma": 2.0},
-}
 OUTPUTS = np.linspace(0.005, 0.995, 199)  # at which the picture of presets draws its curves
+PRESETS = {  # alpha, gamma
+    "cross-entropy": (None, 0.0),
+    "focal, γ 2": (None, 2.0),
+    "focal, γ 2, α 0.25": (0.25, 2.0),
+    "focal, γ 2, α 0.9": (0.9, 2.0),
+}
 
 
 def focal_numbers(alpha: float | None, gamma: float, logits: ArrayLike) -> dict[str, NDArray[np.float64]]:
@@ -51,12 +51,15 @@ def focal_numbers(alpha: float | None, gamma: float, logits: ArrayLike) -> dict[
 class FocalLossExplorer(Explorer):
     """Sliders for alpha, gamma and one output; loss, gradient and decoder are computed and drawn in the page, without a kernel.
 
-    All three values are traits that follow the page and that the page follows. They start from the published alpha and gamma.
+    All three values are traits that follow the page and that the page follows.
 
     Attributes:
         alpha: focal weight of the positives, in (0, 1), or None.
         gamma: focal exponent, from 0 to 10.
         output: the output p looked at, in (0, 1).
+
+    Raises:
+        SettingsError: if a value is out of range.
 
     Example:
         >>> explorer = FocalLossExplorer()
@@ -66,7 +69,7 @@ class FocalLossExplorer(Explorer):
 
     _esm = script("plot.js", "focal_numbers.js", "focal.js")
     _css = Explorer._css + (HERE / "focal.css").read_text(encoding="utf-8")
-    alone = traitlets.Dict({}, allow_none=True).tag(sync=True)  # a page without a kernel needs nothing else
+    alone = traitlets.Dict(default_value={}, allow_none=True).tag(sync=True)
     alpha = traitlets.Float(0.25, allow_none=True).tag(sync=True)
     gamma = traitlets.Float(2.0).tag(sync=True)
     output = traitlets.Float(0.5).tag(sync=True)
@@ -86,44 +89,36 @@ class FocalLossExplorer(Explorer):
         return value
 
     def presets_figure(self) -> DescribedFigure:
-        """Loss, gradient and decoder of four losses, for a page without a kernel."""
-        return presets_figure()
-
-
-def presets_figure() -> DescribedFigure:
-    """Four losses side by side: loss, gradient in the logit and true risk against the output."""
-    logits = np.log(OUTPUTS / (1 - OUTPUTS))
-    plain, at_half = focal_numbers(None, 0.0, logits), {}
-    with kit_figure(12, 7.45) as figure:
-        panels = figure.subplots(3, len(PRESETS), squeeze=False, sharey="row", sharex=True)
-        for column, (name, values) in enumerate(PRESETS.items()):
-            loss, slope, decoder = panels[:, column]
-            numbers = focal_numbers(values["alpha"], values["gamma"], logits)
-            for kind, colour in (("melanoma", VERMILLION), ("other", BLUE)):
-                for axes, what in ((loss, "loss"), (slope, "slope")):
-                    axes.plot(OUTPUTS, plain[f"{kind}_{what}"], "--", color=colour, linewidth=1, alpha=0.7)
-                    axes.plot(OUTPUTS, numbers[f"{kind}_{what}"], color=colour)
-            decoder.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1)
-            decoder.plot(OUTPUTS, numbers["risk"], color=ORANGE)
-            half = {key: float(array[len(OUTPUTS) // 2]) for key, array in numbers.items()}
-            decoder.plot(0.5, half["risk"], "o", color="black", fillstyle="none", markersize=9)
-            loss.set(title=name, ylim=(0, 3), xlim=(0, 1))
-            slope.set(ylim=(-1.5, 1.5))
-            decoder.set(ylim=(0, 1), title=f"0.5 means {half['risk']:.0%}")
-            at_half[name] = half
-            panels[-1, column].set_xlabel("output p")
-        for axes, words in zip(panels[:, 0], ("loss", "gradient", "true risk"), strict=True):
-            axes.set_ylabel(words)
-        panels[0, 0].plot([], [], color=VERMILLION, label="melanoma")
-        panels[0, 0].plot([], [], color=BLUE, label="other lesion")
-        panels[0, 0].plot([], [], "--", color=GREY, linewidth=1, label="cross-entropy")
-        panels[0, 0].legend(loc="upper center", fontsize=10.5, handlelength=1.3, borderaxespad=0.1)
-    return with_alt_text(
-        figure,
-        "Four losses: loss, gradient in the logit and true risk against the output, cross-entropy dashed; at an output of 0.5: "
-        + "; ".join(
-            f"{name}: loss of a melanoma {half['melanoma_loss']:.3f}, of another lesion {half['other_loss']:.3f}, "
-            f"risk {half['risk']:.2f}"
-            for name, half in at_half.items()
-        ) + ".",
-    )  # fmt: skip
+        """Four losses side by side: loss, gradient in the logit and true risk against the output."""
+        logits = np.log(OUTPUTS / (1 - OUTPUTS))
+        plain, at_half = focal_numbers(None, 0.0, logits), []
+        with kit_figure(12, 7.45) as figure:
+            panels = figure.subplots(3, len(PRESETS), sharey="row", sharex=True)
+            for (name, (alpha, gamma)), (loss, slope, decoder) in zip(PRESETS.items(), panels.T, strict=True):
+                numbers = focal_numbers(alpha, gamma, logits)
+                for kind, colour in (("melanoma", VERMILLION), ("other", BLUE)):
+                    for axes, what in ((loss, "loss"), (slope, "slope")):
+                        axes.plot(OUTPUTS, plain[f"{kind}_{what}"], "--", color=colour, linewidth=1, alpha=0.7)
+                        axes.plot(OUTPUTS, numbers[f"{kind}_{what}"], color=colour)
+                decoder.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1)
+                decoder.plot(OUTPUTS, numbers["risk"], color=ORANGE)
+                half = {key: float(array[len(OUTPUTS) // 2]) for key, array in numbers.items()}
+                decoder.plot(0.5, half["risk"], "o", color="black", fillstyle="none", markersize=9)
+                loss.set(title=name, ylim=(0, 3), xlim=(0, 1))
+                slope.set(ylim=(-1.5, 1.5))
+                decoder.set(ylim=(0, 1), title=f"0.5 means {half['risk']:.0%}", xlabel="output p")
+                at_half.append(
+                    "{}: loss of a melanoma {melanoma_loss:.3f}, of another lesion {other_loss:.3f}, risk {risk:.2f}"
+                    .format(name, **half)
+                )  # fmt: skip
+            for axes, words in zip(panels[:, 0], ("loss", "gradient", "true risk"), strict=True):
+                axes.set_ylabel(words)
+            panels[0, 0].plot([], [], color=VERMILLION, label="melanoma")
+            panels[0, 0].plot([], [], color=BLUE, label="other lesion")
+            panels[0, 0].plot([], [], "--", color=GREY, linewidth=1, label="cross-entropy")
+            panels[0, 0].legend(loc="upper center", fontsize=10.5, handlelength=1.3, borderaxespad=0.1)
+        return with_alt_text(
+            figure,
+            "Four losses: loss, gradient in the logit and true risk against the output, cross-entropy dashed; "
+            "at an output of 0.5: " + "; ".join(at_half) + ".",
+        )  # fmt: skip

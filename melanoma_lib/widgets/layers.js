@@ -83,6 +83,38 @@ function metadataControls(facts, put, agesNow) {
   return { elements: [age.element, sex.element, site.element], show };
 }
 
+/**
+ * Questions to the kernel, one at a time: it would otherwise answer a queue of values long left behind.
+ * valuesNow gives what to ask; showBusy is told whether an answer is awaited. ask() after a move asks once the hand rests.
+ */
+function questions(model, valuesNow, showBusy) {
+  let timer, asked = 0, moved = false, waiting = false;
+  const send = () => {
+    if (waiting || !moved) return;
+    [moved, waiting, asked] = [false, true, model.get("answered") + 1]; // another view may have asked since
+    model.set("request", { ...valuesNow(), number: asked });
+    model.save_changes();
+  };
+  const ask = () => {
+    moved = true;
+    showBusy(true);
+    clearTimeout(timer);
+    timer = setTimeout(send, 120);
+  };
+  const stopWatching = watch(model, {
+    answered: () => {
+      waiting = waiting && model.get("answered") < asked;
+      showBusy(moved || waiting);
+      if (!waiting) send();
+    },
+  });
+  const stop = () => {
+    clearTimeout(timer);
+    stopWatching();
+  };
+  return { ask, stop };
+}
+
 function render({ model, el }) {
   const facts = model.get("facts"), live = model.get("live"), bytes = model.get("palette");
   const palette = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);

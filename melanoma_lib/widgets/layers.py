@@ -69,7 +69,7 @@ class LayerExplorer(AskedExplorer):
         ValueError: if the model has no layer that gives a map.
     """
 
-    _esm = script("plot.js", "retrain.js", "layers_draw.js", "layers_risk.js", "layers.js")
+    _esm = script("plot.js", "layers_draw.js", "layers_risk.js", "layers.js")
     _css = AskedExplorer._css + (HERE / "layers.css").read_text(encoding="utf-8")
     alone = traitlets.Dict(default_value={"live": False}, allow_none=True).tag(sync=True)
     live = traitlets.Bool(True).tag(sync=True)

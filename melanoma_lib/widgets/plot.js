@@ -43,3 +43,9 @@ function curve(xs, ys, stroke, more = {}) {
   const points = xs.map((x, i) => `${across(x)},${up(ys[i])}`).join(" ");
   return s("polyline", { points, fill: "none", stroke, "stroke-width": 2.2, "stroke-linejoin": "round", ...more });
 }
+
+/** Large numbers with a name above and a remark below; each is [key, name, number in words, remark, number]. */
+function numberList(numbers) {
+  return numbers.map(([key, name, words, remark, value]) => h("div", { className: "mk-number", role: "listitem" },
+    h("span", {}, name), h("strong", { dataset: { number: key, value } }, words), h("span", {}, remark)));
+}

@@ -18,7 +18,7 @@ SHOWN = {
     "losses-melanoma": "melanoma_loss", "losses-other": "other_loss",
     "slopes-melanoma": "melanoma_slope", "slopes-other": "other_slope", "risk": "risk",
 }  # fmt: skip
-NOTEBOOK = ("from melanoma_lib.widgets import FocalLossExplorer", "explorer = FocalLossExplorer()\nexplorer")
+NOTEBOOK = "from melanoma_lib.widgets import FocalLossExplorer\nexplorer = FocalLossExplorer()\nexplorer"
 
 
 def expect_output_numbers(page, alpha, gamma, output):
@@ -87,13 +87,15 @@ def test_the_pages_arithmetic_is_the_librarys_at_random_and_extreme_values(chrom
 
 
 def test_page_and_kernel_keep_step(lab, tmp_path):
-    with lab.open(notebook_of(tmp_path, *NOTEBOOK)) as page:
+    with lab.open(notebook_of(tmp_path, NOTEBOOK)) as page:
+        expect(page.locator("strong[data-number=risk]")).to_be_visible()
         press(page, "focal α", "ArrowRight", 11)
         press(page, "focal γ", "ArrowLeft", 10)
         press(page, "output p", "End")
         expect_output_numbers(page, 0.8, 1.0, 0.99)
         assert ask_kernel(page, "explorer.alpha, explorer.gamma, explorer.output") == (0.8, 1.0, 0.99)
         ask_kernel(page, "[setattr(explorer, name, value) for name, value in dict(alpha=0.123, gamma=3.3, output=0.875).items()]")
-        expect(page.get_by_label("focal α").locator("xpath=following-sibling::output")).to_have_text("0.123")
+        for name, words in (("focal α", "0.123"), ("focal γ", "3.3"), ("output p", "0.88")):
+            expect(page.get_by_label(name).locator("xpath=following-sibling::output")).to_have_text(words)
         expect_output_numbers(page, 0.123, 3.3, 0.875)
         assert page.locator(".mk").evaluate("box => box.scrollWidth <= box.clientWidth")

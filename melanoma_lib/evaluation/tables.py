@@ -1,4 +1,4 @@
-"""Intervals of a table of cases: data frames in, data frames out."""
+"""Tables of cases in, tables of intervals out: what a notebook asks first, on top of the resampling of whole groups."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from melanoma_lib.evaluation.intervals import Interval, group_bootstrap, group_codes, rate_intervals
+from melanoma_lib.evaluation.subgroups import require_columns
 
 
 def cluster_bootstrap(
@@ -31,9 +32,10 @@ def cluster_bootstrap(
         Columns value, low, high; a row a number that the statistic gives. Ends are NaN where most resamples have none.
 
     Raises:
-        ValueError: if the column is missing, or an id in it.
+        TypeError: if the cases are no DataFrame.
+        ValueError: if the table is empty, the column is missing, or an id in it.
     """
-    _check_columns(cases, unit)
+    require_columns(cases, (unit,), "cases")
     codes, n_units = group_codes(cases[unit], len(cases))
     rows = np.arange(len(cases))
     value = pd.Series(statistic(cases), dtype=float)
@@ -72,17 +74,11 @@ def bootstrap_intervals(
         specificity, ppv, npv, f1, mcc, accuracy.
 
     Raises:
+        TypeError: if the cases are no DataFrame.
         ValueError: if a column is missing, or for NaN, infinite, empty or one-class input.
     """
-    _check_columns(cases, "target", score, unit)
+    require_columns(cases, ("target", score, unit), "cases")
     return _as_table(rate_intervals(cases["target"], cases[score], cases[unit], threshold, n, seed, level))
-
-
-def _check_columns(cases: pd.DataFrame, *names: str) -> None:
-    if not isinstance(cases, pd.DataFrame):
-        raise TypeError(f"cases: expected a DataFrame, one row an image, got {type(cases).__name__}")
-    if missing := [name for name in names if name not in cases]:
-        raise ValueError(f"cases: expected the columns {', '.join(names)}; missing {', '.join(missing)} of {', '.join(cases)}")
 
 
 def _as_table(intervals: dict[str, Interval]) -> pd.DataFrame:
