@@ -79,7 +79,7 @@ def test_eight_views_are_averaged_by_logit_and_calibrated_again(tiny_run):
 
 def test_views_refuse_cases_the_run_does_not_know(tiny_run, monkeypatch):
     cases = DermoscopyDataModule(tiny_run.settings).cases.drop(columns="split").iloc[1:]
-    monkeypatch.setattr("melanoma_lib.data.datamodule.cases_for", lambda _: cases)
+    monkeypatch.setattr("melanoma_lib.data.datamodule.cases_for", lambda *_: cases)
     with pytest.raises(RunError, match="other cases"):
         predict_with_views(tiny_run)
 

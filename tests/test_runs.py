@@ -165,7 +165,7 @@ def test_the_default_run_is_the_latest_that_is_no_demonstration_else_the_referen
 
 
 def test_runs_lists_each_run_and_tells_what_is_none(tiny_run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("melanoma_lib.runs.reference_path", lambda: None)
+    monkeypatch.setattr("melanoma_lib.run_writer.reference_path", lambda: None)
     runs = tmp_path / "runs"
     for name in ("good", "trapped", "torn", "old.partial"):
         shutil.copytree(tiny_run.path, runs / name)

@@ -173,7 +173,7 @@ def test_every_image_of_a_drawn_group_comes_along_as_often_as_it_was_drawn():
     ("cases", "error", "message"),
     [
         ([0, 1], TypeError, "expected a DataFrame, one row an image, got list"),
-        (a_table().drop(columns="group_id"), ValueError, "missing group_id of target, probability"),
+        (a_table().drop(columns="group_id"), ValueError, r"missing \['group_id'\]; got \['target', 'probability'"),
         (a_table().replace({"group_id": {0: np.nan}}), ValueError, "groups: expected an id in every row"),
     ],
 )
