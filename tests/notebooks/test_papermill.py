@@ -28,9 +28,10 @@ EXERCISE = """class Lens(Explorer):
         return self.state(x)
 
     def presets_figure(self):
+        from melanoma_lib.plotting import kit_figure, with_alt_text
         with kit_figure(2, 2) as figure:
             figure.subplots().bar([1, 2], [self.state(x) for x in ({first}, 2)])
-        return describe(figure, "Two presets.")"""
+        return with_alt_text(figure, "Two presets.")"""
 BAR = "from melanoma_lib.utils import progress_bar\nwith progress_bar('counting', 2) as advance:\n    advance()"
 
 
