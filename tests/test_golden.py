@@ -129,8 +129,10 @@ def test_a_training_gives_the_same_numbers(tiny_run, tiny_settings):
     np.testing.assert_allclose(tiny_run.predictions("test")["logit"], Run(OLD).predictions("test")["logit"], atol=1e-3)
     runs_dir = tiny_settings.runs_dir.with_name("golden_metadata")
     alone = train(tiny_settings.with_changes(modalities="metadata", runs_dir=runs_dir))
-    told = pd.read_csv(GOLDEN / "metadata_predictions_test.csv")
-    np.testing.assert_allclose(alone.predictions("test")["logit"], told["logit"], atol=0.01)  # processors round otherwise
+    told = [
+        pd.read_csv(GOLDEN / name)["logit"] for name in ("metadata_predictions_test.csv", "metadata_logits_other_processor.csv")
+    ]
+    assert min(abs(alone.predictions("test")["logit"] - logits).max() for logits in told) <= 1e-4  # one code, two processors
     expected = json.loads((GOLDEN / "metadata_metrics.json").read_text())
     for name in ("auroc", "average_precision"):
         assert alone.metrics[name]["value"] == pytest.approx(expected[name]["value"], abs=5e-4)

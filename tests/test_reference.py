@@ -16,7 +16,7 @@ from melanoma_lib.runs import CHECKPOINT, Run, finished_runs, sha256
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference"
 NAMES = ("ham10000", "synthetic", "synthetic_ink")
-MOST_MOVED = 0.005  # of a risk, by keeping the weights with 16 bits: 0.00475 was measured, 0.0028 in 99 of 100 cases
+MOST_MOVED = 0.002  # of a risk, by keeping large tensors with 16 bits
 
 
 @pytest.fixture(scope="module")

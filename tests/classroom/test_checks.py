@@ -282,7 +282,7 @@ def test_right_answers_of_other_kinds_pass(check, answer, capsys):
 
 split, prepare, suspects = CHECKS["eda.grouped_split"], eda.preparation, eda.suspects_figure
 WRONG = [
-    (threshold.choose, lambda t, s, wanted: 2 * s.max(), "1.938"),
+    (threshold.choose, lambda t, s, wanted: 2 * s.max(), "it returns 1.938, expected"),
     (focal.focal_loss, loss(log=lambda z: torch.log(torch.sigmoid(z))), "Use F.logsigmoid"),
     (focal.focal_loss, loss(log=lambda z: torch.log(torch.sigmoid(z) + 1e-8)), "clamped or added to"),
     (focal.focal_loss, loss(factor=lambda miss, gamma: (1 - (1 - miss.exp())) ** gamma), "has a gradient of"),

@@ -16,11 +16,7 @@ from melanoma_lib.classroom.lesson import Lesson, find_lessons, tags_of
 from melanoma_lib.classroom.papermill import WIDGET_VIEW, digest_text
 from tests.notebooks.mini import mini_lesson
 
-LESSONS = [
-    lesson
-    for lesson in find_lessons(folder=Path(__file__).parents[2] / "notebooks")
-    if "melanoma_lib.lessons" not in lesson.path.read_text(encoding="utf-8")  # those are written anew, one after the other
-]
+LESSONS = find_lessons(folder=Path(__file__).parents[2] / "notebooks")
 MAX_LINES, MAX_WIDTH = 15, 100  # of a code cell; exercises may be longer
 MAX_CELLS, MAX_WORDS, MAX_DEFINITIONS = 50, 1_800, 4
 FIELD_SHARE = 0.7  # of the demonstration cells, and of the figures

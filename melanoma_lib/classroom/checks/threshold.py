@@ -22,17 +22,17 @@ def _choose(targets, scores, sensitivity, drop=False, reaches=operator.ge, rate=
     return round(float(thresholds[pick(reaches(rates[rate], sensitivity))]), digits)
 
 
-def _ranked():
-    """Targets and scores without ties: runs of melanomas between the other lesions, so that dropped points are missed."""
+def _ranked(top):
+    """Targets and scores up to ``top`` without ties: runs of melanomas between the others, so that dropped points are missed."""
     targets = np.array([1, 1, 0, 1, 1, 1, 0, 0, 1, 1, 0, 1, 1, 0, 0, 1, 0, 0, 0, 0])
-    scores = np.linspace(0.97, 0.04, targets.size).round(4) - 0.001
+    scores = np.linspace(top, 0.04, targets.size).round(4) - 0.001
     order = np.random.default_rng(0).permutation(targets.size)
     return targets[order], scores[order]
 
 
 choose = Exercise(
     reference=_choose,
-    inputs=lambda: [(*_ranked(), sensitivity) for sensitivity in (0.5, 0.3, 0.72, 0.9)],
+    inputs=lambda: [(*_ranked(top), sensitivity) for top, sensitivity in ((0.97, 0.5), (0.93, 0.3), (0.89, 0.72), (0.85, 0.9))],
     returns="one number, the threshold",
     success="the highest threshold that reaches the sensitivity, among all thresholds that the cases have",
     slips={
