@@ -1,20 +1,17 @@
 """The same picture without and with an artefact: does a run's answer change when nothing else does?"""
 
 import hashlib
-from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
-from PIL import Image
 
 from melanoma_lib.data.artefacts import ARTEFACTS, paint_artefact
-from melanoma_lib.data.images import eight_views, evaluation_transform, read_square, stored_side
+from melanoma_lib.data.images import read_square, stored_side
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
 from melanoma_lib.errors import DataError
-from melanoma_lib.explain.cam import undisturbed
+from melanoma_lib.inference import Predictor
 
 BATCH = 32  # pairs held at once
 
@@ -99,30 +96,19 @@ def paired_artefacts(cases: pd.DataFrame, artefact: str, run, model=None) -> pd.
     """
     if cases.empty or "image" not in run.settings.modalities:
         raise ValueError(f"expected cases and a run that looks at images, got {len(cases)} cases and {run.settings.modalities!r}")
-    found = pd.concat(_answers(cases, artefact, run, model or run.model()), ignore_index=True)
-    table = cases[["image_id", "group_id", "target"]].reset_index(drop=True).join(found)
-    for name in ("without", "with"):
-        table[f"risk_{name}"] = run.calibrator.risk(table[f"logit_{name}"].to_numpy())
-        table[f"flagged_{name}"] = 1 / (1 + np.exp(-table[f"logit_{name}"])) >= run.operating_point.threshold
-    return table
-
-
-def _answers(cases: pd.DataFrame, artefact: str, run, model) -> Iterator[pd.DataFrame]:
-    """``area``, ``on_lesion`` and both logits, batch by batch."""
-    transform = evaluation_transform(run.settings.backbone, run.settings.image_size)
+    predictor, parts = Predictor(run, model=model), []
     for start in range(0, len(cases), BATCH):
-        rows = cases.iloc[start : start + BATCH]
+        rows = cases.iloc[start : start + BATCH].reset_index(drop=True)
         pairs = [artefact_pair(case, artefact, run) for _, case in rows.iterrows()]
-        metadata, logits = torch.from_numpy(run.encoder.transform(rows)), {}
-        with undisturbed(model):
-            for name, pictures in (("without", [p.without for p in pairs]), ("with", [p.painted for p in pairs])):
-                image = torch.stack([transform(Image.fromarray(picture)) for picture in pictures])  # (B, 3, S, S)
-                views = eight_views(image) if run.settings.tta else [image]
-                answers = torch.stack([model(view, metadata) for view in views]).mean(0)  # (views, B) -> (B,)
-                logits[f"logit_{name}"] = answers.double().numpy()
         touches = [None if pair.lesion is None else bool((pair.where & pair.lesion).any()) for pair in pairs]
-        facts = {"area": [pair.where.mean() for pair in pairs], "on_lesion": pd.array(touches, dtype="boolean")}
-        yield pd.DataFrame(facts | logits)
+        part = rows[["image_id", "group_id", "target"]].assign(
+            area=[pair.where.mean() for pair in pairs], on_lesion=pd.array(touches, dtype="boolean")
+        )
+        for name, pictures in (("without", [p.without for p in pairs]), ("with", [p.painted for p in pairs])):
+            answers = predictor.predict_cases(rows.assign(image_path=pictures))
+            part = part.join(answers[["logit", "risk", "flagged"]].add_suffix(f"_{name}"))
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
 
 
 @cache

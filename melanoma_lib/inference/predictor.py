@@ -151,7 +151,8 @@ class Predictor:
     def predict_cases(self, cases: pd.DataFrame, batch_size: int = 32) -> pd.DataFrame:
         """Ask about rows of a case table; returns and raises what :meth:`predict` does.
 
-        A case table knows its source, so that its images need not be recognised as painted.
+        A case table knows its source, so that its images need not be recognised as painted. ``image_path`` may also hold any
+        other picture that :meth:`ask` takes.
         """
         images = list(cases["image_path"]) if self.document.preprocessing is not None else None
         return self._answers(images, cases, self.prepare, batch_size)
