@@ -114,9 +114,10 @@ def run_lesson(lesson: Lesson, out: Path, values: Mapping[str, Scalar], show_pro
 
 
 def digest_text(cell: nbformat.NotebookNode) -> str:
-    """What a digest cell printed, and the text of the tables it shows."""
-    printed = [output.text for output in cell.outputs if output.get("name") == "stdout"]
-    shown = [output.data for output in cell.outputs if output.output_type in ("execute_result", "display_data")]
+    """What a digest cell printed, and the text of the tables it shows; a progress bar of the first time is neither."""
+    outputs = [output for output in cell.outputs if not _is_remains(output)]
+    printed = [output.text for output in outputs if output.get("name") == "stdout"]
+    shown = [output.data for output in outputs if output.output_type in ("execute_result", "display_data")]
     return "".join([*printed, *(data.get("text/plain", "") for data in shown if "image/png" not in data)])
 
 

@@ -121,7 +121,7 @@ def confusion_figure(point: OperatingPoint, prevalence: float | None = None) -> 
             cell = f"{counts[row, column]:,}\n{names[row][column]}\n{of_row[row, column]:.1%}"
             colour = "white" if of_row[row, column] < 0.55 else "black"
             left.text(column, row, cell, ha="center", va="center", fontsize=16, color=colour)
-        left.set_xticks([0, 1], ["called melanoma", "cleared"])
+        left.set_xticks([0, 1], ["flagged", "not flagged"])
         left.set_yticks([0, 1], ["melanoma", "other lesion"], rotation=90, va="center")
         left.tick_params(length=0)
         left.set_title(f"{n:,} images at threshold {point.threshold:.3g}")

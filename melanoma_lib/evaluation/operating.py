@@ -33,7 +33,7 @@ class OperatingPoint:
         threshold: a case with ``score >= threshold`` is called melanoma.
         tp: melanomas called melanoma.
         fp: negatives called melanoma.
-        tn: negatives cleared.
+        tn: negatives not flagged.
         fn: melanomas missed.
 
     Raises:
@@ -61,7 +61,7 @@ class OperatingPoint:
 
     @property
     def specificity(self) -> float:
-        """Share of the negatives cleared."""
+        """Share of the negatives that are not flagged."""
         return ratio(self.tn, self.tn + self.fp)
 
     @property
@@ -81,7 +81,7 @@ class OperatingPoint:
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers; "all benign" scores one minus the prevalence."""
+        """Share of right answers; "never melanoma" scores one minus the prevalence."""
         return ratio(self.tp + self.tn, self.tp + self.fp + self.tn + self.fn)
 
     @property

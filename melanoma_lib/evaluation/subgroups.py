@@ -55,7 +55,7 @@ def subgroup_table(
 
     Intervals resample whole groups where a subgroup has at least 10 groups of each class. Below that the two
     rates get Wilson intervals with one observation a group and AUROC gets none; ``note`` says so. What cannot be
-    computed (no melanoma, no benign case) is NaN, with a note.
+    computed (no melanoma, no other lesion) is NaN, with a note.
 
     Args:
         predictions: columns group_id, target, ``score``, and any of sex, age_approx, anatom_site_general_challenge.
@@ -98,7 +98,7 @@ def too_few_groups(targets: ArrayLike, groups: ArrayLike) -> str:
     counts = [len(pd.unique(names[rows])) for rows in (melanoma, ~melanoma)]
     if min(counts) >= MIN_GROUPS:
         return ""
-    return f"{counts[0]} melanoma and {counts[1]} benign groups, under {MIN_GROUPS} of one"
+    return f"{counts[0]} melanoma and {counts[1]} other groups, under {MIN_GROUPS} of one"
 
 
 def subgroup_intervals(
@@ -121,7 +121,7 @@ def subgroup_intervals(
         "specificity": rate(~called, ~melanoma),
     }
     if melanoma.all() or not melanoma.any():
-        absent = "no benign case: AUROC and specificity" if melanoma.all() else "no melanoma: AUROC and sensitivity"
+        absent = "no other lesion: AUROC and specificity" if melanoma.all() else "no melanoma: AUROC and sensitivity"
         return intervals, f"{absent} undefined"
     intervals["auroc"] = Interval(OperatingCurve(melanoma, part[score]).auroc, np.nan, np.nan)
     return intervals, f"{few}: Wilson intervals, none for AUROC"

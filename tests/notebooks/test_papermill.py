@@ -10,7 +10,7 @@ from PIL import Image
 from melanoma_lib.__main__ import main
 from melanoma_lib.classroom.handout import handout_page
 from melanoma_lib.classroom.lesson import Lesson, tags_of
-from melanoma_lib.classroom.papermill import refresh, run_lessons, smaller, summary
+from melanoma_lib.classroom.papermill import digest_text, refresh, run_lessons, smaller, summary
 from melanoma_lib.errors import LessonError
 from tests.notebooks.mini import IMPORTS, mini_lesson
 from tests.notebooks.nbval_run import ROOT, run_nbval
@@ -74,6 +74,15 @@ def test_a_failing_cell_fails_the_run_and_keeps_what_was_executed(tmp_path):
     with pytest.raises(LessonError, match="does not run"):
         refresh(lesson)
     assert lesson.path.read_bytes() == before
+
+
+def test_a_digest_is_the_same_whether_a_bar_ran_beside_it_or_not(tmp_path):
+    digest = "print('sum', int(np.arange(10).sum()) + seed)"
+    lesson = Lesson(mini_lesson(tmp_path, digest=digest))
+    refresh(lesson)
+    bar = Lesson(mini_lesson(tmp_path / "bar", digest=f"{BAR}\n{digest}"))
+    (outcome,) = run_lessons([bar], tmp_path / "out", {}, show_progress=False)
+    assert outcome.digests == tuple(map(digest_text, Lesson(lesson.path).cells("digest"))) == ("sum 45\n",)
 
 
 @pytest.mark.slow
