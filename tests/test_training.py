@@ -203,12 +203,14 @@ def test_correcting_twice_warns(changes, warned):
 
 
 @pytest.mark.slow
-def test_the_fast_profile_comes_near_the_bayes_ceiling_on_its_default_seed(tmp_path):
-    # One seed, and the one the generator was tuned on: a guard against getting worse, no proof that every seed comes this near.
-    places = {name: tmp_path / name for name in ("data_dir", "runs_dir", "cache_dir")}
-    test = train(Settings(profile="fast", progress=False, **places)).predictions("test")
-    reached, ceiling = (roc_auc_score(test["target"], test[name]) for name in ("probability", "true_risk"))
-    assert reached > ceiling - 0.07
+def test_the_fast_profile_comes_near_the_bayes_ceiling(tmp_path):
+    # The mean of three seeds: that of one moves by 0.03 with the seed, and by 0.01 with the processor.
+    places, short = {name: tmp_path / name for name in ("data_dir", "runs_dir", "cache_dir")}, []
+    for seed in range(3):
+        test = train(Settings(profile="fast", progress=False, seed=seed, **places)).predictions("test")
+        reached, ceiling = (roc_auc_score(test["target"], test[name]) for name in ("probability", "true_risk"))
+        short.append(ceiling - reached)
+    assert np.mean(short) < 0.07
 
 
 def test_the_last_epoch_is_kept_even_where_none_was_better(tiny_settings, tmp_path, monkeypatch):

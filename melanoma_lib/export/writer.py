@@ -102,14 +102,14 @@ def serialise(model: MelanomaNet, image_size: int, kind: str, document: Document
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what exporters log and warn of; nothing is lost by it: what comes out is compared with the model."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logging.disable(before)
+    """Hold back what exporters log and warn of; nothing is lost by it: what comes out is compared with the model.
+
+    Their loggers stay so: another thread, such as that of the app, may be exporting as well.
+    """
+    for name in ("torch.export", "torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings(action="ignore"):
+        yield
 
 
 def _torchscript(module: torch.jit.ScriptModule, document: Document | None) -> bytes:
