@@ -34,6 +34,7 @@ FOLDS = "folds.json"  # of a cross-validation: which runs it was gathered from; 
 REQUIRED_OF_FOLDS = (*(set(REQUIRED) - {CHECKPOINT, ENCODER}), FOLDS)
 DEMONSTRATION = "demonstration.txt"  # only of a run that was trained to go wrong: what it shows
 REFERENCE = Path("data", "reference", "ham10000")  # the run on photographs that a checkout of the kit brings along
+CHECKOUT = Path(__file__).parents[1]
 IDENTITY = {"image_id": str, "group_id": str}
 PHOTOGRAPH = 256  # pixels a side of what is drawn
 
@@ -79,7 +80,8 @@ class Run:
     """A finished run directory, read only.
 
     Args:
-        path: the run directory; a relative one may also lie in the project around the working directory, as that of a notebook.
+        path: the run directory; a relative one may also lie in the project around the working directory, as that of a notebook,
+            or in the kit's own checkout.
 
     Attributes:
         path: where it lies.
@@ -90,7 +92,7 @@ class Run:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = in_project(path)
+        self.path = next((place for place in (in_project(path), CHECKOUT / path) if place.is_dir()), in_project(path))
         self.is_cross_validation = (self.path / FOLDS).is_file()
         required = REQUIRED_OF_FOLDS if self.is_cross_validation else REQUIRED
         missing = [name for name in required if not (self.path / name).is_file()]
@@ -261,7 +263,8 @@ class Run:
         """
         if split not in ("val", "test"):
             raise RunError(f"predictions are kept of val and test, not of {split!r}")
-        return pd.read_csv(self.path / PREDICTIONS.format(split), dtype=IDENTITY)
+        file = self.path / PREDICTIONS.format(split)
+        return pd.read_csv(file, dtype=IDENTITY, float_precision="round_trip")  # or pandas 2 misses the case at the threshold
 
     @cached_property
     def operating_point(self) -> StoredOperatingPoint:
@@ -301,8 +304,7 @@ def finished_runs(runs_dir: str | Path, needs_model: bool = False) -> list[Path]
 
 def reference_path() -> Path | None:
     """Directory of the reference run: of the project around the working directory, else of the kit's own checkout."""
-    places = (project_dir() / REFERENCE, Path(__file__).parents[1] / REFERENCE)
-    return next((place for place in places if (place / ENVIRONMENT).is_file()), None)
+    return next((place / REFERENCE for place in (project_dir(), CHECKOUT) if (place / REFERENCE / ENVIRONMENT).is_file()), None)
 
 
 def partial_path(path: Path) -> Path:

@@ -155,6 +155,7 @@ def test_the_default_run_is_the_latest_that_is_no_demonstration_else_the_referen
     assert "the latest finished run" in caplog.messages[-1]
     for name in ("folds", "new", "old"):
         shutil.rmtree(runs / name)
+    assert Run(REFERENCE).path.parents[2] == Path(__file__).parents[1]  # of the kit's checkout, from any working directory
     with monkeypatch.context() as patch, pytest.raises(RunError, match="no finished run"):
         patch.setattr("melanoma_lib.runs.reference_path", lambda: None)
         Run.default(runs)

@@ -39,7 +39,8 @@ LEAKY_COLUMNS = frozenset(
     """.split()  # noqa: SIM905
 )
 
-TEXT = pd.StringDtype(na_value=np.nan)  # missing text is NaN, so comparisons give plain False, never NA
+# Missing text is NaN, so comparisons give plain False, never NA; pandas 2.2 has that with pyarrow alone.
+TEXT = pd.StringDtype("pyarrow_numpy") if pd.__version__.startswith("2.2.") else pd.StringDtype(na_value=np.nan)
 
 
 def listed(items: Collection[object], most: int = 10) -> str:
