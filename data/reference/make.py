@@ -2,8 +2,8 @@
 
 ``python data/reference/make.py NAME RUN --command LINE`` packs one run: its checkpoint mostly in half precision, with
 predictions, calibration, operating point and metrics made anew by that checkpoint, and what the app knows of its images.
-``python data/reference/make.py NAME --command LINE --out-of-fold FUSION METADATA`` adds the predictions of every image by
-the model that was not trained on it, from two cross-validations of the same folds.
+``python data/reference/make.py NAME --command LINE --out-of-fold FUSION IMAGE METADATA`` adds the predictions of every
+image by the models that were not trained on it, from three cross-validations of the same folds.
 """
 
 import argparse
@@ -16,10 +16,10 @@ import torch
 
 from melanoma_lib.app import Reference
 from melanoma_lib.data.datamodule import DermoscopyDataModule
-from melanoma_lib.evaluation import Calibrator, evaluate_predictions
+from melanoma_lib.evaluation import evaluate_predictions
 from melanoma_lib.export.card import write_card
 from melanoma_lib.inference.logits import predict_logits
-from melanoma_lib.run_writer import RunWriter, prediction_table
+from melanoma_lib.run_writer import RunWriter
 from melanoma_lib.runs import CHECKPOINT, ENVIRONMENT, HISTORY, SETTINGS, SPLITS, Run, sha256
 from melanoma_lib.settings import Settings
 from melanoma_lib.utils import replacing, write_text
@@ -78,39 +78,20 @@ def halve(checkpoint: Path, out: Path) -> None:
         torch.save({"state_dict": kept}, temporary)
 
 
-def out_of_fold(fusion: Run, metadata: Run) -> pd.DataFrame:
-    """A row an image, in the order of the folds: who it is, and what each kind of answer says that was not trained on it.
+def out_of_fold(fusion: Run, image: Run, metadata: Run) -> pd.DataFrame:
+    """A row an image, in the order of the folds: who it is, and what each kind of model says that was not trained on it.
 
     ``probability`` is the sigmoid of the logit of that fold's model, ``risk`` its calibration on that fold's validation cases.
-    Ending ``_image``: the model of image and metadata with all metadata withheld, calibrated for that.
     """
     table = fusion.cases()[TABLE].set_index("image_id")
-    answers = {
-        "": [fold.predictions("test") for fold in fusion.folds],
-        "_image": [metadata_withheld(fold) for fold in fusion.folds],
-        "_metadata": [fold.predictions("test") for fold in metadata.folds],
-    }
-    for ending, tables in answers.items():
-        folds = pd.concat(dict(enumerate(tables, 1)), names=["fold"]).reset_index("fold").set_index("image_id").loc[table.index]
+    for ending, run in {"": fusion, "_image": image, "_metadata": metadata}.items():
+        tested = {number: fold.predictions("test") for number, fold in enumerate(run.folds, start=1)}
+        folds = pd.concat(tested, names=["fold"]).reset_index("fold").set_index("image_id").loc[table.index]
         if "fold" in table and not table["fold"].equals(folds["fold"]):
-            raise SystemExit(f"{metadata.path} has other folds than {fusion.path}")
+            raise SystemExit(f"{run.path} has other folds than {fusion.path}")
         table["fold"] = folds["fold"]
         table[f"probability{ending}"], table[f"risk{ending}"] = folds["probability"].round(6), folds["risk"].round(6)
     return table.sort_values(["fold", "group_id", "image_id"]).reset_index()
-
-
-def metadata_withheld(fold: Run) -> pd.DataFrame:
-    """Predictions of the test cases by a model that is told neither age nor sex nor site."""
-    data = DermoscopyDataModule(fold.settings, fold.cases())
-    cases = {split: data.cases[data.cases["split"] == split] for split in ("val", "test")}
-    hidden, model = torch.from_numpy(fold.encoder.encode()), fold.model()
-    logits = {
-        split: predict_logits(
-            model, ({"image": batch["image"], "metadata": hidden.expand(len(batch["image"]), -1)} for batch in loader)
-        )
-        for split, loader in (("val", data.val_dataloader()), ("test", data.test_dataloader()))
-    }
-    return prediction_table(cases["test"], logits["test"], Calibrator.fit(logits["val"], cases["val"]["target"].to_numpy()))
 
 
 def write_readme(run: Run, command: str, licence: str, table: pd.DataFrame | None) -> None:
@@ -134,11 +115,7 @@ def write_readme(run: Run, command: str, licence: str, table: pd.DataFrame | Non
         size = f"{len(table):,} images, {table['group_id'].nunique():,} lesions"
         lines += [f"\n`{OUT_OF_FOLD}`: {size}; all images, intervals over lesions:\n"]
         lines += ["| model | AUROC | average precision |", "|---|---|---|"]
-        for ending, words in (
-            ("", "image + metadata"),
-            ("_image", "image alone (metadata withheld)"),
-            ("_metadata", "metadata alone"),
-        ):
+        for ending, words in {"": "image + metadata", "_image": "image alone", "_metadata": "metadata alone"}.items():
             answers = {name: table[f"{name}{ending}"] for name in ("probability", "risk")}
             found = evaluate_predictions(table.assign(**answers), 0.5)
             lines.append(f"| {words} | {interval_of(found['auroc'])} | {interval_of(found['average_precision'])} |")
@@ -164,7 +141,7 @@ def main() -> None:
     parser.add_argument("--command", required=True, help="that trained it")
     parser.add_argument("--commit", help="of the code that trained it; default: as the run says")
     parser.add_argument("--demonstration", default="", help="what a run that was trained to go wrong shows")
-    parser.add_argument("--out-of-fold", nargs=2, type=Path, metavar=("FUSION", "METADATA"))
+    parser.add_argument("--out-of-fold", nargs=3, type=Path, metavar=("FUSION", "IMAGE", "METADATA"))
     given = parser.parse_args()
     packed = HERE / given.name
     if given.run:
