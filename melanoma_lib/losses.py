@@ -90,7 +90,8 @@ class FocalLoss(nn.Module):
         log_p, log_q = _logs(output)
         log_odds = self._log_pull(log_q, log_p) - self._log_pull(log_p, log_q)
         if self.alpha is not None:
-            log_odds = log_odds + math.log((1 - self.alpha) / self.alpha)
+            with np.errstate(divide="ignore"):  # a class without weight: the other one is always the better answer
+                log_odds = log_odds + np.log(np.float64(1 - self.alpha) / self.alpha)
         risk = np.where(output == 0, 0.0, np.where(output == 1, 1.0, _sigmoid(log_odds)))
         return float(risk) if risk.ndim == 0 else risk
 
@@ -124,8 +125,8 @@ class FocalLoss(nn.Module):
 
 
 def _check_parameters(alpha: float | None, gamma: float) -> None:
-    if alpha is not None and not 0 < alpha < 1:
-        raise ValueError(f"alpha expects a weight of the positives strictly between 0 and 1, or None, got {alpha}")
+    if alpha is not None and not 0 <= alpha <= 1:
+        raise ValueError(f"alpha expects a weight of the positives from 0 to 1, or None, got {alpha}")
     if not (math.isfinite(gamma) and gamma >= 0):
         raise ValueError(f"gamma expects a finite number of at least 0, got {gamma}")
 

@@ -1,6 +1,8 @@
 """MelanomaNet: a timm image branch and a metadata branch, concatenated into one logit."""
 
 import math
+from collections.abc import Sequence
+from itertools import chain, pairwise
 from typing import Literal
 
 import torch
@@ -17,7 +19,7 @@ class MelanomaNet(nn.Module):
         n_metadata: width of the encoded metadata.
         pretrained: start the image branch from ImageNet weights.
         modalities: which branches the model has.
-        metadata_hidden: width of the metadata branch.
+        metadata_hidden: width of the metadata branch, or of each of its layers.
         dropout: rate in the metadata branch and before the logit.
         drop_path: stochastic depth rate of the image branch, ignored by backbones without it.
         prior: output probability the untrained model starts from, in (0, 1); see :meth:`start_at`.
@@ -34,7 +36,7 @@ class MelanomaNet(nn.Module):
         n_metadata: int,
         pretrained: bool = True,
         modalities: Modalities = "image+metadata",
-        metadata_hidden: int = 64,
+        metadata_hidden: int | Sequence[int] = 64,
         dropout: float = 0.2,
         drop_path: float = 0.0,
         prior: float | None = None,
@@ -44,13 +46,14 @@ class MelanomaNet(nn.Module):
             raise ValueError(f"modalities expects image+metadata, image or metadata, got {modalities!r}")
         self.backbone, self.n_metadata, self.modalities = backbone, n_metadata, modalities
         self.image_branch = image_branch(backbone, pretrained, drop_path) if "image" in modalities else None
-        self.metadata_branch = None
+        self.metadata_branch, self.n_features = None, 0
+        if self.image_branch is not None:
+            self.n_features += self.image_branch.head_hidden_size
         if "metadata" in modalities:
-            self.metadata_branch = nn.Sequential(
-                nn.Linear(n_metadata, metadata_hidden), nn.BatchNorm1d(metadata_hidden), nn.ReLU(), nn.Dropout(dropout)
-            )
-        image_width = self.image_branch.head_hidden_size if self.image_branch is not None else 0
-        self.n_features = image_width + (metadata_hidden if self.metadata_branch is not None else 0)
+            widths = (n_metadata, *([metadata_hidden] if isinstance(metadata_hidden, int) else metadata_hidden))
+            layers = [(nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU(), nn.Dropout(dropout)) for a, b in pairwise(widths)]
+            self.metadata_branch = nn.Sequential(*chain(*layers))
+            self.n_features += widths[-1]
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.n_features, 1))
         if prior is not None:
             self.start_at(prior)
@@ -95,8 +98,8 @@ class MelanomaNet(nn.Module):
             if metadata is None or metadata.ndim != 2 or metadata.shape[1] != self.n_metadata:
                 got = None if metadata is None else tuple(metadata.shape)
                 raise ValueError(f"metadata expects shape (B, {self.n_metadata}), got {got}")
-            features.append(self.metadata_branch(metadata))  # (B, M) -> (B, metadata_hidden)
-        return torch.cat(features, dim=1)  # (B, F), (B, metadata_hidden) -> (B, n_features)
+            features.append(self.metadata_branch(metadata))  # (B, M) -> (B, width)
+        return torch.cat(features, dim=1)  # (B, F), (B, width) -> (B, n_features)
 
 
 def image_branch(backbone: str, pretrained: bool, drop_path: float = 0.0) -> nn.Module:

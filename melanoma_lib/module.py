@@ -117,7 +117,7 @@ class MelanomaModule(pl.LightningModule):
             metrics.reset()
 
     def configure_optimizers(self) -> dict:
-        """Adam (decoupled decay) with a lower rate for the image branch; linear warm-up, then cosine decay to zero, per step."""
+        """AdamW or Adam with a lower rate for the image branch; linear warm-up, then cosine decay to zero, per step."""
         settings = self.settings
         branch = list(self.model.image_branch.parameters()) if self.model.image_branch is not None else []
         in_branch = {id(parameter) for parameter in branch}
@@ -125,7 +125,8 @@ class MelanomaModule(pl.LightningModule):
         groups = [{"params": rest, "lr": settings.learning_rate}]
         if branch:
             groups.append({"params": branch, "lr": settings.learning_rate * settings.backbone_lr_scale})
-        optimiser = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
+        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[settings.optimizer]
+        optimiser = kind(groups, weight_decay=settings.weight_decay, fused=True)
         total = self.trainer.estimated_stepping_batches
         warm_up = settings.warmup_epochs * total / settings.max_epochs
 
@@ -151,12 +152,13 @@ def loss_and_prior(settings: Settings, prevalence: float) -> tuple[nn.Module, fl
     # Drawing melanomas more often changes the base rate that the loss meets.
     seen = {"plain": prevalence, "weighted": settings.sampled_prevalence, "oversample": 0.5}[settings.sampler]
     if settings.loss == "focal":
-        loss = FocalLoss(settings.alpha, settings.gamma)
-        return loss, loss.optimal_output(seen)
+        loss = FocalLoss(settings.alpha, settings.gamma, settings.reduction)
+        return loss, min(max(loss.optimal_output(seen), 0.001), 0.999)  # 0 or 1 where alpha leaves a class no weight
     if settings.loss == "bce":
-        return nn.BCEWithLogitsLoss(), seen
+        return nn.BCEWithLogitsLoss(reduction=settings.reduction), seen
     weight = (1 - prevalence) / prevalence
-    return nn.BCEWithLogitsLoss(pos_weight=torch.tensor(weight)), weight * seen / (weight * seen + 1 - seen)
+    loss = nn.BCEWithLogitsLoss(reduction=settings.reduction, pos_weight=torch.tensor(weight))
+    return loss, weight * seen / (weight * seen + 1 - seen)
 
 
 def warn_of_double_correction(settings: Settings) -> str | None:

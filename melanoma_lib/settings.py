@@ -21,6 +21,8 @@ from melanoma_lib.errors import SettingsError
 
 ENV_FILE, ENV_PREFIX = ".env", "MELANOMA_"
 TEST_ENV_PREFIX = "MELANOMA_TEST_"  # belongs to the test suite, never to a setting
+Width = Annotated[int, Field(ge=1)]
+Widths = Annotated[tuple[Width, ...], Field(min_length=1)]
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 INIT_NAME = re.compile(r".+-([0-9a-f]{8,64})\.pt")  # as torch.hub names weights: the digest tells them apart wherever they lie
 
@@ -80,16 +82,17 @@ class Settings(BaseSettings):
     pretrained: bool = Field(True, description="start from ImageNet weights")
     init_weights: UserPath | None = Field(None, description="NAME-DIGEST.pt, in place of ImageNet's weights")
     modalities: Modalities = Field("image+metadata", description="which branches the model has")
-    image_size: int = Field(224, ge=32, le=1024, description="side of the square input in pixels")
-    metadata_hidden: int = Field(64, ge=1, description="width of the metadata branch")
+    image_size: int = Field(256, ge=32, le=1024, description="side of the square input in pixels")
+    metadata_hidden: Annotated[Width | Widths, NoDecode] = Field(64, description="width of each metadata layer, such as 64,32")
     metadata_dropout: float = Field(0.1, ge=0, lt=1, description="chance that a training case hides all its metadata")
     dropout: float = Field(0.2, ge=0, lt=1, description="dropout before the logit and in the metadata branch")
     frozen_stride: int = Field(4, ge=0, description="pretrained stages down to this stride keep ImageNet's weights; 0: all learn")
     drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the image branch, where it has any")
 
     loss: Literal["focal", "bce", "weighted_bce"] = Field("focal", description="training loss, on the logit")
-    alpha: float | None = Field(None, gt=0, lt=1, description="focal weight of the positives, such as 0.25; none: no weights")
+    alpha: float | None = Field(None, ge=0, le=1, description="focal weight of the positives, such as 0.25; none: no weights")
     gamma: float = Field(2.0, ge=0, le=10, description="focal exponent; 0 gives cross-entropy")
+    reduction: Literal["mean", "sum"] = Field("mean", description="loss of a batch from those of its cases")
     diagnosis_weight: float = Field(0.5, ge=0, le=10, description="weight of naming the exact diagnosis as a second task")
     sampler: Literal["plain", "weighted", "oversample"] = Field(
         "plain", description="draw evenly, melanomas more often, or repeat melanomas until the classes balance"
@@ -101,9 +104,10 @@ class Settings(BaseSettings):
 
     batch_size: int = Field(32, ge=2, description="cases a training step, of all processes together")
     max_epochs: int = Field(8, ge=1, description="passes over the training cases")
+    optimizer: Literal["adamw", "adam"] = Field("adamw", description="adam decays the weights through the gradient")
     learning_rate: float = Field(2e-3, gt=0, lt=1, description="peak learning rate of the new layers")
     backbone_lr_scale: float = Field(0.5, gt=0, le=1, description="learning rate of the image branch over that")
-    weight_decay: float = Field(0.05, ge=0, description="decoupled weight decay (Adam becomes AdamW)")
+    weight_decay: float = Field(0.05, ge=0, description="weight decay, decoupled with adamw")
     head_epochs: int = Field(0, ge=0, description="first epochs in which the pretrained image branch stays frozen")
     warmup_epochs: float = Field(0.5, ge=0, description="epochs of linear warm-up")
     ema_decay: float = Field(0.998, ge=0, lt=1, description="moving average of the weights; 0 switches it off")
@@ -137,17 +141,17 @@ class Settings(BaseSettings):
         cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments over environment over ``.env`` over profile."""
-        named = ("init_settings", "env_settings", "dotenv_settings")
-        return *(sources[name] for name in named), ProfileSource(settings_cls)
+        return *(sources[f"{name}_settings"] for name in ("init", "env", "dotenv")), ProfileSource(settings_cls)
 
     def __init__(self, **values: Any) -> None:
-        complete = set(values) >= set(type(self).model_fields)  # then no other source is consulted
+        reject_unknown(values, type(self).model_fields, "setting")
+        complete = set(values) == set(type(self).model_fields)  # then no other source is consulted
         if not complete:
             reject_unknown_variables(type(self))
         try:
             super().__init__(**values, **({"_env_file": None} if complete else {}))
         except ValidationError as error:
-            raise SettingsError(explain_invalid(error, type(self))) from error
+            raise SettingsError(explain_invalid(error)) from error
 
     @field_validator("*", mode="before")
     @classmethod
@@ -157,7 +161,8 @@ class Settings(BaseSettings):
             return value
         if value.lower() == "none" and type(None) in typing.get_args(cls.model_fields[info.field_name].annotation):
             return None
-        return tuple(part for part in value.split(",") if part) if info.field_name == "image_dirs" else value
+        several = info.field_name == "image_dirs" or (info.field_name == "metadata_hidden" and "," in value)
+        return tuple(part for part in value.split(",") if part) if several else value
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -202,8 +207,8 @@ class Settings(BaseSettings):
 
     def shaping(self) -> dict[str, Any]:
         """The settings that shape the result, JSON-ready."""
-        without = {"init_weights"} | (set() if self.folds else {"folds", "fold"})
-        without |= {"augmentation"} if self.augmentation == "mild" else set()
+        without = {name for name in LATER_FIELDS if getattr(self, name) == type(self).model_fields[name].default}
+        without = (without - {"fold"} if self.folds else without) | {"init_weights"}
         start = {"init_weights": self.init_weights.name} if self.init_weights else {}  # the digest is part of the name
         return self.model_dump(mode="json", exclude=PLACE_FIELDS | without) | start
 
@@ -213,7 +218,6 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: if a name is unknown or a value ill-typed.
         """
-        reject_unknown(changes, type(self).model_fields, "setting")
         return type(self)(**{**self.model_dump(), **changes})  # complete, so that no other source is consulted
 
     @classmethod
@@ -267,7 +271,7 @@ PLACE_FIELDS = {
     "devices", "nodes", "wandb", "wandb_project",
 }  # fmt: skip
 # Runs stored before these existed are read with their defaults, which shape nothing.
-LATER_FIELDS = ("devices", "nodes", "folds", "fold", "init_weights", "augmentation")
+LATER_FIELDS = ("devices", "nodes", "folds", "fold", "init_weights", "augmentation", "reduction", "optimizer")
 
 
 def project_dir() -> Path:
@@ -307,13 +311,10 @@ def reject_unknown(names: Iterable[str], known: Iterable[str], kind: str) -> Non
         raise SettingsError(f"unknown {kind} {', '.join(unknown)}; known: {', '.join(sorted(known))}. Remove or correct it.")
 
 
-def explain_invalid(error: ValidationError, cls: type[BaseSettings]) -> str:
+def explain_invalid(error: ValidationError) -> str:
     """What pydantic found wrong, a line each, with what came."""
-    lines = []
+    told = "settings not valid:"
     for problem in error.errors():
-        name = ".".join(str(part) for part in problem["loc"]) or "settings"
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"{name}: unknown setting; known: {', '.join(sorted(cls.model_fields))}")
-        else:
-            lines.append(f"{name}: {problem['msg']}; got {problem['input']!r}" if problem["loc"] else problem["msg"])
-    return "settings not valid:\n  " + "\n  ".join(lines)
+        name = ".".join(map(str, problem["loc"]))
+        told += f"\n  {name}: {problem['msg']}; got {problem['input']!r}" if name else f"\n  {problem['msg']}"
+    return told

@@ -23,7 +23,7 @@ def test_help_of_train_describes_every_setting_and_its_choices(capsys, monkeypat
     ]
     assert absent == []
     assert "image+metadata|image|metadata" in told
-    assert "(default 224; fast 64; class 96)" in told
+    assert "(default 256; fast 64; class 96)" in told
 
 
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["train", "--sead", "1"], ["trian"], ["notebooks", "--help"]])

@@ -201,3 +201,13 @@ def test_holding_early_stages_leaves_exactly_the_coarser_ones_learning(backbone,
     assert all(
         not name.startswith(("conv_stem", "bn1", "layer1.", "blocks.0.", "blocks.1.", "features.denseblock1")) for name in moved
     )
+
+
+def test_the_metadata_branch_is_as_deep_as_widths_are_given():
+    model = MelanomaNet("", 5, modalities="metadata", metadata_hidden=(16, 8)).eval()
+    _, metadata = inputs()
+    first, second, head = (model.metadata_branch[0], model.metadata_branch[4], model.head[1])
+    hidden = torch.relu(first(metadata) / (1 + 1e-5) ** 0.5)  # untrained batch normalisation: mean 0, variance 1
+    expected = head(torch.relu(second(hidden) / (1 + 1e-5) ** 0.5)).squeeze(1)
+    torch.testing.assert_close(model(None, metadata), expected)
+    assert model.n_features == 8

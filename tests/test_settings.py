@@ -18,11 +18,11 @@ FIELDS = Settings.model_fields
 OTHER = {
     "profile": "fast", "source": "ham10000", "data_dir": "/data", "image_dirs": ("/a", "/b"), "missing_images": "drop",
     "n_patients": 50, "data_seed": 3, "val_fraction": 0.2, "test_fraction": 0.25, "backbone": "resnet50", "pretrained": False,
-    "modalities": "image", "image_size": 96, "metadata_hidden": 8, "metadata_dropout": 0.3, "dropout": 0.4, "drop_path": 0.3,
-    "frozen_stride": 8, "augmentation": "strong", "small_epochs": 0.25,
+    "modalities": "image", "image_size": 96, "metadata_hidden": (32, 8), "metadata_dropout": 0.3, "dropout": 0.4,
+    "drop_path": 0.3, "frozen_stride": 8, "augmentation": "strong", "small_epochs": 0.25,
     "loss": "bce", "alpha": 0.25, "gamma": 1.5, "diagnosis_weight": 1.5, "sampler": "weighted",
     "sampled_prevalence": 0.4, "batch_size": 8, "max_epochs": 3, "learning_rate": 1e-4, "backbone_lr_scale": 0.1,
-    "weight_decay": 0.2, "head_epochs": 1,
+    "weight_decay": 0.2, "head_epochs": 1, "reduction": "sum", "optimizer": "adam",
     "warmup_epochs": 1.5, "ema_decay": 0.5, "monitor": "val/auroc", "patience": 2, "seed": 7, "deterministic": False,
     "precision": "bf16", "num_workers": 2, "threads": 1, "progress": False, "wandb": True, "wandb_project": "mine",
     "devices": 2, "nodes": 2, "folds": 5, "fold": 2, "init_weights": "/w/simclr-0123456789ab.pt",
@@ -33,7 +33,7 @@ NEEDED = {"fold": {"folds": 5}}  # what must be set with a field for its other v
 
 
 def as_text(value) -> str:
-    return ",".join(value) if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def test_every_field_has_another_value():
@@ -106,7 +106,7 @@ def test_an_unknown_argument_is_an_error(make, value):
     ("name", "value"),
     [
         ("seed", "seven"), ("seed", -1), ("seed", 1.5), ("seed", None), ("seed", ""), ("image_size", 16), ("pretrained", "maybe"),
-        ("alpha", 1.0), ("alpha", 0), ("alpha", float("nan")), ("gamma", -0.1), ("weight_decay", float("inf")),
+        ("alpha", 1.5), ("alpha", -0.1), ("alpha", float("nan")), ("gamma", -0.1), ("weight_decay", float("inf")),
         ("source", "isic2016"), ("profile", ["fast"]), ("profile", "quick"), ("modalities", "metadata+image"), ("data_dir", 3),
     ],
 )  # fmt: skip
@@ -142,9 +142,9 @@ def test_fingerprint_changes_with_every_setting_that_shapes_the_result_and_no_ot
 
 
 def test_fingerprints_are_those_of_stored_runs():
-    assert Settings().fingerprint() == "02718e09"
+    assert Settings(image_size=224).fingerprint() == "02718e09"
     assert Settings(profile="fast", source="ham10000", folds=5, fold=2).fingerprint() == "ea4c564c"
-    assert Settings(augmentation="strong", init_weights="/w/simclr-0123456789ab.pt").fingerprint() == "29a418b9"
+    assert Settings(image_size=224, augmentation="strong", init_weights="/w/simclr-0123456789ab.pt").fingerprint() == "29a418b9"
 
 
 def test_settings_of_runs_stored_before_some_settings_existed_are_read():

@@ -117,13 +117,14 @@ def test_training_stops_when_the_monitor_has_not_improved_for_the_patience(tiny_
     assert len(history) == 1 + patience
 
 
-def test_learning_rates_and_weight_decay_reach_every_weight(tiny_settings):
-    settings = tiny_settings.with_changes(learning_rate=0.02, backbone_lr_scale=0.25, weight_decay=0.3)
-    module = module_of(settings)
+@pytest.mark.parametrize("optimizer", ["adamw", "adam"])
+def test_learning_rates_and_weight_decay_reach_every_weight(tiny_settings, optimizer):
+    changes = {"learning_rate": 0.02, "backbone_lr_scale": 0.25, "weight_decay": 0.3, "optimizer": optimizer}
+    module = module_of(tiny_settings.with_changes(**changes))
+    optimiser = module.configure_optimizers()["optimizer"]
+    assert optimiser.__class__.__name__.lower() == optimizer
     given = {
-        id(weight): (group["initial_lr"], group["weight_decay"])
-        for group in module.configure_optimizers()["optimizer"].param_groups
-        for weight in group["params"]
+        id(weight): (group["initial_lr"], group["weight_decay"]) for group in optimiser.param_groups for weight in group["params"]
     }
     assert set(given) == {id(weight) for weight in module.parameters()}
     for name, weight in module.named_parameters():
