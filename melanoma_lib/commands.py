@@ -20,12 +20,12 @@ Backend = Literal["loky", "threading", "dask"]
 def train(settings: Settings, jobs: int = 1, backend: Backend = "loky", scheduler: str | None = None) -> None:
     """Train a model, or all folds of a cross-validation: a run directory."""
     if settings.folds and not settings.fold:
-        from melanoma_lib.folds import cross_validate, workers
+        from melanoma_lib.training.folds import cross_validate, workers
 
         with workers(backend, jobs, scheduler):
             run = cross_validate(settings, jobs)
     else:
-        from melanoma_lib.run_writer import RunWriter
+        from melanoma_lib.runs.writer import RunWriter
         from melanoma_lib.training import train as train_run
 
         writer = RunWriter(settings)
@@ -56,7 +56,7 @@ def evaluate(settings: Settings, run: Path | None = None, tta: bool = False, sou
 
 def runs(settings: Settings) -> None:
     """List runs: source, backbone, size, epochs, AUROC with its interval, day, and what a demonstration shows."""
-    from melanoma_lib.run_writer import list_runs
+    from melanoma_lib.runs.writer import list_runs
 
     table, others = list_runs(settings.runs_dir)
     print(table.to_string(index=False) if len(table) else f"no finished run in {settings.runs_dir}")
@@ -244,7 +244,7 @@ def notebooks_sweep(
 ) -> int:  # fmt: skip
     """Run one lesson over a grid of parameters and compare the runs; resumes where it stopped."""
     from melanoma_lib.classroom import lesson, sweep
-    from melanoma_lib.folds import workers
+    from melanoma_lib.training.folds import workers
 
     if wrong := [text for text in over if not re.fullmatch(r"\w+=.+", text)]:
         raise LessonError(f"--over expects name=value,value, got {wrong[0]!r}")

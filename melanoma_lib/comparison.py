@@ -21,8 +21,8 @@ from melanoma_lib.evaluation import (
     summary_table,
 )
 from melanoma_lib.reports import Report, test_figures, write_report
-from melanoma_lib.run_writer import prediction_table
 from melanoma_lib.runs import Run
+from melanoma_lib.runs.writer import prediction_table
 from melanoma_lib.utils import progress_bar, write_text
 
 BATCH = 64

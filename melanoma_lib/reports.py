@@ -20,8 +20,8 @@ from melanoma_lib.errors import RunError
 from melanoma_lib.evaluation import Calibrator, OperatingCurve, bootstrap_mean_auroc, evaluate_predictions, summary_table
 from melanoma_lib.evaluation.summary import FoldPredictions, auroc_samples, evaluate_folds, gather_folds
 from melanoma_lib.plotting import DescribedFigure
-from melanoma_lib.run_writer import choose_operating_point, prediction_table
 from melanoma_lib.runs import Run
+from melanoma_lib.runs.writer import choose_operating_point, prediction_table
 from melanoma_lib.settings import Settings
 from melanoma_lib.utils import write_text
 

@@ -3,8 +3,11 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
+from typing import get_args
 
 import pytest
+import yaml
 
 from melanoma_lib.__main__ import main
 from melanoma_lib.cli import settings_of
@@ -80,6 +83,22 @@ def test_the_settings_of_a_finished_run_are_defaults_that_flags_override(tiny_ru
     assert "exists already" in capsys.readouterr().err
     assert main([*words, "--profile", "fast"]) == 1
     assert "--profile would change none" in capsys.readouterr().err
+
+
+def test_the_sweep_file_for_weights_and_biases_gives_flags_that_train_takes():
+    sweep = yaml.safe_load((Path(__file__).parents[1] / "docs" / "sweep.yaml").read_text())
+    words = {"${interpreter}": [], "-m": [], "${program}": []}
+    for choose in (min, max):
+        args = [
+            f"--{name}={choose(one.get('values') or list(one.values()), key=str)}"
+            for name, one in sweep["parameters"].items()
+            if "distribution" not in one
+        ]
+        args += [f"--{name}={one['min']}" for name, one in sweep["parameters"].items() if "distribution" in one]
+        line = [part for word in sweep["command"] for part in words.get(word, args if word == "${args}" else [word])]
+        settings = settings_of(parsed(line))
+        assert settings.wandb and settings.source == "ham10000" and settings.learning_rate == 0.0003
+    assert sweep["metric"]["name"] in get_args(FIELDS["monitor"].annotation)
 
 
 def test_evaluate_prints_the_report_of_the_latest_run(tiny_run, monkeypatch, capsys):

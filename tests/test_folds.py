@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from melanoma_lib import training
 from melanoma_lib.__main__ import main
 from melanoma_lib.data.splits import fold_cases
 from melanoma_lib.errors import DataError, RunError, SettingsError
-from melanoma_lib.folds import cross_validate, fold_settings, workers
 from melanoma_lib.reports import ablation_table
 from melanoma_lib.runs import FOLDS, Run
 from melanoma_lib.settings import Settings
+from melanoma_lib.training import trainer
+from melanoma_lib.training.folds import cross_validate, fold_settings, workers
 
 FOLD_COUNT = 3
 
@@ -136,7 +136,7 @@ def test_cross_validations_are_compared_fold_by_fold(folded, tiny_settings):
 
 def test_an_interrupted_cross_validation_goes_on_where_it_stopped(folded, tiny_settings, tmp_path, monkeypatch):
     settings = tiny_settings.with_changes(folds=FOLD_COUNT, max_epochs=2, runs_dir=tmp_path / "runs")
-    trained, train = [], training.train
+    trained, train = [], trainer.train
 
     def failing(settings):
         if settings.fold == 2 and settings.fold not in trained:
@@ -145,7 +145,7 @@ def test_an_interrupted_cross_validation_goes_on_where_it_stopped(folded, tiny_s
         trained.append(settings.fold)
         return train(settings)
 
-    monkeypatch.setattr(training, "train", failing)
+    monkeypatch.setattr(trainer, "train", failing)
     with pytest.raises(RunError, match="went away"):
         cross_validate(settings)
     assert trained == [1, 2]

@@ -7,9 +7,9 @@ import torch
 
 from melanoma_lib.errors import SettingsError, WeightsUnavailableError
 from melanoma_lib.model import image_branch
-from melanoma_lib.module import MelanomaModule
 from melanoma_lib.settings import Settings
 from melanoma_lib.training import train
+from melanoma_lib.training.module import MelanomaModule
 
 
 def named(file):

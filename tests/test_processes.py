@@ -24,7 +24,7 @@ import json, sys
 from melanoma_lib.__main__ import main
 from melanoma_lib.data import datamodule
 from melanoma_lib.data.images import evaluation_pixels
-from melanoma_lib.module import MelanomaModule
+from melanoma_lib.training.module import MelanomaModule
 
 step = MelanomaModule.training_step
 

@@ -16,11 +16,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import recall_score, roc_curve
 
 import melanoma_lib
-from melanoma_lib import run_writer
 from melanoma_lib.__main__ import main
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import ForeignThresholdError, RunError
 from melanoma_lib.runs import DEMONSTRATION, ENVIRONMENT, FOLDS, OPERATING_POINT, PREDICTIONS, REFERENCE, REQUIRED, Run
+from melanoma_lib.runs import writer as run_writer
 from melanoma_lib.training import train
 
 
@@ -122,7 +122,7 @@ def test_a_full_disk_at_the_end_leaves_no_run_and_resume_finishes_it(tiny_run, t
         def full(*_):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        patch.setattr("melanoma_lib.run_writer._environment", full)
+        patch.setattr("melanoma_lib.runs.writer._environment", full)
         with pytest.raises(OSError, match="No space"):
             train(settings)
     assert not settings.run_path.exists()
@@ -131,7 +131,7 @@ def test_a_full_disk_at_the_end_leaves_no_run_and_resume_finishes_it(tiny_run, t
 
 
 def test_a_second_training_of_the_same_run_is_turned_away(tiny_settings, tmp_path):
-    from melanoma_lib.run_writer import RunWriter
+    from melanoma_lib.runs.writer import RunWriter
 
     settings = tiny_settings.with_changes(runs_dir=tmp_path)
     with (
@@ -157,7 +157,7 @@ def test_the_default_run_is_the_latest_that_is_no_demonstration_else_the_referen
         shutil.rmtree(runs / name)
     assert Run(REFERENCE).path.parents[2] == Path(__file__).parents[1]  # of the kit's checkout, from any working directory
     with monkeypatch.context() as patch, pytest.raises(RunError, match="no finished run"):
-        patch.setattr("melanoma_lib.runs.reference_path", lambda: None)
+        patch.setattr("melanoma_lib.runs.run.reference_path", lambda: None)
         Run.default(runs)
     shutil.copytree(tiny_run.path, tmp_path / REFERENCE)
     caplog.clear()
@@ -166,7 +166,7 @@ def test_the_default_run_is_the_latest_that_is_no_demonstration_else_the_referen
 
 
 def test_runs_lists_each_run_and_tells_what_is_none(tiny_run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("melanoma_lib.run_writer.reference_path", lambda: None)
+    monkeypatch.setattr("melanoma_lib.runs.writer.reference_path", lambda: None)
     runs = tmp_path / "runs"
     for name in ("good", "trapped", "torn", "old.partial"):
         shutil.copytree(tiny_run.path, runs / name)

@@ -228,3 +228,12 @@ def test_a_notebook_reads_env_file_and_folders_of_the_project_it_lies_in(tmp_pat
     assert settings.batch_size == 24
     assert settings.backbone == "tf_efficientnet_lite0"
     assert settings.runs_dir.resolve() == tmp_path / "runs"
+
+
+def test_constants_read_the_settings(monkeypatch):
+    monkeypatch.setenv("MELANOMA_LEARNING_RATE", "0.005")
+    from melanoma_lib.config import FOCAL_ALPHA, IMAGE_SIZE, LR
+
+    assert (IMAGE_SIZE, LR, FOCAL_ALPHA) == (FIELDS["image_size"].default, 0.005, None)
+    with pytest.raises(ImportError, match="LEARNING_RAT"):
+        from melanoma_lib.config import LEARNING_RAT  # noqa: F401

@@ -17,10 +17,10 @@ from sklearn.metrics import accuracy_score, average_precision_score, f1_score, l
 from melanoma_lib.data.datamodule import UNKNOWN, DermoscopyDataModule
 from melanoma_lib.errors import RunError, SettingsError, WeightsUnavailableError
 from melanoma_lib.model import MelanomaNet, image_branch
-from melanoma_lib.module import MelanomaModule, MovingAverage, loss_and_prior, warn_of_double_correction
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
 from melanoma_lib.training import quiet, train
+from melanoma_lib.training.module import MelanomaModule, MovingAverage, loss_and_prior, warn_of_double_correction
 
 
 def predictions(run: Run) -> np.ndarray:
@@ -84,7 +84,7 @@ def test_a_finished_run_is_not_overwritten_and_resume_returns_it(tiny_run):
 
 def test_resume_refuses_other_settings(tiny_settings, tmp_path, monkeypatch):
     settings = tiny_settings.with_changes(run_dir=tmp_path / "run")
-    monkeypatch.setattr("melanoma_lib.training.predict_logits", lambda *_: 1 / 0)
+    monkeypatch.setattr("melanoma_lib.training.trainer.predict_logits", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train(settings.with_changes(max_epochs=1))
     with pytest.raises(RunError, match=r"begun with other settings \(max_epochs\)"):
@@ -216,7 +216,7 @@ def test_the_fast_profile_comes_near_the_bayes_ceiling(tmp_path):
 
 def test_the_last_epoch_is_kept_even_where_none_was_better(tiny_settings, tmp_path, monkeypatch):
     settings = tiny_settings.with_changes(runs_dir=tmp_path, monitor="val/loss", learning_rate=0.9, ema_decay=0)
-    monkeypatch.setattr("melanoma_lib.training.predict_logits", lambda *_: 1 / 0)
+    monkeypatch.setattr("melanoma_lib.training.trainer.predict_logits", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train(settings)
     folder = Path(f"{settings.run_path}.partial")
@@ -227,7 +227,7 @@ def test_the_last_epoch_is_kept_even_where_none_was_better(tiny_settings, tmp_pa
 
 
 def test_a_checkpoint_cut_short_leaves_the_one_before(tmp_path, monkeypatch):
-    from melanoma_lib.module import AtomicCheckpointIO
+    from melanoma_lib.training.module import AtomicCheckpointIO
 
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
@@ -263,7 +263,7 @@ def test_resume_refuses_other_cases(tiny_settings, tmp_path, monkeypatch):
     settings = tiny_settings.with_changes(run_dir=tmp_path / "run", max_epochs=1)
     cases = cases_for(settings)
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr("melanoma_lib.training.predict_logits", lambda *_: 1 / 0)
+        patch.setattr("melanoma_lib.training.trainer.predict_logits", lambda *_: 1 / 0)
         train(settings, cases)
     with pytest.raises(RunError, match="other cases"):
         train(settings.with_changes(resume=True), cases.iloc[5:])
@@ -276,7 +276,7 @@ def test_cases_of_ones_own_need_a_folder_of_their_own(tiny_settings, tmp_path):
 
 def test_absent_weights_are_told_before_any_case_is_painted(tiny_settings, tmp_path, monkeypatch):
     monkeypatch.setattr("melanoma_lib.weights.hub_reachable", lambda: False)
-    monkeypatch.setattr("melanoma_lib.training.DermoscopyDataModule", lambda *_: pytest.fail("prepared data first"))
+    monkeypatch.setattr("melanoma_lib.training.trainer.DermoscopyDataModule", lambda *_: pytest.fail("prepared data first"))
     with pytest.raises(WeightsUnavailableError):
         train(tiny_settings.with_changes(runs_dir=tmp_path, backbone="resnet18", pretrained=True))
 

@@ -21,8 +21,8 @@ from melanoma_lib.inference.document import RECORD, UNSEALED, Document, Reading,
 from melanoma_lib.inference.predictor import ONNX, TORCHSCRIPT, Predictor
 from melanoma_lib.model import MelanomaNet
 from melanoma_lib.reports import predict_with_views
-from melanoma_lib.run_writer import choose_operating_point
 from melanoma_lib.runs import Run
+from melanoma_lib.runs.writer import choose_operating_point
 from melanoma_lib.utils import replacing
 
 FORMATS = {ONNX: "model.onnx", TORCHSCRIPT: "model.torchscript.pt"}  # format to default file name

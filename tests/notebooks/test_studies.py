@@ -12,7 +12,7 @@ import pytest
 from melanoma_lib.classroom.lesson import Lesson, find_lessons, tags_of
 from melanoma_lib.classroom.papermill import pictures, run_lesson
 from melanoma_lib.errors import LessonError
-from melanoma_lib.module import MelanomaModule
+from melanoma_lib.training.module import MelanomaModule
 from melanoma_lib.settings import ENV_PREFIX, Settings
 from melanoma_lib.training import train
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from melanoma_lib.errors import SettingsError
-from melanoma_lib.run_writer import RunWriter
-from melanoma_lib.runs import Run
+from melanoma_lib.runs.run import Run
+from melanoma_lib.runs.writer import RunWriter
 from melanoma_lib.settings import Settings
 
 # A training seeds and switches things that its whole process shares, so the threads of one (a Dask worker has several unless
@@ -68,7 +68,7 @@ def fold_settings(settings: Settings) -> Iterator[Settings]:
 
 def _train_fold(settings: str) -> str:
     """Train one fold in whatever process joblib chose; text goes in and out, which travels to every machine."""
-    from melanoma_lib.training import train
+    from melanoma_lib.training.trainer import train
 
     with _TRAINING:
         return str(train(Settings.from_json(settings)).path)

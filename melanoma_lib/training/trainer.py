@@ -20,7 +20,11 @@ from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import RunError, SettingsError
 from melanoma_lib.inference import predict_logits, prediction_device
 from melanoma_lib.model import MelanomaNet
-from melanoma_lib.module import (
+from melanoma_lib.reports import log_run, wandb_logger
+from melanoma_lib.runs.run import HISTORY, Run
+from melanoma_lib.runs.writer import RunWriter
+from melanoma_lib.settings import Settings
+from melanoma_lib.training.module import (
     AtomicCheckpointIO,
     BestCheckpoint,
     History,
@@ -29,10 +33,6 @@ from melanoma_lib.module import (
     TimeLeft,
     warn_of_double_correction,
 )
-from melanoma_lib.reports import log_run, wandb_logger
-from melanoma_lib.run_writer import RunWriter
-from melanoma_lib.runs import HISTORY, Run
-from melanoma_lib.settings import Settings
 from melanoma_lib.weights import require_backbone, require_digest
 
 log = logging.getLogger(__name__)

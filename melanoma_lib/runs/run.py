@@ -1,4 +1,4 @@
-"""A run directory: what one training left behind. With ``run_writer`` the only code that knows its files."""
+"""A run directory: what one training left behind. With ``writer`` the only code that knows its files."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ FOLDS = "folds.json"  # of a cross-validation: which runs it was gathered from; 
 REQUIRED_OF_FOLDS = (*(set(REQUIRED) - {CHECKPOINT, ENCODER}), FOLDS)
 DEMONSTRATION = "demonstration.txt"  # only of a run that was trained to go wrong: what it shows
 REFERENCE = Path("data", "reference", "ham10000")  # the run on photographs that a checkout of the kit brings along
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 # Or pandas 2 reads the probability of the case at the threshold as a little less than that.
 EXACT = {"float_precision": "round_trip"} if pd.__version__.startswith("2.") else {}
 IDENTITY = {"image_id": str, "group_id": str}

@@ -19,7 +19,7 @@ from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.errors import KitError, RunError
 from melanoma_lib.evaluation import Calibrator, OperatingCurve, evaluate_predictions
 from melanoma_lib.evaluation.summary import FoldPredictions, evaluate_folds, gather_folds
-from melanoma_lib.runs import (
+from melanoma_lib.runs.run import (
     CALIBRATION,
     CHECKPOINT,
     DEMONSTRATION,
@@ -247,7 +247,7 @@ def _environment() -> dict:
 
 def _commit() -> str | None:
     """The commit that the kit runs from, with ``-dirty`` where files differ from it; None without a checkout or git."""
-    checkout, git = Path(__file__).parents[1], shutil.which("git")
+    checkout, git = Path(__file__).parents[2], shutil.which("git")
     if git is None or not (checkout / ".git").exists():
         return None
     command = [git, "-C", checkout, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

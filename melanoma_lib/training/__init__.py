@@ -1,0 +1,12 @@
+"""From settings to a finished run: one training, or one for each fold."""
+
+from melanoma_lib.utils import lazy_names
+
+__all__, __getattr__ = lazy_names(
+    __name__,
+    {
+        "trainer": ("processes", "quiet", "train", "trainer_for"),
+        "module": ("MelanomaModule",),
+        "folds": ("cross_validate", "workers"),
+    },
+)
