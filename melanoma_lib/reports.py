@@ -129,7 +129,7 @@ def _tested_with_views(run: Run) -> tuple[pd.DataFrame, float]:
     parts = []
     for fold in run.folds if run.is_cross_validation else [run]:
         tables = predict_with_views(fold)
-        threshold = choose_operating_point(tables["val"], run.settings.min_sensitivity)["threshold"]
+        threshold = choose_operating_point(tables["val"], run.settings)["threshold"]
         calibrator = Calibrator.fit(tables["val"]["logit"], tables["val"]["target"])
         parts.append(FoldPredictions(tables, calibrator, threshold))
     if not run.is_cross_validation:

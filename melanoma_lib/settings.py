@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, fie
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from melanoma_lib.errors import SettingsError
+from melanoma_lib.utils import project_dir
 
 ENV_FILE, ENV_PREFIX = ".env", "MELANOMA_"
 TEST_ENV_PREFIX = "MELANOMA_TEST_"  # belongs to the test suite, never to a setting
@@ -127,7 +128,12 @@ class Settings(BaseSettings):
     wandb: bool = Field(False, description="log to Weights & Biases, offline without WANDB_API_KEY")
     wandb_project: str = Field("melanoma-classification", description="Weights & Biases project")
 
-    min_sensitivity: float = Field(0.95, gt=0, le=1, description="sensitivity the operating point must reach")
+    threshold_rule: Literal["sensitivity", "specificity", "f1", "youden", "cost", "0.5"] = Field(
+        "sensitivity", description="how validation chooses the threshold"
+    )
+    min_sensitivity: float = Field(0.95, gt=0, le=1, description="sensitivity that the rule of this name must reach")
+    min_specificity: float = Field(0.8, gt=0, le=1, description="specificity that the rule of this name must reach")
+    fn_cost: float = Field(10.0, gt=0, description="cost of a false negative in false positives, for the rule cost")
     n_resamples: int = Field(2000, ge=100, description="group resamples behind each interval")
     tta: bool = Field(False, description="average the eight flips and turns of each image when predicting")
 
@@ -271,18 +277,10 @@ PLACE_FIELDS = {
     "devices", "nodes", "wandb", "wandb_project",
 }  # fmt: skip
 # Runs stored before these existed are read with their defaults, which shape nothing.
-LATER_FIELDS = ("devices", "nodes", "folds", "fold", "init_weights", "augmentation", "reduction", "optimizer")
-
-
-def project_dir() -> Path:
-    """The nearest folder, from the working directory up, that holds the kit's ``notebooks``; else the working directory."""
-    here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / "notebooks" / "00_start_here.ipynb").is_file()), here)
-
-
-def in_project(path: str | Path) -> Path:
-    """A path as it is or, where a relative one leads nowhere from the working directory, from the project around that."""
-    return Path(path) if Path(path).exists() or project_dir() == Path.cwd() else project_dir() / path
+LATER_FIELDS = (
+    "devices", "nodes", "folds", "fold", "init_weights", "augmentation", "reduction", "optimizer",
+    "threshold_rule", "min_specificity", "fn_cost",
+)  # fmt: skip
 
 
 def reject_unknown_variables(cls: type[BaseSettings]) -> None:

@@ -1,4 +1,4 @@
-"""Small helpers of every layer: files written whole or not at all, a progress bar, packages that load on first use."""
+"""Small helpers of every layer: the project's folder, files written whole or not at all, a progress bar, lazy packages."""
 
 import os
 import threading
@@ -31,6 +31,17 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text to ``path`` atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def project_dir() -> Path:
+    """The nearest folder, from the working directory up, that holds the kit's ``notebooks``; else the working directory."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "notebooks" / "00_start_here.ipynb").is_file()), here)
+
+
+def in_project(path: str | Path) -> Path:
+    """A path as it is or, where a relative one leads nowhere from the working directory, from the project around that."""
+    return Path(path) if Path(path).exists() or project_dir() == Path.cwd() else project_dir() / path
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -13,14 +14,26 @@ import pytest
 import torch
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import recall_score, roc_curve
+from sklearn.metrics import f1_score, recall_score, roc_curve
 
 import melanoma_lib
 from melanoma_lib.__main__ import main
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import ForeignThresholdError, RunError
-from melanoma_lib.runs import DEMONSTRATION, ENVIRONMENT, FOLDS, OPERATING_POINT, PREDICTIONS, REFERENCE, REQUIRED, Run
+from melanoma_lib.evaluation import OperatingCurve
+from melanoma_lib.runs import (
+    DEMONSTRATION,
+    ENVIRONMENT,
+    FOLDS,
+    OPERATING_POINT,
+    PREDICTIONS,
+    REFERENCE,
+    REQUIRED,
+    Run,
+    choose_operating_point,
+)
 from melanoma_lib.runs import writer as run_writer
+from melanoma_lib.settings import Settings
 from melanoma_lib.training import train
 
 
@@ -60,6 +73,32 @@ def test_risk_is_a_logistic_fit_on_validation_alone(tiny_run):
     validation, test = tiny_run.predictions("val"), tiny_run.predictions("test")
     oracle = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(validation[["logit"]], validation["target"])
     np.testing.assert_allclose(test["risk"], oracle.predict_proba(test[["logit"]])[:, 1], atol=1e-4)
+
+
+@pytest.mark.parametrize("rule", get_args(Settings.model_fields["threshold_rule"].annotation))
+def test_each_rule_chooses_the_best_of_all_thresholds_on_validation(rule):
+    rng = np.random.default_rng(1)
+    targets = np.arange(120) % 4 == 0
+    scores = np.round(rng.normal(0.4 + 0.2 * targets, 0.2).clip(0.01, 0.99), 2)
+    settings = Settings(threshold_rule=rule, min_sensitivity=0.8, min_specificity=0.7, fn_cost=4)
+    point = choose_operating_point(pd.DataFrame({"target": targets.astype(int), "probability": scores}), settings)
+    rates = {t: (recall_score(targets, scores >= t), recall_score(~targets, scores < t)) for t in np.unique(scores)}
+    best = {
+        "sensitivity": lambda: max(t for t, (sensitivity, _) in rates.items() if sensitivity >= 0.8),
+        "specificity": lambda: min(t for t, (_, specificity) in rates.items() if specificity >= 0.7),
+        "f1": lambda: max(rates, key=lambda t: f1_score(targets, scores >= t)),
+        "youden": lambda: max(rates, key=lambda t: round(sum(rates[t]), 9)),
+        "cost": lambda: min(rates, key=lambda t: round(30 * (1 - rates[t][0]) * 4 + 90 * (1 - rates[t][1]), 9)),
+        "0.5": lambda: 0.5,
+    }[rule]()
+    assert point["threshold"] == best
+    expected = (recall_score(targets, scores >= best), recall_score(~targets, scores < best))
+    assert (point["sensitivity"], point["specificity"]) == pytest.approx(expected)
+
+
+def test_a_specificity_that_no_score_reaches_flags_nobody():
+    point = OperatingCurve([0, 1], [0.7, 0.7]).for_specificity(0.9)
+    assert point.threshold > 0.7 and point.specificity == 1
 
 
 def test_operating_point_is_the_highest_threshold_that_reaches_the_sensitivity(tiny_run):

@@ -26,7 +26,8 @@ OTHER = {
     "warmup_epochs": 1.5, "ema_decay": 0.5, "monitor": "val/auroc", "patience": 2, "seed": 7, "deterministic": False,
     "precision": "bf16", "num_workers": 2, "threads": 1, "progress": False, "wandb": True, "wandb_project": "mine",
     "devices": 2, "nodes": 2, "folds": 5, "fold": 2, "init_weights": "/w/simclr-0123456789ab.pt",
-    "min_sensitivity": 0.9, "n_resamples": 100, "tta": True, "runs_dir": "/runs", "run_dir": "/runs/mine",
+    "min_sensitivity": 0.9, "min_specificity": 0.7, "fn_cost": 3.0, "threshold_rule": "f1",
+    "n_resamples": 100, "tta": True, "runs_dir": "/runs", "run_dir": "/runs/mine",
     "cache_dir": "/cache", "resume": True,
 }  # fmt: skip
 NEEDED = {"fold": {"folds": 5}}  # what must be set with a field for its other value to make sense
@@ -234,6 +235,6 @@ def test_constants_read_the_settings(monkeypatch):
     monkeypatch.setenv("MELANOMA_LEARNING_RATE", "0.005")
     from melanoma_lib.config import FOCAL_ALPHA, IMAGE_SIZE, LR
 
-    assert (IMAGE_SIZE, LR, FOCAL_ALPHA) == (FIELDS["image_size"].default, 0.005, None)
+    assert (FIELDS["image_size"].default, 0.005, None) == (IMAGE_SIZE, LR, FOCAL_ALPHA)
     with pytest.raises(ImportError, match="LEARNING_RAT"):
         from melanoma_lib.config import LEARNING_RAT  # noqa: F401

@@ -217,6 +217,16 @@ class OperatingCurve:
         check_fraction(target, "target sensitivity (the lowest score as threshold reaches 1)", one=True)
         return self.at(self.thresholds[np.flatnonzero(self.tp[:-1] / self.n_positive >= target)[-1]])
 
+    def for_specificity(self, target: float) -> OperatingPoint:
+        """The lowest observed score at which specificity reaches ``target``; just above the highest where none does.
+
+        Raises:
+            ValueError: if ``target`` lies outside (0, 1].
+        """
+        check_fraction(target, "target specificity", one=True)
+        reached = np.flatnonzero((self.n_negative - self.fp[:-1]) / self.n_negative >= target)
+        return self.at(self.thresholds[reached[0]] if len(reached) else np.nextafter(self.thresholds.max(), np.inf))
+
     def max_f1(self) -> OperatingPoint:
         """The observed score with the highest F1; among equals the lowest, which finds the most melanomas."""
         tp, fp = self.tp[:-1], self.fp[:-1]

@@ -176,7 +176,7 @@ def reading_of(run: Run, val: pd.DataFrame, test: pd.DataFrame) -> Reading:
     Both tables are as ``prediction_table`` gives them; the risk of the test cases is calibrated anew.
     """
     calibrator = Calibrator.fit(val["logit"], val["target"])
-    point = choose_operating_point(val, run.settings.min_sensitivity)
+    point = choose_operating_point(val, run.settings)
     test = test.assign(risk=calibrator.risk(test["logit"]))
     return Reading(
         **calibrator.to_dict(),

@@ -14,7 +14,8 @@ import pandas as pd
 from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.errors import ForeignThresholdError, RunError
 from melanoma_lib.evaluation import Calibrator
-from melanoma_lib.settings import Settings, in_project, project_dir
+from melanoma_lib.settings import Settings
+from melanoma_lib.utils import in_project, project_dir
 
 if TYPE_CHECKING:
     from torch import Tensor

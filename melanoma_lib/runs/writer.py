@@ -145,7 +145,7 @@ class RunWriter:
         calibrator = Calibrator.fit(logits["val"], targets[cases["split"] == "val"])
         tables = {split: prediction_table(cases[cases["split"] == split], logits[split], calibrator) for split in ("val", "test")}
         write_text(self.partial / ENCODER, encoder.to_json())
-        point = choose_operating_point(tables["val"], self.settings.min_sensitivity)
+        point = choose_operating_point(tables["val"], self.settings)
         metrics = evaluate_predictions(tables["test"], point["threshold"], self.settings.n_resamples)
         self._write(tables, calibrator, point, CHECKPOINT, metrics)
 
@@ -193,12 +193,22 @@ class RunWriter:
         return Run(self.path)
 
 
-def choose_operating_point(validation: pd.DataFrame, min_sensitivity: float) -> dict:
-    """The highest threshold whose sensitivity on validation reaches the target: threshold, rule, sensitivity, specificity."""
-    point = OperatingCurve(validation["target"], validation["probability"]).for_sensitivity(min_sensitivity)
+def choose_operating_point(validation: pd.DataFrame, settings: Settings) -> dict:
+    """What ``threshold_rule`` chooses on validation: threshold, rule in words, sensitivity, specificity."""
+    curve = OperatingCurve(validation["target"], validation["probability"])
+    sensitivity, specificity, cost = settings.min_sensitivity, settings.min_specificity, settings.fn_cost
+    rule, choose = {
+        "sensitivity": (f"highest threshold with sensitivity >= {sensitivity:g}", lambda: curve.for_sensitivity(sensitivity)),
+        "specificity": (f"lowest threshold with specificity >= {specificity:g}", lambda: curve.for_specificity(specificity)),
+        "f1": ("threshold of the highest F1", curve.max_f1),
+        "youden": ("threshold of the highest Youden index", curve.max_youden),
+        "cost": (f"threshold of the lowest cost, a false negative at {cost:g} false positives,", lambda: curve.min_cost(cost, 1)),
+        "0.5": ("threshold 0.5, with its rates", lambda: curve.at(0.5)),
+    }[settings.threshold_rule]
+    point = choose()
     return {
         "threshold": float(point.threshold),
-        "rule": f"highest threshold with sensitivity >= {min_sensitivity:g} on validation",
+        "rule": f"{rule} on validation",
         "sensitivity": point.sensitivity,
         "specificity": point.specificity,
     }
