@@ -15,15 +15,13 @@ __all__, __getattr__ = lazy_names(
         "tables": ("bootstrap_intervals", "cluster_bootstrap"),
         "paired": ("DeLongResult", "bootstrap_gain", "bootstrap_mean_auroc", "delong_test"),
         "calibration": (
-            "Calibrator", "bootstrap_calibration", "calibration_slope_intercept", "carry_risk", "expected_calibration_error",
-            "reliability_bins",
+            "Calibrator", "bootstrap_calibration", "carry_risk", "expected_calibration_error", "log_odds_of", "reliability_bins",
+            "slope_intercept",
         ),
         "external": ("external_table", "observed_over_expected", "recalibration_table"),
         "subgroups": ("subgroup_table",),
         "figures": (
-            "comparison_figure",
             "confusion_figure",
-            "decision_curve_figure",
             "precision_recall_figure",
             "reliability_figure",
             "roc_figure",

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-from scipy.special import expit, logit
+from scipy.special import expit
 
-from melanoma_lib.evaluation.calibration import RISK_FLOOR, fit_logistic
+from melanoma_lib.evaluation.calibration import log_odds_of, slope_intercept
 from melanoma_lib.evaluation.inputs import check_scores, check_targets
 from melanoma_lib.evaluation.intervals import Interval, group_bootstrap, group_codes
 from melanoma_lib.evaluation.operating import OperatingPoint
@@ -21,9 +21,7 @@ RATES = ("sensitivity", "specificity", "ppv", "npv")
 CALIBRATION = ("brier", "slope", "intercept")
 
 
-def observed_over_expected(
-    risk: ArrayLike, targets: ArrayLike, groups: ArrayLike, n: int = 2000, seed: int = 0, level: float = 0.95
-) -> Interval:
+def observed_over_expected(risk: ArrayLike, targets: ArrayLike, groups: ArrayLike, n: int = 2000, seed: int = 0) -> Interval:
     """Melanomas over the sum of the risks, 1 if calibrated in the large, with an interval that resamples whole groups.
 
     Raises:
@@ -35,7 +33,7 @@ def observed_over_expected(
     observed, expected = (np.bincount(codes, weights=one, minlength=n_groups) for one in (answers, values))
     with np.errstate(divide="ignore", invalid="ignore"):
         sample, replicates = group_bootstrap(lambda drawn: (drawn @ observed) / (drawn @ expected), n_groups, n, seed)
-    return Interval.from_replicates(float(sample), replicates, level)
+    return Interval.from_replicates(float(sample), replicates)
 
 
 def external_table(
@@ -107,7 +105,7 @@ def recalibration_table(
     answers = check_targets(predictions["target"])
     risk = check_scores(predictions["risk"], answers.size, "risk", unit_interval=True)
     codes, n_groups = group_codes(predictions["group_id"], answers.size)
-    log_odds, y = logit(np.clip(risk, RISK_FLOOR, 1 - RISK_FLOOR)), answers.astype(float)
+    log_odds, y = log_odds_of(risk), answers.astype(float)
     rng, rows = np.random.default_rng(seed), []
     for size in sizes:
         tried = {"none": [], "intercept": [], "slope and intercept": []}
@@ -115,7 +113,7 @@ def recalibration_table(
             local = np.isin(codes, rng.permutation(n_groups)[:size])
             left = int(answers[~local].sum())
             counts = [answers[local].sum(), min(left, (~local).sum() - left)]
-            slope_left, intercept_left = _fit(log_odds[~local], y[~local])
+            slope_left, intercept_left = slope_intercept(log_odds[~local], y[~local])
             for update, (slope, intercept) in _updates(log_odds[local], y[local]).items():
                 brier = np.mean((expit(slope * log_odds[~local] + intercept) - y[~local]) ** 2)
                 # The others' own fit, on the scale of the updated log-odds.
@@ -139,14 +137,7 @@ def _updates(log_odds: np.ndarray, y: np.ndarray) -> dict[str, tuple[float, floa
     shift = np.nan
     if 0 < y.sum() < y.size:  # the maximum-likelihood shift makes the sum of the risks the number of melanomas
         shift = brentq(lambda by: (expit(log_odds + by) - y).sum(), -100, 100)
-    return {"none": (1.0, 0.0), "intercept": (1.0, shift), "slope and intercept": _fit(log_odds, y)}
-
-
-def _fit(log_odds: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    if log_odds.min() == log_odds.max():
-        return np.nan, np.nan
-    slope, intercept = fit_logistic(log_odds, y, np.ones((1, y.size)))
-    return float(slope[0]), float(intercept[0])
+    return {"none": (1.0, 0.0), "intercept": (1.0, shift), "slope and intercept": slope_intercept(log_odds, y)}
 
 
 def _evidence(enough: bool) -> str:

@@ -1,15 +1,13 @@
-"""Figures of an evaluation: ranking, decisions, calibration, net benefit and comparisons, each described in words."""
+"""Figures of an evaluation: ranking, decisions and calibration, each described in words."""
 
-import textwrap
 from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike
 
 from melanoma_lib.evaluation.calibration import expected_calibration_error, reliability_bins
-from melanoma_lib.evaluation.inputs import check_fraction, check_scores, check_targets
+from melanoma_lib.evaluation.inputs import check_scores, check_targets
 from melanoma_lib.evaluation.intervals import Interval
 from melanoma_lib.evaluation.operating import OperatingCurve, OperatingPoint
 from melanoma_lib.plotting import (
@@ -18,7 +16,6 @@ from melanoma_lib.plotting import (
     GREEN,
     GREY,
     ORANGE,
-    SKY,
     VERMILLION,
     DescribedFigure,
     kit_figure,
@@ -181,81 +178,3 @@ def reliability_figure(risks: Mapping[str, ArrayLike], targets: ArrayLike, bins:
         axes.legend(loc="upper left")
         below.set(xlabel="risk", ylabel="images", yscale="log")
     return with_alt_text(figure, f"Reliability in {bins} bins of equal count, mean risk to observed share. {'. '.join(said)}.")
-
-
-def decision_curve_figure(
-    curves: Mapping[str, OperatingCurve], highest: float = 0.5, point: float | None = None
-) -> DescribedFigure:
-    """Net benefit against the risk at which one would act, beside removing every lesion and none.
-
-    Args:
-        curves: of calibrated risks in [0, 1] on the same cases, by name; up to three.
-        highest: largest risk threshold drawn.
-        point: risk threshold to mark on the first curve.
-
-    Raises:
-        ValueError: if there is none or more than three, ``highest`` lies outside (0, 1), or scores are no risks.
-    """
-    if not 1 <= len(curves) <= 3:
-        raise ValueError(f"curves: expected one to three, got {len(curves)}")
-    thresholds = np.linspace(0, check_fraction(highest, "highest"), 301)
-    prevalence = next(iter(curves.values())).prevalence
-    everyone = prevalence - (1 - prevalence) * thresholds / (1 - thresholds)
-    with kit_figure(7.6, 5.6) as figure:
-        axes = figure.add_subplot()
-        axes.plot(thresholds, everyone, color=GREY, linestyle="--", label="remove every lesion")
-        axes.axhline(0, color=BLACK, linewidth=1.5, label="remove none")
-        for (name, curve), color, style in zip(curves.items(), (BLUE, ORANGE, GREEN), ("-", "-.", ":"), strict=False):
-            axes.plot(thresholds, curve.net_benefit(thresholds), style, color=color, label=name)
-        if point is not None:
-            _mark(axes, point, float(next(iter(curves.values())).net_benefit([point])[0]), point)
-        axes.set(
-            xlim=(0, highest),
-            ylim=(-0.15 * prevalence, 1.08 * prevalence),
-            xlabel="risk at which one would act",
-            ylabel="net benefit a case\n(melanomas found less weighted false alarms)",
-        )
-        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        _legend_above(axes)
-    at = np.array([0.1, 0.25, 0.5, 1]) * highest
-    lines = {name: curve.net_benefit(at) for name, curve in curves.items()}
-    lines["removing every lesion"] = prevalence - (1 - prevalence) * at / (1 - at)
-    numbers = "; ".join(f"{name} {', '.join(f'{value:.3f}' for value in values)}" for name, values in lines.items())
-    return with_alt_text(
-        figure,
-        f"""Decision curve for risk thresholds up to {highest:.2f} at prevalence {prevalence:.3f}, removing no lesion having
-        0; net benefit at thresholds {", ".join(f"{risk:.3g}" for risk in at)}: {numbers}.""",
-    )
-
-
-def comparison_figure(rows: Mapping[str, Interval], quantity: str = "AUROC", reference: float | None = None) -> DescribedFigure:
-    """Models or ablations as dots with intervals, the first on top.
-
-    Args:
-        rows: `Interval` by name; NaN ends draw the dot alone.
-        quantity: what the values are.
-        reference: value to draw a line at (0 for a gain, 0.5 for AUROC by chance).
-
-    Raises:
-        ValueError: if there is no row.
-    """
-    if not rows:
-        raise ValueError("rows: expected at least one interval, got none")
-    with kit_figure(8.6, 1.6 + 0.62 * len(rows)) as figure:
-        axes = figure.add_subplot()
-        place = np.arange(len(rows))[::-1]
-        for y, interval in zip(place, rows.values(), strict=True):
-            axes.plot([interval.low, interval.high], [y, y], color=SKY, linewidth=6, solid_capstyle="butt")
-            axes.plot(interval.value, y, "o", color=BLUE, markersize=10, markeredgecolor="white")
-            # In axes coordinates to the right of the frame, where no dot can hide it.
-            axes.annotate(f"{interval:.3f}", (1.02, y), xycoords=("axes fraction", "data"), va="center", annotation_clip=False)
-        if reference is not None:
-            axes.axvline(reference, color=GREY, linestyle="--", linewidth=1.5)
-        names = [textwrap.fill(name, 28) for name in rows]
-        axes.set_yticks(place, names)
-        axes.set(ylim=(-0.6, len(rows) - 0.4), xlabel=f"{quantity} with 95% interval")
-        axes.grid(visible=False, axis="y")
-        axes.spines["left"].set_visible(False)
-        axes.tick_params(axis="y", length=0)
-    said = "; ".join(f"{name} {interval:.3f}" for name, interval in rows.items())
-    return with_alt_text(figure, f"{quantity} with 95% intervals: {said}.")

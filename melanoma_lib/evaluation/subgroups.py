@@ -49,7 +49,6 @@ def subgroup_table(
     score: str = "probability",
     n: int = 2000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> pd.DataFrame:
     """AUROC, sensitivity and specificity of each subgroup at one common threshold.
 
@@ -63,7 +62,6 @@ def subgroup_table(
         score: column that ranks the cases.
         n: number of resamples.
         seed: of the resampling.
-        level: coverage aimed at.
 
     Returns:
         One row a subgroup, the first for all cases: variable, subgroup, n, n_groups, n_melanoma, for each metric
@@ -81,7 +79,7 @@ def subgroup_table(
         for subgroup in [*order, "missing"]:
             part = predictions[(labels == subgroup).to_numpy()]
             if len(part):
-                intervals, note = subgroup_intervals(part, threshold, score, n, seed, level)
+                intervals, note = subgroup_intervals(part, threshold, score, n, seed)
                 counts = {"n": len(part), "n_groups": part["group_id"].nunique(), "n_melanoma": int(part["target"].sum())}
                 numbers = {
                     f"{name}{end}": number
@@ -101,18 +99,16 @@ def too_few_groups(targets: ArrayLike, groups: ArrayLike) -> str:
     return f"{counts[0]} melanoma and {counts[1]} other groups, under {MIN_GROUPS} of one"
 
 
-def subgroup_intervals(
-    part: pd.DataFrame, threshold: float, score: str, n: int, seed: int, level: float
-) -> tuple[dict[str, Interval], str]:
+def subgroup_intervals(part: pd.DataFrame, threshold: float, score: str, n: int, seed: int) -> tuple[dict[str, Interval], str]:
     """AUROC, sensitivity and specificity of one subgroup, and a note where it is too small: see `subgroup_table`."""
     melanoma, groups = part["target"].to_numpy() == 1, part["group_id"].to_numpy()
     if not (few := too_few_groups(melanoma, groups)):
-        intervals = rate_intervals(melanoma, part[score], groups, threshold, n, seed, level)
+        intervals = rate_intervals(melanoma, part[score], groups, threshold, n, seed)
         return {name: intervals[name] for name in METRICS}, ""
 
     def rate(right: np.ndarray, of: np.ndarray) -> Interval:
         n_groups = len(pd.unique(groups[of]))
-        return wilson_interval(right[of].mean() * n_groups if n_groups else 0, n_groups, level)
+        return wilson_interval(right[of].mean() * n_groups if n_groups else 0, n_groups)
 
     called = part[score].to_numpy() >= threshold
     intervals = {

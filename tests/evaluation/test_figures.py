@@ -6,9 +6,7 @@ from sklearn.metrics import roc_curve
 
 from melanoma_lib.evaluation import Interval, OperatingCurve, OperatingPoint, reliability_bins
 from melanoma_lib.evaluation.figures import (
-    comparison_figure,
     confusion_figure,
-    decision_curve_figure,
     precision_recall_figure,
     reliability_figure,
     roc_figure,
@@ -24,8 +22,6 @@ FIGURES = {
     "precision_recall": lambda: precision_recall_figure(CURVE, POINT),
     "confusion": lambda: confusion_figure(POINT, prevalence=0.0176),
     "reliability": lambda: reliability_figure({"before": CASES["probability"], "after": CASES["risk"]}, CASES["target"]),
-    "decision": lambda: decision_curve_figure({"calibrated": RISK_CURVE}, point=0.1),
-    "comparison": lambda: comparison_figure({"both": Interval(0.9, 0.8, 0.95), "one seed": Interval(0.7, np.nan, np.nan)}),
 }
 
 
@@ -60,14 +56,14 @@ def test_confusion_draws_exactly_a_thousand_lesions_in_the_right_shares(prevalen
     matrix, lesions = confusion_figure(POINT, prevalence).axes
     for count in (POINT.tp, POINT.fn, POINT.fp, POINT.tn):
         assert any(f"{count:,}" in text.get_text() for text in matrix.texts)
-    found, missed, alarms, cleared = (len(line.get_xdata()) for line in lesions.lines)
-    assert found + missed + alarms + cleared == 1000
+    tp, fn, fp, tn = (len(line.get_xdata()) for line in lesions.lines)
+    assert tp + fn + fp + tn == 1000
     places = {tuple(place) for line in lesions.lines for place in line.get_xydata()}
     assert len(places) == 1000  # none hides behind another
     share = CURVE.prevalence if prevalence is None else prevalence
-    assert found + missed == pytest.approx(1000 * share, abs=0.5)
-    assert found == pytest.approx((found + missed) * POINT.sensitivity, abs=0.5)
-    assert alarms == pytest.approx((alarms + cleared) * (1 - POINT.specificity), abs=0.5)
+    assert tp + fn == pytest.approx(1000 * share, abs=0.5)
+    assert tp == pytest.approx((tp + fn) * POINT.sensitivity, abs=0.5)
+    assert fp == pytest.approx((fp + tn) * (1 - POINT.specificity), abs=0.5)
 
 
 def test_reliability_draws_the_bins():
@@ -80,26 +76,13 @@ def test_reliability_draws_the_bins():
     assert histogram.get_yscale() == "log"
 
 
-def test_decision_curve_draws_treat_all_treat_none_and_the_model():
-    (axes,) = decision_curve_figure({"calibrated": RISK_CURVE}, highest=0.4).axes
-    lines = {line.get_label(): line.get_xydata().T for line in axes.lines}
-    risk, benefit = lines["remove every lesion"]
-    prevalence = CASES["target"].mean()
-    np.testing.assert_allclose(benefit, prevalence - (1 - prevalence) * risk / (1 - risk))
-    np.testing.assert_allclose(lines["remove none"][1], 0)
-    np.testing.assert_allclose(lines["calibrated"][1], RISK_CURVE.net_benefit(risk))
-
-
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
         (lambda: roc_figure({}), "one to four, got 0"),
         (lambda: reliability_figure({}, [0, 1]), "one to three, got 0"),
         (lambda: reliability_figure({"logit": [2.0, 0.1]}, [0, 1]), "logit: expected probabilities"),
-        (lambda: decision_curve_figure({"logit": OperatingCurve([0, 1], [-2, 2])}), "scores that are risks"),
-        (lambda: decision_curve_figure({"risk": RISK_CURVE}, highest=1.0), r"highest: expected a number in \(0, 1\), got 1.0"),
         (lambda: confusion_figure(OperatingPoint(0.5, 0, 3, 4, 0)), "both classes, got tp=0"),
-        (lambda: comparison_figure({}), "at least one interval"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(draw, message):

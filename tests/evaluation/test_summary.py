@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from melanoma_lib.evaluation import Calibrator, calibration_slope_intercept, evaluate_predictions, summary_table
+from melanoma_lib.evaluation import Calibrator, evaluate_predictions, log_odds_of, slope_intercept, summary_table
 from tests.evaluation.cases import prediction_table
 
 
@@ -27,7 +27,7 @@ def test_values_equal_scikit_learn(table, summary):
         assert [summary[key][k] for k in ("threshold", "tp", "fp", "tn", "fn")] == [cut, tp, fp, tn, fn]
         assert summary[key]["mcc"]["value"] == pytest.approx(sk.matthews_corrcoef(targets, probability >= cut))
     for name in ("probability", "risk"):
-        numbers, fit = summary["calibration"][name], calibration_slope_intercept(table[name], targets)
+        numbers, fit = summary["calibration"][name], slope_intercept(log_odds_of(table[name]), targets)
         assert numbers["brier"]["value"] == pytest.approx(sk.brier_score_loss(targets, table[name]))
         assert (numbers["slope"]["value"], numbers["intercept"]["value"]) == pytest.approx(fit)
 
