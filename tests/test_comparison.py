@@ -10,10 +10,19 @@ from scipy.special import expit
 from sklearn.metrics import recall_score, roc_auc_score
 
 from melanoma_lib.__main__ import main
-from melanoma_lib.comparison import compare_runs, comparison_text, evaluate_external, predict_cases, save_table, seen_cases
 from melanoma_lib.data import load_cases
 from melanoma_lib.errors import DataError, RunError
 from melanoma_lib.evaluation import delong_test
+from melanoma_lib.reports import (
+    compare_runs,
+    compare_seeds,
+    comparison_text,
+    differ_in_seeds,
+    evaluate_external,
+    predict_cases,
+    save_table,
+    seen_cases,
+)
 from melanoma_lib.settings import Settings
 from melanoma_lib.training import train
 from tests.data.builders import case_table, write_isic2020
@@ -142,3 +151,34 @@ def test_what_the_run_has_seen_is_left_out_and_counted(tiny_run):
     assert seen_cases(splits, cases).tolist() == [True, False, True, True, False, False]
     again = cases.assign(image_id="image_0_downsampled").iloc[[4]]
     assert seen_cases(splits, again).all()
+
+
+@pytest.fixture(scope="module")
+def ablation(tiny_settings, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ablation")
+    changes = [{"modalities": m, "seed": s} for m in ("metadata", "image+metadata") for s in (0, 1)]
+    return [train(tiny_settings.with_changes(runs_dir=folder, max_epochs=1, **change)) for change in changes]
+
+
+def test_seeds_are_averaged_and_the_gain_of_a_branch_is_theirs(ablation, tmp_path, capsys):
+    aurocs = {}
+    for run in ablation:
+        test = run.predictions("test")
+        aurocs.setdefault(run.settings.modalities, []).append(roc_auc_score(test["target"], test["probability"]))
+    assert main(["compare", *(str(run.path) for run in ablation), "--out", str(tmp_path / "table.csv")]) == 0
+    assert f"{np.mean(aurocs['metadata']):.3f} [" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "table.csv")
+    assert table["auroc"].tolist() == pytest.approx([np.mean(aurocs[m]) for m in aurocs]) and table["seeds"].tolist() == [2, 2]
+    gain = table.filter(like="gain over metadata only").iloc[1].tolist()
+    assert gain[0] == pytest.approx(np.mean(aurocs["image+metadata"]) - np.mean(aurocs["metadata"]))
+    assert gain[1] <= gain[0] <= gain[2]
+    assert differ_in_seeds(ablation)
+    assert not differ_in_seeds(ablation[::2])  # two branches of one seed are paired
+    assert not differ_in_seeds([*ablation, ablation[0]])
+
+
+def test_seeds_of_runs_that_differ_in_more_are_refused(ablation, tiny_run):
+    with pytest.raises(RunError, match=r"differs from .* in max_epochs"):
+        compare_seeds([ablation[0], tiny_run])
+    with pytest.raises(RunError, match="are both of metadata, seed 0"):
+        compare_seeds([ablation[0], ablation[0]])

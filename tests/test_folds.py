@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from melanoma_lib.__main__ import main
 from melanoma_lib.data.splits import fold_cases
 from melanoma_lib.errors import DataError, RunError, SettingsError
-from melanoma_lib.reports import ablation_table
+from melanoma_lib.reports import compare_seeds
 from melanoma_lib.runs import FOLDS, Run
 from melanoma_lib.settings import Settings
 from melanoma_lib.training import trainer
@@ -125,13 +125,14 @@ def test_a_fold_trained_again_is_noticed(folded, tmp_path):
 
 def test_cross_validations_are_compared_fold_by_fold(folded, tiny_settings):
     metadata = cross_validate(folded.settings.with_changes(modalities="metadata"))
-    table = ablation_table([folded, metadata])
+    table = compare_seeds([folded, metadata]).set_index("inputs")
     gains = [
         fusion.metrics["auroc"]["value"] - alone.metrics["auroc"]["value"]
         for fusion, alone in zip(folded.folds, metadata.folds, strict=True)
     ]
-    assert f"{np.mean(gains):+.3f} [" in table
-    assert f"{folded.metrics['auroc']['value']:.3f} [" in table
+    both = table.loc["image + metadata"]
+    assert both["gain over metadata only"] == pytest.approx(np.mean(gains))
+    assert both["auroc"] == pytest.approx(folded.metrics["auroc"]["value"])
 
 
 def test_an_interrupted_cross_validation_goes_on_where_it_stopped(folded, tiny_settings, tmp_path, monkeypatch):

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
@@ -12,8 +11,7 @@ from sklearn.metrics import roc_auc_score
 from melanoma_lib import reports
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import RunError
-from melanoma_lib.reports import ablation_table, bayes_ceiling, differ_in_seeds, evaluate_run, predict_with_views
-from melanoma_lib.training import train
+from melanoma_lib.reports import bayes_ceiling, evaluate_run, predict_with_views
 
 
 def test_report_holds_the_runs_numbers_and_described_figures(tiny_run):
@@ -82,36 +80,3 @@ def test_views_refuse_cases_the_run_does_not_know(tiny_run, monkeypatch):
     monkeypatch.setattr("melanoma_lib.data.datamodule.cases_for", lambda *_: cases)
     with pytest.raises(RunError, match="other cases"):
         predict_with_views(tiny_run)
-
-
-@pytest.fixture(scope="module")
-def ablation(tiny_settings, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ablation")
-    changes = [{"modalities": m, "seed": s} for m in ("metadata", "image+metadata") for s in (0, 1)]
-    return [train(tiny_settings.with_changes(runs_dir=folder, max_epochs=1, **change)) for change in changes]
-
-
-def test_ablation_table_averages_seeds_and_states_the_gain(ablation, tmp_path):
-    table = ablation_table(ablation, tmp_path / "table.json")
-    rows = {row["inputs"]: row for row in json.loads((tmp_path / "table.json").read_text())}
-    aurocs = {}
-    for run in ablation:
-        test = run.predictions("test")
-        aurocs.setdefault(run.settings.modalities, []).append(roc_auc_score(test["target"], test["probability"]))
-    assert rows["image + metadata"]["auroc"]["value"] == pytest.approx(np.mean(aurocs["image+metadata"]))
-    gain = rows["image + metadata"]["gain over metadata only"]
-    assert gain["value"] == pytest.approx(np.mean(aurocs["image+metadata"]) - np.mean(aurocs["metadata"]))
-    assert gain["low"] <= gain["value"] <= gain["high"]
-    assert "| metadata only | 2 |" in table
-    ablation_table(ablation, tmp_path / "table.csv")
-    assert pd.read_csv(tmp_path / "table.csv")["auroc.value"].tolist() == pytest.approx([np.mean(aurocs[m]) for m in aurocs])
-    assert differ_in_seeds(ablation)
-    assert not differ_in_seeds(ablation[::2])  # two branches of one seed are paired
-    assert not differ_in_seeds([*ablation, ablation[0]])
-
-
-def test_ablation_refuses_runs_that_differ_in_more(ablation, tiny_run):
-    with pytest.raises(RunError, match=r"differs from .* in max_epochs"):
-        ablation_table([ablation[0], tiny_run])
-    with pytest.raises(RunError, match="are both of metadata, seed 0"):
-        ablation_table([ablation[0], ablation[0]])

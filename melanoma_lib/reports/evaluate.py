@@ -1,4 +1,4 @@
-"""What a run is worth: the report behind ``evaluate``, the ablation table behind ``compare``, and what Weights & Biases gets."""
+"""What a run is worth: the report behind ``evaluate``, what training cost, and what Weights & Biases gets."""
 
 import io
 import json
@@ -17,8 +17,8 @@ import pandas as pd
 from PIL import Image
 
 from melanoma_lib.errors import RunError
-from melanoma_lib.evaluation import Calibrator, OperatingCurve, bootstrap_mean_auroc, evaluate_predictions, summary_table
-from melanoma_lib.evaluation.summary import FoldPredictions, auroc_samples, evaluate_folds, gather_folds
+from melanoma_lib.evaluation import Calibrator, OperatingCurve, evaluate_predictions, summary_table
+from melanoma_lib.evaluation.summary import FoldPredictions, evaluate_folds, gather_folds
 from melanoma_lib.plotting import DescribedFigure
 from melanoma_lib.runs import Run
 from melanoma_lib.runs.writer import choose_operating_point, prediction_table
@@ -28,7 +28,7 @@ from melanoma_lib.utils import write_text
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import WandbLogger
 
-BRANCHES = {"metadata": "metadata only", "image": "image only", "image+metadata": "image + metadata"}
+ISIC_2024 = 401_059  # images of the ISIC 2024 challenge's training part
 
 
 @dataclass(frozen=True)
@@ -176,93 +176,49 @@ def test_figures(test: pd.DataFrame, summary: dict, threshold: float) -> dict[st
     }
 
 
-def ablation_table(runs: list[Run], out: Path | None = None) -> str:
-    """AUROC of each combination of branches, averaged over seeds, and its gain over metadata alone.
-
-    Intervals resample whole groups once for all seeds, so that a lesion which several seeds test counts as one. The AUROC of a
-    cross-validation is the mean of its folds.
+def cost_table(runs: Sequence[Run], images: int = ISIC_2024) -> pd.DataFrame:
+    """What training costs for an image, read from finished runs, and what so many images would take on the same machine.
 
     Args:
-        runs: runs that differ in ``modalities`` and ``seed`` only; a gain uses the seeds that both sides have.
-        out: file to write the same numbers to, as CSV if it ends in ``.csv``, else as JSON.
+        runs: that differ in nothing but the seed or the fold; a cross-validation stands for the runs of its folds.
+        images: of the larger archive.
 
     Returns:
-        A Markdown table.
+        One row: milliseconds of an image and epoch with validation (median, low, high of the epochs measured), hours (the
+        same three), gigabytes of the two image caches: pixels for training, larger than the input by the tightest crop, and
+        those of evaluation.
 
     Raises:
-        RunError: if the runs differ in more, or two are of the same seed and branches.
+        RunError: if there is none, or they differ in more, or were trained on other machines.
     """
-    by_branch = _runs_by_branch(runs)
-    rows = []
-    for branch, label in BRANCHES.items():
-        if branch not in by_branch:
-            continue
-        tests = {seed: run.predictions("test") for seed, run in by_branch[branch].items()}
-        value = bootstrap_mean_auroc([sample for seed in sorted(tests) for sample in auroc_samples(tests[seed])])
-        row = {"inputs": label, "seeds": sorted(tests), "auroc": value.to_dict()}
-        row["auroc_by_seed"] = [by_branch[branch][seed].metrics["auroc"]["value"] for seed in sorted(tests)]
-        for base in [base for base in BRANCHES if base in by_branch and base != branch]:
-            shared = sorted(set(tests) & set(by_branch[base]))
-            if shared and list(BRANCHES).index(base) < list(BRANCHES).index(branch):
-                baselines = [scores for seed in shared for scores in _paired(by_branch[base][seed], by_branch[branch][seed])]
-                gain = bootstrap_mean_auroc([sample for seed in shared for sample in auroc_samples(tests[seed])], baselines)
-                row[f"gain over {BRANCHES[base]}"] = gain.to_dict() | {"seeds": shared}
-        rows.append(row)
-    if out and out.suffix.lower() == ".csv":
-        write_text(out, pd.json_normalize(rows).to_csv(index=False))
-    elif out:
-        write_text(out, json.dumps(rows, indent=2) + "\n")
-    return _markdown(rows)
+    from melanoma_lib.data.images import stored_side
 
-
-def differ_in_seeds(runs: Sequence[Run]) -> bool:
-    """Whether :func:`ablation_table` is what compares these runs: of several seeds, each once a branch, and else alike."""
-    kinds = [run.settings.with_changes(seed=0, modalities="image").fingerprint() for run in runs]
-    seeds = [(run.settings.modalities, run.settings.seed) for run in runs]
-    return len(set(kinds)) == 1 and len(set(seeds)) == len(runs) and len({seed for _, seed in seeds}) > 1
-
-
-def _runs_by_branch(runs: list[Run]) -> dict[str, dict[int, Run]]:
-    by_branch: dict[str, dict[int, Run]] = {}
-    reference = runs[0].settings.shaping()
-    for run in runs:
-        settings, shaping = run.settings, run.settings.shaping()
-        differing = sorted(
-            {name for name in shaping | reference if shaping.get(name) != reference.get(name)} - {"modalities", "seed"}
+    runs = [part for run in runs for part in (run.folds if run.is_cross_validation else [run])]
+    if not runs:
+        raise RunError("costs are read from finished runs, got none")
+    machine = ("platform", "device", "threads")
+    kinds = {
+        (
+            run.settings.with_changes(seed=0, fold=0).fingerprint(),
+            run.settings.devices,
+            *(run.environment[key] for key in machine),
         )
-        if differing:
-            raise RunError(
-                f"{run.path} differs from {runs[0].path} in {', '.join(differing)}; compare runs that differ in branches and seed"
-            )
-        seeds = by_branch.setdefault(settings.modalities, {})
-        if settings.seed in seeds:
-            raise RunError(f"{run.path} and {seeds[settings.seed].path} are both of {settings.modalities}, seed {settings.seed}")
-        seeds[settings.seed] = run
-    return by_branch
-
-
-def _paired(baseline: Run, run: Run) -> list[np.ndarray]:
-    """The baseline's probabilities of the very cases the other run predicts, apart for each fold where there are folds."""
-    mine, theirs = run.predictions("test"), baseline.predictions("test")
-    same = [name for name in ("image_id", "target", "fold") if name in mine or name in theirs]
-    if not mine.reindex(columns=same).equals(theirs.reindex(columns=same)):
-        raise RunError(f"{run.path} and {baseline.path} test other cases; a gain needs the same ones on both sides")
-    return [scores for _, scores, _ in auroc_samples(theirs)]
-
-
-def _markdown(rows: list[dict]) -> str:
-    gains = [name for name in (f"gain over {label}" for label in BRANCHES.values()) if any(name in row for row in rows)]
-    lines = ["| " + " | ".join(["inputs", "seeds", "test AUROC (95% interval)", *gains]) + " |"]
-    lines.append("|" + "---|" * (3 + len(gains)))
-    for row in rows:
-        cells = [row["inputs"], str(len(row["seeds"])), _interval(row["auroc"])]
-        cells += [_interval(row[name], "+") if name in row else "" for name in gains]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _interval(value: dict, sign: str = "") -> str:
-    return f"{value['value']:{sign}.3f} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
+        for run in runs
+    }
+    if len(kinds) > 1:
+        raise RunError(f"{len(runs)} runs differ in more than the seed, or in their machine; name runs of one recipe and machine")
+    seen = [int(run.splits["split"].ne("test").sum()) for run in runs]  # test cases wait until the end
+    seconds = np.concatenate([run.history["seconds"] / count for run, count in zip(runs, seen, strict=True)])
+    share, epochs = sum(seen) / sum(len(run.splits) for run in runs), -(-sum(len(run.history) for run in runs) // len(runs))
+    settings, environment = runs[0].settings, runs[0].environment
+    row = {"recipe": f"{settings.backbone}, {settings.modalities}, {settings.image_size} px, {settings.source}"}
+    row |= {"runs": len(runs)} | {key: environment[key] for key in machine} | {"torch": environment["packages"]["torch"]}
+    ends = {"": np.median(seconds), "_low": seconds.min(), "_high": seconds.max()}
+    row |= {f"milliseconds{end}": round(1000 * value, 2) for end, value in ends.items()} | {"epochs_measured": len(seconds)}
+    row |= {"images": images, "share": round(share, 2), "epochs": epochs}
+    row |= {f"hours{end}": round(value * epochs * share * images / 3600, 1) for end, value in ends.items()}
+    sides = (stored_side(settings.image_size), settings.image_size) if "image" in settings.modalities else ()
+    return pd.DataFrame([row | {"cache_gigabytes": round(sum(images * 3 * side**2 for side in sides) / 1e9, 1)}])
 
 
 @contextmanager
