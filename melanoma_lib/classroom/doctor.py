@@ -1,8 +1,5 @@
 """Is this machine ready? Every finding that is not in order comes with what mends it."""
 
-import hashlib
-import os
-import platform
 import shlex
 import shutil
 import sys
@@ -15,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 
 from melanoma_lib import weights
 from melanoma_lib.errors import DataError, SettingsError
@@ -54,13 +50,6 @@ class Findings:
         """Whether nothing failed."""
         return all(finding.state != "fail" for finding in self.items)
 
-    @property
-    def brief(self) -> str:
-        """How many things are in order, and what mends the others; nothing of this machine but what needs mending."""
-        poor = [finding for finding in self.items if finding.state != "ok"]
-        lines = [f"{len(self.items) - len(poor)} of {len(self.items)} things looked at are in order."]
-        return "\n".join(lines + [f"{finding.state}: {finding.name}. To mend it: {finding.cure}" for finding in poor])
-
     def __str__(self) -> str:
         """What was found, worst last, wrapped at 100 columns, then what mends it: unbroken lines, fit to copy."""
         found = sorted(self.items, key=lambda finding: STATES.index(finding.state))
@@ -74,35 +63,20 @@ class Findings:
 
 
 def examine(settings: Settings | None = None) -> Findings:
-    """Look at settings, interpreter, packages, torch, weights, data, folders and Jupyter; change nothing.
+    """Look at settings, packages, torch, weights, data, folders and Jupyter; change nothing.
 
     Args:
         settings: whose backbone, source and folders to look at; by default those of environment and ``.env``, whose mistakes
             are then a finding, and the rest is looked at with default settings.
     """
     items = []
-    if settings is None:
-        settings, finding = _settings()
-        items.append(finding)
-    items += [_python(), *_packages(), _torch(), *_weights(settings), _data(settings), *_folders(settings)]
-    return Findings((*items, *_jupyter(), _wandb(settings)))
-
-
-def _settings() -> tuple[Settings, Finding]:
     try:
-        settings = Settings()
+        settings = settings or Settings()
     except SettingsError as error:
         cure = "correct or remove the named MELANOMA_* variable or line of .env; .env.example lists them all"
-        return Settings.model_construct(), Finding("settings", "fail", str(error), cure)
-    given = ", ".join(sorted(settings.model_fields_set)) or "none; all defaults"
-    return settings, Finding("settings", "ok", f"set by environment, .env or profile: {given}")
-
-
-def _python() -> Finding:
-    version, wanted = platform.python_version(), metadata.metadata(PACKAGE)["Requires-Python"]
-    fits = SpecifierSet(wanted).contains(version, prereleases=True)
-    found = f"{version} in {sys.prefix}; wanted {wanted}"
-    return _finding("Python", fits, found, "make clean install PYTHON=/path/to/a/newer/python3")
+        settings, items = Settings.model_construct(), [Finding("settings", "fail", str(error), cure)]
+    items += [*_packages(), _torch(), *_weights(settings), _data(settings), *_folders(settings), *_jupyter()]
+    return Findings(tuple(items))
 
 
 def _finding(name: str, fine: bool, found: str, cure: str, poor: Literal["warn", "fail"] = "fail") -> Finding:
@@ -130,46 +104,31 @@ def _packages() -> Iterator[Finding]:
 
 
 def _torch() -> Finding:
+    pair = [str(one) for one in _requirements() if one.name in ("torch", "torchvision")]
     try:
         import torch
         import torchvision  # one built for another torch fails here
-
-        numbers = torch.ones(8, 8, requires_grad=True)
-        (numbers @ numbers).sum().backward()
-        right = bool((numbers.grad == 16).all())  # each entry meets 8 rows and 8 columns of ones
-        device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU, trains on the CPU"
-        found = f"torch {torch.__version__}, torchvision {torchvision.__version__}; {torch.get_num_threads()} threads; {device}"
-        found += "" if right else "; a gradient is WRONG"
     except (ImportError, OSError, RuntimeError) as error:
-        found, right = f"{type(error).__name__}: {error}".splitlines()[0], False
-    pair = [str(one) for one in _requirements() if one.name in ("torch", "torchvision")]
-    return _finding("torch", right, found, _pip_install("--force-reinstall", *pair))
+        found = f"{type(error).__name__}: {error}".splitlines()[0]
+        return Finding("torch", "fail", found, _pip_install("--force-reinstall", *pair))
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU, trains on the CPU"
+    found = f"torch {torch.__version__}, torchvision {torchvision.__version__}; {torch.get_num_threads()} threads; {device}"
+    return Finding("torch", "ok", found)
 
 
 def _weights(settings: Settings) -> Iterator[Finding]:
     backbone = settings.backbone
-    yield _packaged_weights(OFFLINE_BACKBONE)
-    if backbone != OFFLINE_BACKBONE and backbone in weights.PACKAGED:
-        yield _packaged_weights(backbone)
+    for packaged in sorted({OFFLINE_BACKBONE, backbone} & set(weights.PACKAGED)):
+        file, package = weights.packaged_file(packaged), weights.PACKAGED[packaged][2]
+        found = file.name if file else f"the package {package}, which carries them, is not installed"
+        yield _finding(f"weights of {packaged}", file is not None, found, _pip_install(package))
     reachable = weights.hub_reachable(timeout=2.0)
-    found = f"{weights.HUB} answers" if reachable else f"{weights.HUB} does not answer"
     needed = settings.pretrained and "image" in settings.modalities and backbone not in weights.PACKAGED
     fine = reachable or not needed or bool(weights.hub_cached_file(backbone))
+    found = f"{weights.HUB} {'answers' if reachable else 'does not answer'}"
     found += "" if fine else f", and {backbone}, the chosen backbone, has its weights there"
     cure = f"go online once, or train with --backbone {OFFLINE_BACKBONE} (or MELANOMA_BACKBONE={OFFLINE_BACKBONE})"
     yield _finding("weights hub", fine, found, cure, "warn")
-
-
-def _packaged_weights(backbone: str) -> Finding:
-    name, package = f"weights of {backbone}", weights.PACKAGED[backbone][2]
-    file = weights.packaged_file(backbone)
-    if file is None:
-        return Finding(name, "fail", f"the package {package}, which carries them, is not installed", _pip_install(package))
-    with file.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    intact = digest.startswith(file.stem.rpartition("-")[2])  # torch's custom: the name ends in the digest's start
-    found = f"{file.name}, {file.stat().st_size / 1e6:.0f} MB, {'intact' if intact else f'damaged: its SHA-256 is {digest}'}"
-    return _finding(name, intact, found, _pip_install("--force-reinstall", "--no-deps", "--no-cache-dir", package))
 
 
 def _data(settings: Settings) -> Finding:
@@ -226,13 +185,6 @@ def _jupyter() -> Iterator[Finding]:
     there = any((Path(folder) / wanted).is_file() for folder in jupyter_path("labextensions"))
     found = f"JupyterLab {'has' if there else 'lacks'} the extension that shows them"
     yield _finding("notebook widgets", there, found, _pip_install("--force-reinstall", "ipywidgets", "jupyterlab_widgets"))
-
-
-def _wandb(settings: Settings) -> Finding:
-    has_key = bool(os.environ.get("WANDB_API_KEY"))
-    found = f"WANDB_API_KEY is {'set' if has_key else 'not set: runs are logged offline'}; used with --wandb only"
-    cure = "set WANDB_API_KEY, or send later: wandb sync RUN/wandb/offline-*"
-    return _finding("Weights & Biases", has_key or not settings.wandb, found, cure, "warn")
 
 
 def _interpreter() -> str:

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from melanoma_lib.errors import LessonError, SettingsError
 from melanoma_lib.settings import Settings, project_dir
 
-NAME = re.compile(r"\d\d_[a-z0-9_]+")
+NUMBERED = re.compile(r"\d\d_[a-z0-9_]+")
 Scalar = str | int | float | bool
 
 
@@ -137,13 +137,24 @@ def find_lessons(names: Iterable[str] = (), folder: Path | None = None, studies:
         LessonError: if a name fits no lesson or more than one, or the folder holds none.
     """
     folder = notebooks_dir() if folder is None else folder
-    lessons = [Lesson(path) for path in sorted(folder.glob("*.ipynb")) if NAME.fullmatch(path.stem)]
+    lessons = [Lesson(path) for path in sorted(folder.glob("*.ipynb")) if NUMBERED.fullmatch(path.stem)]
     if not lessons:
         raise LessonError(f"no lesson in {folder}: expected files such as 00_start_here.ipynb; run from the project's folder")
-    chosen, named = [], lessons + [Lesson(path) for path in sorted(folder.glob("studies/*.ipynb")) if studies]
+    named = lessons + [Lesson(path) for path in sorted(folder.glob("studies/*.ipynb")) if studies]
+    return [Lesson(path) for path in chosen(names, [lesson.path for lesson in named])] or lessons
+
+
+def chosen(names: Iterable[str], paths: list[Path]) -> list[Path]:
+    """The files of these names, numbers (``03``) or paths, in this order.
+
+    Raises:
+        LessonError: if a name fits no file or more than one.
+    """
+    found = []
     for name in names:
-        fitting = [lesson for lesson in named if lesson.name == Path(name).stem or lesson.name.startswith(f"{name}_")]
+        fitting = [path for path in paths if path.stem == Path(name).stem or path.stem.startswith(f"{name}_")]
         if len(fitting) != 1:
-            raise LessonError(f"no lesson {name!r}; there are: {', '.join(lesson.name for lesson in named)}")
-        chosen += fitting
-    return chosen or lessons
+            known = ", ".join(path.stem for path in paths)
+            raise LessonError(f"{len(fitting)} files fit {name!r}, expected one; there are: {known}")
+        found += fitting
+    return found

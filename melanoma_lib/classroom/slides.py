@@ -8,11 +8,9 @@ undefined; without it that is an error. ``figure("06", "splits")`` shows, alone 
 """
 
 import base64
-import csv
 import html
 import math
 import os
-import re
 import shutil
 import subprocess
 import traceback
@@ -23,16 +21,16 @@ from typing import Any
 
 import jinja2
 import jinja2.meta
+import pandas as pd
 
 from melanoma_lib.classroom.handout import find_browser
-from melanoma_lib.classroom.lesson import find_lessons, tags_of
+from melanoma_lib.classroom.lesson import NUMBERED, chosen, find_lessons, tags_of
 from melanoma_lib.errors import DeckError, LessonError
 from melanoma_lib.evaluation import OperatingCurve, OperatingPoint
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import project_dir
 from melanoma_lib.utils import replacing, write_text
 
-DECK_NAME = re.compile(r"\d\d_[a-z0-9_]+")
 FIGURES = "figures"  # folder beside the filled decks
 MARP = Path("build/marp/node_modules/.bin/marp")  # where `make slides` installs it
 RENDERING_SECONDS = 300
@@ -45,7 +43,7 @@ def run_values(run: Run) -> dict[str, Callable[[], Any]]:
     """What decks may ask of a run, by the first word of a field; nothing is computed before somebody asks."""
     return {
         "run": lambda: {"name": run.path.name, "source": run.settings.source, "epochs": len(run.history)},
-        "setting": lambda: {name: _plain(value) for name, value in run.settings.model_dump(mode="json").items()},
+        "setting": lambda: {name: str(value) for name, value in run.settings.model_dump(mode="json").items()},
         "metrics": lambda: run.metrics,
         "operating_point": lambda: asdict(run.operating_point),
         "calibration": lambda: run.calibrator.to_dict(),
@@ -54,49 +52,26 @@ def run_values(run: Run) -> dict[str, Callable[[], Any]]:
         "environment": lambda: run.environment,
         "unit": lambda: str(run.splits["group_id"].str.partition(":")[0].mode()[0]),  # patient, lesion or image
         "elsewhere": lambda: {"prevalence": ISIC_2020, "ppv": _test_point(run).ppv_at(ISIC_2020)},
-        "reported": _reported,
+        "reported": lambda: pd.read_csv(project_dir() / REPORTED, index_col="backbone").to_dict("index"),
     }
 
 
-def _plain(setting: Any) -> str:
-    return {True: "yes", False: "no"}[setting] if isinstance(setting, bool) else "none" if setting is None else str(setting)
-
-
 def _history(run: Run) -> dict[str, Any]:
-    """``first``, ``last`` and ``kept`` epoch, each with its columns, ``train/auroc`` as ``train.auroc``; mean seconds."""
-    history, monitor = run.history, run.settings.monitor
+    """The ``last`` and the ``kept`` epoch, each with its columns, such as ``train/auroc``; mean seconds."""
+    history, monitor = run.history.astype({"epoch": object}), run.settings.monitor
     kept = history[monitor].idxmin() if monitor.endswith("loss") else history[monitor].idxmax()
-    rows: dict[str, Any] = {}
-    for name, row in (("first", history.iloc[0]), ("last", history.iloc[-1]), ("kept", history.loc[kept])):
-        rows[name] = {"epoch": int(row["epoch"]), "train": {}, "val": {}}
-        for column, value in row.items():
-            part, _, score = str(column).partition("/")
-            if score:
-                rows[name][part][score] = float(value)
-    return rows | {"seconds": float(history["seconds"].mean())}
+    return {"last": dict(history.iloc[-1]), "kept": dict(history.loc[kept]), "seconds": float(history["seconds"].mean())}
 
 
 def _split(run: Run) -> dict[str, Any]:
-    parts = dict(list(run.splits.groupby("split"))) | {"all": run.splits}
-    return {
-        name: {
-            "images": len(part), "groups": int(part["group_id"].nunique()), "melanomas": int(part["target"].sum()),
-            "share": float(part["target"].mean()),
-        }
-        for name, part in parts.items()
-    }  # fmt: skip
+    parts = run.splits.groupby("split")
+    columns = {"images": ("target", "size"), "groups": ("group_id", "nunique"), "melanomas": ("target", "sum")}
+    return parts.agg(**columns, share=("target", "mean")).to_dict("index")
 
 
 def _test_point(run: Run) -> OperatingPoint:
     test = run.predictions("test")
     return OperatingCurve(test["target"], test["probability"]).at(run.operating_point.threshold)
-
-
-def _reported() -> dict[str, dict[str, float]]:
-    with (project_dir() / REPORTED).open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    numbers = ("accuracy", "recall", "f1", "loss")
-    return {row["backbone"]: {name: float(row[name]) for name in numbers if row[name]} for row in rows}
 
 
 def find_decks(names: Iterable[str] = (), folder: Path | None = None) -> list[Path]:
@@ -110,16 +85,13 @@ def find_decks(names: Iterable[str] = (), folder: Path | None = None) -> list[Pa
         DeckError: if a name fits no deck or more than one, or the folder holds none.
     """
     folder = project_dir() / "slides" if folder is None else folder
-    decks = [path for path in sorted(folder.glob("*.md")) if DECK_NAME.fullmatch(path.stem)]
+    decks = [path for path in sorted(folder.glob("*.md")) if NUMBERED.fullmatch(path.stem)]
     if not decks:
         raise DeckError(f"no deck in {folder}: expected files such as 00_overview.md; run from the project's folder")
-    chosen = []
-    for name in names:
-        fitting = [path for path in decks if path.stem == Path(name).stem or path.stem.startswith(f"{name}_")]
-        if len(fitting) != 1:
-            raise DeckError(f"{len(fitting)} decks fit {name!r}; there are: {', '.join(path.stem for path in decks)}")
-        chosen += fitting
-    return chosen or decks
+    try:
+        return chosen(names, decks) or decks
+    except LessonError as error:
+        raise DeckError(str(error)) from error
 
 
 def lesson_figure(lesson: str, name: str, folder: Path | None = None) -> tuple[bytes, str]:
@@ -179,12 +151,7 @@ def fill(deck: Path, values: Mapping[str, Callable[[], Any]], folder: Path, less
         return environment.from_string(text).render({name: values[name]() for name in asked & set(values)})
     except jinja2.TemplateSyntaxError as error:
         raise DeckError(f"deck {deck.stem}, line {error.lineno}: {error.message}") from error
-    except (
-        jinja2.UndefinedError,
-        DeckError,
-        LessonError,
-        TypeError,
-    ) as error:  # a TypeError: arguments that a field does not take
+    except (jinja2.UndefinedError, DeckError, LessonError, TypeError) as error:  # the last: arguments that a field does not take
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
         raise DeckError(f"deck {deck.stem}, line {lines[-1] if lines else '?'}: {error}") from error
 
@@ -209,10 +176,8 @@ def number(value: Any, digits: int = 3, undefined: str | None = None, form: str 
     Raises:
         DeckError: if the value is undefined and nothing was said of that, or is a group of several.
     """
-    if isinstance(value, str):
-        return value
-    if isinstance(value, jinja2.Undefined):
-        return str(value)  # raises
+    if isinstance(value, str | jinja2.Undefined):
+        return str(value)  # of what is undefined it raises
     if isinstance(value, Mapping | list):
         raise DeckError(f"expected one value, got a group of {len(value)}; name one of {', '.join(map(str, value))}")
     if value is None or not math.isfinite(value):

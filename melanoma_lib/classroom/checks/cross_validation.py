@@ -9,7 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from melanoma_lib.classroom.checks.engine import Exercise
-from melanoma_lib.classroom.checks.threshold import auroc, threshold_for
+from melanoma_lib.classroom.checks.threshold import threshold_for
 
 
 def _photographed(n_lesions: int = 120):
@@ -21,32 +21,25 @@ def _photographed(n_lesions: int = 120):
     return features[lesion] + 0.1 * rng.normal(size=(lesion.size, 3)), target[lesion], lesion
 
 
-def _two_classifiers():
-    return [(model, *_photographed()) for model in (KNeighborsClassifier(3), DecisionTreeClassifier(max_depth=3, random_state=0))]
-
-
-def _fold_scores(model, features, targets, groups, folds=StratifiedGroupKFold, scoring="roc_auc"):
+def _fold_scores(model, features, targets, groups, folds=StratifiedGroupKFold, scoring="roc_auc", last=np.mean):
     cv = folds(5).split(features, targets, groups if "Group" in folds.__name__ else None)  # the others would warn
-    return cross_val_score(model, features, targets, cv=[*cv], scoring=scoring)
+    return last(cross_val_score(model, features, targets, cv=[*cv], scoring=scoring))
 
 
 grouped = Exercise(
     reference=_fold_scores,
-    finish=np.mean,
-    inputs=_two_classifiers,
+    inputs=lambda: [
+        (model, *_photographed()) for model in (KNeighborsClassifier(3), DecisionTreeClassifier(max_depth=3, random_state=0))
+    ],
     returns="one number, the mean of five AUROCs",
     success="the check's models, which recognise lesions, gain nothing from it",
     slips={
         "images of one lesion lie in several folds: stratified folds know nothing of groups": {"folds": StratifiedKFold},
         "images of one lesion lie in several folds, and the classes are left to chance: hand over cv=": {"folds": KFold},
-        "no lesion is split, but the folds differ in their share of melanomas: GroupKFold leaves the classes to chance": {
-            "folds": GroupKFold
-        },
+        "no lesion is split, but GroupKFold leaves the share of melanomas to chance": {"folds": GroupKFold},
         "that is the accuracy, the default of cross_val_score: name the scoring": {"scoring": "accuracy"},
-    },
-    finishes={
-        "that is the best fold: take the mean": np.max,
-        "that is the spread of the folds: take the mean": np.std,
+        "that is the best fold: take the mean": {"last": np.max},
+        "that is the spread of the folds: take the mean": {"last": np.std},
     },
     hint="Five folds, AUROC, no shuffling",
 )
@@ -79,17 +72,10 @@ def _memory(taught: pd.DataFrame):
 
 
 def _folds(
-    cases,
-    roles,
-    fit,
-    target,
-    taught=("train",),
-    chosen=("val",),
-    scored="test",
-    sign=operator.ge,
-    count=lambda called, melanoma: called[melanoma].mean(),
-):
-    """What is counted in each fold, sensitivity if all is well, and the number of melanomas there."""
+    cases, roles, fit, target, taught=("train",), chosen=("val",), scored="test", sign=operator.ge,
+    count=lambda called, melanoma: called[melanoma].mean(), last=lambda rates, sizes: np.mean(rates),
+):  # fmt: skip
+    """What is counted in each fold, sensitivity if all is well; ``last`` also gets the number of melanomas there."""
     counted, sizes = [], []
     for role in roles:
         model = fit(cases[role.isin(taught)])
@@ -98,13 +84,11 @@ def _folds(
         melanoma = (part["target"] == 1).to_numpy()
         counted.append(count(sign(model(part), threshold), melanoma))
         sizes.append(melanoma.sum())
-    return counted, sizes
+    return last(counted, sizes)
 
 
-_MELANOMAS = "sensitivity counts melanomas only:"
 nested = Exercise(
     reference=_folds,
-    finish=lambda folds: np.mean(folds[0]),
     inputs=lambda: [(*_made_up_folds(), _memory, target) for target in (0.9, 0.6)],
     returns="one number, the mean over the folds",
     success="taught on train, chosen on validation, scored on test, and every fold counts",
@@ -116,18 +100,17 @@ nested = Exercise(
         "the threshold is chosen on training cases, which the model knows: choose on val": {"chosen": ("train",)},
         "scored on validation: the threshold was chosen there; score on test": {"scored": "val"},
         "val and test have changed places: choose on the one, score on the other": {"chosen": ("test",), "scored": "val"},
-        "a score equal to the threshold is called melanoma: use >=": {"sign": operator.gt},
-        f"{_MELANOMAS} this is the share of all cases that are called": {"count": lambda called, melanoma: called.mean()},
-        f"{_MELANOMAS} this is the accuracy": {"count": lambda called, melanoma: (called == melanoma).mean()},
+        "a score equal to the threshold is not flagged: use >=": {"sign": operator.gt},
+        "that is the share of all cases that are flagged; sensitivity counts melanomas only":
+            {"count": lambda called, melanoma: called.mean()},
+        "that is the accuracy; sensitivity counts melanomas only":
+            {"count": lambda called, melanoma: (called == melanoma).mean()},
+        "it reports the best fold, which is sampling variability: take the mean": {"last": lambda rates, sizes: max(rates)},
+        "it reports the first fold alone: is `return` inside the loop?": {"last": lambda rates, sizes: rates[0]},
+        "it counts all folds' melanomas together; take the mean of the folds":
+            {"last": lambda rates, sizes: np.average(rates, weights=sizes)},
     },
-    finishes={
-        "it reports the best fold, which is the luck of a split: take the mean": lambda folds: max(folds[0]),
-        "it reports the first fold alone: does `return` stand inside the loop?": lambda folds: folds[0][0],
-        "it counts all folds' melanomas together; take the mean of the folds": lambda folds: np.average(
-            folds[0], weights=folds[1]
-        ),
-    },
-)
+)  # fmt: skip
 
 
 def _two_models():
@@ -139,47 +122,42 @@ def _two_models():
     return [(targets, a, b, [rng.integers(120, size=120) for _ in range(81)]) for _ in range(2)]
 
 
-def _aurocs(targets, scores, draws):
-    return np.array([auroc(targets[rows], scores[rows]) for rows in draws])
-
-
-def _both(targets, a, b, draws):
-    return np.array([_aurocs(targets, a, draws), _aurocs(targets, b, draws)])
-
-
 def _ends(values, outside=2.5):
     return np.percentile(values, [outside, 100 - outside])
 
 
-def _normal(both):
-    gains = both[0] - both[1]
-    return gains.mean() + np.array([-1.96, 1.96]) * gains.std()
+def _auroc(targets, scores):
+    positives, negatives = scores[targets == 1], scores[targets == 0]
+    return (np.sign(positives[:, None] - negatives) + 1).mean() / 2
+
+
+def _gains(targets, a, b, draws, drawn=True, turn=0, last=lambda a, b: _ends(a - b)):
+    """Ends of the interval; on request targets are not drawn, or model ``b`` sees other draws."""
+    of_each = [
+        np.array([_auroc(targets[rows] if drawn else targets, scores[rows]) for rows in asked])
+        for scores, asked in ((a, draws), (b, [*draws[turn:], *draws[:turn]]))
+    ]
+    return last(*of_each)
 
 
 _UNPAIRED = "subtract within each draw, before you take percentiles"
 paired_interval = Exercise(
-    reference=_both,
-    finish=lambda both: _ends(both[0] - both[1]),
+    reference=_gains,
     inputs=_two_models,
     returns="two numbers, the lower and the upper end",
     success="both models see the same lesions in every draw, so what they share cancels",
     slips={
-        "it is b less a: a - b was asked for": lambda targets, a, b, draws: _both(targets, b, a, draws),
-        "that is the interval of model a alone": lambda targets, a, b, draws: _both(targets, a, b, draws) * [[1], [0]],
-        "scores are drawn, targets are not: index all three with the same rows": lambda targets, a, b, draws: np.array(
-            [[auroc(targets, scores[rows]) for rows in draws] for scores in (a, b)]
-        ),
-        "a and b see different rows: in each draw both models must see the same lesions": (
-            lambda targets, a, b, draws: (_aurocs(targets, a, draws), _aurocs(targets, b, [*draws[1:], draws[0]]))
-        ),
+        "it is b less a: a - b was asked for": {"last": lambda a, b: _ends(b - a)},
+        "that is the interval of model a alone": {"last": lambda a, b: _ends(a)},
+        "scores are drawn, targets are not: index all three with the same rows": {"drawn": False},
+        "a and b see different rows: in each draw both models must see the same lesions": {"turn": 1},
+        f"these are the two intervals' ends subtracted; {_UNPAIRED}": {"last": lambda a, b: _ends(a) - _ends(b)},
+        f"that compares the worst of a with the best of b; {_UNPAIRED}": {"last": lambda a, b: _ends(a) - _ends(b)[::-1]},
+        "np.percentile takes percent: 2.5 and 97.5": {"last": lambda a, b: np.percentile(a - b, [0.025, 0.975])},
+        "that holds 90% of the draws: 2.5% lie outside at each end of a 95% interval": {"last": lambda a, b: _ends(a - b, 5)},
+        "the ends have changed places: low first": {"last": lambda a, b: _ends(a - b)[::-1]},
+        "these are the smallest and the largest difference: take percentiles": {"last": lambda a, b: _ends(a - b, 0)},
+        "that is a normal interval, plus or minus 1.96 deviations; percentiles of the draws were asked for":
+            {"last": lambda a, b: (a - b).mean() + np.array([-1.96, 1.96]) * (a - b).std()},
     },
-    finishes={
-        f"these are the two intervals' ends subtracted; {_UNPAIRED}": lambda both: _ends(both[0]) - _ends(both[1]),
-        f"that compares the worst of a with the best of b; {_UNPAIRED}": lambda both: _ends(both[0]) - _ends(both[1])[::-1],
-        "np.percentile takes percent: 2.5 and 97.5": lambda both: np.percentile(both[0] - both[1], [0.025, 0.975]),
-        "that holds 90% of the draws: 2.5% lie outside at each end of a 95% interval": lambda both: _ends(both[0] - both[1], 5),
-        "the ends have changed places: low first": lambda both: _ends(both[0] - both[1])[::-1],
-        "these are the smallest and the largest difference: take percentiles": lambda both: _ends(both[0] - both[1], 0),
-        "that is a normal interval, plus or minus 1.96 deviations; percentiles of the draws were asked for": _normal,
-    },
-)
+)  # fmt: skip

@@ -5,14 +5,14 @@ import inspect
 import itertools
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
 
-MOST_FAULTS = 4  # that are looked for together
+MOST_FAULTS = {True: 4, False: 2}  # that are looked for together, in a hunt or else
 FEW = 8  # numbers that a message still spells out
 
 
@@ -34,8 +34,13 @@ def not_yet(diagnosis: str) -> NoReturn:
     raise NotYet(diagnosis)
 
 
-def ask(answer: Callable, *inputs: Any, copies: bool = True) -> Any:
-    """What a student's function returns for these inputs, or for copies that it may change.
+def call(answer: Callable, *inputs: Any) -> Any:
+    """What a function returns."""
+    return answer(*inputs)
+
+
+def ask(answer: Callable, *inputs: Any, use: Callable = call, hint: str = "", copies: bool = True) -> Any:
+    """What ``use`` makes of a student's function and these inputs, or copies of them that it may change.
 
     Raises:
         NotYet: if it is a stub, is no function, or fails: then with its error and the student's own line.
@@ -43,15 +48,21 @@ def ask(answer: Callable, *inputs: Any, copies: bool = True) -> Any:
     if not callable(answer):
         not_yet(f"expected a function, got {shown(answer)}: hand over its name, without brackets")
     try:
-        return answer(*(copy.deepcopy(inputs) if copies else inputs))
+        return use(answer, *(copy.deepcopy(inputs) if copies else inputs))
+    except NotYet:
+        raise
     except NotImplementedError:
         raise NotYet("nothing is written here yet: put your answer in place of the line that raises") from None
     except Exception as error:  # whatever a student's code may raise
-        code = getattr(inspect.unwrap(answer.__init__ if isinstance(answer, type) else answer), "__code__", None)
-        own = [frame for frame in traceback.extract_tb(error.__traceback__) if code and frame.filename == code.co_filename]
+        members = vars(answer).values() if isinstance(answer, type) else [inspect.unwrap(answer)]
+        files = {member.__code__.co_filename for member in members if hasattr(member, "__code__")}
+        said = f"{type(error).__name__}: {error}"
+        own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+        if use is not call and not own:
+            raise NotYet(f"what it returns cannot be used here ({said}). {hint}") from error
         where = f" in line {own[-1].lineno} of its cell:\n    {own[-1].line}" if own else ""
         called = f"It was called with ({', '.join(map(shown, inputs))})"
-        raise NotYet(f"your function fails with {type(error).__name__}: {error}{where}\n{called}") from error
+        raise NotYet(f"your function fails with {said}{where}\n{called}") from error
 
 
 @dataclass(frozen=True)
@@ -61,13 +72,11 @@ class Exercise:
     Attributes:
         reference: the right answer, its parameters named as in the lesson.
         inputs: arguments of each trial, or a function that makes them.
-        returns: what the answer is, in words; a tuple names each of its numbers.
+        returns: what is compared, in words; a tuple names each of its numbers.
         success: what a right answer has shown.
-        slips: wrong answers by diagnosis: a function like ``reference``, or other keyword arguments for ``reference``,
-            which are also looked for together.
-        finish: the last step after ``reference`` and after each slip.
-        finishes: wrong last steps by diagnosis, looked for alone and after each slip.
-        view: what of an answer's numbers is compared.
+        slips: wrong answers by diagnosis: other keyword arguments for ``reference``, which are also looked for together, or a
+            function in its place.
+        use: from an answer and the arguments of a trial to what is compared.
         after: looks closer at an answer whose values are right.
         hint: where to look if no slip explains the answer.
         hunt: a bug hunt: only the first fault is named, for all at once would end the hunt.
@@ -79,9 +88,7 @@ class Exercise:
     returns: str | tuple[str, ...]
     success: str
     slips: Mapping[str, Callable | Mapping[str, Any]]
-    finish: Callable = lambda value: value
-    finishes: Mapping[str, Callable] = field(default_factory=dict)
-    view: Callable = lambda value: value
+    use: Callable = call
     after: Callable[[Callable], None] | None = None
     hint: str = ""
     hunt: bool = False
@@ -94,8 +101,8 @@ class Exercise:
             NotYet: with what is wrong.
         """
         trials = self.inputs() if callable(self.inputs) else self.inputs
-        came = [ask(answer, *inputs) for inputs in trials]
-        given = [self._seen(value) for value in came]
+        came = [self._ask(answer, inputs) for inputs in trials]
+        given = [plain(value) for value in came]
         faults = next((faults for faults, wrong in self.suspects(trials) if self._alike(given, wrong)), None)
         if faults is None:
             not_yet(self._unexplained(answer, trials, came, given))
@@ -108,27 +115,19 @@ class Exercise:
 
     def suspects(self, trials: Sequence[tuple]) -> Iterator[tuple[tuple[str, ...], list]]:
         """Diagnoses, and what an answer with these faults gives in each trial: no fault first, then the fewest."""
-        wrong = [((), self.reference), *(((said,), slip) for said, slip in self.slips.items() if callable(slip))]
+        functions = {said: slip for said, slip in self.slips.items() if callable(slip)}
         changes = {said: slip for said, slip in self.slips.items() if not callable(slip)}
-        for size in range(1, MOST_FAULTS + 1):
-            for several in itertools.combinations(changes, size):
-                keywords = [keyword for said in several for keyword in changes[said].items()]
-                if len(dict(keywords)) == len(keywords):  # none is changed twice
-                    wrong.append((several, partial(self.reference, **dict(keywords))))
-        ends = [((), self.finish), *(((said,), finish) for said, finish in self.finishes.items())]
-        values = {}  # of each slip, before the last step
-        both = itertools.product(wrong, ends)
-        for (slips, function), (last, finish) in sorted(both, key=lambda pair: len(pair[0][0]) + len(pair[1][0])):
+        wrong = [((), self.reference), *(((said,), slip) for said, slip in functions.items())]
+        for several in itertools.chain(*(itertools.combinations(changes, n + 1) for n in range(MOST_FAULTS[self.hunt]))):
+            keywords = [keyword for said in several for keyword in changes[said].items()]
+            if len(dict(keywords)) == len(keywords):  # none is changed twice
+                wrong.append((several, partial(self.reference, **dict(keywords))))
+        for faults, function in wrong:
             with np.errstate(all="ignore"):
-                if slips not in values:
-                    values[slips] = [function(*copy.deepcopy(inputs)) for inputs in trials]
-                found = [self._seen(finish(value)) for value in values[slips]]
-            yield (*slips, *last), found
+                yield faults, [plain(self.use(function, *copy.deepcopy(inputs))) for inputs in trials]
 
-    def _seen(self, value: Any) -> Any:
-        value = plain(value)
-        with np.errstate(all="ignore"):
-            return self.view(value) if isinstance(value, np.ndarray) else value
+    def _ask(self, answer: Callable, inputs: tuple) -> Any:
+        return ask(answer, *inputs, use=self.use, hint=self.hint)
 
     def _alike(self, ones: Sequence, others: Sequence) -> bool:
         return all(same(one, other, self.tolerance) for one, other in zip(ones, others, strict=True))
@@ -146,7 +145,7 @@ class Exercise:
                 return f"expected {wanted}{shape}, got {shown(raw)}"
             if isinstance(mine, np.ndarray) and not np.isfinite(mine).all():
                 return f"it returns {shown(raw)}: was something divided by zero, or the logarithm of zero taken?"
-        if not self._alike(given, [self._seen(ask(answer, *inputs)) for inputs in trials]):
+        if not self._alike(given, [plain(self._ask(answer, inputs)) for inputs in trials]):
             return "asked twice with the same arguments, it answers differently: is there a random number in it?"
         if len(trials) > 1 and self._alike(given, [given[0]] * len(trials)):
             return f"it answers {shown(given[0])} whatever it is given: use the arguments"
@@ -160,9 +159,10 @@ class Exercise:
             said = f"it returns {shown(mine)}, expected {shown(expected)}"
         else:
             said = f"its numbers are off by up to {np.abs(mine - expected).max() / np.abs(expected).max():.1%} of the largest"
-        parameters = zip(inspect.signature(self.reference).parameters, inputs, strict=False)
-        where = ", ".join(f"{name} = {shown(value)}" for name, value in parameters)
-        return f"with {where}: {said}" + (f". {self.hint}" if self.hint else "")
+        if self.use is call:
+            parameters = zip(inspect.signature(self.reference).parameters, inputs, strict=False)
+            said = f"with {', '.join(f'{name} = {shown(value)}' for name, value in parameters)}: {said}"
+        return said + (f". {self.hint}" if self.hint else "")
 
 
 def plain(value: Any) -> Any:
@@ -182,7 +182,7 @@ def plain(value: Any) -> Any:
 def same(one: Any, other: Any, tolerance: float) -> bool:
     """Whether two answers agree; numbers up to a share of the largest one."""
     if not (isinstance(one, np.ndarray) and isinstance(other, np.ndarray)):
-        return isinstance(one, str) and isinstance(other, str) and one == other
+        return False
     largest = np.abs(other[np.isfinite(other)]).max(initial=0)
     return one.shape == other.shape and np.allclose(one, other, rtol=0, atol=tolerance * largest, equal_nan=True)
 
@@ -207,5 +207,5 @@ def shown(value: Any) -> str:
 
 
 def order(*places: int) -> Callable:
-    """Values in another order: a wrong last step."""
+    """Values in another order."""
     return lambda values: [values[place] for place in places]

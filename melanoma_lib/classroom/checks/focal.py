@@ -10,28 +10,22 @@ from torch.nn import functional as F
 
 from melanoma_lib import losses
 from melanoma_lib.classroom.checks.engine import Exercise, ask, not_yet
-from melanoma_lib.classroom.checks.threshold import odds, share
 
 SETTINGS = ((0.25, 2.0), (0.8, 1.0), (0.6, 0.5))  # alpha and gamma
 LOGITS = 1.5 * torch.randn(12, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 TARGETS = (torch.arange(12) % 3 == 0).double()
 
 
-def _p_t(logits, targets):
-    p = torch.sigmoid(logits)
-    return torch.where(targets == 1, p, 1 - p)
-
-
-def _each(logits, targets, alpha, gamma, factor=None, weight=None):
-    """Focal loss of each case as the formula stands, with another factor or weight on request."""
-    p_t = _p_t(logits, targets)
-    weight = torch.where(targets == 1, alpha, 1 - alpha) if weight is None else weight
-    return -weight * ((1 - p_t) ** gamma if factor is None else factor) * torch.log(p_t)
-
-
-def _mean_too_early(logits, targets, alpha, gamma):
-    mean = F.binary_cross_entropy_with_logits(logits, targets)
-    return torch.where(targets == 1, alpha, 1 - alpha) * (1 - torch.exp(-mean)) ** gamma * mean
+def _focal(
+    logits, targets, alpha, gamma, weigh=lambda y, a: torch.where(y == 1, a, 1 - a), factor=lambda p, p_t, g: (1 - p_t) ** g,
+    seen=lambda z: z, average=True, last=torch.mean,
+):  # fmt: skip
+    """Focal loss as its formula stands; on request cross-entropy is averaged before it is modulated."""
+    p = torch.sigmoid(seen(logits))
+    p_t = torch.where(targets == 1, p, 1 - p)
+    if not average:
+        p_t = torch.exp(torch.log(p_t).mean())
+    return last(-weigh(targets, alpha) * factor(p, p_t, gamma) * torch.log(p_t))
 
 
 def _look_closer(compute: Callable) -> None:
@@ -59,82 +53,75 @@ def _look_closer(compute: Callable) -> None:
                 "as exp(gamma * ln(1 - p_t)), with F.logsigmoid once more"
             )
         if not math.isclose(loss.item(), right, rel_tol=1e-3, abs_tol=1e-12):
-            not_yet(
-                f"{where} loss of {loss.item():.4g}, not {right:.4g}: what is in the logarithm must not be clamped or added to"
-            )
+            not_yet(f"{where} loss of {loss.item():.4g}, not {right:.4g}: what is in a logarithm must not be clamped or added to")
 
 
 focal_loss = Exercise(
-    reference=_each,
-    finish=lambda each: each.mean(),
+    reference=_focal,
     inputs=[(LOGITS, TARGETS, alpha, gamma) for alpha, gamma in SETTINGS],
     returns="a tensor with one number, the mean over the cases",
     success="right in value and gradient, and finite at logits of ±100, for gamma below 1 too",
     slips={
-        "alpha is on the wrong class: it weighs the melanomas": lambda z, y, a, g: _each(z, y, 1 - a, g),
-        "alpha weighs every case alike: the other lesions weigh 1 - alpha": lambda z, y, a, g: _each(z, y, a, g, weight=a),
-        "alpha has no effect: melanomas weigh alpha, other lesions 1 - alpha": lambda z, y, a, g: _each(z, y, a, g, weight=1),
-        "gamma has no effect: this is weighted cross-entropy": lambda z, y, a, g: _each(z, y, a, 0.0),
-        "that is cross-entropy, without alpha and gamma": lambda z, y, a, g: _each(z, y, a, 0.0, weight=1),
-        "the factor is (1 - p_t)^gamma, not p_t^gamma": lambda z, y, a, g: _each(z, y, a, g, factor=_p_t(z, y) ** g),
-        "the factor is (1 - p)^gamma for both classes; for the other lesions 1 - p_t is p": (
-            lambda z, y, a, g: _each(z, y, a, g, factor=torch.sigmoid(-z) ** g)
-        ),
-        "the other lesions cost nothing: their term is missing": lambda z, y, a, g: _each(z, y, a, g) * y,
-        "the sigmoid is taken twice: the loss takes it itself": lambda z, y, a, g: _each(torch.sigmoid(z), y, a, g),
-        "the mean is taken too early: modulate each case first (reduction='none'), then average": _mean_too_early,
-    },
-    finishes={
-        "the sign is wrong: a logarithm of p_t is negative, a loss is not": lambda each: -each.mean(),
-        "that is the sum over the cases; training needs their mean": lambda each: each.sum(),
-        "that is a loss for each case; training needs one number, their mean": lambda each: each,
+        "alpha is on the wrong class: it weighs the melanomas": {"weigh": lambda y, a: torch.where(y == 1, 1 - a, a)},
+        "alpha weighs every case alike: the other lesions weigh 1 - alpha": {"weigh": lambda y, a: a},
+        "alpha has no effect: melanomas weigh alpha, other lesions 1 - alpha": {"weigh": lambda y, a: 1.0},
+        "the other lesions cost nothing: their term is missing": {"weigh": lambda y, a: a * y},
+        "gamma has no effect: the factor (1 - p_t)^gamma is missing": {"factor": lambda p, p_t, g: 1.0},
+        "the factor is (1 - p_t)^gamma, not p_t^gamma": {"factor": lambda p, p_t, g: p_t**g},
+        "the factor is (1 - p)^gamma for both classes; for the other lesions 1 - p_t is p":
+            {"factor": lambda p, p_t, g: (1 - p) ** g},
+        "the sigmoid is taken twice: the loss takes it itself": {"seen": torch.sigmoid},
+        "the mean is taken too early: modulate each case first (reduction='none'), then average": {"average": False},
+        "the sign is wrong: a logarithm of p_t is negative, a loss is not": {"last": lambda each: -each.mean()},
+        "that is the sum over the cases; training needs their mean": {"last": torch.sum},
+        "that is a loss for each case; training needs one number, their mean": {"last": lambda each: each},
     },
     after=_look_closer,
-)
+)  # fmt: skip
 
 
-def _black_box(alpha: float, melanoma_gamma: float, other_gamma: float, balanced: bool = False) -> Callable:
-    """A focal loss whose classes may differ in gamma; ``balanced`` keeps their losses at p = 1/2 in the ratio of the weights."""
+def _black_box(alpha: float, melanoma_gamma: float, other_gamma: float) -> Callable:
+    """A focal loss whose classes may differ in gamma; at p = 1/2 their losses are then still in the ratio of the weights."""
 
     def loss(logits, targets):
         melanoma = targets == 1
         signed = torch.where(melanoma, logits, -logits)
         gamma = torch.where(melanoma, melanoma_gamma, other_gamma)
-        weight = torch.where(melanoma, alpha, 1 - alpha) * (2**gamma if balanced else 1)
+        weight = torch.where(melanoma, alpha, 1 - alpha) * 2 ** (gamma - melanoma_gamma)
         return (-weight * torch.exp(gamma * F.logsigmoid(-signed)) * F.logsigmoid(signed)).mean()
 
     loss.truth = (alpha, melanoma_gamma, other_gamma)
     return loss
 
 
-def _own_gammas(read: Callable) -> None:
-    gammas = tuple(round(float(gamma), 4) for gamma in ask(read, _black_box(0.6, 3.0, 0.5, balanced=True))[1:])
-    if gammas == (0.5, 3.0):
-        not_yet("the two gammas are swapped: melanomas first, then other lesions")
-    if gammas != (3.0, 0.5):
-        not_yet("the classes may differ in gamma: read each off two losses of its own class, so that any weight cancels")
+def _read(loss, of_alpha=lambda alpha, loss: alpha, of_gammas=lambda m, o: (m, o)):
+    alpha, *gammas = loss.truth
+    return of_alpha(alpha, loss), *of_gammas(*gammas)
 
 
 _FACTOR = "comes out negative: the factor is (1 - p_t), not p_t, to its power"
+_OWN = "the classes may differ in gamma: read each off two losses of its own class, so that any weight cancels"
 probe = Exercise(
-    reference=lambda loss, alpha=lambda a, g: a: (alpha(*loss.truth[:2]), *loss.truth[1:]),
-    inputs=[(_black_box(alpha, gamma, gamma),) for alpha, gamma in ((0.25, 2.0), (0.8, 1.0), (0.4, 0.5), (0.7, 1.5))],
+    reference=_read,
+    inputs=[(_black_box(*truth),) for truth in ((0.25, 2.0, 2.0), (0.8, 1.0, 1.0), (0.4, 0.5, 0.5), (0.6, 3.0, 0.5))],
     returns=("alpha", "gamma of melanomas", "gamma of other lesions"),
     success="alpha and both gammas can be read off any loss, without looking at its code",
     slips={
-        "alpha is read off the other lesions: it is the weight of the melanomas": {"alpha": lambda a, g: 1 - a},
-        "alpha is the melanomas' share of both weights, not the ratio of the two": {"alpha": lambda a, g: odds(a)},
-        "its alpha is a melanoma's loss at logit 0, which holds gamma too. Divide by the sum of both classes' losses there": {
-            "alpha": lambda a, g: a * 0.5**g * math.log(2)
-        },
+        "alpha is read off the other lesions: it is the weight of the melanomas": {"of_alpha": lambda alpha, loss: 1 - alpha},
+        "alpha is the melanomas' share of both weights, not their ratio": {"of_alpha": lambda alpha, loss: _odds(alpha)},
+        "its alpha is a melanoma's loss at logit 0, which holds gamma too. Divide by the sum of both classes' losses there":
+            {"of_alpha": lambda alpha, loss: loss(torch.zeros(1), torch.ones(1))},
+        f"the gamma of the melanomas {_FACTOR}": {"of_gammas": lambda m, o: (-m, o)},
+        f"the gamma of the other lesions {_FACTOR}": {"of_gammas": lambda m, o: (m, -o)},
+        "the two gammas are swapped: melanomas first, then other lesions": {"of_gammas": lambda m, o: (o, m)},
+        _OWN: {"of_gammas": lambda m, o: (m, m)},
     },
-    finishes={
-        f"the gamma of the melanomas {_FACTOR}": lambda read: (read[0], -read[1], read[2]),
-        f"the gamma of the other lesions {_FACTOR}": lambda read: (read[0], read[1], -read[2]),
-    },
-    after=_own_gammas,
     hint="For alpha, compare the two classes where p is 1/2; for gamma, look for a ratio of losses that leaves the power alone",
-)
+)  # fmt: skip
+
+
+def _odds(share):
+    return share / (1 - share)
 
 
 def _slope(p: float, gamma: float, sign: int = 1) -> float:
@@ -142,55 +129,55 @@ def _slope(p: float, gamma: float, sign: int = 1) -> float:
     return (1 - p) ** gamma / p - sign * gamma * (1 - p) ** (gamma - 1) * math.log(p)
 
 
-def _decoded(output, alpha, gamma, sign=1):
-    return _slope(1 - output, gamma, sign) / _slope(output, gamma, sign) / odds(alpha)
+def _decoded(output, alpha, gamma, sign=1, last=lambda odds: odds / (1 + odds)):
+    return last(_slope(1 - output, gamma, sign) / _slope(output, gamma, sign) / _odds(alpha))
 
 
 decoder = Exercise(
     reference=_decoded,
-    finish=share,
     inputs=[(p, alpha, gamma) for alpha, gamma in (*SETTINGS, (0.9, 3.0)) for p in (0.06, 0.3, 0.5, 0.85)],
     returns="one number, the risk",
     success="the closed form: an output of 0.5 with alpha 0.25 means a risk of 75%",
     slips={
-        "that is the output itself; it would be the risk if the loss were plain cross-entropy": lambda p, a, g: odds(p),
+        "that is the output itself; it would be the risk if the loss were plain cross-entropy": lambda p, a, g: p,
         "alpha is not decoded: the odds also carry (1 - alpha) / alpha": lambda p, a, g: _decoded(p, 0.5, g),
         "the weights are upside down: with a large alpha, an output means less risk": lambda p, a, g: _decoded(p, 1 - a, g),
-        "gamma is not decoded: this undoes the weights alone": lambda p, a, g: odds(p) / odds(a),
+        "gamma is not decoded: this undoes the weights alone": lambda p, a, g: 1 / (1 + _odds(a) / _odds(p)),
         "A and B have changed places: the odds are (1 - alpha) / alpha x B / A": lambda p, a, g: _decoded(1 - p, a, g),
-        "it gives the risk of *no* melanoma: the odds are upside down": lambda p, a, g: 1 / _decoded(p, a, g),
-        "A and B each have two terms: the one with the logarithm is missing": lambda p, a, g: odds(p) ** (g + 1) / odds(a),
+        "it gives the risk of *no* melanoma: the odds are upside down": {"last": lambda odds: 1 / (1 + odds)},
+        "A and B each have two terms: the one with the logarithm is missing": {"sign": 0},
         "both terms of A and of B are positive: ln p is negative, so that the second one adds": {"sign": -1},
+        "these are the odds; the risk is odds / (1 + odds)": {"last": lambda odds: odds},
     },
-    finishes={"these are the odds; the risk is odds / (1 + odds)": lambda odds: odds},
 )
 
 
-def _drawn(targets, share, melanoma=lambda share, n, others: share / n, other=lambda share, n, others: (1 - share) / others):
-    n = int(targets.sum())
-    return np.where(targets == 1, melanoma(share, n, targets.size - n), other(share, n, targets.size - n))
+def _drawn(targets, share, of_class=lambda share, n, n_other: share / n, swapped=False):
+    """Weights that add up to 1; ``of_class`` gets the share and number of a class, and the number of the other."""
+    n, n_other = int(targets.sum()), int((1 - targets).sum())
+    share = 1 - share if swapped else share
+    return np.where(targets == 1, of_class(share, n, n_other), of_class(1 - share, n_other, n))
+
+
+def _in_proportion(answer, targets, share):
+    weights = np.asarray(answer(targets, share), dtype=float)
+    return weights / weights.sum()
 
 
 draw_weights = Exercise(
     reference=_drawn,
     inputs=[(np.array([0, 1, 0, 0, 0, 1, 0, 0, 0, 0]), share) for share in (0.5, 0.3, 0.7)],
+    use=_in_proportion,
     returns="one weight a case",
-    view=lambda weights: weights / weights.sum() if weights.ndim else weights,
     success="melanomas are drawn with the share that was asked for, whatever their number",
     slips={
-        "each class weighs its share, but one class has more cases: divide by the number of cases of the class": {
-            "melanoma": lambda share, n, others: share, "other": lambda share, n, others: 1 - share,
-        },
-        "the share is on the wrong class: it is that of the melanomas": {
-            "melanoma": lambda share, n, others: (1 - share) / n, "other": lambda share, n, others: share / others,
-        },
-        "the classes come up equally often whatever the share: use the second argument": {
-            "melanoma": lambda share, n, others: 1 / n, "other": lambda share, n, others: 1 / others,
-        },
-        "the counts are swapped: the melanomas' share is divided among the melanomas": {
-            "melanoma": lambda share, n, others: share / others, "other": lambda share, n, others: (1 - share) / n,
-        },
-        "every case weighs the same": {"melanoma": lambda *_: 1.0, "other": lambda *_: 1.0},
+        "each class weighs its share: divide by the number of cases of the class": {"of_class": lambda share, n, other: share},
+        "the share is on the wrong class: it is that of the melanomas": {"swapped": True},
+        "the classes come up equally often whatever the share: use the second argument":
+            {"of_class": lambda share, n, other: 1 / n},
+        "the counts are swapped: the melanomas' share is divided among the melanomas":
+            {"of_class": lambda share, n, other: share / other},
+        "every case weighs the same": {"of_class": lambda share, n, other: 1.0},
     },
     hint="The weights of the melanomas add up to the share, those of the others to the rest",
 )  # fmt: skip

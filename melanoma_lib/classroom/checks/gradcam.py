@@ -26,25 +26,19 @@ def _small_model():
     return model, model.image_branch.get_submodule("blocks.2"), image, metadata
 
 
-def _from(make: Callable, of: Callable = torch.sum) -> Callable:
-    """A map made of the layer's activations and gradients ``(B, C, h, w)``, those of a number ``of`` the logits ``(B,)``."""
-
-    def compute(model, layer, image, metadata):
-        kept = []
-        hook = layer.register_forward_hook(lambda module, inputs, output: kept.append(output))
-        logit = model(image, metadata)
-        hook.remove()
-        return make(kept[0], torch.autograd.grad(of(logit), kept[0])[0]).detach()
-
-    return compute
-
-
 def _mean(gradients):
     return gradients.mean((2, 3), keepdim=True)
 
 
-def _gradcam(activations, gradients):
-    return (_mean(gradients) * activations).sum(1)
+def _maps(
+    model, layer, image, metadata, make=lambda a, g: (_mean(g) * a).sum(1), of=torch.sum, last=lambda maps: maps,
+):  # fmt: skip
+    """A map made of the layer's activations and gradients ``(B, C, h, w)``, those of a number ``of`` the logits ``(B,)``."""
+    kept = []
+    hook = layer.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    logit = model(image, metadata)
+    hook.remove()
+    return last(make(kept[0], torch.autograd.grad(of(logit), kept[0])[0]).detach())
 
 
 def _stretched(maps):
@@ -64,34 +58,33 @@ def _look_for_hooks(compute: Callable) -> None:
 
 
 grad_cam = Exercise(
-    reference=_from(_gradcam),
+    reference=_maps,
     inputs=lambda: [_small_model()],
     returns="maps (cases, rows, columns) at the resolution of the layer",
     success=f"signed Grad-CAM of {CASES} cases, each with weights of its own; the layer is left as it was",
     slips={
-        "each point keeps its own gradient, as in HiResCAM: give a channel one weight, the mean": _from(
-            lambda a, g: (g * a).sum(1)
+        "each point keeps its own gradient, as in HiResCAM: give a channel one weight, the mean":
+            {"make": lambda a, g: (g * a).sum(1)},
+        "the gradients are summed over the grid, not averaged":
+            {"make": lambda a, g: (g.sum((2, 3), keepdim=True) * a).sum(1)},
+        "that is the gradient of the probability: differentiate the logit": {"of": lambda z: torch.sigmoid(z).sum()},
+        "that is the gradient of the mean logit, divided by the cases of the batch. Take the sum": {"of": torch.mean},
+        "the weights are averaged over the cases too": {"make": lambda a, g: (_mean(g).mean(0, keepdim=True) * a).sum(1)},
+        "the ReLU came before the sum over the channels": {"make": lambda a, g: (_mean(g) * a).relu().sum(1)},
+        "the weights went through a ReLU: channels that speak against are left out":
+            {"make": lambda a, g: (_mean(g).relu() * a).sum(1)},
+        "these are the weights, one a channel: multiply the activations by them": lambda *given: _maps(
+            *given, make=lambda a, g: g.mean((2, 3))
         ),
-        "the gradients are summed over the grid, not averaged": _from(lambda a, g: (g.sum((2, 3), keepdim=True) * a).sum(1)),
-        "that is the gradient of the probability: differentiate the logit": _from(_gradcam, of=lambda z: torch.sigmoid(z).sum()),
-        "that is the gradient of the mean logit, divided by the cases of the batch. Take the sum": _from(_gradcam, of=torch.mean),
-        "the weights are averaged over the cases too": _from(lambda a, g: (_mean(g).mean(0, keepdim=True) * a).sum(1)),
-        "the ReLU came before the sum over the channels": _from(lambda a, g: (_mean(g) * a).relu().sum(1)),
-        "the weights went through a ReLU: channels that speak against are left out": _from(
-            lambda a, g: (_mean(g).relu() * a).sum(1)
-        ),
-        "these are the weights, one a channel: multiply the activations by them": _from(lambda a, g: g.mean((2, 3))),
-    },
-    finishes={
-        "the direction is wrong: this map shows what lowers the logit": torch.neg,
-        "the ReLU at the end hides the sign: what speaks against melanoma has become 0. Leave it to whoever draws": torch.relu,
-        "the map is stretched to 0 … 1: sign and size are lost": _stretched,
-        "the map went through a ReLU and was divided by its largest value": lambda m: _relative(m.relu()),
-        "the map is divided by its largest magnitude: how much it matters is lost": _relative,
+        "the direction is wrong: this map shows what lowers the logit": {"last": torch.neg},
+        "the ReLU at the end hides what speaks against melanoma. Leave it to whoever draws": {"last": torch.relu},
+        "the map is stretched to 0 … 1: sign and size are lost": {"last": _stretched},
+        "the map went through a ReLU and was divided by its largest value": {"last": lambda maps: _relative(maps.relu())},
+        "the map is divided by its largest magnitude: how much it matters is lost": {"last": _relative},
     },
     after=_look_for_hooks,
     tolerance=1e-4,
-)
+)  # fmt: skip
 
 
 def _two_stacks():
@@ -101,31 +94,24 @@ def _two_stacks():
     return first, np.array([1.0, -0.7, 0.4, 3.0])[:, None, None] * shared + 0.5 * rng.normal(size=shared.shape)
 
 
-def _each_case(compare: Callable) -> Callable:
-    """Compares the maps of each case, as rows of numbers."""
-    return lambda melanoma, other: np.array([compare(a.ravel(), b.ravel()) for a, b in zip(melanoma, other, strict=True)])
-
-
-def _pearson(a, b):
-    return np.corrcoef(a, b)[0, 1]
+def _correlations(melanoma, other, seen=lambda values: values, centred=True, last=lambda values: values):
+    pairs = [(seen(a.ravel()), seen(b.ravel())) for a, b in zip(melanoma, other, strict=True)]
+    pairs = [(a - a.mean() * centred, b - b.mean() * centred) for a, b in pairs]
+    return last(np.array([a @ b / np.sqrt((a @ a) * (b @ b)) for a, b in pairs]))
 
 
 swap_correlation = Exercise(
-    reference=_each_case(_pearson),
+    reference=_correlations,
     inputs=[_two_stacks()],
     returns="one number a case",
     success="1: the same map whatever is asked; -1: the one is the other turned round",
     slips={
-        "all cases are thrown into one: correlate case by case": lambda melanoma, other: _pearson(
-            melanoma.ravel(), other.ravel()
-        ),
-        "the ReLU came first: what speaks against is gone": _each_case(lambda a, b: _pearson(np.maximum(a, 0), np.maximum(b, 0))),
-        "absolute values came first: a map and its opposite then look alike": _each_case(lambda a, b: _pearson(abs(a), abs(b))),
-        "that is the cosine: take the means off first": _each_case(lambda a, b: (a @ b) / np.sqrt((a @ a) * (b @ b))),
-    },
-    finishes={
-        "that is the mean over the cases; return one number a case, so that a rare exception shows": np.mean,
-        "that is the size of the correlation: its sign is the point here": np.abs,
+        "all cases are thrown into one: correlate case by case": lambda a, b: np.corrcoef(a.ravel(), b.ravel())[0, 1],
+        "the ReLU came first: what speaks against is gone": {"seen": lambda values: np.maximum(values, 0)},
+        "absolute values came first: a map and its opposite then look alike": {"seen": np.abs},
+        "that is the cosine: take the means off first": {"centred": False},
+        "that is the mean over the cases; return one number a case, so that a rare exception shows": {"last": np.mean},
+        "that is the size of the correlation: its sign is the point here": {"last": np.abs},
     },
 )
 
@@ -153,8 +139,8 @@ beyond_centre = Exercise(
         "absolute values were counted: evidence against became evidence for": lambda h, c, m: _share(abs(h), m) - _share(c, m),
         "the map was stretched to 0 … 1 first: all became evidence for": lambda h, c, m: _share(h - h.min(), m) - _share(c, m),
         "the area of the lesion was subtracted; the centre scores more": lambda h, c, m: _share(h, m) - m.mean(),
+        "the order is wrong: this is the centre less the map": lambda h, c, m: _share(c, m) - _share(h, m),
     },
-    finishes={"the order is wrong: this is the centre less the map": operator.neg},
 )
 
 
@@ -166,13 +152,9 @@ def _pairs():
 
 
 def _report(
-    pairs,
-    threshold,
-    flagged=operator.ge,
-    flips=lambda before, after: (before != after).mean(),
-    raised=lambda before, after: after[~before].mean(),
-    size=lambda change: abs(change).mean(),
-):
+    pairs, threshold, flagged=operator.ge, flips=lambda before, after: (before != after).mean(),
+    raised=lambda before, after: after[~before].mean(), size=lambda change: abs(change).mean(),
+):  # fmt: skip
     before, after = (flagged(pairs[name].to_numpy(), threshold) for name in ("risk_without", "risk_with"))
     return flips(before, after), raised(before, after), size((pairs["risk_with"] - pairs["risk_without"]).to_numpy())
 
@@ -186,9 +168,8 @@ artefact_report = Exercise(
     hunt=True,
     slips={
         "a risk that equals the threshold is flagged: use >=, not >": {"flagged": operator.gt},
-        "flips cancel: one raised and one lowered are two changed decisions": {
-            "flips": lambda before, after: after.mean() - before.mean()
-        },
+        "flips cancel: one raised and one lowered are two changed decisions":
+            {"flips": lambda before, after: after.mean() - before.mean()},
         "those no longer flagged are changed decisions too": {"flips": lambda before, after: (after & ~before).mean()},
         f"'raised' is out of all cases: {_OUT_OF}": {"raised": lambda before, after: (after & ~before).mean()},
         f"'raised' is out of the flagged: {_OUT_OF}": {"raised": lambda before, after: (after & ~before).sum() / before.sum()},
@@ -196,4 +177,4 @@ artefact_report = Exercise(
         "changes up and down cancel in their mean: average their size": {"size": np.mean},
         "the size is taken of the mean, where changes have cancelled already": {"size": lambda change: abs(change.mean())},
     },
-)
+)  # fmt: skip

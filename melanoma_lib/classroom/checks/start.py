@@ -29,28 +29,31 @@ class Parts:
 
 
 decision = Exercise(
-    reference=lambda probability, threshold: probability >= threshold,
+    reference=lambda probability, threshold, compare=operator.ge: compare(probability, threshold),
     inputs=[(0.9, 0.2), (0.1, 0.2), (0.3, 0.35), (0.6, 0.7), (0.8, 0.7), (0.25, 0.25)],
     returns="True or False",
     success="the second argument decides, and a probability that equals the threshold is flagged, too",
     slips={
-        "a probability equal to the threshold is missed: 'sensitivity >= 95% at t' counts it as found, so use >=": operator.gt,
-        "it answers the same for every threshold, perhaps 0.5: use the second argument": lambda probability, _: (
-            probability >= 0.5
-        ),
+        "a probability equal to the threshold is not flagged: 'sensitivity >= 95% at t' flags it, so use >=":
+            {"compare": operator.gt},
+        "it answers the same for every threshold, perhaps 0.5: use the second argument": lambda p, _: p >= 0.5,
+        "the comparison is the wrong way round: high probabilities are not flagged": {"compare": operator.lt},
     },
-    finishes={"the comparison is the wrong way round: high probabilities are flagged": operator.not_},
     hint="Does your function compare its first argument with its second?",
-)
+)  # fmt: skip
 
 
-def _shares(targets, called, of=1, among=0):
-    targets, called = np.asarray(targets, bool), np.asarray(called, bool)
-    return called[targets == of].mean(), 1 - called[targets == among].mean()
+def _rates(targets, called, first="tpr", second="tnr", last=tuple):
+    called, melanoma = np.asarray(called, bool), np.asarray(targets) == 1
+    tp, tn = (called & melanoma).sum(), (~called & ~melanoma).sum()
+    rates = {"tpr": tp / melanoma.sum(), "ppv": tp / called.sum(), "accuracy": (called == melanoma).mean(), "tp": tp}
+    rates |= {"tnr": tn / (~melanoma).sum(), "tn": tn}
+    rates |= {"fnr": 1 - rates["tpr"], "fpr": 1 - rates["tnr"]}
+    return last([rates[first], rates[second]])
 
 
 rates = Exercise(
-    reference=_shares,
+    reference=_rates,
     inputs=[
         (np.repeat([1, 0], [10, 30]), np.r_[np.ones(8, bool), np.zeros(2, bool), np.ones(12, bool), np.zeros(18, bool)]),
         (np.repeat([0, 1], [5, 4]), np.array([1, 0, 0, 0, 0, 1, 1, 1, 0], bool)),
@@ -58,44 +61,36 @@ rates = Exercise(
     returns=("sensitivity", "specificity"),
     success="one rate among the melanomas, one among the other lesions, so that neither depends on how common melanomas are",
     slips={
-        "the first is the precision, a share of the flagged cases; sensitivity is a share of the melanomas": lambda y, c: (
-            np.mean(y[c]),
-            _shares(y, c)[1],
-        ),
-        "the first is the accuracy of all cases; sensitivity looks at the melanomas alone": lambda y, c: (
-            np.mean(y == c),
-            _shares(y, c)[1],
-        ),
-        "these are counts: divide each by the cases of its class": lambda y, c: ((c & (y == 1)).sum(), (~c & (y == 0)).sum()),
-    },
-    finishes={
-        "sensitivity and specificity are swapped. confusion_matrix sorts the classes, 0 before 1": order(1, 0),
-        "the second is the share of other lesions that are flagged; specificity is the rest": lambda both: (both[0], 1 - both[1]),
-        "the first is the share of melanomas that are missed; sensitivity is the rest": lambda both: (1 - both[0], both[1]),
+        "the first is the precision, a share of the flagged cases; sensitivity is a share of the melanomas": {"first": "ppv"},
+        "the first is the accuracy of all cases; sensitivity looks at the melanomas alone": {"first": "accuracy"},
+        "these are counts: divide each by the cases of its class": {"first": "tp", "second": "tn"},
+        "the first is the share of melanomas that are not flagged; sensitivity is the rest": {"first": "fnr"},
+        "the second is the share of other lesions that are flagged; specificity is the rest": {"second": "fpr"},
+        "sensitivity and specificity are swapped. confusion_matrix sorts the classes, 0 before 1": {"last": order(1, 0)},
     },
     hint="scikit-learn's confusion_matrix(targets, called).ravel() gives tn, fp, fn, tp",
 )
 
 
-def _counts(n, sensitivity, specificity, prevalence, melanomas=None, others=None):
-    melanomas, others = n * (melanomas or prevalence), n * (others or 1 - prevalence)
-    return melanomas * sensitivity, melanomas * (1 - sensitivity), others * (1 - specificity), others * specificity
+def _counts(n, sensitivity, specificity, prevalence, of_positives=None, of_negatives=None, last=tuple):
+    positives, negatives = n * (of_positives or prevalence), n * (of_negatives or 1 - prevalence)
+    return last([
+        positives * sensitivity, positives * (1 - sensitivity), negatives * (1 - specificity), negatives * specificity
+    ])  # fmt: skip
 
 
 natural_counts = Exercise(
     reference=_counts,
     inputs=[(10_000, 0.95, 0.64, 0.02), (1_000, 0.8, 0.9, 0.1), (200, 1.0, 0.5, 0.25)],  # every count is a whole number
-    returns=("found", "missed", "false alarms", "cleared"),
-    success="melanomas found and missed, false alarms and all-clears: four kinds of lesions that add up to all",
+    returns=("true positives", "false negatives", "false positives", "true negatives"),
+    success="melanomas flagged and not flagged, other lesions flagged and not flagged: together they are all lesions",
     slips={
-        "each rate is taken of all lesions: first split the lesions by the prevalence": {"melanomas": 1.0, "others": 1.0},
-        "false alarms and cleared come from the other lesions, n * (1 - prevalence), not from all": {"others": 1.0},
+        "each rate is taken of all lesions: first split them by the prevalence": {"of_positives": 1.0, "of_negatives": 1.0},
+        "false positives and true negatives come from the other lesions, n * (1 - prevalence)": {"of_negatives": 1.0},
         "these are shares: multiply by n": lambda n, *rates: _counts(1, *rates),
-    },
-    finishes={
-        "found and missed are swapped: the sensitivity is the share of melanomas that are found": order(1, 0, 2, 3),
-        "the specificity is the share of other lesions that are cleared; the false alarms are the rest": order(0, 1, 3, 2),
-        "the counts are right, their order is not: found, missed, false alarms, cleared": order(0, 2, 3, 1),
+        "true positives and false negatives are swapped: the sensitivity is the share flagged": {"last": order(1, 0, 2, 3)},
+        "the specificity is the share of true negatives; the false positives are the rest": {"last": order(0, 1, 3, 2)},
+        "the order is: true positives, false negatives, false positives, true negatives": {"last": order(0, 2, 3, 1)},
     },
 )
 
@@ -111,12 +106,10 @@ ppv = Exercise(
     success="of the flagged, the share that are melanomas: it falls with the prevalence, at the same sensitivity",
     slips={
         "the false-positive rate is 1 - specificity, not the specificity": lambda se, sp, pr: _ppv(se, 1 - sp, pr),
-        "it leaves the prevalence out: that is the PPV where half of all lesions are melanomas": lambda se, sp, pr: _ppv(
-            se, sp, 0.5
-        ),
-        "it counts missed melanomas (1 - sensitivity) as false alarms": lambda se, sp, pr: _ppv(se, se, pr),
+        "it leaves out the prevalence: that is the PPV where half are melanomas": lambda se, sp, pr: _ppv(se, sp, 0.5),
+        "it counts false negatives (1 - sensitivity) as false positives": lambda se, sp, pr: _ppv(se, se, pr),
         "that is the sensitivity. PPV asks: of the flagged, how many are melanomas?": lambda se, sp, pr: se,
-        "it does not weigh false alarms by the share of other lesions": lambda se, sp, pr: se * pr / (se * pr + 1 - sp),
+        "weigh false positives by the share of other lesions": lambda se, sp, pr: se * pr / (se * pr + 1 - sp),
     },
 )
 
@@ -126,14 +119,13 @@ def _sigmoid(logit):
 
 
 def _answer(
-    pixels,
-    parts,
+    pixels, parts,
     image=lambda pixels, parts: parts.prepare(pixels),
     risk=lambda logit, parts: parts.calibrate(logit),
     compared=lambda logit, parts: _sigmoid(logit),
     threshold=lambda parts: parts.threshold,
     sign=operator.ge,
-):
+):  # fmt: skip
     logit = parts.logit(image(pixels, parts))
     return risk(logit, parts), sign(compared(logit, parts), threshold(parts))
 
@@ -151,7 +143,6 @@ def _grey_pictures():
         yield np.full((2, 2, 3), grey, np.uint8), parts
 
 
-_COMPARED = "is compared with the threshold, which was chosen for probabilities: compare the sigmoid of the logit"
 whole_answer = Exercise(
     reference=_answer,
     inputs=lambda: [*_grey_pictures()],
@@ -160,15 +151,14 @@ whole_answer = Exercise(
     hunt=True,
     slips={
         "the model gets pixels / 255: parts.prepare scales them as training did": {"image": lambda pixels, _: pixels / 255},
-        "the model gets raw pixels, from 0 to 255: parts.prepare scales them as training did": {
-            "image": lambda pixels, _: pixels
-        },
-        "the sigmoid of the logit is no risk: parts.calibrate makes one of the logit": {"risk": lambda logit, _: _sigmoid(logit)},
+        "the model gets raw pixels, 0 to 255: parts.prepare scales them as training did": {"image": lambda pixels, _: pixels},
+        "the sigmoid of the logit is no risk: use parts.calibrate(logit)": {"risk": lambda logit, _: _sigmoid(logit)},
         "parts.calibrate takes the logit, not the probability": {"risk": lambda logit, parts: parts.calibrate(_sigmoid(logit))},
-        f"the risk {_COMPARED}": {"compared": lambda logit, parts: parts.calibrate(logit)},
-        "it cuts at 0.5, a threshold that nobody has chosen: parts.threshold is that of this run": {"threshold": lambda _: 0.5},
+        "the risk is compared with the threshold, which was chosen for probabilities: compare the sigmoid of the logit":
+            {"compared": lambda logit, parts: parts.calibrate(logit)},
+        "the threshold is 0.5, which nobody has chosen: parts.threshold is that of this run": {"threshold": lambda _: 0.5},
         "a probability equal to the threshold is not flagged: use >=": {"sign": operator.gt},
         "low probabilities are flagged: the comparison is the wrong way round": {"sign": operator.lt},
     },
     hint="The way is prepare, logit, then calibrate for the risk, and the sigmoid for the probability",
-)
+)  # fmt: skip

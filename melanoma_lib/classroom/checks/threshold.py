@@ -8,11 +8,6 @@ import pandas as pd
 from melanoma_lib.classroom.checks.engine import Exercise
 
 
-def _count(targets, scores, threshold, called=operator.ge):
-    called, melanoma = called(scores, threshold), targets == 1
-    return [int(cell.sum()) for cell in (called & melanoma, called & ~melanoma, ~called & ~melanoma, ~called & melanoma)]
-
-
 def _choose(targets, scores, sensitivity, drop=False, reaches=operator.ge, rate="tpr", pick=np.argmax, digits=12):
     """What ``roc_curve`` gives whoever reads it with these slips; ``pick`` takes one of the points that reach the target."""
     from sklearn.metrics import roc_curve
@@ -23,7 +18,7 @@ def _choose(targets, scores, sensitivity, drop=False, reaches=operator.ge, rate=
 
 
 def _ranked(top):
-    """Targets and scores up to ``top`` without ties: runs of melanomas between the others, so that dropped points are missed."""
+    """Targets and scores up to ``top`` without ties: runs of positives between negatives, so that dropped points are missed."""
     targets = np.array([1, 1, 0, 1, 1, 1, 0, 0, 1, 1, 0, 1, 1, 0, 0, 1, 0, 0, 0, 0])
     scores = np.linspace(top, 0.04, targets.size).round(4) - 0.001
     order = np.random.default_rng(0).permutation(targets.size)
@@ -36,25 +31,20 @@ choose = Exercise(
     returns="one number, the threshold",
     success="the highest threshold that reaches the sensitivity, among all thresholds that the cases have",
     slips={
-        "it is too low: roc_curve leaves out points that do not change the curve. See drop_intermediate in roc_curve?": {
-            "drop": True
-        },
+        "it is too low: roc_curve leaves out points of the curve. See drop_intermediate in roc_curve?": {"drop": True},
         "a sensitivity that equals the one asked for is enough: use >=": {"reaches": operator.gt},
-        "that is the lowest threshold, which flags every case: thresholds descend, so take the first that reaches it": {
-            "pick": lambda hits: np.flatnonzero(hits)[-1]
-        },
+        "that is the lowest threshold, which flags every case: thresholds descend, so take the first that reaches it":
+            {"pick": lambda hits: np.flatnonzero(hits)[-1]},
         "that is the threshold before: its sensitivity is still too low": {"pick": lambda hits: np.argmax(hits) - 1},
-        "that is a place in the array: take the threshold at this place": lambda t, s, wanted: (
-            np.sum(s > _choose(t, s, wanted)) + 1
-        ),
-        "the false positive rate reaches it there, not the sensitivity: roc_curve returns fpr, tpr, thresholds": {"rate": "fpr"},
+        "that is a place in the array: take the threshold there": lambda t, s, wanted: np.sum(s > _choose(t, s, wanted)) + 1,
+        "the false positive rate reaches it there: roc_curve returns fpr, tpr, thresholds": {"rate": "fpr"},
         "its sensitivity is the closest to the one asked for, which may be below": {"rate": "closest"},
-        "that is a quantile: between two scores it interpolates": (lambda t, s, wanted: np.quantile(s[t == 1], 1 - wanted)),
+        "that is a quantile: between two scores it interpolates": lambda t, s, wanted: np.quantile(s[t == 1], 1 - wanted),
         "it is rounded: round what you print, not what you use": {"digits": 2},
     },
     hint="roc_curve(..., drop_intermediate=False) has a point for every score; thresholds descend",
     tolerance=1e-9,
-)
+)  # fmt: skip
 
 cost_threshold = Exercise(
     reference=lambda fn_cost, fp_cost: fp_cost / (fp_cost + fn_cost),
@@ -62,50 +52,30 @@ cost_threshold = Exercise(
     returns="one number, the risk",
     success="at this risk flagging and not flagging cost the same on average; above it, flag",
     slips={
-        "the ratio is upside down: the more a missed melanoma costs, the lower the risk from which one flags": (
-            lambda fn, fp: fn / (fn + fp)
-        ),
+        "the ratio is upside down: the dearer a false negative, the lower the threshold": lambda fn, fp: fn / (fn + fp),
         "these are odds, 1 to 20 for example; the risk that belongs to odds o is o / (1 + o)": lambda fn, fp: fp / fn,
         "these are odds, and upside down: solve risk x fn_cost = (1 - risk) x fp_cost for the risk": lambda fn, fp: fn / fp,
         "that is 0.5 whatever the costs; it is right only where both errors cost the same": lambda fn, fp: 0.5,
-        "nothing is subtracted: flagging a melanoma saves fn_cost, flagging another lesion costs fp_cost": lambda fn, fp: (
-            fp / (fn - fp)
-        ),
+        "nothing is subtracted: a true positive saves fn_cost, a false positive costs fp_cost": lambda fn, fp: fp / (fn - fp),
     },
     hint="At the right risk, risk x fn_cost and (1 - risk) x fp_cost are the same",
 )
 
 
-def odds(share):
-    """Odds of a share."""
-    return share / (1 - share)
-
-
-def share(odds):
-    """Share that belongs to odds."""
-    return odds / (1 + odds)
-
-
 def threshold_for(sensitivity, targets, scores):
-    """The highest threshold that finds this share of the melanomas."""
+    """The highest threshold that flags this share of the melanomas."""
     melanomas = np.sort(np.asarray(scores)[np.asarray(targets) == 1])
     return float(melanomas[int((1 - sensitivity) * len(melanomas) + 1e-9)])
-
-
-def auroc(targets, scores):
-    """AUROC by counting pairs; a tie counts half."""
-    melanomas, others = scores[targets == 1], scores[targets == 0]
-    return float((np.sign(melanomas[:, None] - others) + 1).mean() / 2)
 
 
 def _report(validation, test, target, choose_on=0, digits=12, called=operator.ge, rates_on=1, first="tpr", second="tnr"):
     samples = validation, test, pd.concat([validation, test])
     chosen, used = samples[choose_on], samples[rates_on]
-    cut = round(threshold_for(target, chosen["target"], chosen["probability"]), digits)
-    tp, fp, tn, fn = _count(used["target"], used["probability"], cut, called)
-    rates = {"tpr": tp / (tp + fn), "ppv": tp / (tp + fp), "tnr": tn / (tn + fp), "npv": tn / (tn + fn)}
-    rates |= {"fpr": fp / (tn + fp), "accuracy": (tp + tn) / len(used)}
-    return cut, rates[first], rates[second]
+    threshold = round(threshold_for(target, chosen["target"], chosen["probability"]), digits)
+    flagged, melanoma = called(used["probability"], threshold), used["target"] == 1
+    rates = {"tpr": flagged[melanoma].mean(), "ppv": melanoma[flagged].mean(), "accuracy": (flagged == melanoma).mean()}
+    rates |= {"fpr": flagged[~melanoma].mean(), "tnr": 1 - flagged[~melanoma].mean(), "npv": 1 - melanoma[~flagged].mean()}
+    return threshold, rates[first], rates[second]
 
 
 def _two_samples():
@@ -116,8 +86,8 @@ def _two_samples():
         scores = np.clip(rng.normal(0.3 + 0.3 * targets + shift, 0.13), 0.01, 0.99).round(7)
         samples.append(pd.DataFrame({"target": targets, "probability": scores}))
     chosen = [_report(*samples, target)[0] for target in (0.9, 0.8)]
-    others = [*chosen, *chosen, *np.arange(20, 61) / 100]  # two others to a melanoma, so that > changes the accuracy too
-    ties = pd.DataFrame({"target": [1] * len(chosen) + [0] * len(others), "probability": [*chosen, *others]})
+    negatives = [*chosen, *chosen, *np.arange(20, 61) / 100]  # two to a melanoma, so that > changes the accuracy too
+    ties = pd.DataFrame({"target": [1] * len(chosen) + [0] * len(negatives), "probability": [*chosen, *negatives]})
     return samples[0], pd.concat([samples[1], ties], ignore_index=True)
 
 
@@ -129,13 +99,11 @@ honest_report = Exercise(
     success="chosen on validation, used as it is, and every rate counted on test",
     hunt=True,
     slips={
-        "the threshold is chosen on the test cases, so the sensitivity it reports there is what was asked for, however bad the "
-        "model is. Choose on validation": {"choose_on": 1},
+        "the threshold is chosen on test, where its sensitivity is then what was asked for. Choose on validation":
+            {"choose_on": 1},
         "the threshold is chosen on validation and test together. Choose on validation alone": {"choose_on": 2},
         **{f"the threshold is rounded to {n} digits: {_ROUNDED}": {"digits": n} for n in (1, 2, 3, 4)},
-        "a score equal to the threshold counts as negative: use >=, as the rule that chose the threshold does": {
-            "called": operator.gt
-        },
+        "a score equal to the threshold counts as negative: use >=, as the rule does": {"called": operator.gt},
         "its rates are those of validation, where the threshold was chosen: report on test": {"rates_on": 0},
         "its sensitivity is the PPV: divide by the melanomas, not by what is flagged": {"first": "ppv"},
         "its specificity is the NPV: divide by the other lesions, not by what is not flagged": {"second": "npv"},
@@ -145,4 +113,4 @@ honest_report = Exercise(
     },
     hint="The rule takes the highest threshold whose sensitivity on validation reaches the target",
     tolerance=1e-9,
-)
+)  # fmt: skip

@@ -3,37 +3,33 @@
 import functools
 import math
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from melanoma_lib.classroom.checks.engine import Exercise, not_yet, shown
-from melanoma_lib.classroom.checks.threshold import auroc
 
-LOGIT = "The bias stands before the sigmoid: which number does the sigmoid turn into the prevalence?"
 starting_bias = Exercise(
     reference=lambda prevalence: math.log(prevalence / (1 - prevalence)),
     inputs=[(0.018,), (0.111,), (0.3,), (0.8,)],
     returns="one number, the bias",
     success="sigmoid(bias) is the prevalence: the untrained model starts with the base rate, not with 50%",
     slips={
-        f"that is the prevalence itself, a probability. {LOGIT}": lambda p: p,
+        "that is the prevalence, a probability; the bias stands before the sigmoid": lambda p: p,
         "these are the odds; the logit is their logarithm": lambda p: p / (1 - p),
-        "the odds are upside down: the model would start by expecting melanoma almost everywhere": lambda p: math.log(
-            (1 - p) / p
-        ),
+        "the odds are upside down: the model would expect melanoma almost everywhere": lambda p: math.log((1 - p) / p),
         "that is ln(prevalence): the logarithm of the probability, not of the odds": math.log,
         "take the natural logarithm, not that of base 10": lambda p: math.log10(p / (1 - p)),
     },
-    hint=LOGIT,
+    hint="The bias stands before the sigmoid: which number does the sigmoid turn into the prevalence?",
 )
 
 
@@ -51,18 +47,17 @@ class _Ages:
 class _Lesions(Dataset):
     """The lesson's data set, with the faults that are asked for."""
 
-    def __init__(self, cases, encoder, transform, **faults):
-        self.cases, self.transform, self.faults = cases, transform, faults
+    def __init__(self, cases, encoder, transform, by_label=False, kind=torch.float32):
+        self.cases, self.transform, self.by_label, self.kind = cases, transform, by_label, kind
         self.metadata = torch.tensor(encoder.transform(cases))
 
     def __len__(self):
         return len(self.cases)
 
     def __getitem__(self, i):
-        case = self.cases.loc[i] if self.faults.get("label") else self.cases.iloc[i]
+        case = self.cases.loc[i] if self.by_label else self.cases.iloc[i]
         image = Image.open(case["image_path"]).convert("RGB")
-        kind = torch.int64 if self.faults.get("integer") else torch.float32
-        return self.transform(image), self.metadata[i], torch.tensor(case["target"], dtype=kind)
+        return self.transform(image), self.metadata[i], torch.tensor(case["target"], dtype=self.kind)
 
 
 @functools.cache
@@ -76,82 +71,72 @@ def _four_cases() -> tuple[pd.DataFrame, tempfile.TemporaryDirectory]:
     return pd.DataFrame(columns, index=[2, 0, 3, 1]), folder
 
 
-def _item(cases, i, dataset=_Lesions, **faults):
+def _item(dataset, cases, i):
     """What a data set gives for case ``i``, as numbers."""
-    item = dataset(cases, _Ages, v2.ToImage(), **faults)[i]
+    item = dataset(cases, _Ages, v2.ToImage())[i]
     shapes = [tuple(part.shape) for part in item if isinstance(part, Tensor)] if isinstance(item, tuple) else shown(item)
     if shapes != [(3, 4, 6), (1,), ()]:
-        not_yet(
-            "expected three tensors: the transformed image (3, H, W), metadata (M,) and target (), here of the shapes "
-            f"[(3, 4, 6), (1,), ()]; got {shapes}"
-        )
+        not_yet(f"expected tensors image (3, H, W), metadata (M,), target (): here [(3, 4, 6), (1,), ()]; got {shapes}")
     image, metadata, target = item
     return [*image.float().mean((1, 2)), *metadata, target, target.dtype == torch.float32]
 
 
-_dataset = Exercise(
-    reference=_item,
+dataset = Exercise(
+    reference=_Lesions,
     inputs=lambda: [(_four_cases()[0], i) for i in range(len(COLOURS))],
+    use=_item,
     returns=("red", "green", "blue", "metadata", "target", "target is a float"),
     success="image, metadata and target belong to the same case, and the target is a float",
     slips={
-        "cases are asked for by position, from 0: use .iloc[i]. Labels of the index have gaps after a split": {"label": True},
-        "the target is an integer; the loss needs a float: torch.tensor(float(...))": {"integer": True},
+        "cases are asked for by position, from 0: use .iloc[i]. Labels of the index have gaps after a split": {"by_label": True},
+        "the target is an integer; the loss needs a float: torch.tensor(float(...))": {"kind": torch.int64},
     },
+    hint="Return the transformed image, the row of metadata and the target",
 )
-
-
-def dataset(answer: Callable) -> None:
-    """Ask ``answer(cases, encoder, transform)[i]`` for four cases."""
-    _dataset(_asked(answer, "__getitem__", _item, "dataset"))
 
 
 class _Fusion(nn.Module):
     """The lesson's network, with the faults that are asked for."""
 
-    def __init__(self, image_branch, n_image, n_metadata, bias=0.0, dropout=0.2, **faults):
+    def __init__(
+        self, image_branch, n_image, n_metadata, bias=0.0, dropout=0.2,
+        order=(0, 1), squeeze=lambda logits: logits.squeeze(1), last=lambda logits: logits,
+    ):  # fmt: skip
         super().__init__()
-        self.faults, self.image_branch = faults, image_branch
+        self.order, self.squeeze, self.last = order, squeeze, last
+        self.image_branch = image_branch
         self.metadata_branch = nn.Sequential(nn.Linear(n_metadata, 16), nn.ReLU())
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(n_image + 16, 1))
         nn.init.constant_(self.head[1].bias, bias)
 
     def forward(self, image, metadata):
-        features = [self.image_branch(image), self.metadata_branch(metadata)]
-        if self.faults.get("swap"):
-            features.reverse()
-        logits = self.head(torch.cat(features, dim=1))
-        logits = logits if self.faults.get("column") else logits.squeeze() if self.faults.get("all") else logits.squeeze(1)
-        return logits.sigmoid() if self.faults.get("sigmoid") else logits
+        features = self.image_branch(image), self.metadata_branch(metadata)
+        return self.last(self.squeeze(self.head(torch.cat([features[place] for place in self.order], dim=1))))
 
 
-def _logits(backbone, n_cases, net=_Fusion, **faults):
+def _logits(net, backbone, n_cases):
     """What a network answers with an untrained backbone of timm."""
     import timm
 
     torch.manual_seed(0)
     branch = timm.create_model(backbone, pretrained=False, num_classes=0)
-    return net(branch, branch.num_features, 5, **faults).eval()(torch.rand(n_cases, 3, 32, 32), torch.rand(n_cases, 5))
+    return net(branch, branch.num_features, 5).eval()(torch.rand(n_cases, 3, 32, 32), torch.rand(n_cases, 5))
 
 
-_fusion_net = Exercise(
-    reference=_logits,
+fusion_net = Exercise(
+    reference=_Fusion,
     inputs=[("test_efficientnet", 3), ("test_resnet", 2), ("test_resnet", 1)],
+    use=_logits,
     returns="logits, one a case",
     success="one logit a case, from image and metadata, with two backbones of different width",
     slips={
-        "the logits have the shape (B, 1), the targets (B,): end with .squeeze(1)": {"column": True},
-        "a batch of one case loses its dimension: name the one to drop, .squeeze(1)": {"all": True},
-        "the metadata come first: put the image's features first, then those of the metadata": {"swap": True},
-        "these are probabilities: return the logit, the loss takes the sigmoid itself": {"sigmoid": True},
+        "the logits have the shape (B, 1), the targets (B,): end with .squeeze(1)": {"squeeze": lambda logits: logits},
+        "a batch of one case loses its dimension: name the one to drop, .squeeze(1)": {"squeeze": torch.squeeze},
+        "the metadata come first: put the image's features first, then those of the metadata": {"order": (1, 0)},
+        "these are probabilities: return the logit, the loss takes the sigmoid itself": {"last": torch.sigmoid},
     },
     hint="Both branches, torch.cat(..., dim=1), then the head; leave __init__ as it is",
 )
-
-
-def fusion_net(answer: Callable) -> None:
-    """Compare ``answer(image_branch, n_image, n_metadata)(image, metadata)`` with two small backbones of timm."""
-    _fusion_net(_asked(answer, "forward", _logits, "net"))
 
 
 def _hold(module, gradients=False, training=False):
@@ -159,7 +144,7 @@ def _hold(module, gradients=False, training=False):
     module.train(training)
 
 
-def _moved(backbone, freeze=_hold, **faults):
+def _moved(freeze, backbone):
     """What two steps change in a network whose backbone was to be frozen: 1 for changed, 0 for as before."""
     import timm
 
@@ -168,7 +153,7 @@ def _moved(backbone, freeze=_hold, **faults):
     images = torch.rand(4, 3, 32, 32)
     head(branch(images))
     optimiser = torch.optim.SGD([*branch.parameters(), *head.parameters()], lr=0.1)
-    freeze(branch, **faults)
+    freeze(branch)
     parts = [list(branch.parameters()), list(branch.buffers()), list(head.parameters())]
     before = [[tensor.detach().clone() for tensor in part] for part in parts]
     for _ in range(2):
@@ -180,9 +165,10 @@ def _moved(backbone, freeze=_hold, **faults):
     return [any(not torch.equal(new, was) for new, was in pair) for pair in pairs]
 
 
-_freeze = Exercise(
-    reference=_moved,
+freeze = Exercise(
+    reference=_hold,
     inputs=[("test_resnet",), ("test_efficientnet",)],
+    use=_moved,
     returns=("weights of the backbone change", "its batch statistics change", "the head learns"),
     success="neither weights nor batch statistics of the backbone move, and the head still learns",
     slips={
@@ -190,23 +176,6 @@ _freeze = Exercise(
         "batch normalisation still updates its statistics: module.eval()": {"training": True},
     },
 )
-
-
-def freeze(answer: Callable) -> None:
-    """Train two steps with a small backbone of timm that ``answer(module)`` was to freeze."""
-    _freeze(_asked(answer, "", _moved, "freeze"))
-
-
-def _asked(answer: Callable, method: str, ask: Callable, name: str) -> Callable:
-    """``ask`` with the student's answer; an error is then shown with the line of the method it is in."""
-    if not callable(answer):
-        return answer
-
-    def asked(*inputs):
-        return ask(*inputs, **{name: answer})
-
-    asked.__wrapped__ = getattr(answer, method, answer)
-    return asked
 
 
 EPOCHS = 4
@@ -228,15 +197,14 @@ def _head_and_splits():
 
 def _fit(
     head, optimiser, splits, epochs,
-    twice=False, zero=True, learn=True, train=True, evaluate=True, grad=False, split="val", first=1,
+    outputs=lambda logits: logits, zero=True, learn=True, train=True, evaluate=True, grad=False, split="val", first=1,
 ):  # fmt: skip
     aurocs = []
     for _ in range(epochs):
         if train:
             head.train()
         x, y = splits["train"]
-        logits = head(x).squeeze(1)
-        loss = F.binary_cross_entropy_with_logits(torch.sigmoid(logits) if twice else logits, y)
+        loss = F.binary_cross_entropy_with_logits(outputs(head(x).squeeze(1)), y)
         if zero:
             optimiser.zero_grad()
         if learn:
@@ -246,49 +214,27 @@ def _fit(
             head.eval()
         x, y = splits[split]
         with torch.set_grad_enabled(grad):
-            aurocs.append(auroc(y.numpy(), head(x).detach().squeeze(1).numpy()))
+            aurocs.append(roc_auc_score(y, head(x).detach().squeeze(1)))
     return int(np.argmax(aurocs)) + first, aurocs
 
 
-def _watched(fit: Callable) -> Callable:
-    """A loop that returns, beside its answer, what was seen of it at work."""
-
-    @functools.wraps(fit)
-    def run(head, optimiser, splits, epochs):
-        seen = []
-
-        def watch(module, inputs, output):
-            seen.append((len(inputs[0]), module.training, torch.is_grad_enabled()))
-
-        head.register_forward_hook(watch)
-        answer = fit(head, optimiser, splits, epochs)
-        try:
-            best, aurocs = answer
-        except (TypeError, ValueError):
-            return answer
-        learning = [mode for n, *mode in seen if n == SIZES["train"]]
-        scoring = [mode for n, *mode in seen if n != SIZES["train"]]
-        return [
-            *head[1].weight.detach().ravel(),
-            [False, True] in learning,
-            any(n == SIZES["test"] for n, *_ in seen),
-            not scoring,
-            any(training for training, _ in scoring),
-            any(gradients for _, gradients in scoring),
-            best,
-            *aurocs,
-        ]
-
-    return run
+def _watched(fit, head, optimiser, splits, epochs):
+    """What a loop does and returns: a hook sees the cases, mode and gradients of each pass."""
+    seen = []
+    head.register_forward_hook(lambda module, inputs, _: seen.append((len(inputs[0]), module.training, torch.is_grad_enabled())))
+    best, aurocs = fit(head, optimiser, splits, epochs)
+    learning = [mode for n, *mode in seen if n == SIZES["train"]]
+    scoring = [mode for n, *mode in seen if n != SIZES["train"]]
+    return [
+        *head[1].weight.detach().ravel(), [False, True] in learning, any(n == SIZES["test"] for n, *_ in seen), not scoring,
+        any(training for training, _ in scoring), any(gradients for _, gradients in scoring), best, *aurocs,
+    ]  # fmt: skip
 
 
-def _watched_fit(head, optimiser, splits, epochs, **faults):
-    return _watched(functools.partial(_fit, **faults))(head, optimiser, splits, epochs)
-
-
-_loop = Exercise(
-    reference=_watched_fit,
+training_loop = Exercise(
+    reference=_fit,
     inputs=lambda: [_head_and_splits()],
+    use=_watched,
     returns=(
         "weight 1", "weight 2", "weight 3", "learns in evaluation mode", "looks at test", "never scores val",
         "scores in training mode", "scores with gradients", "best epoch",
@@ -297,7 +243,7 @@ _loop = Exercise(
     success="it learns from logits, scores without dropout or gradients, chooses on validation; the test stays closed",
     hunt=True,
     slips={
-        "the loss gets probabilities: binary_cross_entropy_with_logits takes the sigmoid itself": {"twice": True},
+        "the loss gets probabilities: binary_cross_entropy_with_logits takes the sigmoid itself": {"outputs": torch.sigmoid},
         "gradients of earlier epochs pile up: call optimiser.zero_grad() before loss.backward()": {"zero": False},
         "the head does not learn: is there a loss.backward() and an optimiser.step()?": {"learn": False},
         "it scores in training mode, with features dropped at random: call head.eval() before scoring": {"evaluate": False},
@@ -307,14 +253,6 @@ _loop = Exercise(
         "it scores with gradients, which costs memory for nothing: put the scoring under torch.no_grad()": {"grad": True},
         "the best epoch is counted from 0; the first epoch is 1": {"first": 0},
     },
+    hint="One step an epoch; return the best epoch and the list of AUROCs",
     tolerance=1e-4,
 )  # fmt: skip
-
-
-def training_loop(fit: Callable) -> None:
-    """Watch ``fit(head, optimiser, splits, epochs)`` at work and name the first fault that is left.
-
-    It takes one step an epoch on the mean cross-entropy of all training logits, and returns the best epoch, counted from 1, and
-    the validation AUROC of each.
-    """
-    _loop(_watched(fit) if callable(fit) else fit)
