@@ -66,6 +66,8 @@ rates = Exercise(
             np.mean(y == c),
             _shares(y, c)[1],
         ),
+        "these are shares of the flagged and of the not flagged, not of a class; confusion_matrix takes the truth first, and gives "
+        "tn, fp, fn, tp": lambda y, c: (np.mean(y[c]), np.mean(1 - y[~c])),
         "these are counts: divide each by the cases of its class": lambda y, c: ((c & (y == 1)).sum(), (~c & (y == 0)).sum()),
     },
     finishes={
@@ -85,17 +87,18 @@ def _counts(n, sensitivity, specificity, prevalence, melanomas=None, others=None
 natural_counts = Exercise(
     reference=_counts,
     inputs=[(10_000, 0.95, 0.64, 0.02), (1_000, 0.8, 0.9, 0.1), (200, 1.0, 0.5, 0.25)],  # every count is a whole number
-    returns=("found", "missed", "false alarms", "cleared"),
-    success="melanomas found and missed, false alarms and all-clears: four kinds of lesions that add up to all",
+    returns=("true positives", "false negatives", "false positives", "true negatives"),
+    success="each rate is taken of its own class, and the four counts add up to all lesions",
     slips={
         "each rate is taken of all lesions: first split the lesions by the prevalence": {"melanomas": 1.0, "others": 1.0},
-        "false alarms and cleared come from the other lesions, n * (1 - prevalence), not from all": {"others": 1.0},
+        "false positives and true negatives are counts of the other lesions, n * (1 - prevalence), not of all": {"others": 1.0},
         "these are shares: multiply by n": lambda n, *rates: _counts(1, *rates),
     },
     finishes={
-        "found and missed are swapped: the sensitivity is the share of melanomas that are found": order(1, 0, 2, 3),
-        "the specificity is the share of other lesions that are cleared; the false alarms are the rest": order(0, 1, 3, 2),
-        "the counts are right, their order is not: found, missed, false alarms, cleared": order(0, 2, 3, 1),
+        "true positives and false negatives are swapped: the sensitivity is the share of the flagged": order(1, 0, 2, 3),
+        "the specificity is the share of other lesions that are not flagged; the false positives are the rest": order(0, 1, 3, 2),
+        "the counts are right, their order is not: the true negatives come last": order(0, 2, 3, 1),
+        "the counts are right, in the order of confusion_matrix; asked was for true positives first": order(3, 2, 1, 0),
     },
 )
 
@@ -114,9 +117,10 @@ ppv = Exercise(
         "it leaves the prevalence out: that is the PPV where half of all lesions are melanomas": lambda se, sp, pr: _ppv(
             se, sp, 0.5
         ),
-        "it counts missed melanomas (1 - sensitivity) as false alarms": lambda se, sp, pr: _ppv(se, se, pr),
+        "it counts false negatives (1 - sensitivity) as false positives": lambda se, sp, pr: _ppv(se, se, pr),
+        "it is in percent: a share lies between 0 and 1": lambda se, sp, pr: 100 * _ppv(se, sp, pr),
         "that is the sensitivity. PPV asks: of the flagged, how many are melanomas?": lambda se, sp, pr: se,
-        "it does not weigh false alarms by the share of other lesions": lambda se, sp, pr: se * pr / (se * pr + 1 - sp),
+        "it does not weigh false positives by the share of other lesions": lambda se, sp, pr: se * pr / (se * pr + 1 - sp),
     },
 )
 
