@@ -52,6 +52,8 @@ def suspects_figure(draw: Callable[[pd.DataFrame, pd.Series], Any]) -> None:
     plt.figure()
     try:
         axes = ask(draw, taken, label)
+        if hasattr(axes, "facet_axis"):
+            not_yet("that is seaborn's grid of axes: end with return grid.ax, or draw with sns.barplot")
         if not hasattr(axes, "get_yticklabels"):
             not_yet(f"expected the axes, as sns.barplot returns them, got {shown(axes)}: end with return")
         boxes = [(bar.get_width(), bar.get_height()) for bar in axes.patches if hasattr(bar, "get_width")]

@@ -66,7 +66,7 @@ rates = Exercise(
             np.mean(y == c),
             _shares(y, c)[1],
         ),
-        "these are shares of the flagged and of the not flagged, not of a class; confusion_matrix takes the truth first, and gives "
+        "these are shares of the flagged and of the rest, not of a class. confusion_matrix takes the truth first, gives "
         "tn, fp, fn, tp": lambda y, c: (np.mean(y[c]), np.mean(1 - y[~c])),
         "these are counts: divide each by the cases of its class": lambda y, c: ((c & (y == 1)).sum(), (~c & (y == 0)).sum()),
     },
