@@ -58,6 +58,8 @@ def _bars(draw, taken, label):
     plt.figure()
     try:
         axes = draw(taken, label)
+        if hasattr(axes, "facet_axis"):
+            not_yet("that is seaborn's grid of axes: end with return grid.ax, or draw with sns.barplot")
         boxes = [(bar.get_width(), bar.get_height()) for bar in axes.patches]
         names = {text.get_text() for text in (*axes.get_yticklabels(), *axes.get_xticklabels())}
         legend = axes.get_legend() is not None

@@ -47,7 +47,7 @@ def _rates(targets, called, first="tpr", second="tnr", last=tuple):
     called, melanoma = np.asarray(called, bool), np.asarray(targets) == 1
     tp, tn = (called & melanoma).sum(), (~called & ~melanoma).sum()
     rates = {"tpr": tp / melanoma.sum(), "ppv": tp / called.sum(), "accuracy": (called == melanoma).mean(), "tp": tp}
-    rates |= {"tnr": tn / (~melanoma).sum(), "tn": tn}
+    rates |= {"tnr": tn / (~melanoma).sum(), "tn": tn, "npv": tn / (~called).sum()}
     rates |= {"fnr": 1 - rates["tpr"], "fpr": 1 - rates["tnr"]}
     return last([rates[first], rates[second]])
 
@@ -63,6 +63,7 @@ rates = Exercise(
     slips={
         "the first is the precision, a share of the flagged cases; sensitivity is a share of the melanomas": {"first": "ppv"},
         "the first is the accuracy of all cases; sensitivity looks at the melanomas alone": {"first": "accuracy"},
+        "these are shares of the flagged and of the rest, not of a class": {"first": "ppv", "second": "npv"},
         "these are counts: divide each by the cases of its class": {"first": "tp", "second": "tn"},
         "the first is the share of melanomas that are not flagged; sensitivity is the rest": {"first": "fnr"},
         "the second is the share of other lesions that are flagged; specificity is the rest": {"second": "fpr"},
@@ -91,6 +92,7 @@ natural_counts = Exercise(
         "true positives and false negatives are swapped: the sensitivity is the share flagged": {"last": order(1, 0, 2, 3)},
         "the specificity is the share of true negatives; the false positives are the rest": {"last": order(0, 1, 3, 2)},
         "the order is: true positives, false negatives, false positives, true negatives": {"last": order(0, 2, 3, 1)},
+        "that is the order of confusion_matrix; asked was for true positives first": {"last": order(3, 2, 1, 0)},
     },
 )
 
@@ -108,6 +110,7 @@ ppv = Exercise(
         "the false-positive rate is 1 - specificity, not the specificity": lambda se, sp, pr: _ppv(se, 1 - sp, pr),
         "it leaves out the prevalence: that is the PPV where half are melanomas": lambda se, sp, pr: _ppv(se, sp, 0.5),
         "it counts false negatives (1 - sensitivity) as false positives": lambda se, sp, pr: _ppv(se, se, pr),
+        "it is in percent: a share lies between 0 and 1": lambda se, sp, pr: 100 * _ppv(se, sp, pr),
         "that is the sensitivity. PPV asks: of the flagged, how many are melanomas?": lambda se, sp, pr: se,
         "weigh false positives by the share of other lesions": lambda se, sp, pr: se * pr / (se * pr + 1 - sp),
     },
