@@ -121,7 +121,7 @@ nested = Exercise(
         f"{_MELANOMAS} this is the accuracy": {"count": lambda called, melanoma: (called == melanoma).mean()},
     },
     finishes={
-        "it reports the best fold, which is the luck of a split: take the mean": lambda folds: max(folds[0]),
+        "it reports the best fold, which promises too much: take the mean": lambda folds: max(folds[0]),
         "it reports the first fold alone: does `return` stand inside the loop?": lambda folds: folds[0][0],
         "it counts all folds' melanomas together; take the mean of the folds": lambda folds: np.average(
             folds[0], weights=folds[1]
