@@ -151,9 +151,9 @@ def _ends(values, outside=2.5):
     return np.percentile(values, [outside, 100 - outside])
 
 
-def _normal(both):
+def _normal(both, draws=1):
     gains = both[0] - both[1]
-    return gains.mean() + np.array([-1.96, 1.96]) * gains.std()
+    return gains.mean() + np.array([-1.96, 1.96]) * gains.std() / np.sqrt(draws)
 
 
 _UNPAIRED = "subtract within each draw, before you take percentiles"
@@ -181,5 +181,6 @@ paired_interval = Exercise(
         "the ends have changed places: low first": lambda both: _ends(both[0] - both[1])[::-1],
         "these are the smallest and the largest difference: take percentiles": lambda both: _ends(both[0] - both[1], 0),
         "that is a normal interval, plus or minus 1.96 deviations; percentiles of the draws were asked for": _normal,
+        "the spread of the draws is the standard error already: no division by √n": lambda both: _normal(both, len(both[0])),
     },
 )
