@@ -126,6 +126,10 @@ def _ends(values, outside=2.5):
     return np.percentile(values, [outside, 100 - outside])
 
 
+def _normal(a, b, draws=1):
+    return (a - b).mean() + np.array([-1.96, 1.96]) * (a - b).std() / np.sqrt(draws)
+
+
 def _auroc(targets, scores):
     positives, negatives = scores[targets == 1], scores[targets == 0]
     return (np.sign(positives[:, None] - negatives) + 1).mean() / 2
@@ -158,6 +162,7 @@ paired_interval = Exercise(
         "the ends have changed places: low first": {"last": lambda a, b: _ends(a - b)[::-1]},
         "these are the smallest and the largest difference: take percentiles": {"last": lambda a, b: _ends(a - b, 0)},
         "that is a normal interval, plus or minus 1.96 deviations; percentiles of the draws were asked for":
-            {"last": lambda a, b: (a - b).mean() + np.array([-1.96, 1.96]) * (a - b).std()},
+            {"last": _normal},
+        "the spread of the draws is the standard error already: no division by √n": {"last": lambda a, b: _normal(a, b, len(a))},
     },
 )  # fmt: skip

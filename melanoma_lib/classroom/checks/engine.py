@@ -203,7 +203,7 @@ def shown(value: Any) -> str:
     try:
         return f"{float(value):.6g}"
     except (TypeError, ValueError, RuntimeError):
-        return "a function" if callable(value) else f"a {type(value).__name__}"
+        return "a function" if hasattr(value, "__code__") else f"a {type(value).__name__}"
 
 
 def order(*places: int) -> Callable:
