@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from melanoma_lib.classroom.checks.engine import Exercise, not_yet, shown
+from melanoma_lib.classroom.checks.engine import Exercise, not_yet
 from melanoma_lib.classroom.checks.threshold import auroc
 
 LOGIT = "The bias stands before the sigmoid: which number does the sigmoid turn into the prevalence?"
@@ -79,7 +79,8 @@ def _four_cases() -> tuple[pd.DataFrame, tempfile.TemporaryDirectory]:
 def _item(cases, i, dataset=_Lesions, **faults):
     """What a data set gives for case ``i``, as numbers."""
     item = dataset(cases, _Ages, v2.ToImage(), **faults)[i]
-    shapes = [tuple(part.shape) for part in item if isinstance(part, Tensor)] if isinstance(item, tuple) else shown(item)
+    parts = item if isinstance(item, tuple | list) else [item]
+    shapes = [tuple(part.shape) if isinstance(part, Tensor) else f"no tensor: {type(part).__name__}" for part in parts]
     if shapes != [(3, 4, 6), (1,), ()]:
         not_yet(
             "expected three tensors: the transformed image (3, H, W), metadata (M,) and target (), here of the shapes "
