@@ -23,7 +23,7 @@ starting_bias = Exercise(
     reference=lambda prevalence: math.log(prevalence / (1 - prevalence)),
     inputs=[(0.018,), (0.111,), (0.3,), (0.8,)],
     returns="one number, the bias",
-    success="sigmoid(bias) is the prevalence: the untrained model starts with the base rate, not with 50%",
+    success="sigmoid(bias) is the prevalence: an untrained model starts around the base rate, not around 50%",
     slips={
         f"that is the prevalence itself, a probability. {LOGIT}": lambda p: p,
         "these are the odds; the logit is their logarithm": lambda p: p / (1 - p),
