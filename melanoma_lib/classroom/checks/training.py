@@ -82,9 +82,7 @@ def _item(cases, i, dataset=_Lesions, **faults):
     parts = item if isinstance(item, tuple | list) else [item]
     shapes = [tuple(part.shape) if isinstance(part, Tensor) else f"no tensor: {type(part).__name__}" for part in parts]
     if shapes != [(3, 4, 6), (1,), ()]:
-        not_yet(
-            f"expected three tensors: image (3, H, W), metadata (M,) and target (), here [(3, 4, 6), (1,), ()]; got {shapes}"
-        )
+        not_yet(f"expected three tensors: image (3, H, W), metadata (M,) and target (), here [(3, 4, 6), (1,), ()]; got {shapes}")
     image, metadata, target = item
     return [*image.float().mean((1, 2)), *metadata, target, target.dtype == torch.float32]
 
