@@ -99,7 +99,7 @@ function lesionPanel(id) {
       : s("circle", { cx: CELL / 2, cy: CELL / 2, r: 2.25, fill: colour });
     const pattern = s("pattern", { id: `${id}${name}`, x: LEFT - 20, y: TOP, width: CELL, height: CELL, patternUnits: "userSpaceOnUse" }, mark);
     const block = moving("path", { fill: `url(#${id}${name})` });
-    const [x, y] = [LEFT - 20 + (i % 2) * 168, BOTTOM + (i < 2 ? -16 : 8)];
+    const [x, y] = [LEFT - 20 + (i % 2) * 150, BOTTOM + (i < 2 ? -16 : 8)];
     const legend = text(x + 12, y, "", "start");
     const sign = name === "missed" ? text(x, y, "×", "start", { "font-weight": 700 }) : s("circle", { cx: x + 4, cy: y - 4, r: 4, fill: colour });
     return { name, words, pattern, block, legend, sign };
@@ -138,8 +138,8 @@ function valuesPanel() {
       xs: DECADES.map((share) => [prevalencePlace(share), share < 0.01 ? "0.1%" : percent(share)]),
     },
     ppv.element, npv.element, here.element, ppvDot.element, npvDot.element,
-    text(LEFT + 6, TOP + 24, "NPV: right all-clears", "start", { fill: "var(--mk-other-ink)" }),
-    text(LEFT + 6, BOTTOM - 22, "PPV: right alarms", "start", { fill: "var(--mk-melanoma-ink)" }),
+    text(LEFT + 6, TOP + 24, "NPV", "start", { fill: "var(--mk-other-ink)" }),
+    text(LEFT + 6, BOTTOM - 22, "PPV", "start", { fill: "var(--mk-melanoma-ink)" }),
   );
   const points = (values) => grid.map((at, i) => `${across(at)},${up(Number.isNaN(values[i]) ? 0 : values[i])}`).join(" ");
   const show = (state, _, prevalence) => {
@@ -172,7 +172,7 @@ function benefitPanel(counts, { prevalences, calibration }) {
       xs: [0, 0.1, 0.2, 0.3, 0.4, 0.5].map((risk) => [risk / HIGHEST_RISK, percent(risk)]),
     },
     curve([0, 1], [zero, zero], "currentColor", { "stroke-width": 1.2 }), everyone.element, model.element, mark.element,
-    text(RIGHT, TOP + 12, "━ the model", "end", { fill: "var(--mk-green-ink)" }), text(RIGHT, TOP + 28, "- - remove every lesion", "end", { fill: SOFT }),
+    text(RIGHT, TOP + 12, "━ the model", "end", { fill: "var(--mk-green-ink)" }), text(RIGHT, TOP + 28, "- - flag all", "end", { fill: SOFT }),
   );
   let drawn = null;
   const redraw = (prevalence) => {

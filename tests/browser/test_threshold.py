@@ -139,7 +139,7 @@ def test_keys_move_the_threshold_exactly(saved, curve):
 @pytest.mark.parametrize(("miss", "alarm", "percent"), [(20, 1, 8.0), (5, 2, 30.0), (500, 1, 1.5)])
 def test_the_cheapest_threshold_is_that_of_the_library(saved, curve, miss, alarm, percent):
     enter(saved, "cost of a missed melanoma", miss)
-    enter(saved, "cost of a false alarm", alarm)
+    enter(saved, "cost of a false positive", alarm)
     enter(saved, "prevalence, percent", percent)
     saved.get_by_role("button", name="lowest cost").click()
     best = curve.min_cost(miss, alarm, percent / 100)

@@ -21,7 +21,7 @@ starting_bias = Exercise(
     reference=lambda prevalence: math.log(prevalence / (1 - prevalence)),
     inputs=[(0.018,), (0.111,), (0.3,), (0.8,)],
     returns="one number, the bias",
-    success="sigmoid(bias) is the prevalence: the untrained model starts with the base rate, not with 50%",
+    success="sigmoid(bias) is the prevalence: an untrained model starts around the base rate, not around 50%",
     slips={
         "that is the prevalence, a probability; the bias stands before the sigmoid": lambda p: p,
         "these are the odds; the logit is their logarithm": lambda p: p / (1 - p),
@@ -74,7 +74,8 @@ def _four_cases() -> tuple[pd.DataFrame, tempfile.TemporaryDirectory]:
 def _item(dataset, cases, i):
     """What a data set gives for case ``i``, as numbers."""
     item = dataset(cases, _Ages, v2.ToImage())[i]
-    shapes = [tuple(part.shape) for part in item if isinstance(part, Tensor)] if isinstance(item, tuple) else shown(item)
+    parts = item if isinstance(item, tuple | list) else [item]
+    shapes = [tuple(part.shape) if isinstance(part, Tensor) else f"no tensor: {type(part).__name__}" for part in parts]
     if shapes != [(3, 4, 6), (1,), ()]:
         not_yet(f"expected tensors image (3, H, W), metadata (M,), target (): here [(3, 4, 6), (1,), ()]; got {shapes}")
     image, metadata, target = item
