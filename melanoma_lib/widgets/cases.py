@@ -163,6 +163,7 @@ class CaseExplorer(Explorer):
 
     _esm = script("cases.js")
     _css = Explorer._css + (HERE / "cases.css").read_text(encoding="utf-8")
+    alone = traitlets.Dict(default_value=None, allow_none=True).tag(sync=True)
     filters = traitlets.Dict().tag(sync=True)
     order = traitlets.Enum(list(ORDERS), "table").tag(sync=True)
     orders = traitlets.Dict().tag(sync=True)

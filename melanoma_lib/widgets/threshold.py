@@ -122,7 +122,6 @@ class ThresholdExplorer(Explorer):
 
     _esm = script("plot.js", "threshold_numbers.js", "threshold_plots.js", "threshold.js")
     _css = Explorer._css + (HERE / "threshold.css").read_text(encoding="utf-8")
-    alone = traitlets.Dict(default_value={}, allow_none=True).tag(sync=True)
     threshold = traitlets.Float(0.5, min=0.0, max=1.0).tag(sync=True)
     prevalence = traitlets.Float(0.5, min=1e-4, max=0.9999).tag(sync=True)
     fn_cost = traitlets.Float(20.0, min=1e-6, max=1e9).tag(sync=True)
