@@ -56,7 +56,7 @@ def heatmap_figure(
         if np.ndim(heatmap) != 2 or not np.isfinite(heatmap).all():
             raise ValueError(f"map {name!r}: expected finite values of shape (h, w), one case, got {np.shape(heatmap)}")
     columns = min(4, len(maps) + 1)
-    rows, told = math.ceil((len(maps) + 1) / columns), []
+    rows = math.ceil((len(maps) + 1) / columns)
     height = (PANEL * image.shape[0] / image.shape[1] + 0.7) * rows + 1.3 + 0.4 * bool(title)
     with kit_figure(PANEL * columns + 0.3, height) as figure:
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -65,14 +65,23 @@ def heatmap_figure(
         panel(panels[0], image, "image", mask=mask)
         for axes, (name, heatmap) in zip(panels[1:], maps.items(), strict=False):
             _draw_map(axes, image, heatmap, f"{name}\n±{np.abs(heatmap).max():.2g}", mask)
-            told.append(f"{name}: {_peak(heatmap, mask)}")
         bar = figure.colorbar(
             ScalarMappable(Normalize(-1, 1), SIGNED), ax=panels.tolist(), location="bottom", aspect=40, shrink=0.7
         )
         bar.set_label("share of the ± above each map;\nblack lines: half of it, dashed below zero")
         figure.suptitle(title, fontsize=16, x=0.01, ha="left")
-    covered = "" if mask is None else f"; the outlined lesion covers {mask.mean():.0%} of the image"
-    return with_alt_text(figure, f"{title or 'Heatmaps'}: the image and maps drawn over it{covered}; {'; '.join(told)}.")
+    peaks = {name: (heatmap.max(), heatmap.min() + 0.0, *_peak(heatmap, mask)) for name, heatmap in maps.items()}
+    return with_alt_text(
+        figure,
+        f"{title or 'Heatmaps'}: the image and maps drawn over it"
+        + ("" if mask is None else f"; the outlined lesion covers {mask.mean():.0%} of the image")
+        + "".join(
+            f"; {name}: nothing positive, lowest {lowest:.2g}" if highest <= 0 else
+            f"; {name}: peak {highest:.2g} at {across:.0%} from the left and {down:.0%} from the top"
+            + ("" if mask is None else f", {energy:.0%} of the positive energy on the lesion")
+            for name, (highest, lowest, across, down, energy) in peaks.items()
+        ) + ".",
+    )  # fmt: skip
 
 
 def gallery_figure(
@@ -115,12 +124,8 @@ def _draw_map(axes: Axes, image: np.ndarray, heatmap: np.ndarray, title: str = "
             axes.contour(means, [level], colors="black", linestyles=style, linewidths=1.4, extent=(0, 1, 0, 1))
 
 
-def _peak(heatmap: np.ndarray, mask: np.ndarray | None) -> str:
-    """Where a map is highest, and its share of energy on the lesion, for a reader who cannot see it."""
-    if heatmap.max() <= 0:
-        return f"nothing positive, lowest {heatmap.min() + 0.0:.2g}"
+def _peak(heatmap: np.ndarray, mask: np.ndarray | None) -> tuple[float, float, float]:
+    """Where a map is highest, across and down as shares of the image, and its share of energy on the lesion, NaN if unknown."""
     down, across = (np.array(np.unravel_index(heatmap.argmax(), heatmap.shape)) + 0.5) / heatmap.shape
-    text = f"peak {heatmap.max():.2g} at {across:.0%} from the left and {down:.0%} from the top"
-    if mask is None:
-        return text
-    return f"{text}, {energy_in_mask(resize_heatmap(heatmap, mask.shape), mask):.0%} of the positive energy on the lesion"
+    energy = math.nan if mask is None else energy_in_mask(resize_heatmap(heatmap, mask.shape), mask)
+    return across, down, energy
