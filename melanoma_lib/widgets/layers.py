@@ -24,14 +24,14 @@ from melanoma_lib.model import MelanomaNet
 from melanoma_lib.plotting import DescribedFigure
 from melanoma_lib.runs import Run
 from melanoma_lib.widgets.base import HERE, Explorer, script
-from melanoma_lib.widgets.case_selection import LABELS, note_outcomes
+from melanoma_lib.widgets.case_selection import FIELDS, LABELS, note_outcomes
 
 SIDE = 352  # pixels of the pictures in the page, eleven for each of the 32 means that lines follow
 STEPS = 127  # of a packed map on either side of zero; the page never enlarges them, and its colours have no more
 MOST_CASES = 60  # each costs the page some 100 kB
 WANTED = {"true positive": 4, "false negative": 3, "false positive": 3, "true negative": 2}  # of a dozen
 AGES = range(0, 91, 5)  # years that are offered beside those recorded
-METADATA = {"age": "age_approx", "sex": "sex", "site": "anatom_site_general_challenge"}
+METADATA = {name: FIELDS[name] for name in ("age", "sex", "site")}
 NEEDED = ("image_id", "image_path", "mask_path", "group_id", *METADATA.values(), "target", "probability")
 EVIDENCE = "Orange: evidence for the direction chosen; blue: against it."
 SIGNS = dict.fromkeys(("gradcam++", "layercam"), "Weighs only what supports the direction: blue is no evidence against it.")
