@@ -188,8 +188,7 @@ class Service:
 
     def _load(self) -> None:
         from melanoma_lib.app.unlike import REFERENCE
-        from melanoma_lib.explain.cam import ONE_PASS_METHODS
-        from melanoma_lib.explain.layers import METHOD_NAMES, cam_layers, default_layer
+        from melanoma_lib.explain import CAM_METHODS, METHOD_NAMES, cam_layers, default_layer
         from melanoma_lib.export.writer import FORMATS
 
         run, self.model = self.run, self.run.model()
@@ -207,7 +206,7 @@ class Service:
         self._tests = {own.views: run.predictions("test")[["risk", "target"]].to_numpy(float)}
         self.layers: dict[str, CamLayer] = cam_layers(self.model) if self.reads_images else {}
         self.first_layer = default_layer(self.layers, run.settings.image_size) if self.layers else None  # fine enough to point
-        self.methods = {one: METHOD_NAMES[one] for one in ONE_PASS_METHODS if self.layers}  # others ask the model too often
+        self.methods = {one: METHOD_NAMES[one] for one in CAM_METHODS if self.layers}
         if (run.path / REFERENCE).is_file():
             self.compare()
 

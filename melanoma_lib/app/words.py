@@ -117,6 +117,7 @@ def _ends(interval) -> str:
 def pictures_html(case: Case, heatmap: Heatmap) -> str:
     """The image and its heatmap side by side, with what the colours mean and do not mean."""
     from melanoma_lib.explain import METHOD_NAMES
+    from melanoma_lib.explain.figures import signed_overlay
 
     values, size = heatmap.values, float(np.abs(heatmap.values).max())
     row, column = np.unravel_index(np.abs(values).argmax(), values.shape)
@@ -127,24 +128,12 @@ def pictures_html(case: Case, heatmap: Heatmap) -> str:
     doubt = " Here even the sign is little better than a toss of a coin." if heatmap.doubtful_sign else ""
     return f"""<div class="ml-pictures">
         <figure><img alt="The image as it was read" src="{data_uri(jpeg(case.shown))}"><figcaption>Image</figcaption></figure>
-        <figure><img alt="Heatmap, {title}: {strongest}" src="{data_uri(jpeg(overlay(case.shown, heatmap)))}">
+        <figure><img alt="Heatmap, {title}: {strongest}" src="{data_uri(jpeg(signed_overlay(case.shown, heatmap.values)))}">
         <figcaption>{title}, {" x ".join(map(str, values.shape))} points</figcaption></figure></div>
         <div class="ml-colours"><span>{"responds less" if eigen else "lowers the risk"}</span><span class="ml-gradient"></span>
         <span>{"responds more" if eigen else "raises it"}</span></div>
         <p class="ml-small">{METHOD_NOTES[heatmap.method]}{doubt} Colours are scaled to this map’s own largest value
         ({size:.2g}, no unit). A heatmap tells where the layer responds; that does not make it the reason for the answer.</p>"""
-
-
-def overlay(image: np.ndarray, heatmap: Heatmap) -> np.ndarray:
-    """The map, scaled to its own largest magnitude, in colours over the pale grey image; uint8, shape ``(H, W, 3)``."""
-    from melanoma_lib.explain.cam import resize_heatmap
-    from melanoma_lib.explain.figures import SIGNED
-
-    values = resize_heatmap(heatmap.values, image.shape[:2])
-    grey = (image.mean(axis=2, keepdims=True) + 100) * (255 / 355)  # as explain.figures draws it
-    colours = SIGNED((values / (np.abs(values).max() or 1.0) + 1) / 2)  # (H, W, 4)
-    alpha = colours[..., 3:]
-    return np.rint(grey * (1 - alpha) + 255 * colours[..., :3] * alpha).astype(np.uint8)
 
 
 def jpeg(pixels: np.ndarray) -> bytes:

@@ -1,7 +1,6 @@
 """Heatmaps of all layers at once: signed, not normalised, and the model left as it was."""
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -10,15 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from melanoma_lib.explain.image_only import asked_map
+from melanoma_lib.explain.image_only import PUBLISHED, published_map
 from melanoma_lib.explain.layers import CamLayer, cam_layers
-from melanoma_lib.explain.methods import GRADIENT_METHODS, eigencam, eigengradcam
+from melanoma_lib.explain.methods import METHODS
 from melanoma_lib.model import MelanomaNet
 
-ONE_PASS_METHODS = (*GRADIENT_METHODS, "eigencam", "eigengradcam")
-CAM_METHODS = (*ONE_PASS_METHODS, "scorecam", "ablationcam")  # the last two ask the model again, once for each channel
+CAM_METHODS = tuple(METHODS)
 DOUBTFUL = 0.2  # an eigen map whose correlation with what orients it is weaker than this might as well be turned round
-FIELD_LEVEL = 0.0455  # of the largest gradient: two standard deviations of a Gaussian
 
 
 class Heatmaps(dict[str, np.ndarray]):
@@ -42,22 +39,24 @@ def heatmaps(
     method: str = "eigencam",
     direction: int = 1,
     size: int | tuple[int, int] | None = None,
+    as_published: bool = False,
 ) -> Heatmaps:
     """Where in the image the layers see what moves the logit, the metadata held fixed.
 
-    All layers come from one forward and at most one backward pass; only ``scorecam`` and ``ablationcam``, which come from
-    pytorch-grad-cam, ask the model again, once for each channel. What the sign means is told beside each method, in
-    ``methods.py`` and ``image_only.py``. Values have no unit and are not normalised: compare the sizes of maps of one layer and
-    one method, and only the shapes of others.
+    All layers come from one forward and at most one backward pass. What the sign means is told beside each method, in
+    ``methods.py``. Values have no unit and are not normalised: compare the sizes of maps of one layer and one method, and only
+    the shapes of others.
 
     Args:
         model: with an image branch; frozen or not, training or not. Its modes, flags, gradients and parameters are left alone.
         image: normalised images, shape ``(B, 3, H, W)``.
         metadata: encoded metadata, shape ``(B, n_metadata)``; None for a model without metadata branch.
         layers: names from :func:`cam_layers`, all of them if None.
-        method: one of ``CAM_METHODS``.
+        method: one of ``CAM_METHODS``; as published also ``scorecam``, which asks the model again, once for each channel.
         direction: 1 explains what raises the logit, the score of melanoma; -1 what lowers it. ``eigencam`` knows no direction.
         size: side, or height and width, to enlarge the maps to bilinearly; None leaves each at the resolution of its layer.
+        as_published: ask pytorch-grad-cam, layer by layer: negative values cut off, each map stretched to [0, 1] and enlarged
+            to the image.
 
     Returns:
         A dictionary from layer to map, signed float32, shape ``(B, h, w)``, in the order asked for; its ``doubtful_sign`` tells
@@ -67,7 +66,15 @@ def heatmaps(
         ValueError: if the model has no image branch; if a layer, method or direction is not among those that work; if a logit is
             not finite.
     """
-    return heatmaps_by_method(model, image, metadata, [method], layers, direction, size)[method]
+    if not as_published:
+        return heatmaps_by_method(model, image, metadata, [method], layers, direction, size)[method]
+    _check(PUBLISHED, [method], direction)
+    found = Heatmaps()
+    for layer in _chosen(model, layers):
+        maps = torch.from_numpy(published_map(method, model, layer.name, image, metadata, direction))
+        found[layer.name] = _resized(maps, size).numpy()
+        found.doubtful_sign[layer.name] = np.full(len(image), method.startswith("eigen"))  # as the decomposition gave it
+    return found
 
 
 def heatmaps_by_method(
@@ -83,33 +90,32 @@ def heatmaps_by_method(
 
     Arguments and errors are those of :func:`heatmaps`; ``methods`` are some of ``CAM_METHODS``.
     """
-    for method in methods:
-        if method not in CAM_METHODS:
-            raise ValueError(f"method: expected one of {list(CAM_METHODS)}, got {method!r}")
-    if direction not in (1, -1):
-        raise ValueError(f"direction: expected 1 (melanoma) or -1 (other lesion), got {direction!r}")
+    _check(METHODS, methods, direction)
     chosen = _chosen(model, layers)
     device = next(model.parameters()).device
     with undisturbed(model):
-        image = image.to(device)
         metadata = None if metadata is None else metadata.to(device).clone()  # an inference tensor would stop the backward pass
-        needs_gradients = any(method in GRADIENT_METHODS or method == "eigengradcam" for method in methods)
-        caught = activations_and_gradients(model, chosen, image, metadata, direction if needs_gradients else None)
+        caught = activations_and_gradients(
+            model, chosen, image.to(device), metadata, direction if set(methods) - {"eigencam"} else None
+        )
         found = {method: Heatmaps() for method in methods}
         for layer, activations, gradients in zip(chosen, *caught, strict=True):
             for method, own in found.items():
-                alignment = torch.ones(len(image))
-                if method == "eigencam":
-                    maps, alignment = eigencam(activations)
-                elif method == "eigengradcam":
-                    maps, alignment = eigengradcam(activations, gradients)
-                elif method in GRADIENT_METHODS:
-                    maps = GRADIENT_METHODS[method](activations, gradients)
-                else:
-                    maps = asked_map(method, model, layer, activations, image, metadata, direction)
+                maps, alignment = METHODS[method](activations, gradients), None
+                if isinstance(maps, tuple):
+                    maps, alignment = maps
                 own[layer.name] = _resized(maps.float(), size).cpu().numpy()
-                own.doubtful_sign[layer.name] = (alignment < DOUBTFUL).cpu().numpy()
+                doubtful = torch.zeros(len(image)) if alignment is None else alignment < DOUBTFUL
+                own.doubtful_sign[layer.name] = doubtful.bool().cpu().numpy()
     return found
+
+
+def _check(known: dict, methods: Sequence[str], direction: int) -> None:
+    for method in methods:
+        if method not in known:
+            raise ValueError(f"method: expected one of {list(known)}, got {method!r}")
+    if direction not in (1, -1):
+        raise ValueError(f"direction: expected 1 (melanoma) or -1 (other lesion), got {direction!r}")
 
 
 def _chosen(model: MelanomaNet, layers: str | Sequence[str] | None) -> list[CamLayer]:
@@ -135,23 +141,6 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-@contextmanager
-def _caught(layers: Iterable[CamLayer], start: Callable[[Tensor], Tensor] = lambda output: output) -> Iterator[dict[str, Tensor]]:
-    """By layer what it puts out inside the block, which ``start`` may replace, as where a graph is to begin."""
-    kept: dict[str, Tensor] = {}
-
-    def keep(name: str, _module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
-        kept[name] = start(output)
-        return kept[name].clone()  # an activation that works in place further on alters the copy, not what was caught
-
-    handles = [layer.module.register_forward_hook(partial(keep, layer.name)) for layer in layers]
-    try:
-        yield kept
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def activations_and_gradients(
     model: MelanomaNet,
     layers: Sequence[CamLayer],
@@ -174,16 +163,23 @@ def activations_and_gradients(
     Raises:
         ValueError: if a logit is not finite.
     """
+    caught: dict[str, Tensor] = {}
 
-    def start(output: Tensor) -> Tensor:
-        if direction is None or output.requires_grad:
-            return output
-        # The graph starts at the earliest of the layers, be parameters frozen or not, and needs no memory before it.
-        torch.set_grad_enabled(True)
-        return output.detach().requires_grad_()
+    def keep(name: str, _module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
+        if direction is not None and not output.requires_grad:
+            # The graph starts at the earliest of the layers, be parameters frozen or not, and needs no memory before it.
+            torch.set_grad_enabled(True)
+            output = output.detach().requires_grad_()
+        caught[name] = output
+        return output.clone()  # an activation that works in place further on alters the copy, not what was caught
 
-    with _caught(layers, start) as caught, torch.no_grad():  # on leaving, grad mode is as before, although switched on inside
-        logit = model(image, metadata)  # (B,)
+    handles = [layer.module.register_forward_hook(partial(keep, layer.name)) for layer in layers]
+    try:
+        with torch.no_grad():  # on leaving, grad mode is as before, although switched on inside
+            logit = model(image, metadata)  # (B,)
+    finally:
+        for handle in handles:
+            handle.remove()
     if not torch.isfinite(logit).all():
         raise ValueError(f"expected finite logits, got {logit.tolist()}; look for NaN in image, metadata and weights")
     outputs = [caught[layer.name] for layer in layers]
@@ -193,39 +189,6 @@ def activations_and_gradients(
     # In evaluation mode cases do not mix, so one backward pass holds each case's own gradient.
     gradients = torch.autograd.grad(logit, outputs, torch.full_like(logit, direction))
     return activations, [layer.as_maps(each, image.shape[-2:]) for layer, each in zip(layers, gradients, strict=True)]
-
-
-def receptive_fields(model: MelanomaNet, image_size: int, n: int = 8, seed: int = 0) -> dict[str, np.ndarray]:
-    """How much each pixel moves the middle point of each layer: the effective receptive field, measured on noise.
-
-    Args:
-        model: with an image branch; left as it was.
-        image_size: side of the images in pixels.
-        n: images of noise over which gradients are added up.
-        seed: of the noise.
-
-    Returns:
-        By layer, early to late, the magnitude of the gradient as a share of its largest, float32, shape ``(S, S)``.
-
-    Source: Luo et al. 2016, "Understanding the effective receptive field in deep convolutional neural networks".
-    """
-    layers, found = cam_layers(model), {}
-    device = next(model.parameters()).device
-    noise = torch.randn(n, 3, image_size, image_size, generator=torch.Generator().manual_seed(seed)).to(device)
-    with undisturbed(model), _caught(layers.values()) as caught, torch.enable_grad():
-        model.image_branch(noise.requires_grad_())
-        for name, layer in layers.items():
-            maps = layer.as_maps(caught[name], (image_size, image_size))
-            point = maps[:, :, maps.shape[2] // 2, maps.shape[3] // 2]  # (n, C)
-            (gradient,) = torch.autograd.grad(point.square().sum(), noise, retain_graph=True)
-            strength = gradient.abs().sum((0, 1))  # (S, S)
-            found[name] = (strength / strength.max().clamp_min(1e-30)).cpu().numpy()
-    return found
-
-
-def field_side(field: np.ndarray) -> int:
-    """Side in pixels of a square as large as all pixels that count in a receptive field, of :func:`receptive_fields`."""
-    return round(math.sqrt((field >= FIELD_LEVEL).sum()))
 
 
 def resize_heatmap(heatmap: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:

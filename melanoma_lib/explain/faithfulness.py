@@ -12,7 +12,6 @@ Sources: Petsiuk, Das and Saenko 2018, "RISE", deletion and insertion; Blücher,
 flipping and occlusion strategy for consistent XAI benchmarks", the area between both orders.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,10 +57,8 @@ class Perturbed:
         return self._area(expit(self.least))
 
     def _area(self, curve: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Area under a curve divided by its width: the mean on the way."""
-        if len(self.shares) == 1:
-            return curve[..., 0]
-        return np.trapezoid(curve, self.shares, axis=-1) / (self.shares[-1] - self.shares[0])
+        """Area under a curve from share 0 to share 1: the mean on the way."""
+        return np.trapezoid(curve, self.shares, axis=-1)
 
 
 def deletion_insertion(
@@ -98,79 +95,37 @@ def deletion_insertion(
         raise ValueError(f"steps: expected at least 1, got {steps}")
     if baseline not in ("blur", "mean"):
         raise ValueError(f"baseline: expected blur or mean, got {baseline!r}")
-    nothing = _blurred(image) if baseline == "blur" else image.mean((2, 3), keepdim=True).expand_as(image)
-
-    def replace(case: int, removed: Tensor) -> Tensor:
-        return torch.where(removed[:, None], nothing[case], image[case])  # (n, 1, H, W), (3, H, W) -> (n, 3, H, W)
-
-    shares = np.arange(steps + 1) / steps
-    return _perturb(model, image, metadata, maps, direction, shares, replace, seed)
-
-
-def removal_ranks(maps: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """When each pixel goes, most relevant first and least relevant first.
-
-    Args:
-        maps: shape ``(..., P)``.
-        seed: of the order among equals, one for all maps and for both ends.
-
-    Returns:
-        Two tensors of ranks, shape ``(..., P)``, each a permutation of 0 to P - 1 along the last axis.
-    """
-    order = torch.randperm(maps.shape[-1], generator=torch.Generator().manual_seed(seed)).to(maps.device)
-    places = torch.arange(maps.shape[-1], device=maps.device).expand(maps.shape)
-    ranks = []
-    for descending in (True, False):
-        sequence = order[maps[..., order].argsort(dim=-1, descending=descending, stable=True)]  # stable: equals as in `order`
-        ranks.append(torch.empty_like(sequence).scatter_(-1, sequence, places))
-    return ranks[0], ranks[1]
-
-
-def _perturb(
-    model: MelanomaNet,
-    image: Tensor,
-    metadata: Tensor | None,
-    maps: ArrayLike | Tensor,
-    direction: int,
-    shares: NDArray[np.float64],
-    replace: Callable[[int, Tensor], Tensor],
-    seed: int,
-) -> Perturbed:
-    """Curves of all maps; ``replace(case, removed (S, H, W))`` gives the altered images, shape ``(S, 3, H, W)``."""
     if direction not in (1, -1):
         raise ValueError(f"direction: expected 1 (melanoma) or -1 (other lesion), got {direction!r}")
-    stacked, single = _stacked(maps, image)  # (B, K, h, w)
-    size = image.shape[-2:]
-    # In double precision and back, or rounding would put pixels of equal relevance into an order of its own.
-    enlarged = functional.interpolate(stacked.double(), size, mode="bilinear", align_corners=False).float()
-    ranks = torch.stack(removal_ranks(enlarged.flatten(2), seed)).unflatten(3, size)  # (2, B, K, H, W)
-    counts = torch.from_numpy(np.round(shares * size.numel())).to(ranks.device)[:, None, None]  # (S, 1, 1)
-    curves = np.empty((*ranks.shape[:3], len(shares)))
-    device = next(model.parameters()).device
-    with undisturbed(model):
-        for end, case, one in np.ndindex(curves.shape[:3]):
-            altered = replace(case, ranks[end, case, one] < counts).to(device)
-            held = None if metadata is None else metadata[case : case + 1].expand(len(altered), -1).to(device)
-            logit = direction * model(altered, held).double()
-            if not torch.isfinite(logit).all():
-                raise ValueError(f"expected finite logits, got {logit.tolist()}; look for NaN in image, metadata and weights")
-            curves[end, case, one] = logit.cpu().numpy()
-    most, least = curves[:, :, 0] if single else curves
-    return Perturbed(shares, most, least)
-
-
-def _stacked(maps: ArrayLike | Tensor, image: Tensor) -> tuple[Tensor, bool]:
-    """Maps of shape ``(B, K, h, w)`` on the images' device, and whether each case came with a single one."""
-    maps = maps if isinstance(maps, Tensor) else torch.from_numpy(np.array(maps, np.float32))
-    if maps.ndim not in (3, 4) or image.ndim != 4 or len(maps) != len(image) or not maps.numel():
+    maps = torch.as_tensor(maps, dtype=torch.float64, device="cpu")  # or rounding would order pixels of equal relevance
+    if maps.ndim not in (3, 4) or len(maps) != len(image) or not maps.numel():
         raise ValueError(
             "maps: expected shape (B, h, w) or (B, K, h, w) for images (B, 3, H, W), "
             f"got {tuple(maps.shape)} for {tuple(image.shape)}"
         )
     if not torch.isfinite(maps).all():
         raise ValueError(f"maps: expected finite values, got {int((~torch.isfinite(maps)).sum())} that are not")
-    single = maps.ndim == 3
-    return (maps[:, None] if single else maps).to(image.device, torch.float32), single
+    stacked, size, device = maps.unsqueeze(1) if maps.ndim == 3 else maps, image.shape[-2:], next(model.parameters()).device
+    enlarged = functional.interpolate(stacked, size, mode="bilinear", align_corners=False).float().flatten(2)  # (B, K, P)
+    equals = torch.randperm(size.numel(), generator=torch.Generator().manual_seed(seed))  # the order of equals
+    nothing = _blurred(image) if baseline == "blur" else image.mean((2, 3), keepdim=True).expand_as(image)
+    shares = np.arange(steps + 1) / steps
+    counts = torch.from_numpy(np.round(shares * size.numel()))[:, None]  # (S, 1)
+    curves = np.empty((2, *stacked.shape[:2], steps + 1))
+    with undisturbed(model):
+        for end, case, one in np.ndindex(curves.shape[:3]):
+            sequence = equals[enlarged[case, one, equals].argsort(descending=end == 0, stable=True)]  # stable: equals as they are
+            rank = torch.empty_like(sequence).scatter_(0, sequence, torch.arange(len(sequence)))  # when each pixel goes
+            removed = (rank < counts).view(-1, 1, *size).to(image.device)  # (S, 1, H, W)
+            altered = torch.where(removed, nothing[case], image[case]).to(device)  # (S, 3, H, W)
+            held = None if metadata is None else metadata[case : case + 1].expand(len(altered), -1).to(device)
+            curves[end, case, one] = direction * model(altered, held).double().cpu().numpy()
+    if not np.isfinite(curves).all():
+        raise ValueError(
+            f"expected finite logits, got {curves.ravel()[:9].tolist()}; look for NaN in image, metadata and weights"
+        )
+    most, least = curves if maps.ndim == 4 else curves[:, :, 0]
+    return Perturbed(shares, most, least)
 
 
 def _blurred(image: Tensor) -> Tensor:

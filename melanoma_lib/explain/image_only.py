@@ -1,19 +1,19 @@
-"""Our model of two inputs for packages that pass on one: what is asked of pytorch-grad-cam goes through here.
+"""Our model of two inputs for packages that pass on one: what is asked of pytorch-grad-cam goes through here."""
 
-Score-CAM and Ablation-CAM ask the model again, once for each channel. pytorch-grad-cam computes their weights; its last step,
-which cuts negatives off and stretches each map to [0, 1], is left out, so that these maps keep sign and size like all others.
-"""
-
-import sys
-from types import SimpleNamespace
-from unittest import mock
+import copy
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from melanoma_lib.explain.layers import CamLayer
+from melanoma_lib.explain.layers import cam_layers
 from melanoma_lib.model import MelanomaNet
+
+PUBLISHED = {  # classes of pytorch-grad-cam
+    "gradcam": "GradCAM", "gradcam++": "GradCAMPlusPlus", "layercam": "LayerCAM", "xgradcam": "XGradCAM", "hirescam": "HiResCAM",
+    "eigencam": "EigenCAM", "eigengradcam": "EigenGradCAM", "scorecam": "ScoreCAM",
+}  # fmt: skip
 
 
 class ImageOnly(nn.Module):
@@ -44,60 +44,27 @@ class ImageOnly(nn.Module):
         return self.model(image, None if metadata is None else metadata.expand(len(image), -1))
 
 
-def asked_map(
-    method: str,
-    model: MelanomaNet,
-    layer: CamLayer,
-    activations: Tensor,
-    image: Tensor,
-    metadata: Tensor | None,
-    direction: int,
-) -> Tensor:
-    """Maps of Score-CAM or Ablation-CAM, shape ``(B, h, w)``.
-
-    Score-CAM's weights are a softmax, so a negative value comes from a negative activation and is no evidence against.
-    Ablation-CAM's are signed: positive is what raises the score. Its share is taken of the score's size; the paper divides by
-    the score and so turns the map upside down whenever the model votes the other way.
+def published_map(
+    method: str, model: MelanomaNet, layer: str, image: Tensor, metadata: Tensor | None, direction: int
+) -> np.ndarray:
+    """Maps of one layer as pytorch-grad-cam gives them, float32 in [0, 1], shape ``(B, H, W)``.
 
     Args:
-        method: ``scorecam`` or ``ablationcam``.
-        model: inside :func:`~melanoma_lib.explain.cam.undisturbed`.
-        layer: of the model.
-        activations: of the layer, shape ``(B, C, h, w)``.
+        method: one of ``PUBLISHED``.
+        model: with an image branch; a copy is asked, since an interrupted call would leave its hooks behind.
+        layer: name from :func:`cam_layers`.
         image: shape ``(B, 3, H, W)``.
         metadata: shape ``(B, M)`` or None.
         direction: sign of the logit in the score.
-
-    Source: Wang et al. 2020, "Score-CAM"; Desai and Ramaswamy 2020, "Ablation-CAM"; both as pytorch-grad-cam computes them.
     """
-    from pytorch_grad_cam import AblationCAM, AblationLayer, ScoreCAM  # seven seconds
-    from pytorch_grad_cam.utils.find_layers import replace_layer_recursive
+    import pytorch_grad_cam  # seven seconds
 
-    class ToZero(AblationLayer):
-        """Channels set to zero, as published; the package's own pushes them to -10,000,000 where activations have both signs."""
-
-        def set_next_batch(self, input_batch_index: int, activations: Tensor, num_channels_to_ablate: int) -> None:
-            self.activations = torch.stack([activations[input_batch_index]] * num_channels_to_ablate)
-
-        def __call__(self, _output: Tensor) -> Tensor:
-            copies = torch.arange(len(self.activations))
-            self.activations.movedim(layer.channel_axis, 1)[copies, self.indices[: len(copies)]] = 0
-            return self.activations
-
-    maps, ablation = [], ToZero()
-    for case in range(len(image)):
-        alone = ImageOnly(model, None if metadata is None else metadata[case : case + 1])
-        engine = ScoreCAM(alone, []) if method == "scorecam" else AblationCAM(alone, [], ablation_layer=ablation)
-        one, points = image[case : case + 1], activations[case : case + 1].cpu().numpy()
-        silent, hooks = SimpleNamespace(tqdm=iter), layer.module._forward_hooks.copy()  # the package draws a bar for every call
-        try:
-            with mock.patch.object(sys.modules[type(engine).__module__], "tqdm", silent), np.errstate(all="ignore"):
-                found = engine.get_cam_image(one, layer.module, [lambda logit: direction * logit], points, None)
-        finally:  # when the package is interrupted, it leaves a hook or its own layer behind
-            replace_layer_recursive(alone, ablation, layer.module)
-            for name in layer.module._forward_hooks.keys() - hooks.keys():
-                del layer.module._forward_hooks[name]
-        if method == "ablationcam":
-            found = np.sign(direction * alone(one).cpu().numpy()) * found
-        maps.append(torch.from_numpy(np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)))  # a score of 0 has no shares
-    return torch.cat(maps).to(image.device)
+    twin = copy.deepcopy(model).eval().requires_grad_(True)  # the package refuses frozen models
+    found, target = cam_layers(twin)[layer], lambda logit: direction * logit
+    as_maps, maps = partial(found.as_maps, image_size=image.shape[2:]), []
+    with torch.inference_mode(False), torch.enable_grad():
+        for case in range(len(image)):
+            alone = ImageOnly(twin, None if metadata is None else metadata[case : case + 1].clone())
+            with getattr(pytorch_grad_cam, PUBLISHED[method])(alone, [found.module], as_maps) as cam:
+                maps.append(cam(image[case : case + 1].clone(), [target])[0])
+    return np.stack(maps)

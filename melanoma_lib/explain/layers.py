@@ -14,7 +14,7 @@ from melanoma_lib.model import MelanomaNet
 MIN_GRID = 7  # points a side below which a map only says "somewhere here"
 METHOD_NAMES = {
     "gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "layercam": "LayerCAM", "xgradcam": "XGrad-CAM", "hirescam": "HiResCAM",
-    "eigencam": "EigenCAM", "eigengradcam": "EigenGradCAM", "scorecam": "Score-CAM", "ablationcam": "Ablation-CAM",
+    "eigencam": "EigenCAM", "eigengradcam": "EigenGradCAM", "scorecam": "Score-CAM",
 }  # fmt: skip
 
 

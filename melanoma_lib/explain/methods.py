@@ -75,7 +75,7 @@ def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     return ((gradients * activations / total).sum((2, 3), keepdim=True) * activations).sum(1)
 
 
-def eigencam(activations: Tensor) -> tuple[Tensor, Tensor]:
+def eigencam(activations: Tensor, _gradients: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """First principal component of the activations: knows neither gradient nor class, so both directions share the map.
 
     Signed: a component has no sign of its own. It is turned so that it correlates positively with the norm over the channels:
@@ -132,10 +132,13 @@ def principal_map(features: Tensor, orientation: Tensor) -> tuple[Tensor, Tensor
     return along.unflatten(1, features.shape[2:]).to(features.dtype), correlation.abs()
 
 
-GRADIENT_METHODS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+# Those of the eigen methods also give how far to trust their sign.
+METHODS: dict[str, Callable[..., Tensor | tuple[Tensor, Tensor]]] = {
     "gradcam": gradcam,
     "gradcam++": gradcam_plus_plus,
     "layercam": layercam,
     "xgradcam": xgradcam,
     "hirescam": hirescam,
+    "eigencam": eigencam,
+    "eigengradcam": eigengradcam,
 }

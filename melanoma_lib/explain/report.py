@@ -1,17 +1,14 @@
 """Heatmaps of single cases, and the worst errors, as files to keep beside a run's reports."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from melanoma_lib.data.images import prepare_image, read_square
 from melanoma_lib.errors import DataError
 from melanoma_lib.plotting import DescribedFigure
 from melanoma_lib.utils import replacing, write_text
 
-PIXELS = 256  # a side of the drawn image
 MOST_ERRORS = 12  # beside each other in a gallery
 
 
@@ -41,7 +38,7 @@ def choose_case(cases: pd.DataFrame, image_id: str = "") -> pd.Series:
 
 def explain_cases(
     run, cases: pd.DataFrame, out: Path, layers: Sequence[str] | None = None, methods: Sequence[str] = ("gradcam",)
-) -> list[Path]:
+) -> None:
     """Draw each case's maps of all layers, one figure a method, with a description beside each.
 
     Args:
@@ -49,32 +46,23 @@ def explain_cases(
         cases: rows of its case table.
         out: folder, made when absent.
         layers: names from :func:`cam_layers`; all if None.
-        methods: of ``CAM_METHODS``.
-
-    Returns:
-        The pictures.
+        methods: of ``CAM_METHODS``, or ``scorecam``, which is drawn as published.
 
     Raises:
         ValueError: for unknown layers or methods.
         CorruptImageError: if an image cannot be read.
     """
-    import torch
+    from melanoma_lib.explain import heatmap_figure, heatmaps
 
-    from melanoma_lib.explain import heatmap_figure, heatmaps_by_method
-
-    model, settings, written = run.model(), run.settings, []
-    metadata = torch.from_numpy(run.encoder.transform(cases))
-    for i, case in enumerate(cases.to_dict("records")):
-        image = prepare_image(Path(case["image_path"]), settings.backbone, settings.image_size)[None]  # (1, 3, S, S)
-        pixels = read_square(Path(case["image_path"]), PIXELS)
-        outlined = isinstance(case["mask_path"], str)
-        mask = read_square(Path(case["mask_path"]), PIXELS)[..., 0] > 127 if outlined else None
-        found = heatmaps_by_method(model, image, metadata[i : i + 1], methods, layers)
-        for method, maps in found.items():
-            title = f"{case['image_id']}, {method}, for melanoma. Educational, not for diagnosis."
-            figure = heatmap_figure(pixels, {layer: heatmap[0] for layer, heatmap in maps.items()}, mask, title)
-            written += _write(out, {f"{case['image_id']}-{method}": figure})
-    return written
+    model = run.model()
+    for row in range(len(cases)):
+        case, name = cases.iloc[[row]], cases["image_id"].iloc[row]
+        images, metadata, photographs, masks = run.batch(case)
+        for method in methods:
+            found = heatmaps(model, images, metadata, layers, method, as_published=method == "scorecam")
+            title = f"{name}, {method}, for melanoma. Educational, not for diagnosis."
+            maps = {layer: heatmap[0] for layer, heatmap in found.items()}
+            _write(out / f"{name}-{method}.png", heatmap_figure(photographs[0], maps, masks[0] if masks.any() else None, title))
 
 
 def worst_errors(run, n: int = 8) -> pd.DataFrame:
@@ -103,8 +91,6 @@ def errors_report(run, n: int, out: Path, maps: bool = False) -> pd.DataFrame:
         DataError: if ``n`` is not from 1 to ``MOST_ERRORS``. Once the table is written: if no error was made, the images are
             gone, or the model looks at none.
     """
-    import torch
-
     from melanoma_lib.explain import cam_layers, default_layer, heatmaps
     from melanoma_lib.explain.figures import gallery_figure
 
@@ -114,24 +100,19 @@ def errors_report(run, n: int, out: Path, maps: bool = False) -> pd.DataFrame:
         raise DataError(f"{run.path} made no error on its test split, so there is no image to show")
     if maps and "image" not in run.settings.modalities:
         raise DataError(f"{run.path} looks at metadata alone, so there is no heatmap; leave them out")
-    settings, cases = run.settings, run.cases().set_index("image_id", drop=False).loc[table["image_id"]]
-    pictures, title, found = [read_square(path, PIXELS) for path in cases["image_path"]], run.path.name, None
+    cases = run.cases().set_index("image_id", drop=False).loc[table["image_id"]]
+    images, metadata, pictures, _ = run.batch(cases)
+    title, found = run.path.name, None
     if maps:
         model, title = run.model(), f"{title}, Grad-CAM: vermillion raises the risk, blue lowers it"
-        layer = default_layer(cam_layers(model), settings.image_size)
-        images = torch.stack([prepare_image(path, settings.backbone, settings.image_size) for path in cases["image_path"]])
-        found = heatmaps(model, images, torch.from_numpy(run.encoder.transform(cases)), layer, "gradcam")[layer]
-        found = [one / (np.abs(one).max() or 1.0) for one in found]
-    _write(out, {"errors": gallery_figure(table, pictures, found, f"{title}. Educational, not for diagnosis.")})
+        layer = default_layer(cam_layers(model), run.settings.image_size)
+        found = heatmaps(model, images, metadata, layer, "gradcam")[layer]
+    _write(out / "errors.png", gallery_figure(table, pictures, found, f"{title}. Educational, not for diagnosis."))
     return table
 
 
-def _write(out: Path, figures: Mapping[str, DescribedFigure]) -> list[Path]:
-    """Each figure as ``<name>.png`` with its description in ``<name>.txt``; the pictures' paths."""
-    paths = []
-    for name, figure in figures.items():
-        paths.append(out / f"{name}.png")
-        with replacing(paths[-1]) as temporary:
-            figure.savefig(temporary, format="png", dpi=110)
-        write_text(out / f"{name}.txt", figure.alt_text + "\n")
-    return paths
+def _write(path: Path, figure: DescribedFigure) -> None:
+    """A figure as a PNG, with its description in a text file beside it."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+    write_text(path.with_suffix(".txt"), figure.alt_text + "\n")

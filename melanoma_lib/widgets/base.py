@@ -33,13 +33,13 @@ class Explorer(anywidget.AnyWidget):
 
     Attributes:
         problem: what the last answer failed with, shown in the page; empty after one that went well.
-        alone: what to put in place of its values in a page without a kernel, where :meth:`save_page` and handouts keep it
-            moving; None if all of its answers are computed in Python.
+        alone: what to put in place of its values in a page without a kernel, where handouts keep it moving; None if its answers
+            are computed in Python.
     """
 
     _css = SHARED_STYLE.read_text(encoding="utf-8")
     problem = traitlets.Unicode("").tag(sync=True)
-    alone = traitlets.Dict(default_value=None, allow_none=True).tag(sync=True)
+    alone = traitlets.Dict(default_value={}, allow_none=True).tag(sync=True)
 
     def presets_figure(self) -> DescribedFigure:
         """A labelled picture of a few settings, for pages without a kernel: PDF, HTML report, repository view."""
@@ -51,9 +51,9 @@ class Explorer(anywidget.AnyWidget):
         names = [name for name in self.trait_names(sync=True) if name not in own and not name.startswith("_")]
         return {name: getattr(self, name) for name in names}
 
-    def alone_values(self) -> dict[str, Any] | None:
-        """What a page of its own puts in place of :meth:`page_values`; by default ``alone``."""
-        return self.alone
+    def alone_values(self) -> dict[str, Any]:
+        """What a page of its own puts in place of :meth:`page_values`."""
+        return {}
 
     def save_page(self, path: str | Path, title: str) -> Path:
         """Write the explorer, as it stands, to one HTML file that moves without a kernel and without a network.
@@ -61,14 +61,9 @@ class Explorer(anywidget.AnyWidget):
         Args:
             path: of the file; replaced if it is there.
             title: of the page.
-
-        Raises:
-            ValueError: if the explorer's answers are computed in Python.
         """
-        if (alone := self.alone_values()) is None:
-            raise ValueError(f"{type(self).__name__} computes its answers in Python and cannot move in a page without a kernel")
         path = Path(path)
-        explorer = embedded(self._esm, self.page_values() | alone, "explorer", follow_theme=True)
+        explorer = embedded(self._esm, self.page_values() | self.alone_values(), "explorer", follow_theme=True)
         page = Template((HERE / "page.html").read_text(encoding="utf-8"))
         write_text(path, page.substitute(title=html.escape(title), style=self._css, explorer=explorer))
         return path
@@ -78,29 +73,6 @@ class Explorer(anywidget.AnyWidget):
         data, metadata = super()._repr_mimebundle_(**options)
         picture, description = self.presets_figure()._repr_mimebundle_()
         return data | picture, metadata | description
-
-
-class AskedExplorer(Explorer):
-    """An explorer whose page asks the kernel one thing at a time; a subclass answers in ``_answer``, marked :func:`answering`.
-
-    Attributes:
-        request: what the page asks, with a ``number``.
-        answered: number of the request that was answered last, or failed.
-    """
-
-    request = traitlets.Dict().tag(sync=True)
-    answered = traitlets.Int(0).tag(sync=True)
-
-    @traitlets.observe("request")
-    def _ask(self, change: dict[str, Any]) -> None:
-        """Answer the page, and tell it that this request is done with even where it failed."""
-        try:
-            self._answer(change["new"])
-        finally:
-            self.answered = change["new"]["number"]
-
-    def _answer(self, request: dict[str, Any]) -> None:
-        raise NotImplementedError
 
 
 def embedded(esm: str, values: dict[str, Any], name: str, follow_theme: bool = False) -> str:

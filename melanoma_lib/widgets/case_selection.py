@@ -120,25 +120,17 @@ def summary_of(cases: pd.DataFrame, rows: NDArray[np.intp], by_label: bool = Fal
         ``text``, all of it in words.
     """
     matching = cases.iloc[rows]
-    counts = {
-        unit: matching[f"{unit}_id"].nunique() if cases[f"{unit}_id"].notna().any() else None for unit in ("patient", "lesion")
-    }
     melanomas, groups = int(matching["target"].sum()), matching["group_id"].nunique()
     share = wilson_interval(melanomas / len(rows) * groups if groups else 0, groups)
+    rate = "" if by_label else f" = {share.value:.1%} (95% confidence interval {share.low:.1%} to {share.high:.1%})"
     said = [f"{len(rows):,} of {len(cases):,} cases match"]
-    if len(rows):
-        rate = f" = {share.value:.1%} (95% interval {share.low:.1%} to {share.high:.1%})"
-        said.append(f"{melanomas:,} melanoma" + ("" if by_label else rate))
-    for unit, count in counts.items():
+    said += [f"{melanomas:,} melanoma{rate}"] if len(rows) else []
+    counts = {}
+    for unit in ("patient", "lesion"):
+        ids = f"{unit}_id"
+        count = counts[f"{unit}s"] = matching[ids].nunique() if cases[ids].notna().any() else None
         said.append(f"{unit}s not recorded" if count is None else f"{count:,} {unit}{'' if count == 1 else 's'}")
-    return {
-        "matches": len(rows),
-        "melanomas": melanomas,
-        "patients": counts["patient"],
-        "lesions": counts["lesion"],
-        "share": share,
-        "text": " · ".join(said),
-    }
+    return {"matches": len(rows), "melanomas": melanomas, "share": share, "text": " · ".join(said), **counts}
 
 
 def page_of(cases: pd.DataFrame, rows: NDArray[np.intp], page: int = 1, page_size: int = 24) -> dict[str, Any]:

@@ -92,7 +92,7 @@ function filterBar(model) {
   const clear = h("button", { type: "button", onClick: () => { send({}); show(); } }, "Clear filters"); // also what was not sent
   const element = h("div", { className: "mk-row mkc-filters", role: "group", "aria-label": "filters" },
     ...controls.map((control) => control.element), order.element, clear);
-  return { element, show, change, tellNothing };
+  return { element, show, tellNothing };
 }
 
 function pager(model) {
@@ -129,7 +129,7 @@ function quizOf(start, redraw) {
   const show = () => {
     const all = [...guesses.values()], asked = all.filter(({ outcome }) => outcome);
     const right = (kind) => share(all.filter(({ melanoma }) => melanoma === kind), ({ guess }) => guess === kind);
-    const words = `You recognised ${right(true)} melanomas and ${right(false)} others`;
+    const words = `You recognised ${right(true)} melanomas and ${right(false)} negatives`;
     const told = asked.length ? `; the model ${share(asked, ({ outcome }) => outcome.startsWith("true"))} of these` : "";
     score.textContent = !on ? "" : all.length ? `${words}${told}.` : "Choose an image and say what it is.";
     button.setAttribute("aria-pressed", on);
@@ -165,19 +165,11 @@ function answerAlone(model) {
     const chosen = held.filter(fits), pages = Math.max(1, Math.ceil(chosen.length / size)), page = Math.min(pages, model.get("page"));
     if (model.get("order") === "worst") chosen.sort((a, b) => a.worst - b.worst);
     const tiles = chosen.slice((page - 1) * size, page * size);
-    model.set("view", { text: `${chosen.length} of ${held.length} cases match`, page, pages, tiles, wider: [] });
+    model.set("view", { text: `${chosen.length} of ${held.length} cases match`, page, pages, tiles });
   };
   const restart = () => (model.get("page") === 1 ? turn() : model.set("page", 1));
   const pick = () => model.set("detail", held.find(({ image_id }) => image_id === model.get("selected")) ?? {});
   watch(model, { filters: restart, order: restart, page: turn, selected: pick });
-}
-
-function nothing(model, change) {
-  const wider = model.get("view").wider;
-  const advice = `No case matches. ${wider.length ? "Widen a filter:" : "Widen more than one filter, or clear them."}`;
-  const drop = ([field, count]) => h("button", { type: "button", onClick: () => change(field) },
-    `any ${field === "target" ? "label" : field} (${count.toLocaleString("en")} ${count === 1 ? "case" : "cases"})`);
-  return h("div", { className: "mkc-empty" }, advice, h("div", { className: "mk-row" }, ...wider.map(drop)));
 }
 
 function render({ model, el }) {
@@ -258,7 +250,7 @@ function render({ model, el }) {
     const [matches, ...rest] = view.text.split(" · ");
     summary.replaceChildren(h("strong", {}, matches), ["", ...rest].join(" · "));
     tiles = new Map(view.tiles.map((tile) => [tile.image_id, drawTile(tile)]));
-    grid.replaceChildren(...(tiles.size ? tiles.values() : [nothing(model, bar.change)]));
+    grid.replaceChildren(...(tiles.size ? tiles.values() : [h("div", { className: "mkc-empty" }, "No case matches: widen a filter, or clear them.")]));
     drawSelection();
   };
 

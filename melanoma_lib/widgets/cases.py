@@ -17,7 +17,7 @@ from PIL import ExifTags, Image
 from melanoma_lib.data.images import read_square
 from melanoma_lib.data.schema import CASE_COLUMNS
 from melanoma_lib.errors import CorruptImageError, DataError
-from melanoma_lib.plotting import BLUE, GREY, VERMILLION, DescribedFigure, kit_figure, with_alt_text
+from melanoma_lib.plotting import DescribedFigure, kit_figure, panel, with_alt_text
 from melanoma_lib.widgets.base import HERE, Explorer, answering, script
 from melanoma_lib.widgets.case_selection import (
     FIELDS,
@@ -89,50 +89,32 @@ def contact_sheet(cases: pd.DataFrame, presets: Mapping[str, Mapping[str, Any]],
     """The first matching images of several filters, one row each, with their labels.
 
     Args:
-        cases: case table.
+        cases: case table, from `note_files`.
         presets: filters as for `filter_cases`, by the name of the row.
         columns: images in a row.
-
-    Raises:
-        ValueError: as `filter_cases`, or if there is no preset.
     """
-    if not presets:
-        raise ValueError("presets: expected at least one, got none")
-    cases = cases if "image_file" in cases.columns else note_files(cases)
     said = []
-    width, height = 1.9 * columns + 0.1, 2.7 * len(presets)  # inches
-    with kit_figure(width, height) as figure:
-        figure.set_layout_engine("none")  # a sheet with fixed places, whatever the words beside them
-        for strip, (name, filters) in enumerate(presets.items()):
+    with kit_figure(1.9 * columns, 2.9 * len(presets)) as figure:
+        for strip, (name, filters) in zip(figure.subfigures(len(presets), 1, squeeze=False)[:, 0], presets.items(), strict=True):
             rows = filter_cases(cases, **filters)
             rows = worst_first(cases, rows) if "outcome" in filters else rows
             absent = cases["image_file"].iloc[rows] == "not downloaded"
             rows = rows[np.argsort(absent, kind="stable")]  # a row of placeholders shows nothing while there are images
-            top = height - 2.7 * strip
-            title = f"{name}: {len(rows):,} of {len(cases):,} cases" + ("" if len(rows) else ", no image to show")
-            figure.text(0.1 / width, (top - 0.35) / height, title, fontsize=15)
-            said.append(title)
-            page = page_of(cases, rows, 1, columns)
-            pictures = _pictures(cases, page["rows"], LARGE)
-            for column, (tile, picture) in enumerate(zip(page["tiles"], pictures, strict=True)):
-                place = (0.1 + 1.9 * column, top - 2.0, 1.75, 1.3)
-                _draw_tile(figure, [part / side for part, side in zip(place, (width, height) * 2, strict=True)], tile, picture)
+            said.append(f"{name}: {len(rows):,} of {len(cases):,} cases")
+            strip.suptitle(said[-1], fontsize=14, x=0.01, ha="left")
+            shown, grid = page_of(cases, rows, 1, columns), strip.subplots(1, columns)
+            for axes in grid:
+                axes.axis("off")
+            pictures = _pictures(cases, shown["rows"], LARGE)
+            for axes, tile, picture in zip(grid, shown["tiles"], pictures, strict=False):
+                mark = "▲" if tile["melanoma"] else "●"
+                told = f"{mark} {LABELS[tile['melanoma']]}\n{tile['person']}\n{tile['site']}"
+                jpeg, problem = picture["picture"], textwrap.shorten(picture["problem"], 60)
+                pixels = np.asarray(Image.open(io.BytesIO(jpeg))) if jpeg else np.full((3, 4, 3), 240, np.uint8)
+                panel(axes, pixels, told)
+                axes.set_aspect(pixels.shape[0] / pixels.shape[1])
+                axes.text(0.5, 0.5, textwrap.fill(problem, 18), ha="center", va="center")
     return with_alt_text(figure, f"Contact sheet, up to {columns} images a row with label, age, sex and site. {'; '.join(said)}.")
-
-
-def _draw_tile(figure: DescribedFigure, place: list[float], tile: dict[str, Any], picture: dict[str, Any]) -> None:
-    left, bottom, width, height = place
-    axes = figure.add_axes(place, xticks=[], yticks=[], facecolor="#F0F0F0")
-    axes.spines[:].set_visible(False)
-    if picture["picture"]:
-        axes.imshow(Image.open(io.BytesIO(picture["picture"])))
-    else:
-        reason = textwrap.shorten(picture["problem"], 60, placeholder=" …")
-        axes.text(0.5, 0.5, textwrap.fill(reason, 18), ha="center", va="center", color=GREY, fontsize=11)
-    mark, color = ("▲", VERMILLION) if tile["melanoma"] else ("●", BLUE)
-    label, facts = f"{mark} {LABELS[tile['melanoma']]}", f"{tile['person']}\n{tile['site']}"
-    figure.text(left + width / 2, bottom + 1.03 * height, label, color=color, fontsize=12, ha="center", va="bottom")
-    figure.text(left + width / 2, bottom - 0.03 * height, facts, fontsize=11, ha="center", va="top")
 
 
 # --- the explorer ------------------------------------------------------------------------------------------------------------
@@ -163,6 +145,7 @@ class CaseExplorer(Explorer):
 
     _esm = script("cases.js")
     _css = Explorer._css + (HERE / "cases.css").read_text(encoding="utf-8")
+    alone = traitlets.Dict(default_value=None, allow_none=True).tag(sync=True)
     filters = traitlets.Dict().tag(sync=True)
     order = traitlets.Enum(list(ORDERS), "table").tag(sync=True)
     orders = traitlets.Dict().tag(sync=True)
@@ -208,21 +191,13 @@ class CaseExplorer(Explorer):
     def _turn(self, _: dict[str, Any] | None = None) -> None:
         state = page_of(self._cases, self._rows, self.page, self.page_size)
         pictures = _pictures(self._cases, state["rows"], self.thumbnail)
+        by_label = bool({"target", "diagnosis", "outcome"} & self.filters.keys())
         self.view = {
-            "text": summary_of(self._cases, self._rows, by_label=bool({"target", "diagnosis", "outcome"} & self.filters.keys()))[
-                "text"
-            ],
+            "text": summary_of(self._cases, self._rows, by_label)["text"],
             "page": state["page"],
             "pages": state["pages"],
             "tiles": [tile | picture for tile, picture in zip(state["tiles"], pictures, strict=True)],
-            "wider": self._wider() if not state["tiles"] else [],
         }
-
-    def _wider(self) -> list[list[Any]]:
-        """Each filter without which some cases would match, with their number, most cases first."""
-        others = {name: {key: value for key, value in self.filters.items() if key != name} for name in self.filters}
-        counts = {name: len(filter_cases(self._cases, **rest)) for name, rest in others.items()}
-        return sorted(([name, count] for name, count in counts.items() if count), key=lambda pair: -pair[1])
 
     @traitlets.observe("selected")
     @answering
@@ -256,16 +231,8 @@ class CaseExplorer(Explorer):
             tile | picture | {"values": own, "worst": rank, "facts": facts_of(self._cases, row)}
             for tile, picture, own, rank, row in known
         ]
-        return {
-            "held": held,
-            "view": {},
-            "choices": choices_of(part),
-            "filters": {},
-            "order": "table",
-            "page": 1,
-            "selected": "",
-            "detail": {},
-        }
+        start = {"filters": {}, "order": "table", "page": 1, "selected": "", "detail": {}, "view": {}}
+        return start | {"held": held, "choices": choices_of(part)}
 
     def presets_figure(self) -> DescribedFigure:
         """With answers the worst errors; melanomas, other lesions, and cases with something missing; a row each."""

@@ -69,7 +69,6 @@ class FocalLossExplorer(Explorer):
 
     _esm = script("plot.js", "focal_numbers.js", "focal.js")
     _css = Explorer._css + (HERE / "focal.css").read_text(encoding="utf-8")
-    alone = traitlets.Dict(default_value={}, allow_none=True).tag(sync=True)
     alpha = traitlets.Float(0.25, allow_none=True).tag(sync=True)
     gamma = traitlets.Float(2.0).tag(sync=True)
     output = traitlets.Float(0.5).tag(sync=True)

@@ -1,4 +1,4 @@
-/* The page of LayerExplorer: an image and two of its maps, what the model makes of the metadata, and what the kernel still owes. */
+/* The page of LayerExplorer: an image and two of its maps, and what the model makes of the metadata. */
 
 const truth = ({ target, outcome }) => `${target ? "melanoma" : "other lesion"}, ${outcome}`;
 const DIRECTIONS = [["1", "melanoma (raises the logit)"], ["-1", "other lesion (lowers the logit)"]];
@@ -9,7 +9,7 @@ const raw = (value) => Number(value.toPrecision(2)).toString();
 
 /** A case as the page keeps it; its pictures are ready a little later. */
 function keep(entry, facts) {
-  return { ...entry, kept: readMaps(entry.maps), answers: answersOf(entry.logits, facts), moved: new Map(), ground: groundOf(entry, facts.side) };
+  return { ...entry, kept: readMaps(entry.maps), answers: answersOf(entry.logits, facts), ground: groundOf(entry, facts.side) };
 }
 
 function checkbox(label, onChange) {
@@ -29,16 +29,15 @@ function panel(side, name, ...above) {
 }
 
 /** Method and layer of one of the two maps. */
-function mapPanel(letter, facts, live, put) {
-  const methods = facts.methods.map(([name, label, , slow]) => [name, slow && !live ? `${label} (notebook only)` : slow ? `${label} (slow)` : label]);
+function mapPanel(letter, facts, put) {
   const layers = facts.layers.map(({ name, points }, i) => {
     const place = i === 0 ? ", early" : i === facts.layers.length - 1 ? ", late" : "";
     return [name, `${name}: ${points} × ${points}${place}`];
   });
   const key = letter.toLowerCase();
-  const method = chooser(`method ${letter}`, methods, "", (value) => put({ [`method_${key}`]: value }));
+  const method = chooser(`method ${letter}`, facts.methods, "", (value) => put({ [`method_${key}`]: value }));
   const layer = chooser(`layer ${letter}`, layers, "", (value) => put({ [`layer_${key}`]: value }));
-  for (const { element } of [method, layer]) element.firstChild.classList.add("mk-l-spoken"); // the letter says enough to the eye
+  for (const { element } of [method, layer]) element.firstChild.classList.add("mk-spoken"); // the letter says enough to the eye
   const parts = panel(facts.side, `map ${letter}`, h("strong", {}, letter), method.element, layer.element);
   const show = (shown) => {
     method.select.value = shown[`method_${key}`];
@@ -49,18 +48,13 @@ function mapPanel(letter, facts, live, put) {
 
 /** Everything told of one map, a paragraph each. */
 function mapWords(map, facts, { method, layer, direction }, scaled) {
-  const [, label, note, slow] = facts.methods.find(([name]) => name === method);
-  const { points, sees, channels } = facts.layers.find(({ name }) => name === layer);
-  const grid = `${points} × ${points} points${sees ? `, each sees ${sees}` : ""}`;
-  if (!map) {
-    const cost = slow ? `The model is asked once for each of ${channels.toLocaleString("en")} channels …` : "";
-    return { label: `${label}, ${layer}: not computed yet`, lines: [["busy", cost], ["", grid]] };
-  }
+  const [, label, note] = facts.methods.find(([name]) => name === method);
+  const { points } = facts.layers.find(({ name }) => name === layer);
   const turned = map.turned === null ? "" : ` (with the other sign ${percent(map.turned)})`;
   const energy = map.energy === null ? "" : `${percent(map.energy)} of the positive energy lies on the lesion${turned}. `;
   const lines = [
-    ["size", `raw ±${raw(map.size)}${scaled ? ` on a scale of ±${raw(scaled)}` : ""}`], ["", `${energy}${grid}.`], ["", note],
-    map.same && ["flag", "Both directions have the very same map."], map.doubtful && ["flag", "Sign doubtful: it may as well be turned round."],
+    ["size", `raw ±${raw(map.size)}${scaled ? ` on a scale of ±${raw(scaled)}` : ""}`], ["", `${energy}${points} × ${points} points.`], ["", note],
+    map.doubtful && ["flag", "Sign doubtful: it may as well be turned round."],
   ];
   return { label: `${label}, ${layer}, direction ${direction > 0 ? "melanoma" : "other lesion"}: ${peakWords(map)}, ±${raw(map.size)}. ${energy}`, lines };
 }
@@ -83,40 +77,8 @@ function metadataControls(facts, put, agesNow) {
   return { elements: [age.element, sex.element, site.element], show };
 }
 
-/**
- * Questions to the kernel, one at a time: it would otherwise answer a queue of values long left behind.
- * valuesNow gives what to ask; showBusy is told whether an answer is awaited. ask() after a move asks once the hand rests.
- */
-function questions(model, valuesNow, showBusy) {
-  let timer, asked = 0, moved = false, waiting = false;
-  const send = () => {
-    if (waiting || !moved) return;
-    [moved, waiting, asked] = [false, true, model.get("answered") + 1]; // another view may have asked since
-    model.set("request", { ...valuesNow(), number: asked });
-    model.save_changes();
-  };
-  const ask = () => {
-    moved = true;
-    showBusy(true);
-    clearTimeout(timer);
-    timer = setTimeout(send, 120);
-  };
-  const stopWatching = watch(model, {
-    answered: () => {
-      waiting = waiting && model.get("answered") < asked;
-      showBusy(moved || waiting);
-      if (!waiting) send();
-    },
-  });
-  const stop = () => {
-    clearTimeout(timer);
-    stopWatching();
-  };
-  return { ask, stop };
-}
-
 function render({ model, el }) {
-  const facts = model.get("facts"), live = model.get("live"), bytes = model.get("palette");
+  const facts = model.get("facts"), bytes = model.get("palette");
   const palette = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const cases = new Map(model.get("cases").map((entry) => [entry.id, keep(entry, facts)]));
   const ids = [...cases.keys()], grounds = new Map();
@@ -138,7 +100,7 @@ function render({ model, el }) {
   const bar = h("canvas", { width: 2 * STEPS + 1, height: 1, className: "mk-l-bar", role: "img", "aria-label": "colours from blue at −1 over none at 0 to orange at +1" });
 
   const image = panel(facts.side, "image", h("strong", {}, "image"));
-  const maps = ["A", "B"].map((letter) => mapPanel(letter, facts, live, put));
+  const maps = ["A", "B"].map((letter) => mapPanel(letter, facts, put));
   const pictures = h("div", { className: "mk-l-pictures", tabIndex: 0, role: "group", "aria-label": "pictures; arrow keys turn to another case" },
     image.element, ...maps.map(({ element }) => element));
   pictures.addEventListener("keydown", (event) => {
@@ -155,13 +117,7 @@ function render({ model, el }) {
   const plots = [h("div"), h("div")];
 
   const recordedNow = () => Object.entries(current().recorded).every(([name, value]) => now()[name] === value);
-  const placeNow = () => current().answers.place(now().age, now().sex, now().site);
-  const mapAt = (key) => current().moved.get(placeNow())?.maps?.get(key) ?? current().kept.get(key);
   const wanted = () => maps.map(({ key }) => [now()[`method_${key}`], now()[`layer_${key}`], now().direction]);
-  const owed = () => wanted().filter((each) => !current().kept.has(keyOf(...each)));
-  const unchecked = () => facts.metadata && !recordedNow() && !current().moved.has(placeNow());
-  const values = () => ({ case: now().case, age: now().age, sex: now().sex, site: now().site, maps: owed() });
-  const { ask, stop: stopAsking } = questions(model, values, (busy) => pictures.setAttribute("aria-busy", busy));
 
   /** Run a part's drawing only if what it depends on is not what it was; maps are compared by themselves. */
   const drawnWith = {};
@@ -183,19 +139,16 @@ function render({ model, el }) {
 
   function drawPictures() {
     const shown = now(), { case: id, opacity, one_scale: scaled, lines, outline } = shown, ground = grounds.get(id);
-    const found = wanted().map((each) => mapAt(keyOf(...each)));
-    const largest = Math.max(...found.map((map) => map?.size ?? 0));
+    const found = wanted().map((each) => current().kept.get(keyOf(...each)));
+    const largest = Math.max(...found.map(({ size }) => size));
     ifChanged("image", [id, outline], drawImage);
     ifChanged("bar", [opacity], () => paintBar(bar, palette, opacity));
     maps.forEach(({ key, canvas, say, show }, i) => {
       const map = found[i], [method, layer, direction] = wanted()[i];
-      const limit = scaled ? largest : map?.size;
-      ifChanged(key, [id, map, limit, opacity, lines, outline, recordedNow(), ...wanted()[i]], () => {
+      const limit = scaled ? largest : map.size;
+      ifChanged(key, [id, map, limit, opacity, lines, outline, ...wanted()[i]], () => {
         paintMap(canvas, ground, map, { ...shown, limit, palette });
-        const words = mapWords(map, facts, { method, layer, direction }, scaled && map && limit !== map.size && limit);
-        if (!map && !live) words.lines[0][1] = "Not computed when this page was saved.";
-        const slow = facts.methods.find(([name]) => name === method)[3];
-        if (map && slow && !recordedNow()) words.lines.push(["flag", "Computed with the recorded age, sex and site."]);
+        const words = mapWords(map, facts, { method, layer, direction }, scaled && limit !== map.size && limit);
         say(words.label, words.lines);
         show(shown);
       });
@@ -203,7 +156,7 @@ function render({ model, el }) {
   }
 
   function drawRisk() {
-    const shown = now(), { answers, recorded, moved } = current();
+    const shown = now(), { answers, recorded } = current();
     const of = ({ age, sex, site }) => [age, sex, site];
     const [risk, was, logit] = [answers.risk(...of(shown)), answers.risk(...of(recorded)), answers.logit(...of(shown))];
     const flagged = logit >= facts.threshold.logit;
@@ -221,8 +174,7 @@ function render({ model, el }) {
     plots[0].replaceChildren(agePlot(answers, facts, shown, recorded, top));
     plots[1].replaceChildren(choicePlot(answers, facts, shown, recorded, top));
     metadata.show(shown);
-    const place = answers.place(null, null, null), unknown = [shown.case, ...ids].map((id) => cases.get(id).moved.get(place)).find(Boolean);
-    told.textContent = changeWords({ live, recorded: recordedNow(), check: moved.get(placeNow()), unknown, rounding: facts.rounding });
+    told.textContent = recordedNow() ? "These are the recorded values: move one, and the risk follows." : "The maps are those of the recorded values.";
     back.disabled = recordedNow();
   }
 
@@ -238,24 +190,9 @@ function render({ model, el }) {
     [lines.input.checked, outline.input.checked] = [shown.lines, shown.outline];
     outline.input.disabled = !grounds.get(shown.case).edge;
     drawPictures();
-    ifChanged("risk", [shown.case, shown.age, shown.sex, shown.site, current().moved.get(placeNow())], drawRisk);
+    ifChanged("risk", [shown.case, shown.age, shown.sex, shown.site], drawRisk);
     pictures.dataset.drawn = JSON.stringify(shown);
-    if (live && (owed().length || unchecked())) ask();
   }
-
-  const takeMaps = () => {
-    for (const { case: id, maps } of model.get("asked_maps")) {
-      for (const [key, map] of readMaps(maps)) if (!cases.get(id).kept.has(key)) cases.get(id).kept.set(key, map);
-    }
-    draw();
-  };
-  const takeChecks = () => {
-    for (const check of model.get("checks")) {
-      const { moved } = cases.get(check.case);
-      if (!moved.has(check.place)) moved.set(check.place, { ...check, maps: check.maps && readMaps(check.maps) });
-    }
-    draw();
-  };
 
   const stop = frame(
     model, el, "Where the model looked, layer by layer",
@@ -267,7 +204,7 @@ function render({ model, el }) {
     h("p", { className: "mk-note" }, "A map says where a layer's output moves this logit, not why, and not whether the model is right. The curves say what the model would "
       + "answer, not what age does to a patient. ○ as recorded, ● as chosen, – – the run's threshold."),
   );
-  const forget = watch(model, { asked_maps: takeMaps, checks: takeChecks, shown: draw });
+  const forget = watch(model, { shown: draw });
   let gone = false;
   for (const [id, { ground }] of cases) {
     ground.then((made) => {
@@ -277,7 +214,7 @@ function render({ model, el }) {
   }
   return () => {
     gone = true;
-    [stopAsking, stop, forget].forEach((end) => end());
+    [stop, forget].forEach((end) => end());
   };
 }
 

@@ -1,66 +1,158 @@
-"""Choose a case, method, layer and direction and see two maps side by side; move age, sex and site and see what follows."""
+"""Choose a case, method, layer and direction and see two maps side by side; move age, sex and site and see the risk follow."""
 
 import io
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 import traitlets
 from PIL import Image
+from torch import Tensor
 
-from melanoma_lib.data.images import eight_views, prepare_image, read_square
+from melanoma_lib.data.images import eight_views, read_square
+from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.errors import DataError
-from melanoma_lib.explain.cam import CAM_METHODS, ONE_PASS_METHODS
-from melanoma_lib.explain.figures import SIGNED
+from melanoma_lib.explain.cam import CAM_METHODS, heatmaps_by_method, resize_heatmap, undisturbed
+from melanoma_lib.explain.figures import SIGNED, heatmap_figure
 from melanoma_lib.explain.layers import METHOD_NAMES, cam_layers, default_layer
-from melanoma_lib.inference import predict_logits
+from melanoma_lib.explain.scores import energy_in_mask
 from melanoma_lib.model import MelanomaNet
 from melanoma_lib.plotting import DescribedFigure
 from melanoma_lib.runs import Run
-from melanoma_lib.widgets.base import HERE, AskedExplorer, answering, script
-from melanoma_lib.widgets.layer_states import (
-    EVIDENCE,
-    SIGNS,
-    MapKey,
-    MetadataChoices,
-    SignedMap,
-    choose_cases,
-    largest_change,
-    layer_facts,
-    logits_by_metadata,
-    named_cases,
-    outcome,
-    pack_maps,
-    recorded_metadata,
-    signed_maps,
-)
+from melanoma_lib.widgets.base import HERE, Explorer, script
+from melanoma_lib.widgets.case_selection import FIELDS, LABELS, note_outcomes
 
 SIDE = 352  # pixels of the pictures in the page, eleven for each of the 32 means that lines follow
-MASK_SIDE = 128  # on which the share of energy on the lesion is counted
-ROUNDING = 1e-4  # of a map's largest magnitude: changes below are the processor's, not the model's
+STEPS = 127  # of a packed map on either side of zero; the page never enlarges them, and its colours have no more
+MOST_CASES = 60  # each costs the page some 100 kB
+WANTED = {"true positive": 4, "false negative": 3, "false positive": 3, "true negative": 2}  # of a dozen
+AGES = range(0, 91, 5)  # years that are offered beside those recorded
+METADATA = {name: FIELDS[name] for name in ("age", "sex", "site")}
+NEEDED = ("image_id", "image_path", "mask_path", "group_id", *METADATA.values(), "target", "probability")
+EVIDENCE = "Orange: evidence for the direction chosen; blue: against it."
+SIGNS = dict.fromkeys(("gradcam++", "layercam"), "Weighs only what supports the direction: blue is no evidence against it.")
+SIGNS |= {"eigencam": "Knows no class, so both directions have one map: orange is where the layer responds more than elsewhere."}
+
+MapKey = tuple[str, str, int]  # method, layer, direction
 
 
-class LayerExplorer(AskedExplorer):
+class SignedMap(NamedTuple):
+    """Values, float32, shape ``(h, w)``, and whether their sign is little better than a toss of a coin."""
+
+    values: np.ndarray
+    doubtful: bool
+
+
+def choose_cases(cases: pd.DataFrame, threshold: float, n: int = 12) -> pd.DataFrame:
+    """Varied cases at random: true and false positives and negatives in the proportion of ``WANTED``, one of a ``group_id``.
+
+    Args:
+        cases: case table with ``probability``.
+        threshold: ``probability >= threshold`` is called melanoma.
+        n: how many at most; where one kind is short the others make up for it.
+
+    Returns:
+        Rows of the table with their ``outcome``, kind by kind, those nearest to the threshold first.
+    """
+    noted = note_outcomes(cases, threshold).drop_duplicates("group_id").sample(frac=1, random_state=0, ignore_index=True)
+    share = (noted.groupby("outcome").cumcount() + 1) / noted["outcome"].map(WANTED)
+    return noted.loc[share.nsmallest(n).index].sort_values(["outcome", "from_threshold"], ascending=[False, True])
+
+
+def signed_maps(model: MelanomaNet, image: Tensor, metadata: Tensor) -> dict[MapKey, SignedMap]:
+    """All maps of one case, shapes ``(1, 3, S, S)`` and ``(1, M)``, at the resolution of their layers."""
+    return {
+        (method, layer, direction): SignedMap(values[0], bool(maps.doubtful_sign[layer][0]))
+        for direction in (1, -1)
+        for method, maps in heatmaps_by_method(model, image, metadata, CAM_METHODS, direction=direction).items()
+        for layer, values in maps.items()
+    }
+
+
+def pack_maps(maps: Mapping[MapKey, SignedMap], mask: np.ndarray | None = None) -> dict[str, Any]:
+    """Maps in one byte a point, each against its own largest magnitude.
+
+    Args:
+        maps: of one case.
+        mask: lesion pixels, boolean, shape ``(H, W)``; None if unknown.
+
+    Returns:
+        ``bytes``, rows of int8 from -127 to 127, map after map; ``index``, of each map ``method``, ``layer``, ``direction``,
+        ``at`` (its first byte), ``rows``, ``columns``, ``size`` (largest magnitude, unpacked), ``doubtful``, ``energy`` (share of
+        the positive energy on the lesion, or None) and ``turned`` (that of EigenCAM with its other sign).
+    """
+    index, packed = [], b""
+    for (method, layer, direction), (values, doubtful) in maps.items():
+        size = float(np.abs(values).max())
+        place = {"method": method, "layer": layer, "direction": direction, "at": len(packed)}
+        place |= {"rows": len(values), "columns": values.shape[1], "size": size, "doubtful": doubtful}
+        turned = _energy(-values, mask) if method == "eigencam" else None
+        index.append(place | {"energy": _energy(values, mask), "turned": turned})
+        packed += np.round(STEPS * values.astype(np.float64) / (size or 1.0)).astype(np.int8).tobytes()  # zeros stay zeros
+    return {"index": index, "bytes": packed}
+
+
+def _energy(values: np.ndarray, mask: np.ndarray | None) -> float | None:
+    energy = np.nan if mask is None else energy_in_mask(resize_heatmap(values, mask.shape), mask)
+    return None if np.isnan(energy) else energy
+
+
+def recorded_metadata(case: Mapping[str, Any]) -> dict[str, Any]:
+    """``age``, ``sex`` and ``site`` of a row of the case table, None where they are not known."""
+    values = {name: None if pd.isna(case[column]) else case[column] for name, column in METADATA.items()}
+    return values | {"age": None if values["age"] is None else float(values["age"])}
+
+
+def metadata_choices(cases: pd.DataFrame, encoder: MetadataEncoder) -> dict[str, list[Any]]:
+    """What ``age``, ``sex`` and ``site`` may be moved to: every fifth year, and what is recorded; None is "not known"."""
+    ages = sorted({*map(float, AGES), *cases["age_approx"].dropna().astype(float)})
+    return {"age": [None, *ages], "sex": [*encoder.sexes, None], "site": [*encoder.sites, None]}
+
+
+def logits_by_metadata(model: MelanomaNet, views: Sequence[Tensor], metadata: Tensor) -> np.ndarray:
+    """Logits of one image with each of many metadata: the image passes its branch once a view, only the head is asked again.
+
+    Args:
+        model: with an image branch; its modes are left alone.
+        views: of the image, shape ``(1, 3, S, S)`` each; logits are averaged over them, as in prediction.
+        metadata: shape ``(N, M)``.
+
+    Returns:
+        float64 logits, shape ``(N,)``, which the whole model gives for each row alone, up to rounding.
+    """
+    device, logits = next(model.parameters()).device, []
+    with undisturbed(model):
+        metadata = metadata.to(device)
+        for view in views:
+            features = model.features(view.to(device), metadata[:1]).expand(len(metadata), -1)  # (1, F) -> (N, F)
+            if model.metadata_branch is not None:
+                told = model.metadata_branch(metadata)  # (N, M) -> (N, hidden)
+                features = torch.cat([features[:, : -told.shape[1]], told], dim=1)
+            logits.append(model.head(features).squeeze(1).double())
+        return torch.stack(logits).mean(0).cpu().numpy()  # (views, N) -> (N,)
+
+
+class LayerExplorer(Explorer):
     """Two heatmaps of a case side by side, and its risk while age, sex and site are moved.
 
-    Maps of all methods that need one pass are computed once, for each case, layer and direction, and live in the page, which
-    draws every change itself; so do the answers for every age, sex and site. The kernel is asked for Score-CAM and Ablation-CAM,
-    and to compute all maps again with other metadata: how far they change is told, not assumed. A page of its own
-    (:meth:`save_page`) keeps all but what the kernel would be asked for.
+    Maps are computed once, for each case, method, layer and direction, with the metadata recorded, and live in the page, which
+    draws every change itself; so do the answers for every age, sex and site.
 
     Args:
         run: a finished run with an image branch.
-        cases: its tested cases with their ``probability``: case table merged with ``run.predictions("test")``.
+        cases: its tested cases with their ``probability``, as ``run.cases("test")`` gives them.
         chosen: image_ids to look at; a varied dozen if None.
-        layer: that both maps show first; if None, that of :func:`~melanoma_lib.explain.default_layer`.
         model: ``run.model()``, where it is already at hand.
+        layer: that both maps show first; if None, that of :func:`~melanoma_lib.explain.default_layer`.
 
     Attributes:
         shown: what the page shows: ``case``, ``method_a``, ``layer_a``, ``method_b``, ``layer_b``, ``direction``, ``opacity``,
             ``one_scale``, ``lines``, ``outline``, ``age``, ``sex``, ``site``. :meth:`show` changes some of it.
+        maps: by image_id, every map by method, layer and direction.
 
     Raises:
         DataError: if the table lacks a column or a chosen case, no case or more than 60 are chosen, or there is no such layer.
@@ -70,15 +162,11 @@ class LayerExplorer(AskedExplorer):
     """
 
     _esm = script("plot.js", "layers_draw.js", "layers_risk.js", "layers.js")
-    _css = AskedExplorer._css + (HERE / "layers.css").read_text(encoding="utf-8")
-    alone = traitlets.Dict(default_value={"live": False}, allow_none=True).tag(sync=True)
-    live = traitlets.Bool(True).tag(sync=True)
+    _css = Explorer._css + (HERE / "layers.css").read_text(encoding="utf-8")
     facts = traitlets.Dict().tag(sync=True)
     palette = traitlets.Bytes().tag(sync=True)
     cases = traitlets.List().tag(sync=True)
     shown = traitlets.Dict().tag(sync=True)
-    asked_maps = traitlets.List().tag(sync=True)
-    checks = traitlets.List().tag(sync=True)
 
     def __init__(
         self,
@@ -91,101 +179,79 @@ class LayerExplorer(AskedExplorer):
         threshold = run.operating_point.threshold
         self.run, self.model = run, model or run.model()
         self.layers = cam_layers(self.model)
-        self.table = named_cases(cases, chosen) if chosen is not None else choose_cases(cases, threshold)
-        self.choices = MetadataChoices.of(self.table, run.encoder)
-        self._every = torch.from_numpy(self.choices.encoded(run.encoder))
-        self._maps: dict[str, dict[MapKey, SignedMap]] = {}
-        self._slow: dict[str, dict[MapKey, SignedMap]] = {}
-        self._checks: dict[tuple[str, int], dict[str, Any]] = {}
-        self._figure: DescribedFigure | None = None
+        self.table = self._chosen(cases, chosen, threshold)
+        self.choices = metadata_choices(self.table, run.encoder)
+        every = pd.DataFrame(list(product(*self.choices.values())), columns=list(METADATA.values()))
+        self._every = torch.from_numpy(run.encoder.transform(every))
+        self._logits: dict[str, np.ndarray] = {}  # by image_id, an axis each for age, sex and site
+        self.maps: dict[str, dict[MapKey, SignedMap]] = {}
         super().__init__()
-        self.facts = self._facts(threshold)
-        self.palette = SIGNED(np.linspace(0, 1, 255), bytes=True).tobytes()  # 255 colours, RGBA, of -1 to 1
-        self.cases = [self._case(case, threshold) for _, case in self.table.iterrows()]
-        self.shown = self._start(self.table.iloc[0], layer or default_layer(self.layers, run.settings.image_size))
-        self._check_unknown(self.shown["case"])  # so that a page without a kernel has a fact to tell
-
-    # --- what the page is given ----------------------------------------------------------------------------------------------
-
-    def _facts(self, threshold: float) -> dict[str, Any]:
-        size = self.run.settings.image_size
+        size = run.settings.image_size
         logit = math.log(threshold / (1 - threshold)) if 0 < threshold < 1 else math.copysign(99, threshold - 0.5)
-        return {
-            "methods": [
-                [name, METHOD_NAMES[name], SIGNS.get(name, EVIDENCE), name not in ONE_PASS_METHODS] for name in CAM_METHODS
-            ],
-            "layers": layer_facts(self.model, size),
-            "ages": list(self.choices.ages),
-            "sexes": list(self.choices.sexes),
-            "sites": list(self.choices.sites),
-            "calibration": self.run.calibrator.to_dict(),
-            "threshold": {"logit": logit, "risk": float(self.run.calibrator.risk(logit)), "probability": threshold},
+        self.facts = {
+            "methods": [[name, METHOD_NAMES[name], SIGNS.get(name, EVIDENCE)] for name in CAM_METHODS],
+            "layers": [{"name": name, "points": math.ceil(size / one.stride)} for name, one in self.layers.items()],
+            "ages": self.choices["age"],
+            "sexes": self.choices["sex"],
+            "sites": self.choices["site"],
+            "calibration": run.calibrator.to_dict(),
+            "threshold": {"logit": logit, "risk": float(run.calibrator.risk(logit))},
             "metadata": self.model.metadata_branch is not None,
             "side": SIDE,
-            "rounding": ROUNDING,
         }
+        self.palette = SIGNED(np.linspace(0, 1, 255), bytes=True).tobytes()  # 255 colours, RGBA, of -1 to 1
+        self.cases = [self._case(row) for row in range(len(self.table))]
+        first, layer = self.table.iloc[0], layer or default_layer(self.layers, size)
+        shown = {"case": first["image_id"], "method_a": "gradcam", "layer_a": layer, "method_b": "eigencam", "layer_b": layer}
+        shown |= {"direction": 1, "opacity": 1.0, "one_scale": False, "lines": True, "outline": True}
+        self.shown = shown | recorded_metadata(first)
 
-    def _case(self, case: pd.Series, threshold: float) -> dict[str, Any]:
+    @staticmethod
+    def _chosen(cases: pd.DataFrame, chosen: Sequence[str] | None, threshold: float) -> pd.DataFrame:
+        absent = [name for name in NEEDED if name not in cases.columns]
+        if absent or cases.empty:
+            raise DataError(
+                f"expected cases of a run with its answers, got {len(cases)} rows and no column {absent}; take run.cases('test')"
+            )
+        if chosen is None:
+            return choose_cases(cases, threshold)
+        by_id = cases.set_index("image_id", drop=False)
+        unknown = [name for name in chosen if name not in by_id.index]
+        if unknown or not 1 <= len(chosen) <= MOST_CASES or len(set(chosen)) < len(chosen):
+            some = ", ".join(cases["image_id"].head(3))
+            raise DataError(
+                f"chosen: expected 1 to {MOST_CASES} different image_ids of the {len(cases)} tested cases, such as {some}; got "
+                f"{len(chosen)}, unknown among them {unknown[:5]}"
+            )
+        return note_outcomes(by_id.loc[list(chosen)], threshold)
+
+    def _case(self, row: int) -> dict[str, Any]:
         """Picture, outline, maps and logits of one case."""
-        picture, encoded = io.BytesIO(), self._encoded(case)
+        case, batch = self.table.iloc[row], self.run.batch(self.table.iloc[[row]])
+        picture, views = io.BytesIO(), list(eight_views(batch.images)) if self.run.settings.tta else [batch.images]
         Image.fromarray(read_square(case["image_path"], SIDE)).save(picture, "JPEG", quality=92)
-        mask, image = self.mask(case, SIDE), self._image(case)
-        maps = self._maps[case["image_id"]] = signed_maps(self.model, image, encoded, ONE_PASS_METHODS)
-        logits = logits_by_metadata(self.model, self._views(image), self._every)
+        outlined = batch.masks.any()
+        outline = read_square(case["mask_path"], SIDE)[..., 0] > 127 if outlined else None
+        maps = self.maps[case["image_id"]] = signed_maps(self.model, batch.images, batch.metadata)
+        logits = logits_by_metadata(self.model, views, self._every)
+        self._logits[case["image_id"]] = logits.reshape([len(values) for values in self.choices.values()])
         return {
             "id": case["image_id"],
             "target": int(case["target"]),
             "diagnosis": str(case.get("diagnosis", "")),
-            "outcome": outcome(case, threshold),
+            "outcome": case["outcome"],
             "recorded": recorded_metadata(case),
             "picture": picture.getvalue(),
-            "mask": None if mask is None else np.packbits(mask).tobytes(),
-            "covered": None if mask is None else float(mask.mean()),
-            "maps": pack_maps(maps, self.mask(case, MASK_SIDE)),
+            "mask": np.packbits(outline).tobytes() if outlined else None,
+            "covered": float(outline.mean()) if outlined else None,
+            "maps": pack_maps(maps, batch.masks[0] if outlined else None),
             "logits": logits.astype("<f8").tobytes(),
         }
 
-    @staticmethod
-    def _start(case: pd.Series, layer: str) -> dict[str, Any]:
-        """Grad-CAM and EigenCAM of one layer."""
-        values = {"case": case["image_id"], "method_a": "gradcam", "layer_a": layer}
-        values |= {"method_b": "eigencam", "layer_b": layer, "direction": 1, "opacity": 1.0}
-        return values | {"one_scale": False, "lines": True, "outline": True} | recorded_metadata(case)
-
-    def _image(self, case: pd.Series) -> torch.Tensor:
-        settings = self.run.settings
-        return prepare_image(case["image_path"], settings.backbone, settings.image_size)[None]  # (3, S, S) -> (1, 3, S, S)
-
-    def _views(self, image: torch.Tensor) -> list[torch.Tensor]:
-        return list(eight_views(image)) if self.run.settings.tta else [image]
-
-    def _encoded(self, case: pd.Series) -> torch.Tensor:
-        return torch.from_numpy(self.run.encoder.transform(case.to_frame().T))
-
-    def mask(self, case: pd.Series, side: int) -> np.ndarray | None:
-        """Lesion pixels of a case, boolean, shape ``(side, side)``; None where there is no mask, or an empty one."""
-        path = case.get("mask_path")
-        if not isinstance(path, str):
-            return None
-        mask = read_square(path, side)[..., 0] > 127
-        return mask if mask.any() else None
-
-    def maps_of(self, image_id: str) -> dict[MapKey, SignedMap]:
-        """Every map computed so far for a case, with the metadata recorded, by method, layer and direction."""
-        return self._maps[image_id] | self._slow.get(image_id, {})
-
     def risk(self, age: float | None, sex: str | None, site: str | None) -> float:
-        """Calibrated risk of the case in view with these metadata, as the page shows it.
-
-        Raises:
-            DataError: if a value is not among the choices.
-        """
-        return float(self.run.calibrator.risk(self._logit(self.shown["case"], self.choices.place(age, sex, site))))
-
-    def _logit(self, case: str, place: int) -> float:
-        return float(np.frombuffer(self.cases[list(self._maps).index(case)]["logits"], "<f8")[place])
-
-    # --- what the page shows -------------------------------------------------------------------------------------------------
+        """Calibrated risk of the case in view with these metadata, as the page shows it; they are some of the choices."""
+        place = tuple(self.choices[name].index(value) for name, value in (("age", age), ("sex", sex), ("site", site)))
+        return float(self.run.calibrator.risk(self._logits[self.shown["case"]][place]))
 
     def show(self, **values: Any) -> None:
         """Change what the page shows; another case comes with its recorded age, sex and site unless they are given.
@@ -196,9 +262,9 @@ class LayerExplorer(AskedExplorer):
         Raises:
             DataError: if a name or value is not among those offered; nothing changes then.
         """
-        if "case" in values:
-            self._check_among("case", values["case"], list(self._maps))
-            values = recorded_metadata(self._row(values["case"])) | values
+        known = self.table.set_index("image_id")
+        if values.get("case") in known.index:
+            values = recorded_metadata(known.loc[values["case"]]) | values
         self.shown = self.shown | values
 
     @traitlets.validate("shown")
@@ -206,95 +272,28 @@ class LayerExplorer(AskedExplorer):
         shown = proposal["value"]
         if self.shown and shown.keys() != self.shown.keys():
             raise DataError(f"shown: expected {list(self.shown)}, got {list(shown)}")
-        offered = {"case": list(self._maps), "direction": [1, -1]}
-        offered |= {name: list(CAM_METHODS) for name in ("method_a", "method_b")}
-        offered |= {name: list(self.layers) for name in ("layer_a", "layer_b")}
-        offered |= {name: [True, False] for name in ("one_scale", "lines", "outline")}
+        offered = {"case": list(self.maps), "direction": [1, -1]} | self.choices
+        offered |= dict.fromkeys(("method_a", "method_b"), CAM_METHODS)
+        offered |= dict.fromkeys(("layer_a", "layer_b"), tuple(self.layers))
+        offered |= dict.fromkeys(("one_scale", "lines", "outline"), (True, False))
         for name, values in offered.items():
-            self._check_among(name, shown[name], values)
+            if shown[name] not in values:
+                raise DataError(f"{name}: expected one of {values}, got {shown[name]!r}")
         if not 0 <= shown["opacity"] <= 1:
             raise DataError(f"opacity: expected a share from 0 to 1, got {shown['opacity']!r}")
-        self.choices.place(shown["age"], shown["sex"], shown["site"])
         return shown
 
-    @staticmethod
-    def _check_among(name: str, value: Any, offered: list[Any]) -> None:
-        if value not in offered:
-            raise DataError(f"{name}: expected one of {offered}, got {value!r}")
-
-    def _row(self, image_id: str) -> pd.Series:
-        return self.table[self.table["image_id"] == image_id].iloc[0]
-
-    # --- what the page asks --------------------------------------------------------------------------------------------------
-
-    @answering
-    def _answer(self, request: dict[str, Any]) -> None:
-        """Compute the maps that are asked for and not yet known, and all others again with these metadata."""
-        case, metadata = request["case"], {name: request[name] for name in ("age", "sex", "site")}
-        self._check_among("case", case, list(self._maps))
-        for method, layer, direction in request["maps"]:
-            self._compute(case, method, layer, direction)
-        if self.model.metadata_branch is not None and metadata != recorded_metadata(self._row(case)):
-            self.check(case, **metadata)
-
-    def _compute(self, case: str, method: str, layer: str, direction: int) -> None:
-        known = self._slow.setdefault(case, {})
-        if (method, layer, direction) in known:
-            return
-        row = self._row(case)
-        found = signed_maps(self.model, self._image(row), self._encoded(row), [method], [layer], [direction])
-        known |= found
-        packed = pack_maps(found, self.mask(row, MASK_SIDE))
-        self.asked_maps = [*self.asked_maps, {"case": case, "maps": packed}]
-
-    def check(self, case: str, age: float | None, sex: str | None, site: str | None) -> dict[str, Any]:
-        """Ask the whole model again with other metadata.
-
-        Returns:
-            ``case``, ``place`` of the metadata among the choices, ``logit`` and ``risk``; ``n`` maps computed again and their
-            largest ``change``, as a share of a map's own largest magnitude; the packed ``maps`` themselves if that is more than
-            rounding, else None.
-
-        Raises:
-            DataError: if the metadata are not among the choices.
-            ValueError: if the model's answer is not the one that the page shows.
-        """
-        place = self.choices.place(age, sex, site)
-        if (case, place) in self._checks:
-            return self._checks[case, place]
-        row, encoded = self._row(case), self._every[place : place + 1]
-        image = self._image(row)
-        logit = float(predict_logits(self.model, [{"image": image, "metadata": encoded}], self.run.settings.tta)[0])
-        shown = self._logit(case, place)
-        if abs(logit - shown) > 1e-3 * (1 + abs(logit)):
-            raise ValueError(
-                f"{case}: the model answers with a logit of {logit:.5f}, the page shows {shown:.5f}; run the cell again"
-            )
-        maps = signed_maps(self.model, image, encoded, ONE_PASS_METHODS)
-        change = largest_change(self._maps[case], maps)
-        found = self._checks[case, place] = {
-            "case": case, "place": place, "logit": logit, "risk": float(self.run.calibrator.risk(logit)), "n": len(maps),
-            "change": change, "maps": pack_maps(maps, self.mask(row, MASK_SIDE)) if change > ROUNDING else None,
-        }  # fmt: skip
-        self.checks = [*self.checks, found]
-        return found
-
-    def _check_unknown(self, case: str) -> None:
-        if self.model.metadata_branch is not None:
-            self.check(case, None, None, None)
-
-    # --- without a kernel ----------------------------------------------------------------------------------------------------
-
-    def page_values(self) -> dict[str, Any]:
-        """As for every explorer; each case's maps have been computed again at least once, with nothing known."""
-        for case in self._maps:
-            self._check_unknown(case)
-        return super().page_values()
-
     def presets_figure(self) -> DescribedFigure:
-        """The case in view: Grad-CAM and EigenCAM of both layers in view, and its risk by age, sex and site."""
-        from melanoma_lib.widgets.layer_figure import layers_figure
-
-        if self._figure is None:
-            self._figure = layers_figure(self)
-        return self._figure
+        """The case in view with its risk: Grad-CAM and EigenCAM of both layers in view."""
+        shown = self.shown
+        case = self.table[self.table["image_id"] == shown["case"]]
+        batch = self.run.batch(case)
+        maps = {
+            f"{METHOD_NAMES[method]}, {layer}": self.maps[shown["case"]][method, layer, shown["direction"]].values
+            for method in ("gradcam", "eigencam")
+            for layer in dict.fromkeys([shown["layer_a"], shown["layer_b"]])
+        }
+        risk, flagged = self.risk(**recorded_metadata(case.iloc[0])), self.facts["threshold"]["risk"]
+        title = f"{shown['case']}, {LABELS[int(case['target'].iloc[0])]}: risk {risk:.1%}, flagged from {flagged:.1%}"
+        mask = batch.masks[0] if batch.masks.any() else None
+        return heatmap_figure(batch.photographs[0], maps, mask, f"{title}\nEducational, not for diagnosis")

@@ -95,18 +95,18 @@ function paintImage(canvas, { colours, edge }, outline) {
   contextOf(canvas).putImageData(picture, 0, 0);
 }
 
-/** A map over the grey image, its colours at full strength where it reaches the limit; without a map the grey image alone. */
+/** A map over the grey image, its colours at full strength where it reaches the limit. */
 function paintMap(canvas, { grey, edge }, map, { limit, opacity, lines, outline, palette }) {
   const side = canvas.width, picture = new ImageData(side, side), out = picture.data;
-  const shares = map && enlarge(map, side, map.size / (limit || 1)), pixels = new Uint32Array(out.buffer); // little-endian: 0xAABBGGRR
+  const shares = enlarge(map, side, map.size / (limit || 1)), pixels = new Uint32Array(out.buffer); // little-endian: 0xAABBGGRR
   const alphas = Float32Array.from({ length: 2 * STEPS + 1 }, (_, i) => (palette[4 * i + 3] * opacity) / 255);
   for (let i = 0; i < grey.length; i++) {
-    const light = grey[i], at = shares ? (shares[i] + STEPS + 0.5) | 0 : STEPS, alpha = shares ? alphas[at] : 0;
+    const light = grey[i], at = (shares[i] + STEPS + 0.5) | 0, alpha = alphas[at];
     const red = light + alpha * (palette[4 * at] - light) + 0.5, green = light + alpha * (palette[4 * at + 1] - light) + 0.5;
     const blue = light + alpha * (palette[4 * at + 2] - light) + 0.5;
     pixels[i] = 0xff000000 | (blue << 16) | (green << 8) | red;
   }
-  if (shares && lines) drawLines(out, evened(shares, side), side);
+  if (lines) drawLines(out, evened(shares, side), side);
   if (outline && edge) drawEdge(out, edge);
   contextOf(canvas).putImageData(picture, 0, 0);
 }

@@ -12,7 +12,7 @@ function answersOf(logits, { ages, sexes, sites, calibration: { slope, intercept
   const place = (age, sex, site) => (ages.indexOf(age) * sexes.length + sexes.indexOf(sex)) * sites.length + sites.indexOf(site);
   const logit = (age, sex, site) => logits.getFloat64(8 * place(age, sex, site), true);
   const risk = (...metadata) => 1 / (1 + Math.exp(-(slope * logit(...metadata) + intercept)));
-  return { place, logit, risk };
+  return { logit, risk };
 }
 
 /** The upper end of a scale of risks: a round number above all of them. */
@@ -78,14 +78,4 @@ function choicePlot(answers, facts, { age, sex, site }, recorded, top) {
     ]),
     s("line", { x1: flagged, x2: flagged, y1: TOP, y2: BOTTOM, stroke: GREEN, "stroke-width": 1.5, "stroke-dasharray": "7 4" }), ...marks,
     text(0, 18, "risk by sex and by site", "start", { "font-weight": 600, "font-size": 14 }), text((left + right) / 2, BOTTOM + 37, "risk, the rest as chosen"));
-}
-
-/** What was found when the maps were computed again with these metadata, or that it is awaited. */
-function changeWords({ live, recorded, check, unknown, rounding }) {
-  const amount = ({ change }) => (change > 0 && change < 0.0005 ? "less than 0.1%" : `${(100 * change).toFixed(1)}%`);
-  const fact = (found) => `largest change of any of the ${found.n} maps: ${amount(found)} of its own maximum`;
-  if (recorded) return "These are the recorded values. Move one: the risk follows at once, and all maps are computed again to see whether they do.";
-  if (check) return `Computed again with these values, ${fact(check)}. ${check.change > rounding ? "The maps above are the new ones." : "The risk moves, the maps do not."}`;
-  if (live) return "All maps are being computed again with these values …";
-  return `Maps are not computed again in this page. When it was made they were, of ${unknown.case} with age, sex and site unknown: ${fact(unknown)}.`;
 }

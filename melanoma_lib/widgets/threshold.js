@@ -27,7 +27,7 @@ function confusionTable() {
   const row = (title, ...names) => h("tr", {}, h("th", { scope: "row" }, title), ...names.map((name) => cells[name]));
   const table = h("table", { className: "mk-t-counts", "aria-label": "what becomes of these images" },
     h("thead", {}, h("tr", {}, h("td", {}, "images"), h("th", { scope: "col" }, "flagged"), h("th", { scope: "col" }, "not flagged"))),
-    h("tbody", {}, row("melanoma", "tp", "fn"), row("other", "fp", "tn")));
+    h("tbody", {}, row("melanoma", "tp", "fn"), row("other lesion", "fp", "tn")));
   return { table, cells };
 }
 
@@ -108,12 +108,12 @@ function render({ model, el }) {
 
   const choose = (name, value) => h("button", { type: "button", onClick: () => put("threshold", value) }, name);
   const presets = Object.entries(facts.presets).map(([name, value]) => ({ value, button: choose(name, value) }));
-  const costs = ["fn_cost", "fp_cost"].map((name) => numberField(name === "fn_cost" ? "cost of a missed melanoma" : "cost of a false positive",
+  const costs = ["fn_cost", "fp_cost"].map((name) => numberField(name === "fn_cost" ? "cost of a false negative" : "cost of a false positive",
     { min: 1e-6, max: 1e9, step: 1 }, (value) => put(name, value)));
   let best = null; // the threshold of the lowest cost
   const byCost = h("button", { type: "button", onClick: () => {
     if (best !== null) put("threshold", best);
-    else status.textContent = "Flagging nobody costs less than any threshold: raise the cost of a missed melanoma or the prevalence.";
+    else status.textContent = "Flagging nobody costs less than any threshold: raise the cost of a false negative or the prevalence.";
   } }, "lowest cost");
   const places = Object.entries(facts.prevalences).map(([name, value]) => ({
     value, button: h("button", { type: "button", onClick: () => put("prevalence", value) }, `${name}: ${(100 * value).toPrecision(3)}%`),
@@ -144,7 +144,7 @@ function render({ model, el }) {
     range.setAttribute("aria-valuetext", `${t.toFixed(3)}: ${words}`);
     common.setAttribute("aria-valuetext", `${(100 * prevalence).toPrecision(3)} percent`);
     clearTimeout(telling);
-    telling = setTimeout(() => { spoken.textContent = `Threshold ${t.toFixed(3)}: ${words}. Of 1,000 lesions ${state.missed} are false negatives.`; }, 600);
+    telling = setTimeout(() => { spoken.textContent = `Threshold ${t.toFixed(3)}: ${words}. Of 1,000 lesions ${state.fn_per_1000} are false negatives.`; }, 600);
   };
   const showCosts = () => {
     costs.forEach((field, i) => field.show(model.get(["fn_cost", "fp_cost"][i]), 6));
@@ -165,7 +165,7 @@ function render({ model, el }) {
     h("div", { className: "mk-t-controls mk-sticky" }, h("label", { htmlFor: range.id }, "threshold"), range, exact.input,
       h("label", { htmlFor: common.id, className: full }, "prevalence"), common, h("span", { className: `mk-field ${full}` }, percentage.input, "%")),
     h("div", { className: `mk-row mk-t-presets ${full}`, role: "group", "aria-label": "presets" }, ...presets.map(({ button }) => button), byCost,
-      h("span", { className: "mk-field mk-t-costs" }, "a missed melanoma costs", costs[0].input, "a false positive", costs[1].input)),
+      h("span", { className: "mk-field mk-t-costs" }, "a false negative costs", costs[0].input, "a false positive", costs[1].input)),
     h("div", { className: `mk-row mk-t-presets ${full}`, role: "group", "aria-label": "prevalences" }, "prevalence of", ...places.map(({ button }) => button), status),
     h("div", { className: "mk-row mk-t-top" }, table, rates, more), groups,
     h("div", { className: "mk-t-plots" }, ...panels.map(({ svg }) => svg)), spoken,

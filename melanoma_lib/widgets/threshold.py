@@ -41,8 +41,8 @@ def threshold_state(
         calibrator: from logit to risk, on cases with the curve's prevalence; without one the scores are taken for risks.
 
     Returns:
-        ``tp``, ``fp``, ``tn``, ``fn``; ``found``, ``alarms``, ``let_go``, ``missed`` among 1,000 lesions there; of any
-        prevalence ``sensitivity``, ``specificity``, ``balanced_accuracy``, ``youden``, ``lr_positive``, ``lr_negative``; at the
+        ``tp``, ``fp``, ``tn``, ``fn``; the same as ``tp_per_1000`` and so on, whole lesions among 1,000 there; of any prevalence
+        ``sensitivity``, ``specificity``, ``balanced_accuracy``, ``youden``, ``lr_positive``, ``lr_negative``; at the
         prevalence given ``ppv``, ``npv``, ``biopsies_per_melanoma`` (lesions flagged for each melanoma among them), ``risk``
         (what a score equal to the threshold stands for) and ``net_benefit`` of acting from this risk on; of these very cases
         ``f1``, ``accuracy``, ``mcc``. NaN or infinite where undefined.
@@ -54,14 +54,13 @@ def threshold_state(
     point = curve.at(threshold)
     thousand = point.per_thousand(prevalence)
     risk = risk_at(threshold, curve.prevalence, prevalence, calibrator)
-    state = {name: getattr(point, name) for name in ("tp", "fp", "tn", "fn")}
-    state |= {"found": thousand.tp, "alarms": thousand.fp, "let_go": thousand.tn, "missed": thousand.fn}
-    state |= {name: getattr(point, name) for name in METRICS}
+    state = {name: getattr(point, name) for name in ("tp", "fp", "tn", "fn", *METRICS)}
+    state |= {f"{name}_per_1000": getattr(thousand, name) for name in ("tp", "fp", "tn", "fn")}
     state |= {"ppv": point.ppv_at(prevalence), "npv": point.npv_at(prevalence), "risk": risk}
     state["biopsies_per_melanoma"] = ratio(1.0, state["ppv"])
-    # Treated as by Vickers and Elkin (2006): what a false alarm weighs is the odds of the risk from which one acts.
-    false_alarms = (1 - prevalence) * (1 - point.specificity)
-    state["net_benefit"] = prevalence * point.sensitivity - (false_alarms * ratio(risk, 1 - risk) if point.fp else 0.0)
+    # Treated as by Vickers and Elkin (2006): what a false positive weighs is the odds of the risk from which one acts.
+    false_positives = (1 - prevalence) * (1 - point.specificity)
+    state["net_benefit"] = prevalence * point.sensitivity - (false_positives * ratio(risk, 1 - risk) if point.fp else 0.0)
     return state
 
 
@@ -103,8 +102,8 @@ class ThresholdExplorer(Explorer):
         calibrator: from logit to risk, as ``run.calibrator``; without one the scores are taken for risks.
         threshold: where to start.
         prevalence: where the model would be used, in (0, 1); by default that of the cases.
-        fn_cost: cost of a missed melanoma, above 0.
-        fp_cost: cost of a false alarm, above 0, in the same unit.
+        fn_cost: cost of a false negative, above 0.
+        fp_cost: cost of a false positive, above 0, in the same unit.
         simple: whether to start with slider, counts, histogram and ROC curve alone; a button of the page shows the rest.
 
     Attributes:
@@ -122,7 +121,6 @@ class ThresholdExplorer(Explorer):
 
     _esm = script("plot.js", "threshold_numbers.js", "threshold_plots.js", "threshold.js")
     _css = Explorer._css + (HERE / "threshold.css").read_text(encoding="utf-8")
-    alone = traitlets.Dict(default_value={}, allow_none=True).tag(sync=True)
     threshold = traitlets.Float(0.5, min=0.0, max=1.0).tag(sync=True)
     prevalence = traitlets.Float(0.5, min=1e-4, max=0.9999).tag(sync=True)
     fn_cost = traitlets.Float(20.0, min=1e-6, max=1e9).tag(sync=True)
@@ -195,7 +193,7 @@ class ThresholdExplorer(Explorer):
                 scores.axvline(presets[name], color=GREEN, linewidth=1.4, linestyle="--")
                 scores.plot(presets[name], 0.94 * top, markers[name], color=GREEN, markersize=10)
                 roc.plot(1 - state["specificity"], state["sensitivity"], markers[name], color=GREEN, markersize=10, label=name)
-            scores.set(xlim=(0, 1), xlabel="probability", ylabel="others  |  melanomas", title="Scores, share of each class")
+            scores.set(xlim=(0, 1), xlabel="probability", ylabel="negatives  |  melanomas", title="Scores, share of each class")
             scores.set_ylim(top=top)
             scores.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.0%}")
             roc.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="false-positive rate", aspect="equal")

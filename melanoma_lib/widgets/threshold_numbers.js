@@ -54,17 +54,14 @@ function netBenefit({ sensitivity, specificity, fp }, prevalence, risk) {
 }
 
 function predictiveValues({ sensitivity, specificity }, prevalence) {
-  const found = sensitivity * prevalence, cleared = specificity * (1 - prevalence);
-  return {
-    ppv: found / (found + (1 - specificity) * (1 - prevalence)),
-    npv: cleared / (cleared + (1 - sensitivity) * prevalence),
-  };
+  const tp = sensitivity * prevalence, tn = specificity * (1 - prevalence);
+  return { ppv: tp / (tp + (1 - specificity) * (1 - prevalence)), npv: tn / (tn + (1 - sensitivity) * prevalence) };
 }
 
 function lesionsOf({ sensitivity, specificity }, prevalence) {
   const melanomas = roundEven(1000 * prevalence);
-  const found = roundEven(melanomas * sensitivity), alarms = roundEven((1000 - melanomas) * (1 - specificity));
-  return { found, missed: melanomas - found, alarms, let_go: 1000 - melanomas - alarms };
+  const tp = roundEven(melanomas * sensitivity), fp = roundEven((1000 - melanomas) * (1 - specificity));
+  return { tp_per_1000: tp, fn_per_1000: melanomas - tp, fp_per_1000: fp, tn_per_1000: 1000 - melanomas - fp };
 }
 
 /** Everything the page says of one threshold at one prevalence. */

@@ -32,13 +32,13 @@ function scorePanel({ shares: [melanomas, others] }, id) {
     s("clipPath", { id }, clip.element),
     area(melanomas, 1, MELANOMA, faint), area(others, -1, OTHER, faint), area(melanomas, 1, MELANOMA, flagged), area(others, -1, OTHER, flagged),
     line.element, text(LEFT + 6, TOP + 12, "▲ melanomas", "start", { fill: "var(--mk-melanoma-ink)" }),
-    text(RIGHT, BOTTOM - 8, "● others", "end", { fill: "var(--mk-other-ink)" }),
+    text(RIGHT, BOTTOM - 8, "● negatives", "end", { fill: "var(--mk-other-ink)" }),
   );
   const show = (state, t) => {
     const x = across(t);
     clip.move({ x, width: Math.max(0, RIGHT - x) });
     line.move({ x1: x, x2: x });
-    tell(svg, `Scores by class. From ${t.toFixed(3)} on lie ${percent(state.sensitivity)} of the melanomas and ${percent(1 - state.specificity)} of the others.`);
+    tell(svg, `Scores by class. From ${t.toFixed(3)} on lie ${percent(state.sensitivity)} of the melanomas and ${percent(1 - state.specificity)} of the negatives.`);
   };
   return { svg, show };
 }
@@ -78,8 +78,8 @@ function precisionPanel({ pr, average_precision: area, prevalences }) {
 }
 
 const LESIONS = [
-  ["found", "true positives", MELANOMA], ["missed", "false negatives", "currentColor"],
-  ["alarms", "false positives", OTHER], ["let_go", "true negatives", "var(--mk-line)"],
+  ["tp_per_1000", "true positives", MELANOMA], ["fn_per_1000", "false negatives", "currentColor"],
+  ["fp_per_1000", "false positives", OTHER], ["tn_per_1000", "true negatives", "var(--mk-line)"],
 ];
 const CELL = 5.4, DEEP = 25; // lesions stand in columns of 25, each kind in one block
 
@@ -94,14 +94,14 @@ function blockOutline(first, last) {
 
 function lesionPanel(id) {
   const kinds = LESIONS.map(([name, words, colour], i) => {
-    const mark = name === "missed"
+    const mark = name === "fn_per_1000"
       ? s("path", { d: "M.8,.8l3.8,3.8M4.6,.8l-3.8,3.8", stroke: colour, "stroke-width": 1.3 })
       : s("circle", { cx: CELL / 2, cy: CELL / 2, r: 2.25, fill: colour });
     const pattern = s("pattern", { id: `${id}${name}`, x: LEFT - 20, y: TOP, width: CELL, height: CELL, patternUnits: "userSpaceOnUse" }, mark);
     const block = moving("path", { fill: `url(#${id}${name})` });
     const [x, y] = [LEFT - 20 + (i % 2) * 150, BOTTOM + (i < 2 ? -16 : 8)];
     const legend = text(x + 12, y, "", "start");
-    const sign = name === "missed" ? text(x, y, "×", "start", { "font-weight": 700 }) : s("circle", { cx: x + 4, cy: y - 4, r: 4, fill: colour });
+    const sign = name === "fn_per_1000" ? text(x, y, "×", "start", { "font-weight": 700 }) : s("circle", { cx: x + 4, cy: y - 4, r: 4, fill: colour });
     return { name, words, pattern, block, legend, sign };
   });
   const title = text(LEFT - 20, 18, "", "start", { "font-weight": 600, "font-size": 14 });

@@ -136,7 +136,7 @@ def test_a_page_of_its_own_filters_sorts_and_keeps_the_score_of_a_quiz(chromium,
         right = part["outcome"].str.startswith("true").sum()
         expect(page.locator(".mk")).to_contain_text(
             f"You recognised 0 of {part['target'].sum()} melanomas and {(part['target'] == 0).sum() - 1} of "
-            f"{(part['target'] == 0).sum()} others; the model {right} of {PAGE_SIZE} of these."
+            f"{(part['target'] == 0).sum()} negatives; the model {right} of {PAGE_SIZE} of these."
         )
         page.keyboard.press("Enter")
         expect(page.get_by_label("page number")).to_have_value("2")
@@ -152,7 +152,7 @@ def test_the_quiz_asks_the_kernel_and_hides_what_it_answers(page, cases):
     assert "melanoma" not in tile.inner_text()
     page.get_by_role("button", name="Melanoma (M)", exact=True).press("m")
     expect(page.locator(".mkc-detail")).to_contain_text("You said melanoma: right.")
-    expect(page.locator(".mk")).to_contain_text("You recognised 1 of 1 melanomas and 0 of 0 others.")
+    expect(page.locator(".mk")).to_contain_text("You recognised 1 of 1 melanomas and 0 of 0 negatives.")
     page.get_by_role("button", name="Quiz").click()
 
 

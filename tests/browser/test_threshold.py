@@ -29,7 +29,10 @@ NUMBERS = (
     "sensitivity", "specificity", "balanced_accuracy", "youden", "lr_positive", "lr_negative",
     "ppv", "npv", "biopsies_per_melanoma", "risk", "net_benefit", "f1", "accuracy", "mcc",
 )  # fmt: skip
-LESIONS = {"found": "true positives", "missed": "false negatives", "alarms": "false positives", "let_go": "true negatives"}
+LESIONS = {
+    "tp_per_1000": "true positives", "fn_per_1000": "false negatives", "fp_per_1000": "false positives",
+    "tn_per_1000": "true negatives",
+}  # fmt: skip
 
 
 # A key that repeats faster than any pause in which a page might gather presses.
@@ -138,7 +141,7 @@ def test_keys_move_the_threshold_exactly(saved, curve):
 
 @pytest.mark.parametrize(("miss", "alarm", "percent"), [(20, 1, 8.0), (5, 2, 30.0), (500, 1, 1.5)])
 def test_the_cheapest_threshold_is_that_of_the_library(saved, curve, miss, alarm, percent):
-    enter(saved, "cost of a missed melanoma", miss)
+    enter(saved, "cost of a false negative", miss)
     enter(saved, "cost of a false positive", alarm)
     enter(saved, "prevalence, percent", percent)
     saved.get_by_role("button", name="lowest cost").click()

@@ -45,10 +45,10 @@ def test_without_images_the_table_is_written_all_the_same(tiny_run, tmp_path):
 
 def test_the_command_draws_cases_and_explains_errors_without_a_traceback(tiny_run, tmp_path, capsys):
     wanted = tiny_run.predictions("test")["image_id"].iloc[0]
-    words = ["explain", str(tiny_run.path), "--image-id", wanted, "--method", "gradcam", "ablationcam", "--layers", "blocks.1"]
+    words = ["explain", str(tiny_run.path), "--image-id", wanted, "--method", "gradcam", "scorecam", "--layers", "blocks.1"]
     assert main([*words, "--out", str(tmp_path / "cases")]) == 0
     written = sorted(file.name for file in (tmp_path / "cases").iterdir())
-    assert written == [f"{wanted}-{method}.{kind}" for method in ("ablationcam", "gradcam") for kind in ("png", "txt")]
+    assert written == [f"{wanted}-{method}.{kind}" for method in ("gradcam", "scorecam") for kind in ("png", "txt")]
     for words in (["--image-id", "NOBODY"], ["--method", "smoothgrad"], ["--layers", "conv9"]):
         assert main(["explain", str(tiny_run.path), *words]) == 1
         printed = capsys.readouterr().err

@@ -41,11 +41,11 @@ def test_numbers_equal_counting_and_scikit_learn(case, threshold, prevalence):
     assert state["f1"] == pytest.approx(metrics.f1_score(targets, called, zero_division=0))
     assert state["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(targets, called))
     # 1,000 lesions: whole, complete, and within half a lesion of the rates
-    lesions = [state[name] for name in ("found", "missed", "alarms", "let_go")]
+    lesions = [state[name] for name in ("tp_per_1000", "fn_per_1000", "fp_per_1000", "tn_per_1000")]
     assert sum(lesions) == 1000
     assert min(lesions) >= 0
-    assert state["found"] + state["missed"] == round(1000 * prevalence)
-    assert abs(state["found"] - state["sensitivity"] * round(1000 * prevalence)) <= 0.5
+    assert state["tp_per_1000"] + state["fn_per_1000"] == round(1000 * prevalence)
+    assert abs(state["tp_per_1000"] - state["sensitivity"] * round(1000 * prevalence)) <= 0.5
 
 
 @given(tied, st.floats(0, 1))

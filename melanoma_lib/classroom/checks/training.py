@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from melanoma_lib.classroom.checks.engine import Exercise, not_yet, shown
+from melanoma_lib.classroom.checks.engine import Exercise, not_yet
 
 starting_bias = Exercise(
     reference=lambda prevalence: math.log(prevalence / (1 - prevalence)),
