@@ -155,17 +155,12 @@ class DermoscopyDataModule(pl.LightningDataModule):
         """Test cases in table order."""
         return self._loader("test", "ordered", training=False)
 
-    def all_dataloader(self) -> DataLoader:
-        """Every case in table order, as for evaluation."""
-        return self._loader(None, "ordered", training=False)
-
-    def _loader(self, split: str | None, mode: str, training: bool) -> DataLoader:
+    def _loader(self, split: str, mode: str, training: bool) -> DataLoader:
         settings = self.settings
         dataset = self.dataset(training)
-        rows = np.arange(len(dataset)) if split is None else self.rows(split)
         rank, size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = EpochSampler(
-            dataset.targets, rows, mode, settings.batch_size, settings.seed, settings.sampled_prevalence, rank, size
+            dataset.targets, self.rows(split), mode, settings.batch_size, settings.seed, settings.sampled_prevalence, rank, size
         )
         sampler.set_epoch(self.trainer.current_epoch if self.trainer else 0)  # a resumed run starts further on
         workers = settings.num_workers if dataset.pixels is not None else 0

@@ -42,7 +42,8 @@ def test_counts_gaps_cameras_and_sizes_agree_with_plain_counting():
     assert audit.acquisition.loc["A", "melanomas"] == melanoma[cases["acquisition"] == "A"].sum()
     assert audit.sizes.loc[["1", "2", "largest"], "lesion_id"].tolist() == [0, 30, 2]
     assert list(audit.sizes) == ["lesion_id"]
-    pd.testing.assert_frame_equal(audit.leakage.by_image, audit_leakage(cases, n_splits=2).by_image)
+    pd.testing.assert_frame_equal(audit.leakage, audit_leakage(cases, n_splits=2))
+    assert "no ids" in str(audit)
     assert audit.contradictions.empty
     assert audit.duplicates is None
 
@@ -75,23 +76,23 @@ def files(tmp_path):
     ImageEnhance.Brightness(pictures[3]).enhance(0.8).save(tmp_path / "7.jpg")
     (tmp_path / "8.jpg").write_text("no image")
     (tmp_path / "9.jpg").write_bytes((tmp_path / "3.jpg").read_bytes()[:1500])
-    return [tmp_path / f"{i}.{'png' if i == 6 else 'jpg'}" for i in range(10)]
+    return case_table([0] * 10, image_path=[str(tmp_path / f"{i}.{'png' if i == 6 else 'jpg'}") for i in range(10)])
 
 
 def test_copies_and_versions_are_found_and_strangers_are_not(files):
     pairs, unreadable = find_duplicates(files)
-    assert list(zip(pairs["first"], pairs["second"], pairs["same_file"], strict=True)) == [
-        (0, 4, True), (1, 5, False), (2, 6, False), (3, 7, False),
+    assert pairs[["image", "other", "same_file"]].to_numpy().tolist() == [
+        ["image_0", "image_4", True], ["image_1", "image_5", False], ["image_2", "image_6", False], ["image_3", "image_7", False],
     ]  # fmt: skip
-    assert unreadable == [8, 9]
+    assert unreadable == ["image_8", "image_9"]
 
 
 def test_images_of_one_colour_are_no_pairs_and_nothing_has_none(tmp_path):
-    paths = [tmp_path / f"{grey}.png" for grey in (40, 80, 120)]
-    for path, grey in zip(paths, (40, 80, 120), strict=True):
+    cases = case_table([0] * 3, image_path=[str(tmp_path / f"{grey}.png") for grey in (40, 80, 120)])
+    for path, grey in zip(cases["image_path"], (40, 80, 120), strict=True):
         Image.new("RGB", (60, 40), (grey, grey, grey)).save(path)
-    assert find_duplicates(paths)[0].empty
-    assert find_duplicates([])[0].empty
+    assert find_duplicates(cases)[0].empty
+    assert find_duplicates(cases.iloc[:0])[0].empty
 
 
 def test_close_hashes_agree_with_brute_force():
@@ -106,9 +107,9 @@ def test_close_hashes_agree_with_brute_force():
 
 
 def test_repeats_are_reported_by_image_and_across_groups(files):
-    cases = case_table([0, 0, 1, 0, 1, 0, 1, 0, 0, 0], image_path=[str(path) for path in files])
+    cases = files.assign(target=[0, 0, 1, 0, 1, 0, 1, 0, 0, 0])
     cases["group_id"] = [f"g{i}" for i in (0, 1, 2, 3, 4, 5, 2, 7, 8, 9)]
-    cases.loc[9, "image_path"] = str(files[0].parent / "absent.jpg")
+    cases.loc[9, "image_path"] = cases["image_path"][0] + "-absent.jpg"
     audit = audit_cases(cases, n_splits=1)
     crossing = audit.duplicates[~audit.duplicates["same_group"]][["image", "other", "same_class"]]
     assert crossing.to_numpy().tolist() == [
