@@ -1,7 +1,6 @@
 """From a case table to batches: split, encoder, cached pixels, samplers; the same batches whatever the worker count."""
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,8 +74,13 @@ class CaseDataset(Dataset):
 
     def _augmented(self, rows: np.ndarray, seed: int) -> torch.Tensor:
         """Transformed images, uint8 ``(B, S, S, 3)``: colours last, as they lie in memory, which stacks fastest."""
-        with seeded_transforms(seed), _one_thread():
-            images = [self.transform(Image.fromarray(self.pixels[row])) for row in rows]  # (C, C, 3) -> (3, S, S) each
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # on single images, two wait for each other longer than they work on a busy machine
+        try:
+            with seeded_transforms(seed):
+                images = [self.transform(Image.fromarray(self.pixels[row])) for row in rows]  # (C, C, 3) -> (3, S, S) each
+        finally:
+            torch.set_num_threads(threads)
         return torch.stack([image.permute(1, 2, 0) for image in images])
 
 
@@ -253,14 +257,3 @@ def _check_split(cases: pd.DataFrame) -> None:
 
 def _as_is(batch: Batch) -> Batch:
     return batch
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep PyTorch to one thread: on single images, two wait for each other longer than they work on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

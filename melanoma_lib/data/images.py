@@ -103,8 +103,7 @@ def evaluation_transform(backbone: str, image_size: int) -> Callable[[Image.Imag
 
 def prepare_image(file: Path | IO[bytes], backbone: str, image_size: int) -> Any:
     """What a trained model is shown of a file: decoded by :func:`read_square`, then the evaluation transform."""
-    pixels = read_square(file, stored_side(image_size))
-    return evaluation_transform(backbone, image_size)(Image.fromarray(pixels))
+    return evaluation_transform(backbone, image_size)(Image.fromarray(read_square(file, stored_side(image_size))))
 
 
 def training_transform(backbone: str, image_size: int, augmentation: str = "mild") -> Callable[[Image.Image], Any]:

@@ -113,11 +113,11 @@ def _locate(root: Path, source: str) -> list[Path]:
     if not root.is_dir():
         problem = "is a file, not a folder" if root.exists() else "does not exist"
         raise DataError(f"{root} {problem}; expected the folder of {source}, with {wanted} in it.{_fetch_hint(source)}")
-    found = [path for name in names if (path := resolve(root, name)) and path.is_file()]
-    if found:
-        editions: dict[str, list[Path]] = {}
-        for path in found:
+    editions: dict[str, list[Path]] = {}
+    for name in names:
+        if (path := resolve(root, name)) and path.is_file():
             editions.setdefault(path.stem.casefold() if _SOURCES[source].parts else "", []).append(path)
+    if editions:
         return [max(paths, key=_count_columns) for paths in editions.values()]
     here = sorted(entry.name for entry in os.scandir(root))
     raise DataError(f"{root} is no {source} folder: looked for {wanted}; found {listed(here) or 'nothing'}.{_hint(root, source)}")
