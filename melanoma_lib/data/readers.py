@@ -230,11 +230,8 @@ def read_isic_archive(path: Path) -> pd.DataFrame:
     dermoscopic = _optional(table, "image_type").fillna("dermoscopic").str.casefold() == "dermoscopic"
     target, diagnosis = _archive_target(table, path)
     keep = dermoscopic & target.notna()
-    left_out = {
-        "not a dermoscopic image": int((~dermoscopic).sum()),
-        "melanoma or not is undecided": int((dermoscopic & target.isna()).sum()),
-    }
-    left_out = {reason: count for reason, count in left_out.items() if count}
+    reasons = {"not a dermoscopic image": ~dermoscopic, "melanoma or not is undecided": dermoscopic & target.isna()}
+    left_out = {reason: int(rows.sum()) for reason, rows in reasons.items() if rows.any()}
     if not keep.any():
         raise DataError(f"{path}: none of the {len(table)} rows is a dermoscopic image with a decided diagnosis ({left_out}).")
     for reason, count in left_out.items():
