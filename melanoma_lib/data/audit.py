@@ -6,8 +6,8 @@ import filecmp
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 import pandas as pd
@@ -31,29 +31,19 @@ HASH_SIDE = 16  # 16 x 16 frequencies give 256 bits
 # Chosen on HAM10000: 110 of the 111 pairs so found share a lesion, and the last is one lesion listed twice; at 64 bits most are
 # two lesions.
 MAX_BITS = 30
+MOST = 20  # rows of a finding that are printed
 BLOCK = 64  # images compared with all others at a time: with 33,000 images 70 MB
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class CaseAudit:
-    """Findings about one case table; ``print`` it for a report in plain text.
+class CaseAudit(dict[str, "pd.Series | pd.DataFrame | str"]):
+    """Findings by their title; ``print`` it for a report in plain text.
 
     A gap that differs by class is itself a signal. Where cameras or clinics differ in prevalence, a model can learn the camera.
+    A pair of repeated photographs in two groups may end up in training and test.
     """
 
-    table: str  # the source and its file, as far as attrs tells
-    counts: pd.Series  # images, groups, patients, lesions, melanomas, prevalence, and what is absent or was left out
-    missing: pd.DataFrame  # share of empty cells of each column in all images, in melanoma and in other
-    acquisition: pd.DataFrame  # images, melanomas and prevalence of each camera or clinic
-    sizes: pd.DataFrame  # a column a kind of unit; rows "1", "2", "3-5" … count units with so many images, "largest" is the most
-    contradictions: pd.DataFrame  # unit and column of which some unit has two values, how many such units, and their first ids
-    leaky_columns: list[str]  # of the source: they give the answer away
-    leakage: pd.DataFrame | None  # of audit_leakage; None where the table is too small or has one class
-    duplicates: pd.DataFrame | None  # pairs of the same photograph, as find_duplicates tells them; None where not looked at
-    unreadable: list[str]  # image ids whose file is no readable image
-
     def __repr__(self) -> str:
-        return "\n\n".join(f"{title}\n{text}" for title, text in _report(self))
+        return "\n\n".join(f"{title}\n{_text(found)}" for title, found in self.items())
 
 
 def audit_cases(
@@ -68,6 +58,13 @@ def audit_cases(
         n_splits: number of those splits.
         show_progress: draw a bar while images are compared.
 
+    Returns:
+        ``case table``; ``counts`` (also of what is absent or was left out); ``missing values`` (share of empty cells of each
+        column, by class); ``acquisition`` (images, melanomas and prevalence of each camera or clinic); ``images of one unit``
+        (how many lesions and patients have so many); ``leakage`` (of :func:`audit_leakage`); ``contradictions`` (what one unit
+        has two values of); ``repeated photographs`` (of :func:`find_duplicates`, those in two groups first); ``unreadable
+        files``; ``columns that give the answer away``.
+
     Raises:
         DataError: the table breaks the schema.
     """
@@ -78,6 +75,7 @@ def audit_cases(
     present = cases[on_disk(cases["image_path"])] if images else cases.iloc[:0]
     pairs, unreadable = find_duplicates(present, show_progress)
     cameras = cases.groupby(cases["acquisition"].fillna("not recorded"))["target"]
+    cameras = cameras.agg(images="size", melanomas="sum", prevalence="mean").sort_values("images", ascending=False)
     counts = {
         "images": len(cases),
         "groups": groups.sum(),
@@ -89,18 +87,41 @@ def audit_cases(
         "accuracy of calling no image melanoma": 1 - melanoma.mean(),
         "absent image files": facts.get("absent_images", 0),
     } | {f"rows left out: {reason}": count for reason, count in facts.get("dropped_rows", {}).items()}
-    return CaseAudit(
-        table=f"{facts.get('source', '')} {facts.get('table', '')}".strip(),
-        counts=pd.Series(counts, dtype=object),  # whole numbers stay whole
-        missing=pd.DataFrame({"all": empty.mean(), "melanoma": empty[melanoma].mean(), "other": empty[~melanoma].mean()}),
-        acquisition=cameras.agg(images="size", melanomas="sum", prevalence="mean").sort_values("images", ascending=False),
-        sizes=pd.DataFrame({unit: _sizes(cases[unit]) for unit in ("lesion_id", "patient_id") if cases[unit].notna().any()}),
-        contradictions=_contradictions(cases),
-        leaky_columns=facts.get("leaky_columns", sorted(filter(is_leaky, cases.columns))),
-        leakage=audit_leakage(cases, seed=seed, n_splits=n_splits) if len(groups) == 2 and groups.min() >= len(SPLITS) else None,
-        duplicates=pairs if len(present) else None,
-        unreadable=unreadable,
-    )
+    if len(present):
+        counts |= {
+            "repeated photographs": len(pairs),
+            "of these the same file": pairs["same_file"].sum(),
+            "of these in two groups": (~pairs["same_group"]).sum(),
+        }
+    splittable = len(groups) == 2 and groups.min() >= len(SPLITS)
+    leaky = facts.get("leaky_columns", sorted(filter(is_leaky, cases.columns)))
+    return CaseAudit({
+        "case table": f"{facts.get('source', '')} {facts.get('table', '')}".strip() or "not read from a file",
+        "counts": pd.Series(counts, dtype=object),  # whole numbers stay whole
+        "missing values": pd.DataFrame(
+            {"all": empty.mean(), "melanoma": empty[melanoma].mean(), "other": empty[~melanoma].mean()}
+        ),
+        "acquisition": cameras.rename(index=lambda name: shorten(name, 60)).rename_axis(None),
+        "images of one unit": pd.DataFrame(
+            {unit: _sizes(cases[unit]) for unit in ("lesion_id", "patient_id") if cases[unit].notna().any()}
+        ),
+        "leakage": audit_leakage(cases, seed=seed, n_splits=n_splits) if splittable
+        else "not measured: fewer than three groups of a class",
+        "contradictions": _contradictions(cases),
+        "repeated photographs": pairs.sort_values("same_group", kind="stable", ignore_index=True) if len(present)
+        else "not looked for: no image was opened",
+        "unreadable files": listed(unreadable) or "none",
+        "columns that give the answer away": ", ".join(leaky) or "none",
+    })  # fmt: skip
+
+
+def _text(found: pd.Series | pd.DataFrame | str) -> str:
+    if isinstance(found, str):
+        return found
+    if found.empty:
+        return "none"
+    more = f"\nand {len(found) - MOST} more" if len(found) > MOST else ""
+    return found.head(MOST).to_string(float_format="{:.2%}".format, na_rep="-") + more
 
 
 def _sizes(ids: pd.Series) -> pd.Series:
@@ -117,41 +138,6 @@ def _contradictions(cases: pd.DataFrame) -> pd.DataFrame:
         if len(twofold):
             rows.append((unit, column, len(twofold), ", ".join(twofold[:3])))
     return pd.DataFrame(rows, columns=["unit", "column", "units", "examples"])
-
-
-def _report(audit: CaseAudit) -> Iterator[tuple[str, str]]:
-    """Title and text of each section of the printed report."""
-    percent = {"float_format": "{:.1%}".format}
-    yield f"Case table {audit.table}".rstrip(), audit.counts.to_string(float_format="{:.2%}".format)
-    yield "Missing values", audit.missing.to_string(na_rep="", **percent)
-    cameras = audit.acquisition.rename(index=lambda name: name if len(name) <= 60 else name[:59] + "…").rename_axis(None)
-    yield "Acquisition", _head(cameras, **percent)
-    yield "Images of one unit", "no lesion or patient ids" if audit.sizes.empty else audit.sizes.T.to_string()
-    yield (
-        "Leakage: share of the test set with another image of the same unit in training",
-        "not measured: fewer than three groups of a class" if audit.leakage is None
-        else audit.leakage.to_string(na_rep="no ids", **percent),
-    )  # fmt: skip
-    yield "Contradictions", "none" if audit.contradictions.empty else audit.contradictions.to_string(index=False)
-    text = "not looked for: no image was opened"
-    if audit.duplicates is not None:
-        pairs, crossing = audit.duplicates, audit.duplicates[~audit.duplicates["same_group"]]
-        text = f"{len(pairs)} pairs, {pairs['same_file'].sum()} of them identical files, {len(crossing)} across groups"
-        if len(crossing):  # a split could put one of them into training and the other into test
-            text += f"\n{_head(crossing.drop(columns='same_group'), index=False)}"
-    yield "Repeated photographs", text
-    if audit.unreadable:
-        yield f"{len(audit.unreadable)} files are no readable image", listed(audit.unreadable)
-    truths = [column for column in audit.leaky_columns if column.startswith("truth_")]
-    others = [column for column in audit.leaky_columns if column not in truths]
-    yield (
-        "Columns that give the answer away (never inputs of a model)",
-        ", ".join(others + [f"truth_* ({len(truths)} columns)"] * bool(truths)) or "none",
-    )
-
-
-def _head(table: pd.DataFrame, **options) -> str:
-    return table.head(10).to_string(**options) + (f"\nand {len(table) - 10} more" if len(table) > 10 else "")
 
 
 def find_duplicates(cases: pd.DataFrame, show_progress: bool = False) -> tuple[pd.DataFrame, list[str]]:
