@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import filecmp
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from textwrap import shorten
 
 import numpy as np
 import pandas as pd
@@ -16,10 +15,10 @@ from PIL import Image
 
 from melanoma_lib.data.schema import is_leaky, listed, validate_cases
 from melanoma_lib.data.sources import on_disk
-from melanoma_lib.data.splits import SPLITS, LeakageAudit, audit_leakage
+from melanoma_lib.data.splits import SPLITS, audit_leakage
 from melanoma_lib.utils import progress_bar
 
-GAPS = ("patient_id", "lesion_id", "age_approx", "sex", "anatom_site_general_challenge", "acquisition", "mask_path")
+GAPS = ["patient_id", "lesion_id", "age_approx", "sex", "anatom_site_general_challenge", "acquisition", "mask_path"]
 STEADY = (  # what one lesion or one patient cannot have two of
     ("lesion_id", "target"),
     ("lesion_id", "diagnosis"),
@@ -27,34 +26,24 @@ STEADY = (  # what one lesion or one patient cannot have two of
     ("lesion_id", "anatom_site_general_challenge"),
     ("patient_id", "sex"),
 )
-SIZES = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 50), (51, None))
+SIZES = {"1": 1, "2": 2, "3-5": 5, "6-10": 10, "11-50": 50, "51+": np.inf}  # images of a unit, at most
 HASH_SIDE = 16  # 16 x 16 frequencies give 256 bits
 # Chosen on HAM10000: 110 of the 111 pairs so found share a lesion, and the last is one lesion listed twice; at 64 bits most are
 # two lesions.
 MAX_BITS = 30
+MOST = 20  # rows of a finding that are printed
 BLOCK = 64  # images compared with all others at a time: with 33,000 images 70 MB
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class CaseAudit:
-    """Findings about one case table; ``print`` it for a report in plain text.
+class CaseAudit(dict[str, "pd.Series | pd.DataFrame | str"]):
+    """Findings by their title; ``print`` it for a report in plain text.
 
     A gap that differs by class is itself a signal. Where cameras or clinics differ in prevalence, a model can learn the camera.
+    A pair of repeated photographs in two groups may end up in training and test.
     """
 
-    source: dict[str, Any]  # the table's origin and what was left out of it, as far as attrs tells
-    counts: pd.Series  # images, groups, patients, lesions, melanoma images, groups with melanoma, prevalence
-    missing: pd.DataFrame  # share of empty cells of each column in all images, in melanoma and in other
-    acquisition: pd.DataFrame  # images, melanomas and prevalence of each camera or clinic
-    sizes: pd.DataFrame  # a column a kind of unit; rows "1", "2", "3-5" … count units with so many images, "largest" is the most
-    contradictions: pd.DataFrame  # unit and column of which some unit has two values, how many such units, and their first ids
-    leaky_columns: list[str]  # of the source: they give the answer away
-    leakage: LeakageAudit | None  # of an image-level split; None where the table is too small or has one class
-    duplicates: pd.DataFrame | None  # pairs of the same photograph, as find_duplicates tells them; None where not looked at
-    unreadable: list[str]  # image ids whose file is no readable image
-
     def __repr__(self) -> str:
-        return "\n\n".join(f"{title}\n{text}" for title, text in _report(self))
+        return "\n\n".join(f"{title}\n{_text(found)}" for title, found in self.items())
 
 
 def audit_cases(
@@ -69,58 +58,76 @@ def audit_cases(
         n_splits: number of those splits.
         show_progress: draw a bar while images are compared.
 
+    Returns:
+        ``case table``; ``counts`` (also of what is absent or was left out); ``missing values`` (share of empty cells of each
+        column, by class); ``acquisition`` (images, melanomas and prevalence of each camera or clinic); ``images of one unit``
+        (how many lesions and patients have so many); ``leakage`` (of :func:`audit_leakage`); ``contradictions`` (what one unit
+        has two values of); ``repeated photographs`` (of :func:`find_duplicates`, those in two groups first); ``unreadable
+        files``; ``columns that give the answer away``.
+
     Raises:
         DataError: the table breaks the schema.
     """
     facts = dict(cases.attrs)
     cases = validate_cases(cases)
-    empty, melanoma = cases[list(GAPS)].isna(), cases["target"] == 1
+    empty, melanoma = cases[GAPS].isna(), cases["target"] == 1
+    groups = cases.groupby("group_id")["target"].max().value_counts()  # of each class
     present = cases[on_disk(cases["image_path"])] if images else cases.iloc[:0]
-    pairs, unreadable = find_duplicates(list(present["image_path"]), show_progress)
-    units = [unit for unit in ("lesion_id", "patient_id") if cases[unit].notna().any()]
-    return CaseAudit(
-        source={
-            key: facts[key] for key in ("source", "table", "absent_images", "dropped_images", "dropped_rows") if key in facts
-        },
-        counts=_counts(cases),
-        missing=pd.DataFrame({"all": empty.mean(), "melanoma": empty[melanoma].mean(), "other": empty[~melanoma].mean()}),
-        acquisition=_acquisitions(cases),
-        sizes=pd.DataFrame({unit: _sizes(cases[unit]) for unit in units}),
-        contradictions=_contradictions(cases),
-        leaky_columns=facts.get("leaky_columns", sorted(filter(is_leaky, cases.columns))),
-        leakage=audit_leakage(cases, seed=seed, n_splits=n_splits) if _can_be_split(cases) else None,
-        duplicates=_named(pairs, present) if len(present) else None,
-        unreadable=present["image_id"].iloc[unreadable].tolist(),
-    )
-
-
-def _counts(cases: pd.DataFrame) -> pd.Series:
-    with_melanoma = cases.groupby("group_id")["target"].max()
+    pairs, unreadable = find_duplicates(present, show_progress)
+    cameras = cases.groupby(cases["acquisition"].fillna("not recorded"))["target"]
+    cameras = cameras.agg(images="size", melanomas="sum", prevalence="mean").sort_values("images", ascending=False)
     counts = {
         "images": len(cases),
-        "groups": len(with_melanoma),
+        "groups": groups.sum(),
         "patients": cases["patient_id"].nunique(),
         "lesions": cases["lesion_id"].nunique(),
-        "melanoma images": cases["target"].sum(),
-        "groups with melanoma": with_melanoma.sum(),
-        "prevalence": cases["target"].mean(),
-    }
-    return pd.Series(counts, dtype=object)  # whole numbers stay whole
+        "melanoma images": melanoma.sum(),
+        "groups with melanoma": groups.get(1, 0),
+        "prevalence": melanoma.mean(),
+        "accuracy of calling no image melanoma": 1 - melanoma.mean(),
+        "absent image files": facts.get("absent_images", 0),
+    } | {f"rows left out: {reason}": count for reason, count in facts.get("dropped_rows", {}).items()}
+    if len(present):
+        counts |= {
+            "repeated photographs": len(pairs),
+            "of these the same file": pairs["same_file"].sum(),
+            "of these in two groups": (~pairs["same_group"]).sum(),
+        }
+    splittable = len(groups) == 2 and groups.min() >= len(SPLITS)
+    leaky = facts.get("leaky_columns", sorted(filter(is_leaky, cases.columns)))
+    return CaseAudit({
+        "case table": f"{facts.get('source', '')} {facts.get('table', '')}".strip() or "not read from a file",
+        "counts": pd.Series(counts, dtype=object),  # whole numbers stay whole
+        "missing values": pd.DataFrame(
+            {"all": empty.mean(), "melanoma": empty[melanoma].mean(), "other": empty[~melanoma].mean()}
+        ),
+        "acquisition": cameras.rename(index=lambda name: shorten(name, 60)).rename_axis(None),
+        "images of one unit": pd.DataFrame(
+            {unit: _sizes(cases[unit]) for unit in ("lesion_id", "patient_id") if cases[unit].notna().any()}
+        ),
+        "leakage": audit_leakage(cases, seed=seed, n_splits=n_splits) if splittable
+        else "not measured: fewer than three groups of a class",
+        "contradictions": _contradictions(cases),
+        "repeated photographs": pairs.sort_values("same_group", kind="stable", ignore_index=True) if len(present)
+        else "not looked for: no image was opened",
+        "unreadable files": listed(unreadable) or "none",
+        "columns that give the answer away": ", ".join(leaky) or "none",
+    })  # fmt: skip
 
 
-def _acquisitions(cases: pd.DataFrame) -> pd.DataFrame:
-    by_camera = cases.groupby(cases["acquisition"].fillna("not recorded"))["target"]
-    table = by_camera.agg(images="size", melanomas="sum", prevalence="mean")
-    return table.sort_values("images", ascending=False)
+def _text(found: pd.Series | pd.DataFrame | str) -> str:
+    if isinstance(found, str):
+        return found
+    if found.empty:
+        return "none"
+    more = f"\nand {len(found) - MOST} more" if len(found) > MOST else ""
+    return found.head(MOST).to_string(float_format="{:.2%}".format, na_rep="-") + more
 
 
-def _sizes(ids: pd.Series) -> dict[str, int]:
+def _sizes(ids: pd.Series) -> pd.Series:
     counts = ids.value_counts()
-    bins = {
-        (f"{low}" if low == high else f"{low}-{high}" if high else f"{low}+"): int(counts.between(low, high or np.inf).sum())
-        for low, high in SIZES
-    }
-    return bins | {"largest": int(counts.max())}
+    binned = pd.cut(counts, [0, *SIZES.values()], labels=[*SIZES]).value_counts(sort=False)
+    return pd.concat([binned, pd.Series({"largest": counts.max()})])
 
 
 def _contradictions(cases: pd.DataFrame) -> pd.DataFrame:
@@ -133,82 +140,35 @@ def _contradictions(cases: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["unit", "column", "units", "examples"])
 
 
-def _can_be_split(cases: pd.DataFrame) -> bool:
-    groups_of_class = cases.groupby("group_id")["target"].max().value_counts()
-    return len(groups_of_class) == 2 and groups_of_class.min() >= len(SPLITS)
-
-
-def _named(pairs: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
-    one, two = (cases.iloc[pairs[side]].reset_index(drop=True) for side in ("first", "second"))
-    same = {f"same_{kind}": one[column] == two[column] for kind, column in (("group", "group_id"), ("class", "target"))}
-    return pd.DataFrame({"image": one["image_id"], "other": two["image_id"]}).join(pairs[["bits", "same_file"]]).assign(**same)
-
-
-def _head(table: pd.DataFrame, most: int = 10, **options: Any) -> str:
-    return table.head(most).to_string(**options) + (f"\nand {len(table) - most} more" if len(table) > most else "")
-
-
-def _report(audit: CaseAudit) -> Iterator[tuple[str, str]]:
-    """Title and text of each section of the printed report."""
-    source, dropped = audit.source, audit.source.get("dropped_rows", {})
-    counts = {name: f"{count:.2%}" if name == "prevalence" else f"{count:,}" for name, count in audit.counts.items()}
-    counts["accuracy of calling no image melanoma"] = f"{1 - audit.counts['prevalence']:.1%}"
-    counts["absent image files"] = f"{source.get('absent_images', 0):,}"
-    counts |= {f"rows left out: {reason}": f"{count:,}" for reason, count in dropped.items()}
-    yield f"Case table {source.get('source', '')} {source.get('table', '')}".rstrip(), pd.Series(counts).to_string()
-    yield "Missing values", audit.missing.to_string(float_format="{:.1%}".format, na_rep="")
-    cameras = audit.acquisition.rename(index=lambda name: name if len(name) <= 60 else name[:59] + "…").rename_axis(None)
-    yield "Acquisition", _head(cameras, float_format="{:.1%}".format)
-    yield "Images of one unit", "no lesion or patient ids" if audit.sizes.empty else audit.sizes.T.to_string()
-    yield "Leakage", str(audit.leakage or "not measured: fewer than three groups of a class")
-    yield "Contradictions", "none" if audit.contradictions.empty else audit.contradictions.to_string(index=False)
-    if audit.duplicates is None:
-        yield "Repeated photographs", "not looked for: no image was opened"
-    else:
-        pairs, crossing = audit.duplicates, audit.duplicates[~audit.duplicates["same_group"]]
-        text = f"{len(pairs)} pairs, {pairs['same_file'].sum()} of them identical files, {len(crossing)} across groups"
-        if len(crossing):  # a split could put one of them into training and the other into test
-            text += f"\n{_head(crossing.drop(columns='same_group'), index=False)}"
-        yield "Repeated photographs", text
-        if audit.unreadable:
-            yield f"{len(audit.unreadable)} files are no readable image", listed(audit.unreadable)
-    truths = [column for column in audit.leaky_columns if column.startswith("truth_")]
-    others = [column for column in audit.leaky_columns if column not in truths]
-    yield (
-        "Columns that give the answer away (never inputs of a model)",
-        ", ".join(others + [f"truth_* ({len(truths)} columns)"] * bool(truths)) or "none",
-    )
-
-
-# --- the same photograph twice --------------------------------------------------------------------------------------------
-
-
-def find_duplicates(paths: Sequence[str | Path], show_progress: bool = False) -> tuple[pd.DataFrame, list[int]]:
-    """Find files that hold the same photograph, by a perceptual hash of 256 bits (imagehash's ``phash``).
+def find_duplicates(cases: pd.DataFrame, show_progress: bool = False) -> tuple[pd.DataFrame, list[str]]:
+    """Find images that are the same photograph, by a perceptual hash of 256 bits (imagehash's ``phash``).
 
     Colour, brightness, size and compression may differ; turned, mirrored or cropped copies are not found. Images of one colour
     have nothing to compare and are left out.
 
     Returns:
-        The pairs, as positions ``first`` < ``second`` in ``paths`` with the ``bits`` that their hashes differ in, at most
-        ``MAX_BITS``, and whether they are the ``same_file`` byte for byte; and the positions of files that are no readable image.
+        The pairs, as ids ``image`` and ``other`` with the ``bits`` that their hashes differ in, at most ``MAX_BITS``, whether
+        they are the ``same_file`` byte for byte, and of the ``same_group`` and ``same_class``; and the ids of files that are no
+        readable image.
     """
-    bits = np.zeros((len(paths), HASH_SIDE**2 // 8), np.uint8)
-    unreadable = []
+    bits, unreadable = np.zeros((len(cases), HASH_SIDE**2 // 8), np.uint8), []
+    ids, paths, groups, targets = (list(cases[name]) for name in ("image_id", "image_path", "group_id", "target"))
     with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar("comparing images", len(paths), show_progress) as advance:
         for i, seen in enumerate(pool.map(_hash, paths)):
             if seen is None:
-                unreadable.append(i)
+                unreadable.append(ids[i])
             else:
                 bits[i] = seen
             advance()
     comparable = bits.any(axis=1)
     rows = [
-        (i, j, distance, distance == 0 and filecmp.cmp(paths[i], paths[j], shallow=False))
+        (ids[i], ids[j], distance, distance == 0 and filecmp.cmp(paths[i], paths[j], shallow=False),
+         groups[i] == groups[j], targets[i] == targets[j])
         for i, j, distance in _close_pairs(bits)
         if comparable[i] and comparable[j]
-    ]
-    return pd.DataFrame(rows, columns=["first", "second", "bits", "same_file"]), unreadable
+    ]  # fmt: skip
+    columns = {"image": str, "other": str, "bits": int, "same_file": bool, "same_group": bool, "same_class": bool}
+    return pd.DataFrame(rows, columns=[*columns]).astype(columns), unreadable
 
 
 def _hash(path: str | Path) -> np.ndarray | None:

@@ -1,7 +1,6 @@
 """From a case table to batches: split, encoder, cached pixels, samplers; the same batches whatever the worker count."""
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,8 +74,13 @@ class CaseDataset(Dataset):
 
     def _augmented(self, rows: np.ndarray, seed: int) -> torch.Tensor:
         """Transformed images, uint8 ``(B, S, S, 3)``: colours last, as they lie in memory, which stacks fastest."""
-        with seeded_transforms(seed), _one_thread():
-            images = [self.transform(Image.fromarray(self.pixels[row])) for row in rows]  # (C, C, 3) -> (3, S, S) each
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # on single images, two wait for each other longer than they work on a busy machine
+        try:
+            with seeded_transforms(seed):
+                images = [self.transform(Image.fromarray(self.pixels[row])) for row in rows]  # (C, C, 3) -> (3, S, S) each
+        finally:
+            torch.set_num_threads(threads)
         return torch.stack([image.permute(1, 2, 0) for image in images])
 
 
@@ -155,17 +159,12 @@ class DermoscopyDataModule(pl.LightningDataModule):
         """Test cases in table order."""
         return self._loader("test", "ordered", training=False)
 
-    def all_dataloader(self) -> DataLoader:
-        """Every case in table order, as for evaluation."""
-        return self._loader(None, "ordered", training=False)
-
-    def _loader(self, split: str | None, mode: str, training: bool) -> DataLoader:
+    def _loader(self, split: str, mode: str, training: bool) -> DataLoader:
         settings = self.settings
         dataset = self.dataset(training)
-        rows = np.arange(len(dataset)) if split is None else self.rows(split)
         rank, size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = EpochSampler(
-            dataset.targets, rows, mode, settings.batch_size, settings.seed, settings.sampled_prevalence, rank, size
+            dataset.targets, self.rows(split), mode, settings.batch_size, settings.seed, settings.sampled_prevalence, rank, size
         )
         sampler.set_epoch(self.trainer.current_epoch if self.trainer else 0)  # a resumed run starts further on
         workers = settings.num_workers if dataset.pixels is not None else 0
@@ -258,14 +257,3 @@ def _check_split(cases: pd.DataFrame) -> None:
 
 def _as_is(batch: Batch) -> Batch:
     return batch
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep PyTorch to one thread: on single images, two wait for each other longer than they work on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""What can be fetched: whose it is, under which licence, whom to cite; and fetching it, checksummed, whole or not at all."""
+"""What can be fetched, as ``offers.toml`` says; and fetching it, checksummed, whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -23,32 +25,12 @@ from melanoma_lib.data.readers import read_table
 from melanoma_lib.data.schema import listed
 from melanoma_lib.data.sources import list_files
 from melanoma_lib.errors import DownloadError
-from melanoma_lib.utils import progress_bar
 
 DATAVERSE = "https://dataverse.harvard.edu"
 CHALLENGE = "https://isic-challenge-data.s3.amazonaws.com"
 ARCHIVE = "https://api.isic-archive.com/api/v2"
 HAM10000_DOI = "doi:10.7910/DVN/DBW86T"
 DEFAULT_COLLECTION = "BCN20000"
-
-CC_BY_NC = "CC BY-NC 4.0 (https://creativecommons.org/licenses/by-nc/4.0/): name the source, no commercial use"
-_HAM = (
-    "Tschandl P, Rosendahl C, Kittler H. The HAM10000 dataset, a large collection of multi-source dermatoscopic images of "
-    "common pigmented skin lesions. Sci Data 5:180161 (2018). doi:10.1038/sdata.2018.161"
-)
-_HAM_MASKS = (
-    "For the masks: Tschandl P, Rinner C, Apalla Z et al. Human-computer collaboration for skin cancer recognition. "
-    "Nat Med 26:1229-1234 (2020). doi:10.1038/s41591-020-0942-0"
-)
-_MSK = (
-    "Codella NCF, Gutman D, Celebi ME et al. Skin lesion analysis toward melanoma detection: a challenge at the 2017 ISBI. "
-    "arXiv:1710.05006 (2017)"
-)
-_BCN = "Combalia M, Codella NCF, Rotemberg V et al. BCN20000: dermoscopic lesions in the wild. arXiv:1908.02288 (2019)"
-_ISIC_2020 = (
-    "Rotemberg V, Kurtansky N, Betz-Stablein B et al. A patient-centric dataset of images and metadata for identifying "
-    "melanomas using clinical context. Sci Data 8:34 (2021). doi:10.1038/s41597-021-00815-z"
-)
 
 
 @dataclass(frozen=True)
@@ -58,8 +40,8 @@ class Offer:
     title: str
     page: str  # where a person finds it in a browser
     licence: str
-    cite: tuple[str, ...]
-    files: dict[str, str | None]  # name at the publisher's -> for a zip, the folder its content ends up in
+    cite: list[str]
+    files: dict[str, str]  # name at the publisher's -> for a zip, the folder its content ends up in, else ""
 
     def __str__(self) -> str:
         cite = "\n".join(f"  {work}" for work in self.cite)
@@ -75,43 +57,8 @@ class Offer:
 
 
 OFFERS = {
-    "ham10000": Offer(
-        "HAM10000: 10,015 images of 7,470 lesions, with lesion masks",
-        f"{DATAVERSE}/dataset.xhtml?persistentId={HAM10000_DOI}",
-        CC_BY_NC,
-        (_HAM, _HAM_MASKS),
-        {
-            "HAM10000_metadata": None,
-            "HAM10000_images_part_1.zip": "HAM10000_images_part_1",
-            "HAM10000_images_part_2.zip": "HAM10000_images_part_2",
-            "HAM10000_segmentations_lesion_tschandl.zip": "HAM10000_segmentations_lesion_tschandl",
-        },
-    ),
-    "isic2019": Offer(
-        "ISIC 2019 challenge, training part: 25,331 images",
-        "https://challenge.isic-archive.com/data/#2019",
-        CC_BY_NC,
-        (_HAM, _MSK, _BCN),
-        {
-            "2019/ISIC_2019_Training_Metadata.csv": None,
-            "2019/ISIC_2019_Training_GroundTruth.csv": None,
-            "2019/ISIC_2019_Training_Input.zip": "ISIC_2019_Training_Input",
-        },
-    ),
-    "isic2020": Offer(
-        "SIIM-ISIC 2020 challenge, training part: 33,126 images of 2,056 patients",
-        "https://challenge.isic-archive.com/data/#2020",
-        CC_BY_NC,
-        (_ISIC_2020, "The data set itself: doi:10.34970/2020-ds01"),
-        {"2020/ISIC_2020_Training_GroundTruth_v2.csv": None, "2020/ISIC_2020_Training_JPEG.zip": "jpeg"},
-    ),
-    "isic_archive": Offer(
-        "A collection of the ISIC Archive, fetched with the archive's own isic-cli",
-        "https://www.isic-archive.com/",
-        "differs by image (CC-0, CC BY or CC BY-NC): see copyright_license in metadata.csv and the folder licenses/",
-        ("The contributors listed in attribution.txt, and the work named on the collection's page",),
-        {"a collection, as a zip": "."},
-    ),
+    source: Offer(**offer)
+    for source, offer in tomllib.loads(Path(__file__).with_name("offers.toml").read_text(encoding="utf-8")).items()
 }
 
 
@@ -159,19 +106,27 @@ def fetch(source: str, root: str | Path, collection: str | None = None, show: Ca
 def _dataverse_files() -> list[tuple[str, str]]:
     """Address and MD5 of each file of HAM10000; for tables, the Dataverse states the MD5 of the original."""
     address = f"{DATAVERSE}/api/datasets/:persistentId/?persistentId={HAM10000_DOI}"
-    reply = _get_json(address)
-    try:
+    with _understood(address) as reply:
         entries = reply["data"]["latestVersion"]["files"]
         listing = {entry["label"].removesuffix(".tab").removesuffix(".csv"): entry["dataFile"] for entry in entries}
         return [
             (f"{DATAVERSE}/api/access/datafile/{listing[name]['id']}{'' if folder else '?format=original'}", listing[name]["md5"])
             for name, folder in OFFERS["ham10000"].files.items()
         ]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DownloadError(f"{address} answered without {error}; the Dataverse may have changed its files or form.") from error
 
 
-def _fetch_file(url: str, archive: Path, folder: str | None, md5: str | None, show: Callable[[str], None]) -> None:
+@contextmanager
+def _understood(address: str) -> Iterator[Any]:
+    """What an address answers in JSON; DownloadError if that, or what the body looks for in it, is not there."""
+    reply = io.BytesIO()
+    _get(address, reply)
+    try:
+        yield json.loads(reply.getvalue())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DownloadError(f"{address} gave no answer as expected ({error!r}); try again later, or it has changed.") from error
+
+
+def _fetch_file(url: str, archive: Path, folder: str, md5: str | None, show: Callable[[str], None]) -> None:
     target = archive.with_name(folder or archive.name)
     if target.exists():
         show(f"{target.name}: already here")
@@ -191,6 +146,7 @@ def _fetch_file(url: str, archive: Path, folder: str | None, md5: str | None, sh
         part.replace(archive)
         show(f"{archive.name}: SHA-256 {pooch.file_hash(str(archive))}")
     if folder:
+        show(f"{archive.name}: unpacking")
         _unpack(archive, target)
     show(f"{target.name}: done")
 
@@ -232,15 +188,6 @@ def _get(url: str, out: IO[bytes], done: int = 0) -> None:
         raise DownloadError(f"{url} cannot be fetched ({error}). Check the network, or the proxy in https_proxy.") from error
 
 
-def _get_json(address: str) -> Any:
-    reply = io.BytesIO()
-    _get(address, reply)
-    try:
-        return json.loads(reply.getvalue())
-    except ValueError as error:
-        raise DownloadError(f"{address} gave no readable answer ({error}); try again later.") from error
-
-
 def _require_space(file: Path, needed: int) -> None:
     free = shutil.disk_usage(file.parent).free
     if needed > free:
@@ -253,12 +200,8 @@ def _unpack(archive: Path, target: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)  # what a killed process left
     try:
         with zipfile.ZipFile(archive) as content:
-            members = [member for member in content.infolist() if not member.filename.startswith("__MACOSX")]
-            _require_space(target, sum(member.file_size for member in members))
-            with progress_bar(f"unpacking {archive.name}", len(members), sys.stderr.isatty()) as advance:
-                for member in members:
-                    content.extract(member, temporary)  # never outside: it drops "..", drives and leading slashes
-                    advance()
+            _require_space(target, sum(member.file_size for member in content.infolist()))
+            content.extractall(temporary)  # never outside: it drops "..", drives and leading slashes
         inner = temporary / target.name
         (inner if inner.is_dir() else temporary).replace(target)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
@@ -287,16 +230,14 @@ def _fetch_collection(root: Path, name: str, show: Callable[[str], None]) -> Non
 
 def _collection_id(name: str) -> int:
     """Number of a collection, looked up by its name since numbers change."""
-    found, seen, address = [], [], f"{ARCHIVE}/collections/"
+    found, address = [], f"{ARCHIVE}/collections/"
     while address:
-        page = _get_json(address)
-        try:
-            seen += [entry["name"] for entry in page["results"]]
-            found += [entry["id"] for entry in page["results"] if entry["name"].casefold() == name.casefold()]
+        with _understood(address) as page:
+            found += [(entry["name"], entry["id"]) for entry in page["results"]]
             address = page["next"]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DownloadError(f"{address} answered without {error}; the archive may have changed its form.") from error
-    if len(found) != 1:
-        near = difflib.get_close_matches(name, seen, n=5, cutoff=0.4) or sorted(seen)[:5]
-        raise DownloadError(f"{len(found)} of {len(seen)} public collections are called {name!r}; similar names: {near}.")
-    return found[0]
+    numbers = [number for title, number in found if title.casefold() == name.casefold()]
+    if len(numbers) != 1:
+        titles = [title for title, _ in found]
+        near = difflib.get_close_matches(name, titles, n=5, cutoff=0.4) or sorted(titles)[:5]
+        raise DownloadError(f"{len(numbers)} of {len(found)} public collections are called {name!r}; similar names: {near}.")
+    return numbers[0]

@@ -103,8 +103,7 @@ def evaluation_transform(backbone: str, image_size: int) -> Callable[[Image.Imag
 
 def prepare_image(file: Path | IO[bytes], backbone: str, image_size: int) -> Any:
     """What a trained model is shown of a file: decoded by :func:`read_square`, then the evaluation transform."""
-    pixels = read_square(file, stored_side(image_size))
-    return evaluation_transform(backbone, image_size)(Image.fromarray(pixels))
+    return evaluation_transform(backbone, image_size)(Image.fromarray(read_square(file, stored_side(image_size))))
 
 
 def training_transform(backbone: str, image_size: int, augmentation: str = "mild") -> Callable[[Image.Image], Any]:
@@ -120,15 +119,15 @@ def training_transform(backbone: str, image_size: int, augmentation: str = "mild
     from torchvision.transforms import ColorJitter, Compose
 
     faster = {RandomResizedCropAndInterpolation: _crop_on_tensors, ColorJitter: _jitter_at_once}
-    turn, timm_part, *patch = timm_augmentation(backbone, image_size, augmentation, normalize=False).transforms
+    turn, timm_part, *patch = timm_augmentation(backbone, image_size, augmentation).transforms
     return Compose([turn, *(partial(faster[type(s)], s) if type(s) in faster else s for s in timm_part.transforms), *patch])
 
 
-def timm_augmentation(backbone: str, image_size: int, augmentation: str = "mild", normalize: bool = True) -> Any:
+def timm_augmentation(backbone: str, image_size: int, augmentation: str = "mild") -> Any:
     """The augmentation as timm runs it, image by image: quarter turns, its training transform and, if strong, a patch erased.
 
     Returns:
-        A composition from a PIL image to a tensor, shape ``(3, image_size, image_size)``, uint8 or normalised floats.
+        A composition from a PIL image to a uint8 tensor, shape ``(3, image_size, image_size)``.
     """
     from timm.data import create_transform
     from torchvision.transforms import Compose, RandomErasing
@@ -142,12 +141,12 @@ def timm_augmentation(backbone: str, image_size: int, augmentation: str = "mild"
         hflip=0.5,
         vflip=0.5,
         color_jitter=(COLOUR_CHANGE[augmentation],) * 3,
-        normalize=normalize,
+        normalize=False,
         **normalisation,
     )
     if augmentation == "mild":
         return Compose([_quarter_turn, augment])
-    blank = 0 if normalize else [round(255 * mean) for mean in normalisation["mean"]]  # what says nothing to the backbone
+    blank = [round(255 * mean) for mean in normalisation["mean"]]  # what says nothing to the backbone
     return Compose([_quarter_turn, augment, RandomErasing(p=0.5, scale=(0.02, 0.1), value=blank)])
 
 

@@ -19,7 +19,6 @@ from scipy.spatial import cKDTree
 TEXELS = 512  # side of the square bank
 BANK_SEED = 2026
 TEXELS_PER_MM = 10.0  # so that a 12.8 mm view at 128 px reads about one texel a pixel
-CHANNELS = ("cloud", "drift", "mottle", "grain", "vessel", "furrow", "mesh", "coarse_mesh", "dots", "clods", "cobble")
 
 # Absorption of red, green, blue by one unit of pigment; shallow melanin looks brown, clumped melanin black, deep melanin blue
 BROWN, BLACK, BLOOD, BLUE = range(4)
@@ -32,8 +31,6 @@ PAINTS = {
     "scale": np.array([1.10, 1.08, 1.06], np.float32),
     "horn": np.array([1.00, 0.92, 0.74], np.float32),
 }
-
-Fields = dict[str, np.ndarray]  # texture channels at the pixels, each (H, W)
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ def mix(image: np.ndarray, paint: np.ndarray, opacity: np.ndarray) -> None:
     image += opacity.astype(np.float32, copy=False) * ((paint if paint.ndim == 3 else paint[:, None, None]) - image)
 
 
-def expose(pigments: Pigments, tex: Fields, camera: Camera, rng: np.random.Generator) -> np.ndarray:
+def expose(pigments: Pigments, tex: dict[str, np.ndarray], camera: Camera, rng: np.random.Generator) -> np.ndarray:
     """Photograph the skin: float32 ``(3, H, W)``, nominally in [0, 255], without sensor noise; ``tex`` is for glare."""
     size = pigments.amounts.shape[-1]
     contrast = camera.contrast * np.exp(rng.normal(0, 0.08))
@@ -156,51 +153,46 @@ def blobs(rng: np.random.Generator, spacing: float, jitter: float, radius: tuple
     return (1 / (1 + np.exp(np.clip((f1 - radii[nearest]) / 0.6, -30, 30))) * (radii[nearest] > 0)).astype(np.float32)
 
 
-class TextureBank:
-    """All channels at several resolutions, looked up together."""
-
-    def __init__(self) -> None:
-        rng = np.random.default_rng(BANK_SEED)
-        fields = {
-            "cloud": spectral_noise(rng, 4, 60, 1.5),
-            "drift": spectral_noise(rng, 3, 16, 1.0),
-            "mottle": spectral_noise(rng, 12, 120, 0.9),
-            "grain": spectral_noise(rng, 60, 220, 0.4),
-            "vessel": np.exp(-((spectral_noise(rng, 8, 40, 0.6) / 0.07) ** 2)) * (spectral_noise(rng, 4, 16, 0.5) > 0.2),
-            "furrow": mesh(rng, 9.0, 0.5, 2.2, stretch=2),
-            "mesh": mesh(rng, 4.6, 0.30, 1.2),
-            "coarse_mesh": mesh(rng, 8.5, 0.6, 1.9),
-            "dots": blobs(rng, 6.0, 0.25, (1.3, 1.8), 0.9),
-            "clods": blobs(rng, 8.0, 0.6, (1.0, 3.2), 0.5),
-            "cobble": np.clip(1 - cell_distances(jittered_points(rng, 8.0, 0.5))[0] / 5.0, 0, 1),
-        }
-        finest = np.stack([fields[name] for name in CHANNELS], axis=-1).astype(np.float32)  # (T, T, C)
-        # coarser levels are only blurred, not shrunk, so that one set of coordinates serves all of them
-        blurred = [ndimage.gaussian_filter(finest, (sigma, sigma, 0), mode="wrap") for sigma in (0.8, 1.7, 3.5)]
-        self.levels = [level.reshape(TEXELS * TEXELS, -1) for level in (finest, *blurred)]
-
-    def sample(self, x_mm: np.ndarray, y_mm: np.ndarray, mm_per_pixel: float) -> dict[str, np.ndarray]:
-        """Look every channel up at points on the skin, given in millimetres, ``(H, W)``: a float32 ``(H, W)`` field each.
-
-        ``mm_per_pixel``, the distance of neighbouring points, picks the resolution and so avoids aliasing.
-        """
-        level = int(np.clip(np.floor(np.log2(mm_per_pixel * TEXELS_PER_MM) + 0.5), 0, len(self.levels) - 1))
-        x, y = (c.ravel().astype(np.float32) * np.float32(TEXELS_PER_MM) for c in (x_mm, y_mm))
-        left, above = np.floor(x), np.floor(y)
-        fx, fy = x - left, y - above
-        col, row = left.astype(np.int32) % TEXELS, above.astype(np.int32) % TEXELS
-        right, below = (col + 1) % TEXELS, (row + 1) % TEXELS * TEXELS
-        row *= TEXELS
-        corners = np.stack([row + col, row + right, below + col, below + right], axis=1)  # (H*W, 4)
-        weights = np.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy], axis=1)
-        # bilinear interpolation as a sparse matrix: one pass over all channels, twice as fast as fancy indexing
-        starts = np.arange(0, 4 * len(x) + 1, 4, dtype=np.int32)
-        lookup = csr_array((weights.ravel(), corners.ravel(), starts), shape=(len(x), TEXELS * TEXELS))
-        fields = np.ascontiguousarray((lookup @ self.levels[level]).T).reshape(len(CHANNELS), *x_mm.shape)
-        return dict(zip(CHANNELS, fields, strict=True))
-
-
 @lru_cache(maxsize=1)
-def texture_bank() -> TextureBank:
-    """The bank, drawn once per process (about two seconds); every data set cuts its own pieces from it."""
-    return TextureBank()
+def texture_levels() -> tuple[list[str], list[np.ndarray]]:
+    """Names of the channels, and all of them at several resolutions, ``(TEXELS * TEXELS, C)`` each: two seconds a process."""
+    rng = np.random.default_rng(BANK_SEED)
+    fields = {
+        "cloud": spectral_noise(rng, 4, 60, 1.5),
+        "drift": spectral_noise(rng, 3, 16, 1.0),
+        "mottle": spectral_noise(rng, 12, 120, 0.9),
+        "grain": spectral_noise(rng, 60, 220, 0.4),
+        "vessel": np.exp(-((spectral_noise(rng, 8, 40, 0.6) / 0.07) ** 2)) * (spectral_noise(rng, 4, 16, 0.5) > 0.2),
+        "furrow": mesh(rng, 9.0, 0.5, 2.2, stretch=2),
+        "mesh": mesh(rng, 4.6, 0.30, 1.2),
+        "coarse_mesh": mesh(rng, 8.5, 0.6, 1.9),
+        "dots": blobs(rng, 6.0, 0.25, (1.3, 1.8), 0.9),
+        "clods": blobs(rng, 8.0, 0.6, (1.0, 3.2), 0.5),
+        "cobble": np.clip(1 - cell_distances(jittered_points(rng, 8.0, 0.5))[0] / 5.0, 0, 1),
+    }
+    finest = np.stack(list(fields.values()), axis=-1).astype(np.float32)  # (T, T, C)
+    # coarser levels are only blurred, not shrunk, so that one set of coordinates serves all of them
+    blurred = [ndimage.gaussian_filter(finest, (sigma, sigma, 0), mode="wrap") for sigma in (0.8, 1.7, 3.5)]
+    return [*fields], [level.reshape(TEXELS * TEXELS, -1) for level in (finest, *blurred)]
+
+
+def sample_textures(x_mm: np.ndarray, y_mm: np.ndarray, mm_per_pixel: float) -> dict[str, np.ndarray]:
+    """Look every channel up at points on the skin, given in millimetres, ``(H, W)``: a float32 ``(H, W)`` field each.
+
+    ``mm_per_pixel``, the distance of neighbouring points, picks the resolution and so avoids aliasing.
+    """
+    channels, levels = texture_levels()
+    level = int(np.clip(np.floor(np.log2(mm_per_pixel * TEXELS_PER_MM) + 0.5), 0, len(levels) - 1))
+    x, y = (c.ravel().astype(np.float32) * np.float32(TEXELS_PER_MM) for c in (x_mm, y_mm))
+    left, above = np.floor(x), np.floor(y)
+    fx, fy = x - left, y - above
+    col, row = left.astype(np.int32) % TEXELS, above.astype(np.int32) % TEXELS
+    right, below = (col + 1) % TEXELS, (row + 1) % TEXELS * TEXELS
+    row *= TEXELS
+    corners = np.stack([row + col, row + right, below + col, below + right], axis=1)  # (H*W, 4)
+    weights = np.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy], axis=1)
+    # bilinear interpolation as a sparse matrix: one pass over all channels, twice as fast as fancy indexing
+    starts = np.arange(0, 4 * len(x) + 1, 4, dtype=np.int32)
+    lookup = csr_array((weights.ravel(), corners.ravel(), starts), shape=(len(x), TEXELS * TEXELS))
+    fields = np.ascontiguousarray((lookup @ levels[level]).T).reshape(len(channels), *x_mm.shape)
+    return dict(zip(channels, fields, strict=True))

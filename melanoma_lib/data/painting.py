@@ -7,7 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from melanoma_lib.data.optics import ABSORPTION, BLACK, BLOOD, BROWN, PAINTS, Camera, Pigments, expose, smoothstep, texture_bank
+from melanoma_lib.data.optics import (
+    ABSORPTION,
+    BLACK,
+    BLOOD,
+    BROWN,
+    PAINTS,
+    Camera,
+    Pigments,
+    expose,
+    sample_textures,
+    smoothstep,
+)
 
 ANGLES = 1024  # directions in the table of a lesion's outline
 THETA = np.linspace(-np.pi, np.pi, ANGLES, endpoint=False)
@@ -206,22 +217,11 @@ class LesionPainter:
 
 
 def paint_case(
-    lesion: Lesion,
-    skin: Skin,
-    camera: Camera,
-    lesion_rng: np.random.Generator,
-    photo_rng: np.random.Generator,
-    size: int,
+    lesion: Lesion, skin: Skin, camera: Camera, lesion_rng: np.random.Generator, photo_rng: np.random.Generator, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """One photograph of one lesion, before artefacts and sensor noise.
 
-    Args:
-        lesion: latent factors.
-        skin: the patient's skin.
-        camera: acquisition style.
-        lesion_rng: generator of all that the lesion's photographs share.
-        photo_rng: generator of rotation, zoom, offset and light.
-        size: side of the square picture in pixels.
+    ``lesion_rng`` draws all that the lesion's photographs share, ``photo_rng`` rotation, zoom, offset and light.
 
     Returns:
         The picture, float32 ``(3, size, size)`` nominally in [0, 255], and the lesion mask, boolean ``(size, size)``.
@@ -235,7 +235,7 @@ def paint_case(
     x, y = axis[None, :] - shift[0], axis[:, None] - shift[1]
     along = (np.cos(turn) * x - np.sin(turn) * y).astype(np.float32)
     across = (np.sin(turn) * x + np.cos(turn) * y).astype(np.float32)
-    tex = texture_bank().sample(along + np.float32(origin[0]), across + np.float32(origin[1]), view_mm / size)
+    tex = sample_textures(along + np.float32(origin[0]), across + np.float32(origin[1]), view_mm / size)
     pigments = skin_pigments(skin, tex, lesion_rng)
     scale = np.float32(1 / radius_mm)
     mask = LesionPainter(lesion, pigments, tex, along * scale, across * scale, lesion_rng).paint()

@@ -11,7 +11,6 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -78,7 +77,7 @@ def _translate(values: pd.Series, vocabulary: str, path: Path) -> pd.Series:
         raise UnknownValueError(
             f"{path}, row {row}: {values.name} {values[row]!r} is not known{others}; expected one of {listed(sorted(names))}. "
             f"Correct the table, or, if the publisher has introduced a new name, add it to {vocabulary} in "
-            "melanoma_lib/data/vocabulary.py."
+            "melanoma_lib/data/vocabulary.toml."
         )
     return keys.map(names)
 
@@ -99,15 +98,11 @@ def resolve(root: Path, relative: str) -> Path | None:
 
 def read_synthetic(path: Path) -> pd.DataFrame:
     """The table that ``SyntheticDermoscopy.write`` leaves; columns of numbers or booleans alone become such."""
-    table = read_table(path, needs=CASE_COLUMNS)
-    for column in table.columns:
-        table[column] = table[column].replace("", np.nan)
-        if column not in TEXT_COLUMNS:
-            numbers, flags = pd.to_numeric(table[column], errors="coerce"), table[column].isin(("True", "False"))
-            if flags.all():
-                table[column] = table[column] == "True"
-            elif numbers.notna().equals(table[column].notna()):
-                table[column] = numbers
+    table = read_table(path, needs=CASE_COLUMNS).astype(object).replace({"": np.nan, "True": True, "False": False})
+    for column in table.columns.difference(TEXT_COLUMNS):
+        numbers = pd.to_numeric(table[column].infer_objects(), errors="coerce")
+        if numbers.notna().equals(table[column].notna()):
+            table[column] = numbers
     table.attrs = {"dropped_rows": {}, "leaky_columns": sorted(filter(is_leaky, table.columns))}
     return table
 
@@ -118,9 +113,9 @@ def read_ham10000(path: Path) -> pd.DataFrame:
     return _case_rows(
         table,
         path,
-        image="image_id",
         age="age",
-        site=_translate(_optional(table, "localization"), "HAM10000_SITES", path),
+        image_id=table["image_id"],
+        anatom_site_general_challenge=_translate(_optional(table, "localization"), "HAM10000_SITES", path),
         target=_translate(table["dx"], "HAM10000_DIAGNOSES", path),
         diagnosis=table["dx"],
         acquisition=_optional(table, "dataset"),
@@ -130,34 +125,28 @@ def read_ham10000(path: Path) -> pd.DataFrame:
 def read_isic2019(path: Path) -> pd.DataFrame:
     """Metadata and, from the file beside it, the one-hot diagnoses."""
     table = read_table(path, needs=("image", "age_approx", "anatom_site_general", "lesion_id", "sex"))
-    diagnosis = table["image"].map(_one_hot_truth(path, table["image"]))
+    truth_path, names = resolve(path.parent, "ISIC_2019_Training_GroundTruth.csv"), list(words.ISIC_2019_DIAGNOSES)
+    if truth_path is None:
+        raise DataError(f"{path.parent}: ISIC_2019_Training_GroundTruth.csv, the diagnoses of {path.name}, is missing.")
+    truth = read_table(truth_path, needs=("image", *names))
+    strangers = sorted(set(table["image"]) ^ set(truth["image"]))
+    if strangers or not truth["image"].is_unique:
+        raise DataError(
+            f"{path.name} and {truth_path.name} must list the same images once each; {len(strangers)} are in one only "
+            f"({listed(strangers)}), {truth['image'].duplicated().sum()} are repeated. Take both files from the same release."
+        )
+    diagnosis = table["image"].map(_one_hot(truth, names, truth_path).set_axis(truth["image"]))
     return _case_rows(
         table,
         path,
-        image="image",
-        site=_translate(_optional(table, "anatom_site_general"), "ISIC_SITES", path),
+        leaky=names,
+        image_id=table["image"],
+        anatom_site_general_challenge=_translate(_optional(table, "anatom_site_general"), "ISIC_SITES", path),
         target=diagnosis.map(words.ISIC_2019_DIAGNOSES),
         diagnosis=diagnosis,
         # BCN, HAM or MSK: the collection a lesion id starts with is the only trace of the clinic
         acquisition=_optional(table, "lesion_id").str.extract(r"^([A-Za-z]+)\d*_", expand=False),
-        leaky=[*words.ISIC_2019_DIAGNOSES],
     )
-
-
-def _one_hot_truth(metadata: Path, images: pd.Series) -> dict[str, str]:
-    """Image -> diagnosis from the one-hot table beside the metadata, which must speak of the same images."""
-    path = resolve(metadata.parent, "ISIC_2019_Training_GroundTruth.csv")
-    if path is None:
-        raise DataError(f"{metadata.parent}: ISIC_2019_Training_GroundTruth.csv, the diagnoses of {metadata.name}, is missing.")
-    names = list(words.ISIC_2019_DIAGNOSES)
-    truth = read_table(path, needs=("image", *names))
-    strangers = sorted(set(images) ^ set(truth["image"]))
-    if strangers or not truth["image"].is_unique:
-        raise DataError(
-            f"{metadata.name} and {path.name} must list the same images once each; {len(strangers)} are in one only "
-            f"({listed(strangers)}), {truth['image'].duplicated().sum()} are repeated. Take both files from the same release."
-        )
-    return dict(zip(truth["image"], _one_hot(truth, names, path), strict=True))
 
 
 def _one_hot(table: pd.DataFrame, names: list[str], path: Path, rest: str | None = None) -> pd.Series:
@@ -190,7 +179,7 @@ def read_isic2018(path: Path) -> pd.DataFrame:
         table = _with_columns(table, lesions, "image", "lesion_id")
     diagnosis = _one_hot(table, names, path)
     target = diagnosis.map(words.HAM10000_DIAGNOSES)
-    return _case_rows(table, path, image="image", target=target, diagnosis=diagnosis, leaky=names)
+    return _case_rows(table, path, names, image_id=table["image"], target=target, diagnosis=diagnosis)
 
 
 def read_isic2017(path: Path) -> pd.DataFrame:
@@ -202,7 +191,7 @@ def read_isic2017(path: Path) -> pd.DataFrame:
         table = _with_columns(table, metadata, "image_id", age, "sex")
     diagnosis = _one_hot(table, names, path, rest="nevus").str.replace("_", " ")
     target = (diagnosis == "melanoma").astype("int64")
-    return _case_rows(table, path, image="image_id", age=age, target=target, diagnosis=diagnosis, leaky=names)
+    return _case_rows(table, path, names, age, image_id=table["image_id"], target=target, diagnosis=diagnosis)
 
 
 def _beside(path: Path, relative: str) -> Path | None:
@@ -231,8 +220,8 @@ def read_isic2020(path: Path) -> pd.DataFrame:
             f"{path}, row {row}: diagnosis {table['diagnosis'][row]!r} means target {target[row]}, "
             f"but the target column says {table['target'][row]!r}; correct the row."
         )
-    sites = _translate(_optional(table, site), "ISIC_SITES", path)
-    return _case_rows(table, path, image="image_name", site=sites, target=target, diagnosis=table["diagnosis"])
+    named = {site: _translate(_optional(table, site), "ISIC_SITES", path), "diagnosis": table["diagnosis"]}
+    return _case_rows(table, path, image_id=table["image_name"], target=target, **named)
 
 
 def read_isic_archive(path: Path) -> pd.DataFrame:
@@ -241,19 +230,23 @@ def read_isic_archive(path: Path) -> pd.DataFrame:
     dermoscopic = _optional(table, "image_type").fillna("dermoscopic").str.casefold() == "dermoscopic"
     target, diagnosis = _archive_target(table, path)
     keep = dermoscopic & target.notna()
-    left_out = {
-        "not a dermoscopic image": int((~dermoscopic).sum()),
-        "melanoma or not is undecided": int((dermoscopic & target.isna()).sum()),
-    }
-    left_out = {reason: count for reason, count in left_out.items() if count}
+    reasons = {"not a dermoscopic image": ~dermoscopic, "melanoma or not is undecided": dermoscopic & target.isna()}
+    left_out = {reason: int(rows.sum()) for reason, rows in reasons.items() if rows.any()}
     if not keep.any():
         raise DataError(f"{path}: none of the {len(table)} rows is a dermoscopic image with a decided diagnosis ({left_out}).")
     for reason, count in left_out.items():
         log.warning("left out %d of %d rows of %s: %s", count, len(table), path, reason)
-    site, clinic = _archive_site(table, path), _optional(table, "attribution")
-    rows = _case_rows(table, path, image="isic_id", site=site, target=target, diagnosis=diagnosis, acquisition=clinic)[keep]
+    rows = _case_rows(
+        table,
+        path,
+        image_id=table["isic_id"],
+        anatom_site_general_challenge=_archive_site(table, path),
+        target=target,
+        diagnosis=diagnosis,
+        acquisition=_optional(table, "attribution"),
+    )
     rows.attrs["dropped_rows"] = left_out
-    return rows
+    return rows[keep]
 
 
 def _archive_target(table: pd.DataFrame, path: Path) -> tuple[pd.Series, pd.Series]:
@@ -288,28 +281,17 @@ def _archive_site(table: pd.DataFrame, path: Path) -> pd.Series:
 
 
 def _case_rows(
-    table: pd.DataFrame,
-    path: Path,
-    *,
-    image: str,
-    target: pd.Series,
-    diagnosis: pd.Series,
-    age: str = "age_approx",
-    site: pd.Series | None = None,
-    acquisition: pd.Series | None = None,
-    leaky: Sequence[str] = (),
+    table: pd.DataFrame, path: Path, leaky: Sequence[str] = (), age: str = "age_approx", **columns: pd.Series
 ) -> pd.DataFrame:
-    columns: dict[str, Any] = {
-        "image_id": table[image],
+    """The case table's columns: those given, and ids, age and sex from the columns of the file that bear them."""
+    usual = {
         "patient_id": _optional(table, "patient_id"),
         "lesion_id": _optional(table, "lesion_id"),
         "age_approx": _optional(table, age).replace("85+", "85"),  # the archive caps ages so that nobody is recognised
         "sex": _translate(_optional(table, "sex"), "SEX_NAMES", path),
-        "anatom_site_general_challenge": np.nan if site is None else site,
-        "target": target,
-        "diagnosis": diagnosis,
-        "acquisition": np.nan if acquisition is None else acquisition,
+        "anatom_site_general_challenge": np.nan,
+        "acquisition": np.nan,
     }
-    rows = pd.DataFrame(columns, index=table.index)
+    rows = pd.DataFrame(usual | columns, index=table.index)
     rows.attrs = {"dropped_rows": {}, "leaky_columns": sorted({*leaky, *filter(is_leaky, table.columns)})}
     return rows

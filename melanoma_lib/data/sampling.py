@@ -52,7 +52,8 @@ class EpochSampler:
         """Batches an epoch."""
         if self.mode == "ordered":
             return min(-(-len(self.rows) // self.batch_size), len(self.rows) // self.size)  # a case for each process in each
-        return max(1, self._drawn() // self.batch_size)
+        balanced = 2 * int(max(self.positive.sum(), (~self.positive).sum()))
+        return max(1, (balanced if self.mode == "oversample" else len(self.rows)) // self.batch_size)
 
     def __iter__(self) -> Iterator[Draw]:
         """Draws of the current epoch."""
@@ -60,18 +61,11 @@ class EpochSampler:
         rows, steps = self._order(rng), len(self)
         for step in range(steps):
             if self.mode == "ordered" and self.size > 1:
-                chosen = np.array_split(rows, steps)[
-                    step
-                ]  # of even length: a short last one could leave a process without a case
+                chosen = np.array_split(rows, steps)[step]  # of even length: a short last one could leave a process none
             else:
                 chosen = rows[step * self.batch_size : (step + 1) * self.batch_size]
             seed = (int(rng.integers(2**31)) + self.rank * STRIDE) % 2**31
             yield Draw(np.array_split(chosen, self.size)[self.rank].tolist(), seed)
-
-    def _drawn(self) -> int:
-        if self.mode == "oversample":
-            return 2 * int(max(self.positive.sum(), (~self.positive).sum()))
-        return len(self.rows)
 
     def _order(self, rng: np.random.Generator) -> np.ndarray:
         if self.mode == "ordered":

@@ -70,12 +70,9 @@ def load_cases(
     tables = _locate(root, source)
     table = ", ".join(map(str, tables))
     parts = [_SOURCES[source].read(part) for part in tables]
-    facts = {"dropped_rows": parts[0].attrs["dropped_rows"]}  # of a collection in parts, none are
-    facts["leaky_columns"] = sorted({name for part in parts for name in part.attrs["leaky_columns"]})
-    rows = parts[0]
+    rows = pd.concat(parts)
     if len(parts) > 1:  # errors then name the file of a row, too
-        lines = [f"{path.name}:{line}" for path, part in zip(tables, parts, strict=True) for line in part.index]
-        rows = pd.concat(parts).set_axis(lines)
+        rows.index = [f"{path.name}:{line}" for path, part in zip(tables, parts, strict=True) for line in part.index]
     if source == "synthetic":
         rows, absent, searched = _own_files(rows, root)
     else:
@@ -86,24 +83,28 @@ def load_cases(
         _report_missing(cases.loc[absent, "image_id"], len(cases), searched, missing_images)
         cases = cases[~absent]
     cases = cases.reset_index(drop=True)
-    images = {"absent_images": int(absent.sum()), "dropped_images": 0 if missing_images == "keep" else int(absent.sum())}
-    cases.attrs = {"source": source, "root": str(root), "table": table} | images | facts
+    cases.attrs = {
+        "source": source,
+        "root": str(root),
+        "table": table,
+        "absent_images": int(absent.sum()),
+        "dropped_images": 0 if missing_images == "keep" else int(absent.sum()),
+        "dropped_rows": parts[0].attrs["dropped_rows"],  # of a collection in parts, none are
+        "leaky_columns": sorted({name for part in parts for name in part.attrs["leaky_columns"]}),
+    }
     return cases
 
 
 def _report_missing(names: pd.Series, total: int, searched: list[str], policy: str) -> None:
-    first = listed(names)
+    problem = f"{len(names)} of {total} images are absent ({listed(names)}); searched {searched}."
     if len(names) == total:
-        raise MissingImagesError(
-            f"none of the {total} images is there ({first}); searched {searched}. "
-            "Put the images into one of these folders, or name theirs with image_dirs."
-        )
+        raise MissingImagesError(f"{problem} Put the images into one of these folders, or name theirs with image_dirs.")
     if policy == "error":
         raise MissingImagesError(
-            f"{len(names)} of {total} images are absent ({first}); searched {searched}. Fetch them, or go on with the "
-            f"{total - len(names)} present ones: missing_images='drop' in Python, --missing-images drop on the command line."
+            f"{problem} Fetch them, or go on with the {total - len(names)} present ones: missing_images='drop' in Python, "
+            "--missing-images drop on the command line."
         )
-    log.warning("left out %d of %d cases whose image file is absent (%s)", len(names), total, first)
+    log.warning("left out %d of %d cases whose image file is absent (%s)", len(names), total, listed(names))
 
 
 def _locate(root: Path, source: str) -> list[Path]:
@@ -113,11 +114,11 @@ def _locate(root: Path, source: str) -> list[Path]:
     if not root.is_dir():
         problem = "is a file, not a folder" if root.exists() else "does not exist"
         raise DataError(f"{root} {problem}; expected the folder of {source}, with {wanted} in it.{_fetch_hint(source)}")
-    found = [path for name in names if (path := resolve(root, name)) and path.is_file()]
-    if found:
-        editions: dict[str, list[Path]] = {}
-        for path in found:
+    editions: dict[str, list[Path]] = {}
+    for name in names:
+        if (path := resolve(root, name)) and path.is_file():
             editions.setdefault(path.stem.casefold() if _SOURCES[source].parts else "", []).append(path)
+    if editions:
         return [max(paths, key=_count_columns) for paths in editions.values()]
     here = sorted(entry.name for entry in os.scandir(root))
     raise DataError(f"{root} is no {source} folder: looked for {wanted}; found {listed(here) or 'nothing'}.{_hint(root, source)}")
@@ -126,7 +127,7 @@ def _locate(root: Path, source: str) -> list[Path]:
 def _count_columns(path: Path) -> int:
     with path.open("rb") as file:
         header = file.readline()
-    return max(header.count(mark) for mark in (b"\t", b";", b","))
+    return max(map(header.count, (b"\t", b";", b",")))
 
 
 def _hint(root: Path, source: str) -> str:
@@ -168,10 +169,8 @@ def list_files(folders: Iterable[Path | None], suffixes: tuple[str, ...] = IMAGE
 
 
 def on_disk(paths: pd.Series) -> pd.Series:
-    """Whether each file is there, False for a missing path; each directory is read once."""
-    folders = {Path(path).parent for path in paths.dropna()}
-    tidy = paths.map(lambda path: str(Path(path)), na_action="ignore")
-    return tidy.isin([str(file) for folder in folders if folder.is_dir() for file in folder.iterdir()])
+    """Whether each file is there, False for a missing path."""
+    return paths.map(lambda path: isinstance(path, str) and Path(path).is_file()).astype(bool)
 
 
 def _find_files(

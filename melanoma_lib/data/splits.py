@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 
@@ -136,62 +134,35 @@ def _deal(groups: pd.DataFrame, shares: tuple[float, ...], rng: np.random.Genera
     return pd.Series(chosen, index=groups.index)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class LeakageAudit:
-    """How much of the test set is known from training, as shares in [0, 1] averaged over random splits.
-
-    A column for each unit (``lesion``, ``patient``, ``group``) holds the share of test ``images`` and of test ``melanomas`` of
-    which training holds another image of the same unit; NaN where the source has no such ids.
-    """
-
-    n_splits: int
-    by_image: pd.DataFrame  # when images are split at random, stratified by class
-    by_group: pd.DataFrame  # under split_cases
-
-    def __repr__(self) -> str:
-        table = pd.concat({"split by image": self.by_image, "split by group": self.by_group}).T
-        title = f"Share of the test set with another image of the same unit in training, mean of {self.n_splits} splits"
-        return f"{title}\n{table.to_string(float_format='{:.1%}'.format, na_rep='no ids')}"
-
-
-def audit_leakage(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, seed: int = 0, n_splits: int = 10) -> LeakageAudit:
+def audit_leakage(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, seed: int = 0, n_splits: int = 10) -> pd.DataFrame:
     """Measure what an image-level split would have leaked from test into training, beside the grouped split.
 
     Averages over ``n_splits`` consecutive seeds from ``seed`` on; shares and errors are those of :func:`split_cases`.
+
+    Returns:
+        A column for each unit (``lesion``, ``patient``, ``group``): share of test ``images`` and of test ``melanomas`` of which
+        training holds another image of the same unit, in [0, 1], when split ``by image`` and ``by group``; NaN where the source
+        has no such ids.
     """
-    if n_splits < 1:
-        raise ValueError(f"n_splits={n_splits} must be at least 1")
-    shares = _shares(val, test)
-    seeds = range(seed, seed + n_splits)
-    target = cases["target"].to_numpy()
-    return LeakageAudit(
-        n_splits=n_splits,
-        by_image=_mean_overlap(cases, [_split_images(target, shares, s) for s in seeds]),
-        by_group=_mean_overlap(cases, [split_cases(cases, val, test, s).to_numpy() for s in seeds]),
-    )
+    train, seeds = _shares(val, test)[0], range(seed, seed + n_splits)
+    leaks = {
+        "by image": [_overlap(cases, _split_images(cases["target"], train, val, s)) for s in seeds],
+        "by group": [_overlap(cases, split_cases(cases, val, test, s)) for s in seeds],
+    }
+    return pd.concat({how: sum(found) / n_splits for how, found in leaks.items()})
 
 
-def _split_images(target: np.ndarray, shares: tuple[float, ...], seed: int) -> np.ndarray:
+def _split_images(target: pd.Series, train: float, val: float, seed: int) -> pd.Series:
     """The split most tutorials make: images at random, stratified by class, blind to patients and lesions."""
-    rng = np.random.default_rng(seed)
-    split = np.empty(len(target), dtype=object)
-    for kind in (0, 1):
-        rows = rng.permutation(np.flatnonzero(target == kind))
-        edges = np.round(np.cumsum(shares)[:-1] * len(rows)).astype(int)
-        for name, part in zip(SPLITS, np.split(rows, edges), strict=True):
-            split[part] = name
-    return split
+    in_class = target.sample(frac=1, random_state=seed).groupby(target)
+    place = (in_class.cumcount() / in_class.transform("size")).reindex(target.index)  # 0 to 1 within its class
+    return pd.Series(np.select([place < train, place < train + val], ["train", "val"], "test"), target.index)
 
 
-def _mean_overlap(cases: pd.DataFrame, splits: list[np.ndarray]) -> pd.DataFrame:
-    melanoma = cases["target"].to_numpy() == 1
-    shares = {}
-    for unit, column in UNITS.items():
-        codes = pd.factorize(cases[column])[0]  # -1 where the id is missing
-        overlaps = []
-        for split in splits:
-            known = np.isin(codes, codes[(split == "train") & (codes >= 0)])
-            overlaps.append([known[split == "test"].mean(), known[(split == "test") & melanoma].mean()])
-        mean = np.mean(overlaps, axis=0) if (codes >= 0).any() else (np.nan, np.nan)
-        shares[unit] = {"images": float(mean[0]), "melanomas": float(mean[1])}
-    return pd.DataFrame(shares)
+def _overlap(cases: pd.DataFrame, split: pd.Series) -> pd.DataFrame:
+    train, test = cases[split == "train"], cases[split == "test"]
+    known = pd.DataFrame({
+        unit: test[column].isin(train[column].dropna()) if cases[column].notna().any() else np.nan
+        for unit, column in UNITS.items()
+    }, index=test.index)  # fmt: skip
+    return pd.DataFrame({"images": known.mean(), "melanomas": known[test["target"] == 1].mean()}).T

@@ -27,7 +27,6 @@ from melanoma_lib.utils import progress_bar
 
 VERSION = 2  # raise it when the same knobs no longer give the same pixels
 DESCRIPTION, TABLE = "generator.json", "cases.csv"
-FILES = {"images": "jpg", "masks": "png", "artefacts": "png"}  # folder: kind
 JPEG_QUALITY = 94
 KNOBS = ("n_patients", "seed", "image_size", "shortcut", "prevalence")
 _LESION, _PHOTO, _ARTEFACT, _NOISE = range(1, 5)  # independent random streams; 0 is the table's
@@ -173,7 +172,7 @@ class SyntheticDermoscopy:
         columns = {"image": "truth_risk_image", "metadata": "truth_risk_metadata", "both": "true_risk"}
         return {part: float(roc_auc_score(lesions["target"], lesions[column])) for part, column in columns.items()}
 
-    def write(self, root: Path, twin: Path | None = None, only: Collection[str] = ()) -> Path:
+    def write(self, root: Path, only: Collection[str] = ()) -> Path:
         """Write the data set as a folder that ``load_cases("synthetic", root)`` reads.
 
         Holds ``cases.csv``, ``images/<image_id>.jpg``, ``masks/<image_id>.png`` (255 on the lesion),
@@ -182,14 +181,12 @@ class SyntheticDermoscopy:
 
         Args:
             root: folder to create and return; its parents are made.
-            twin: folder of a generator that differs in nothing but ``shortcut``; where the same artefacts lie on a picture,
-                its files are copied, which gives the same bytes in a fraction of the time.
             only: image ids, where a part of the cases will do: they get a folder of their own beside ``root``, which is
                 returned, unless ``root`` is there.
 
         Raises:
-            DataError: if ``root`` holds something else, ``twin`` no cases of this version, or the disk refuses.
-            ValueError: if the twin differs in more, or ``only`` names an image that there is not.
+            DataError: if ``root`` holds something else, or the disk refuses.
+            ValueError: if ``only`` names an image that there is not.
         """
         root, chosen, part_of = Path(root), np.arange(len(self)), ""
         if self._already_in(root):
@@ -198,54 +195,36 @@ class SyntheticDermoscopy:
             chosen = np.flatnonzero(self.cases["image_id"].isin(set(only)))
             if strangers := set(only) - set(self.cases["image_id"].iloc[chosen]):
                 raise ValueError(
-                    f"only: there is no image {sorted(strangers)[0]!r}; there are {len(self)}, from {self._rows[0]['image_id']}"
+                    f"only: there is no image {min(strangers)!r}; there are {len(self)}, from {self.cases['image_id'][0]}"
                 )
             part_of = f"{len(chosen)}-images-{hashlib.sha256(chosen.tobytes()).hexdigest()[:8]}"
             root = root.with_name(f"{root.name}-{part_of}")
             if self._already_in(root, part_of):
                 return root
+        part = None
         try:
             root.parent.mkdir(parents=True, exist_ok=True)
             part = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".part", dir=root.parent))
-        except OSError as error:
-            raise DataError(f"cannot write synthetic cases to {root}: {error}; choose a folder you may write to") from error
-        try:
-            shared = self._shared_with(Path(twin)) if twin else np.zeros(len(self), bool)
-            self._paint_into(part, chosen, twin, shared)
+            for folder in ("images", "masks", "artefacts"):
+                (part / folder).mkdir()
+            with progress_bar("painting synthetic cases", len(chosen)) as advance:
+                for index in chosen:
+                    _save(self.render(index), part, self.cases["image_id"][index])
+                    advance()
+            self.cases.iloc[chosen].to_csv(part / TABLE, index=False)
             (part / DESCRIPTION).write_text(self._description(part_of), encoding="utf-8")
             part.chmod(0o755)  # mkdtemp's own mode would shut out other readers
             part.replace(root)
         except OSError as error:
             if not self._already_in(root, part_of):  # else another process was faster with the same data
-                raise DataError(f"cannot write synthetic cases to {root}: {error}; nothing was left there") from error
+                raise DataError(
+                    f"cannot write synthetic cases to {root}: {error}; nothing was left there. Choose a folder you may write to, "
+                    "or free some space."
+                ) from error
         finally:
-            shutil.rmtree(part, ignore_errors=True)
+            if part:
+                shutil.rmtree(part, ignore_errors=True)
         return root
-
-    def _paint_into(self, part: Path, chosen: np.ndarray, twin: Path | None, shared: np.ndarray) -> None:
-        """Write table, images, masks and artefacts of the chosen rows into a folder; files of ``shared`` cases are the twin's."""
-        for folder in FILES:
-            (part / folder).mkdir()
-        with progress_bar("painting synthetic cases", int((~shared[chosen]).sum())) as advance:
-            for index in chosen:
-                names = [Path(folder, f"{self._rows[index]['image_id']}.{kind}") for folder, kind in FILES.items()]
-                if shared[index]:
-                    for name in names:
-                        shutil.copyfile(Path(twin, name), part / name)
-                else:
-                    _save(self.render(index), *(part / name for name in names))
-                    advance()
-        self.cases.iloc[chosen].to_csv(part / TABLE, index=False)
-
-    def _shared_with(self, twin: Path) -> np.ndarray:
-        """Whether each picture looks as it does in the twin's folder, shape ``(N,)``."""
-        other = SyntheticDermoscopy.of_folder(twin)
-        if other is None or not other._already_in(twin):
-            raise DataError(f"twin: expected a folder of synthetic cases, found no {DESCRIPTION} in {twin}")
-        if more := [name for name in KNOBS if name != "shortcut" and self.knobs[name] != other.knobs[name]]:
-            raise ValueError(f"twin: expected a generator that differs in nothing but its shortcut; {twin} differs in {more}")
-        drawn = [f"truth_artefact_{name}" for name in ARTEFACTS]
-        return (self.cases[drawn].to_numpy() == pd.read_csv(twin / TABLE, usecols=drawn)[drawn].to_numpy()).all(axis=1)
 
     def _description(self, part_of: str = "") -> str:
         part = {"only": part_of} if part_of else {}
@@ -289,10 +268,10 @@ def painted_jpeg(pixels: np.ndarray) -> bytes:
     return mark_painted(file.getvalue())
 
 
-def _save(case: SyntheticCase, image: Path, mask: Path, artefacts: Path) -> None:
-    image.write_bytes(painted_jpeg(case.image))
-    Image.fromarray(case.mask.astype(np.uint8) * 255).save(mask)
+def _save(case: SyntheticCase, root: Path, name: str) -> None:
     bits = np.zeros(case.mask.shape, np.uint8)
-    for name, where in case.artefacts.items():
-        bits |= where.astype(np.uint8) << ARTEFACTS.index(name)
-    Image.fromarray(bits).save(artefacts)
+    for artefact, where in case.artefacts.items():
+        bits |= where.astype(np.uint8) << ARTEFACTS.index(artefact)
+    (root / "images" / f"{name}.jpg").write_bytes(painted_jpeg(case.image))
+    Image.fromarray(case.mask.astype(np.uint8) * 255).save(root / "masks" / f"{name}.png")
+    Image.fromarray(bits).save(root / "artefacts" / f"{name}.png")

@@ -215,7 +215,7 @@ def test_too_little_space_is_said_and_leaves_nothing_half(challenge, tmp_path, m
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(zipfile.ZipFile, "extract", full)
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", full)
     with pytest.raises(DownloadError, match="No space left on device; free some space and run this again"):
         fetch("isic2020", tmp_path, show=quiet)
     assert names(tmp_path) == {Path(TABLE).name, "ISIC_2020_Training_JPEG.zip"}  # the archive need not come again
@@ -262,7 +262,7 @@ def test_a_wrong_checksum_is_refused_and_nothing_stays(dataverse, tmp_path):
 @pytest.mark.parametrize("reply", [b"<html>", b"[]", b'{"data": {}}', b'{"data": {"latestVersion": {"files": []}}}'])
 def test_a_dataverse_that_answers_otherwise_is_reported(dataverse, tmp_path, reply):
     dataverse.files[dataverse.listing] = reply
-    with pytest.raises(DownloadError, match=r"gave no readable answer|answered without"):
+    with pytest.raises(DownloadError, match="gave no answer as expected"):
         fetch("ham10000", tmp_path, show=quiet)
 
 

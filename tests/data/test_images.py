@@ -151,7 +151,7 @@ def drawn_alike(backbone, size, image, seed, augmentation="mild"):
     """One image through timm's own augmentation and through the kit's, both from the same state of the generators."""
     pair = []
     state = random.getstate()
-    timm, kit = timm_augmentation(backbone, size, augmentation, normalize=False), training_transform(backbone, size, augmentation)
+    timm, kit = timm_augmentation(backbone, size, augmentation), training_transform(backbone, size, augmentation)
     with torch.random.fork_rng():
         for transform in (timm, kit):
             random.seed(seed)

@@ -101,17 +101,6 @@ def test_shortcut_moves_the_classes_apart_by_its_value_and_changes_nothing_else(
     pd.testing.assert_frame_equal(plain.drop(columns="truth_artefact_ruler"), tied.drop(columns="truth_artefact_ruler"))
 
 
-@pytest.mark.parametrize("tie", [{"ink": 0.9}, {"hair": -1.0, "ruler": 0.5}, {}])
-def test_what_a_twin_shares_is_copied_byte_for_byte(tmp_path, monkeypatch, tie):
-    twin = SyntheticDermoscopy(n_patients=20, seed=8, image_size=32).write(tmp_path / "twin")
-    data = SyntheticDermoscopy(n_patients=20, seed=8, image_size=32, shortcut=tie)
-    alone = data.write(tmp_path / "alone")
-    painted, render = [], data.render
-    monkeypatch.setattr(data, "render", lambda index: painted.append(index) or render(index))
-    assert contents(alone) == contents(data.write(tmp_path / "beside", twin=twin))
-    assert len(painted) < len(data) and bool(painted) == bool(tie)
-
-
 # knobs and files -----------------------------------------------------------------------------------------------------
 
 
