@@ -53,7 +53,7 @@ class Page:
         names = [f"Painted lesion, {name} true risk" for name in LESIONS]
         names = [*names, DARK] if self.settings.source == "synthetic" else [PAINTING]
         self.names = {f"example-{i}": name for i, name in enumerate(names)} if self.reads_images else {}
-        self._painting, self._painted, self._cases = threading.Lock(), [], {}
+        self._painting, self._painted = threading.Lock(), []
 
     def example(self, token: str) -> tuple[bytes, Patient]:
         """An example by its name; all are painted when the first is asked for, as the page need not wait for them."""
@@ -65,10 +65,7 @@ class Page:
         """The case of a name, None where there is none yet; DataError if it is no longer kept."""
         if token not in self.names:
             return self.store.get(token) if token else None
-        key = token, self.service.reference is None  # what was admitted before there was a reference has no warnings
-        if key not in self._cases:
-            self._cases[key] = self.service.admit(self.example(token)[0])
-        return self._cases[key]
+        return self.service.admit(self.example(token)[0])
 
     def patient_of(self, token: str) -> tuple:
         """Age, sex and site that go with an example; of an upload those in the form stay."""

@@ -18,7 +18,6 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import Base64Bytes, BaseModel, Field, ValidationError
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from melanoma_lib.app.page import Page, build_page
 from melanoma_lib.app.service import BACKENDS, PREVALENCE, Patient, Service
@@ -58,28 +57,6 @@ class Question(BaseModel, extra="forbid", strict=True):
     prevalence: float | None = Field(None, gt=0, lt=1)
 
 
-class OnlyThePage:
-    """Refuses every address that the page does not need, and tells the browser to stay on this machine."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-
-        async def send_with_headers(message: dict) -> None:
-            if message["type"] == "http.response.start":
-                added = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-                kept = [pair for pair in message.get("headers", []) if pair[0].decode().lower() not in HEADERS]
-                message = {**message, "headers": [*kept, *added]}
-            await send(message)
-
-        nothing = JSONResponse({"error": "There is nothing at this address."}, 404)
-        return await (self.app if SERVED.fullmatch(scope["path"]) else nothing)(scope, receive, send_with_headers)
-
-
 def create_app(service: Service) -> FastAPI:
     """Page and API of a service, as an application for any ASGI server."""
     app, store = FastAPI(openapi_url=None, docs_url=None, redoc_url=None), Store()
@@ -93,7 +70,14 @@ def create_app(service: Service) -> FastAPI:
         app, blocks, path="/", footer_links=[], run_history=False, ssr_mode=False, pwa=False, mcp_server=False,
         enable_monitoring=False, theme=theme, css_paths=[FOLDER / "page.css"], show_error=True,
     )  # fmt: skip
-    app.add_middleware(OnlyThePage)
+
+    @app.middleware("http")
+    async def serve_the_page_alone(request: Request, follow: Callable) -> Response:
+        served = SERVED.fullmatch(request.url.path)
+        answer = await follow(request) if served else JSONResponse({"error": "There is nothing at this address."}, 404)
+        answer.headers.update(HEADERS)
+        return answer
+
     return app
 
 
