@@ -67,10 +67,11 @@ def open_upload(data: bytes, side: int) -> tuple[np.ndarray, np.ndarray, tuple[s
     except Image.DecompressionBombError:
         raise _too_many_pixels("more than twice what Pillow takes for honest") from None
     except Exception as error:  # damaged files make decoders raise all kinds of errors
-        reason = error.__cause__ or error
-        if isinstance(reason, CorruptImageError):
-            raise  # refused above, in words of its own
-        raise CorruptImageError(f"The file cannot be read to its end ({reason}). Copy or export it again.") from error
+        if isinstance(error, CorruptImageError) and not error.__cause__:
+            raise  # refused below, in words of its own
+        raise CorruptImageError(
+            "The file is damaged or cut short: it does not decode to its end. Copy or export it again."
+        ) from error
     scale = min(1, SHOWN_SIDE / max(size))
     return square, np.asarray(Image.fromarray(shown).resize([max(1, round(scale * length)) for length in size])), notes
 
@@ -88,6 +89,10 @@ def _inspect(image: Image.Image) -> tuple[str, ...]:
     if frames > 1 and image.format != "MPO":  # phones store a preview as a second picture
         raise CorruptImageError(
             f"The file holds {frames} pictures (an animation or pages). Save the one you mean as JPEG or PNG."
+        )
+    if image.mode in ("I", "F"):
+        raise CorruptImageError(
+            f"The image has pixels of kind {image.mode!r} whose brightest value is not known. Save it with 8 bits a colour."
         )
     mode = image.mode.partition(";")[0]
     return (NOTES[mode].format(mode=mode),) if mode in NOTES else ()

@@ -46,7 +46,7 @@ def test_each_image_gets_the_runs_answer_or_a_reason(app_run, test_cases, folder
     table = answer_files(app_run, cases, show_progress=False)
     table.index = table["image"].map(lambda path: Path(path).name)
     assert len(table) == 43
-    for name, reason in (("broken.jpg", "cannot be read to its end"), ("empty.png", "is empty")):
+    for name, reason in (("broken.jpg", "damaged or cut short"), ("empty.png", "is empty")):
         assert (table.at[name, "decision"], table.at[name, "risk"] == table.at[name, "risk"]) == ("not read", False)
         assert reason in table.at[name, "warnings"]
     assert table.at["dark.png", "decision"] == "no answer to rely on"
