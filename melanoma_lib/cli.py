@@ -39,7 +39,7 @@ FLAGS = {
     "app": ("run_dir", "runs_dir"), "predict": ("runs_dir", "progress"), "runs": ("runs_dir",),
     "errors": ("runs_dir",), "data_fetch": DATA, "data_audit": DATA,
 }  # fmt: skip
-HEADINGS = {"profile": "Data", "backbone": "Model", "loss": "Training", "min_sensitivity": "Evaluation", "runs_dir": "Places"}
+HEADINGS = {"profile": "Data", "backbone": "Model", "loss": "Training", "threshold_rule": "Evaluation", "runs_dir": "Places"}
 POSITIONAL = {
     "run": Path | None, "runs": Sequence[Path], "files": Sequence[Path], "names": Sequence[str], "name": str, "source": str,
 }  # fmt: skip

@@ -186,7 +186,7 @@ def app(
     found = _run(run or settings.run_dir, settings, needs_model=True)
     from melanoma_lib.app import Service, serve
 
-    serve(Service(found, backend, wait=False), host, port)
+    serve(Service(found, backend), host, port)
 
 
 def notebooks_run(names: Sequence[str] = (), parameters: Sequence[str] = (), out: Path = Path("reports")) -> int:

@@ -9,9 +9,9 @@ __all__, __getattr__ = lazy_names(
     __name__,
     {
         "files": ("answer_files", "gather"),
-        "uploads": ("Upload", "open_upload"),
+        "uploads": ("open_upload",),
         "unlike": ("Reference",),
-        "service": ("Answer", "Patient", "Service"),
+        "service": ("Patient", "Service"),
         "server": ("create_app", "serve"),
     },
 )

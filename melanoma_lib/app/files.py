@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
+from melanoma_lib.app.service import Case, Patient, Service
 from melanoma_lib.data import vocabulary
-from melanoma_lib.data.images import read_square
 from melanoma_lib.data.readers import read_table
 from melanoma_lib.data.schema import listed
 from melanoma_lib.errors import DataError, KitError
-from melanoma_lib.inference.predictor import COLUMNS, Predictor
+from melanoma_lib.inference.predictor import COLUMNS
+from melanoma_lib.runs import Run
 from melanoma_lib.utils import progress_bar
-
-if TYPE_CHECKING:
-    from melanoma_lib.app.unlike import Reference
-    from melanoma_lib.model import MelanomaNet
-    from melanoma_lib.runs import Run
 
 log = logging.getLogger("melanoma_lib")
 
@@ -45,8 +39,8 @@ def gather(given: Sequence[Path]) -> pd.DataFrame:
     """The images that are meant, with what tables know of each.
 
     Args:
-        given: images, folders of them (subfolders included), and tables with ``HEADS``. With images or folders a table tells of
-            those, by file name with or without suffix; tables alone name the images, which lie beside or below them.
+        given: images, folders of them (subfolders included), and tables with ``HEADS``, which tell of images by file name, with
+            or without suffix.
 
     Returns:
         ``image`` (path), the case table's age, sex and site, and ``notes`` on values that are not known and count as missing.
@@ -55,24 +49,19 @@ def gather(given: Sequence[Path]) -> pd.DataFrame:
         DataError: if there is no image, or a table cannot be read or names none.
     """
     tables = {path: _read_patients(path) for path in given if path.suffix.lower() in TABLES and path.is_file()}
-    paths: list[Path] = []
+    paths: dict[Path, None] = {}
     for path in given:
-        if path.is_dir() and not (files := _images_in(path)):
-            raise DataError(f"{path} holds no image; expected files that end in {', '.join(IMAGES)}")
-        paths += files if path.is_dir() else [path] if path not in tables else []
+        found = sorted(path.rglob("*")) if path.is_dir() else []
+        images = [file for file in found if file.suffix.lower() in IMAGES and not file.name.startswith(".")]
+        paths |= dict.fromkeys(images if path.is_dir() or path in tables else [path])
     if not paths:
-        for path, patients in tables.items():
-            beside = {name: file for file in _images_in(path.parent) for name in (file.stem, file.name)}
-            paths += [beside.get(name, path.parent / name) for name in patients.index]
+        asked, endings = ", ".join(map(str, given)), ", ".join(IMAGES)
+        raise DataError(f"{asked} holds no image; expected files, or folders with files, that end in {endings}")
     known = pd.concat([pd.DataFrame(columns=[*COLUMNS.values(), "notes"]), *tables.values()])
-    known, paths = known[~known.index.duplicated()], list(dict.fromkeys(paths))
+    known = known[~known.index.duplicated()]
     cases = known.reindex([path.name if path.name in known.index else path.stem for path in paths]).reset_index(drop=True)
-    unlisted = "" if known.empty else "no table names this image; age, sex and site count as missing"
-    return cases.assign(image=paths, notes=cases["notes"].fillna(unlisted))
-
-
-def _images_in(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGES and not file.name.startswith("."))
+    unlisted = "no table names this image; age, sex and site count as missing" if tables else ""
+    return cases.assign(image=list(paths), notes=cases["notes"].fillna(unlisted))
 
 
 def _read_patients(path: Path) -> pd.DataFrame:
@@ -111,72 +100,46 @@ def answer_files(source: Run | Path, cases: pd.DataFrame, tta: bool = False, sho
         Where the image is unlike those of training the decision is ``WITHHELD``. Educational, not for diagnosis.
 
     Raises:
-        ExportError: if the file has no reading of eight views.
-        DataError: if eight views of a run were never calibrated and its images are gone.
+        DataError: if eight views were never calibrated, and a run's images, from which that could be done, are gone.
     """
-    model = reference = None
-    if isinstance(source, Path):
-        predictor = Predictor(source, tta=tta or None)
-    else:
-        from melanoma_lib.app.unlike import REFERENCE, Reference
-
-        predictor = Predictor(source, model=(model := source.model()))
-        if (source.path / REFERENCE).is_file():
-            reference = Reference.of(source)
-        elif predictor.document.preprocessing is not None:  # to look at training now would take minutes
-            log.info("images are not compared with those of training: the first start of app writes %s", source.path / REFERENCE)
-        if tta and predictor.views == 1 and predictor.document.preprocessing is not None:
-            from melanoma_lib.export.writer import describe_run
-
-            reading = reference.views if reference else describe_run(source, tta=True).readings["8"]
-            predictor = predictor.averaging(reading)
-    parts = []
+    service, rows = Service(source), []
+    service.load()
+    if tta and 8 not in service.predictors:
+        service.learn_training()
+    if service.lacks and isinstance(source, Run):  # to look at training now would take minutes
+        log.info("images are not compared with those of training; the first start of app prepares that")
     with progress_bar("predicting", len(cases), show_progress) as advance:
         for start in range(0, len(cases), BATCH):
-            parts.append(_answer_some(predictor, model, reference, cases.iloc[start : start + BATCH]))
-            for _ in range(len(parts[-1])):
+            for row in _answer_some(service, cases.iloc[start : start + BATCH], tta):
+                rows.append(row)
                 advance()
-    return pd.concat(parts)
+    return pd.DataFrame(rows, columns=["image", "probability", "risk", "decision", "warnings"])
 
 
-def _answer_some(
-    predictor: Predictor, model: MelanomaNet | None, reference: Reference | None, cases: pd.DataFrame
-) -> pd.DataFrame:
-    document, inputs = predictor.document, {}
-    table = pd.DataFrame({"image": cases["image"].map(str), "decision": UNREAD, "warnings": ""})
+def _answer_some(service: Service, cases: pd.DataFrame, tta: bool) -> Iterator[dict]:
+    document = service.document
 
-    def read(path: Path) -> np.ndarray | str:
+    def read(path: Path) -> Case | str | None:
         try:
-            if not path.is_file():
-                raise DataError("there is no such file")
-            square = read_square(path, document.preprocessing.stored_side)
-            document.refuse_photograph(path)
+            return service.read(path.read_bytes()) if document.preprocessing is not None else None
         except (KitError, OSError) as error:
             return str(error)
-        return square
 
-    if document.preprocessing is not None:
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            squares = list(pool.map(read, cases["image"]))
-        table["warnings"] = [one if isinstance(one, str) else "" for one in squares]
-        squares = [one for one in squares if not isinstance(one, str)]
-    good = table["warnings"] == ""
-    unlike = [document.warnings(path) if document.preprocessing else () for path in cases["image"][good]]
-    if good.any():
-        if document.preprocessing is not None:
-            inputs["image"] = np.stack([predictor.prepare(square) for square in squares])  # (B, 3, S, S)
-        if document.encoder is not None:
-            inputs["metadata"] = document.encoder.transform(cases[good])
-            table.loc[good, "warnings"] = cases["notes"]
-        said = pd.DataFrame(predictor.reading.answers(predictor.logits(**inputs)), index=table.index[good])
-        table.loc[good, ["probability", "risk"]] = said[["probability", "risk"]]
-        table.loc[good, "decision"] = said["flagged"].map({True: FLAGGED, False: NOT_FLAGGED})
-    if good.any() and reference is not None:
-        from melanoma_lib.app.unlike import layer_features
-
-        features = layer_features(model, inputs["image"])
-        unlike = [(*own, *reference.warnings(*both)) for own, *both in zip(unlike, squares, features, strict=True)]
-    for row, why in zip(table.index[good], unlike, strict=True):
-        if why:
-            table.loc[row, ["decision", "warnings"]] = WITHHELD, " ".join([*why, table.at[row, "warnings"]]).strip()
-    return table.reindex(columns=["image", "probability", "risk", "decision", "warnings"])
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        found = list(pool.map(read, cases["image"]))
+    good = [place for place, one in enumerate(found) if not isinstance(one, str)]
+    if good:
+        known = cases.iloc[good][list(COLUMNS.values())].itertuples(index=False)
+        patients = [Patient(*row) if document.encoder else Patient() for row in known]
+        shown = service.compare([found[place] for place in good])
+        _, said = service.answers(shown, patients, tta)
+        answered = zip(shown, pd.DataFrame(said).itertuples(), strict=True)
+    for case, read_as in zip(cases.itertuples(), found, strict=True):
+        row = {"image": str(case.image), "decision": UNREAD, "warnings": read_as}
+        if not isinstance(read_as, str):
+            picture, answer = next(answered)
+            warnings, notes = (picture.warnings, picture.notes) if picture else ((), ())
+            decision = WITHHELD if warnings else FLAGGED if answer.flagged else NOT_FLAGGED
+            told = " ".join([*warnings, *notes, case.notes if document.encoder else ""]).strip()
+            row |= {"probability": answer.probability, "risk": answer.risk, "decision": decision, "warnings": told}
+        yield row

@@ -1,13 +1,15 @@
 """The server: the page, a small JSON API, and nothing else of what Gradio could serve."""
 
-import base64
-import ctypes
+import asyncio
 import os
 import re
 import socket
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # asked at import
 
@@ -15,13 +17,12 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, Field, ValidationError
-from starlette.concurrency import run_in_threadpool
-from starlette.types import ASGIApp, Receive, Scope, Send
+from pydantic import Base64Bytes, BaseModel, Field, ValidationError
 
-from melanoma_lib.app.page import FOLDER, START_PREVALENCE, Page, build_page
-from melanoma_lib.app.service import BACKENDS, Patient, Service
+from melanoma_lib.app.page import Page, build_page
+from melanoma_lib.app.service import BACKENDS, PREVALENCE, Patient, Service
 from melanoma_lib.app.uploads import MAX_BYTES, Store, too_large
+from melanoma_lib.app.words import FOLDER
 from melanoma_lib.errors import DataError, KitError
 
 # What the page needs. Gradio's upload, file, proxy and history routes write to disk or reach out, so they are not served.
@@ -41,41 +42,19 @@ HEADERS = {
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
 }
-M_ARENA_MAX = -8  # of malloc.h
+DECODERS = ThreadPoolExecutor(2)  # the memory of twenty large pictures at once is not there
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 
 
 class Question(BaseModel, extra="forbid", strict=True):
     """The body of ``POST /api/predict``; null and left out mean the same."""
 
-    image: str | None = None
+    image: Base64Bytes | None = None
     age: float | None = None
     sex: str | None = None
     site: str | None = None
     tta: bool | None = None
     prevalence: float | None = Field(None, gt=0, lt=1)
-
-
-class OnlyThePage:
-    """Refuses every address that the page does not need, and tells the browser to stay on this machine."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-
-        async def send_with_headers(message: dict) -> None:
-            if message["type"] == "http.response.start":
-                added = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-                kept = [pair for pair in message.get("headers", []) if pair[0].decode().lower() not in HEADERS]
-                message = {**message, "headers": [*kept, *added]}
-            await send(message)
-
-        nothing = JSONResponse({"error": "There is nothing at this address."}, 404)
-        return await (self.app if SERVED.fullmatch(scope["path"]) else nothing)(scope, receive, send_with_headers)
 
 
 def create_app(service: Service) -> FastAPI:
@@ -91,43 +70,44 @@ def create_app(service: Service) -> FastAPI:
         app, blocks, path="/", footer_links=[], run_history=False, ssr_mode=False, pwa=False, mcp_server=False,
         enable_monitoring=False, theme=theme, css_paths=[FOLDER / "page.css"], show_error=True,
     )  # fmt: skip
-    app.add_middleware(OnlyThePage)
+
+    @app.middleware("http")
+    async def serve_the_page_alone(request: Request, follow: Callable) -> Response:
+        served = SERVED.fullmatch(request.url.path)
+        answer = await follow(request) if served else JSONResponse({"error": "There is nothing at this address."}, 404)
+        answer.headers.update(HEADERS)
+        return answer
+
     return app
 
 
 def serve(service: Service, host: str = "127.0.0.1", port: int = 7860) -> None:
-    """Serve until interrupted. A service that does not wait is loaded meanwhile; its error ends the server.
+    """Serve until interrupted. The model is loaded meanwhile, if it is not; an error of that ends the server.
 
     Raises:
         KitError: if the port is taken, or as of ``Service``.
     """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise KitError(f"cannot listen on {host}:{port} ({error.strerror}); choose another one with --port") from error
-    with suppress(OSError, AttributeError):  # macOS, Windows, musl: no such library or call
-        # glibc's threads may share two heaps; one for each of forty threads would keep forty times what one needs.
-        ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 2)
-    app = create_app(service)
+    try:
+        listening = socket.create_server((host, port))
+    except OSError as error:
+        raise KitError(f"cannot listen on {host}:{port} ({error.strerror}); choose another one with --port") from error
     print(f"serving {service.run.path} by {BACKENDS[service.backend]} on http://{host}:{port}; Ctrl-C ends it", flush=True)
-    server, failed = uvicorn.Server(uvicorn.Config(app, host, port, log_level="warning", access_log=False)), []
+    config = uvicorn.Config(create_app(service), log_level="warning", access_log=False)
+    server, failed = uvicorn.Server(config), []
 
     def prepare() -> None:
         while not server.started:  # the page first: imports hold it up
             time.sleep(0.02)
         try:
             service.load()
-            service.compare()
+            service.learn_training()
         except BaseException as error:  # of any kind: a page that can never answer helps nobody
             failed.append(error)
             server.should_exit = True
 
-    if not service.loaded.done():
-        threading.Thread(target=prepare, daemon=True).start()
+    threading.Thread(target=prepare, daemon=True).start()
     with suppress(KeyboardInterrupt):
-        server.run()
+        server.run(sockets=[listening])
     if failed:
         raise failed[0]
 
@@ -139,13 +119,16 @@ def _add_api(app: FastAPI, service: Service, store: Store, page: Page) -> None:
     async def refuse(_: Request, error: KitError) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 422)
 
+    async def decoding(function: Callable, *given: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(DECODERS, function, *given)
+
     @app.get("/api/facts")
     def facts() -> JSONResponse:
         return JSONResponse(service.facts())
 
     @app.post("/api/images")
     async def keep(request: Request) -> JSONResponse:
-        case = await run_in_threadpool(service.admit, await _body(request, MAX_BYTES))
+        case = await decoding(service.admit, await _body(request, MAX_BYTES))
         return JSONResponse({"image": store.put(case), "warnings": list(case.warnings), "notes": list(case.notes)})
 
     @app.delete("/api/images/{token}")
@@ -157,32 +140,26 @@ def _add_api(app: FastAPI, service: Service, store: Store, page: Page) -> None:
     def example(token: str) -> Response:
         if token not in page.names:
             raise DataError(f"examples are {', '.join(page.names) or 'none'}")
-        return Response(page.example(token).data, media_type="image/jpeg")
+        return Response(page.example(token)[0], media_type="image/jpeg")
 
     @app.post("/api/predict")
     async def predict(request: Request) -> JSONResponse:
         body = await _body(request, MAX_BYTES * 4 // 3 + 10_000)  # base64 takes four letters for three bytes
-        return JSONResponse(await run_in_threadpool(predict_json, service, body))
+        return JSONResponse(await decoding(predict_json, service, body))
 
 
-def predict_json(service: Service, body: bytes) -> dict:
+def predict_json(service: Service, body: bytes) -> dict[str, Any]:
     """What ``POST /api/predict`` answers to a body of JSON; a KitError if it cannot. See ``docs/api.md``."""
     try:
-        question = Question.model_validate_json(body)
+        asked = Question.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = f"{first['loc'][0]}: " if first["loc"] else ""
         fields = ", ".join(Question.model_fields)
         raise DataError(f"The body must be a JSON object with fields among {fields}. {where}{first['msg']}.") from None
-    case = None
-    if question.image is not None:
-        try:
-            data = base64.b64decode(question.image, validate=True)
-        except ValueError:
-            raise DataError("image must be the base64 of an image file, without spaces and without a data: prefix.") from None
-        case = service.admit(data)
-    answer = service.ask(case, Patient(question.age, question.sex, question.site), bool(question.tta))
-    return answer.to_dict(START_PREVALENCE / 100 if question.prevalence is None else question.prevalence)
+    case = None if asked.image is None else service.admit(asked.image)
+    patient = Patient(asked.age, asked.sex, asked.site)
+    return service.ask(case, patient, bool(asked.tta), asked.prevalence or PREVALENCE)
 
 
 async def _body(request: Request, most: int) -> bytes:

@@ -88,7 +88,12 @@ class Reference:
 
     @classmethod
     def of(cls, run: Run) -> Reference:
-        """The reference kept in the run directory; fitted at the first call, which takes a while and needs the images."""
+        """The reference kept in the run directory; fitted at the first call, which takes a while and needs the images.
+
+        Raises:
+            RunError: if the file in the run directory cannot be read; ForeignThresholdError if it is of another model.
+            DataError: if there is no such file and the images are gone.
+        """
         file = run.path / REFERENCE
         if file.is_file():
             return cls.load(file, run.operating_point.checkpoint_sha256)
@@ -106,7 +111,7 @@ class Reference:
 
     @classmethod
     def load(cls, file: Path, checkpoint_sha256: str) -> Reference:
-        """Read what :meth:`save` wrote; RunError if that cannot be, ForeignThresholdError if it is of another model."""
+        """Read what :meth:`save` wrote; errors as of :meth:`of`."""
         advice = "delete it, and the next start makes it anew"
         try:
             with np.load(file) as arrays:
@@ -128,8 +133,7 @@ class Reference:
         Source: Sun et al. 2022, "Out-of-distribution detection with deep nearest neighbors", which takes the k-th distance.
         """
         cosines = _unit(features) @ _unit(self.features).T  # (m, n); the stored lengths are rounded
-        nearest = -np.partition(-cosines, NEIGHBOURS - 1)[:, :NEIGHBOURS] if len(self.features) > NEIGHBOURS else cosines
-        return np.sqrt((2 - 2 * nearest).clip(0)).mean(1)
+        return np.sqrt((2 - 2 * np.sort(cosines)[:, -NEIGHBOURS:]).clip(0)).mean(1)
 
     def warnings(self, square: np.ndarray, features: np.ndarray) -> tuple[str, ...]:
         """In which respects a picture is unlike training; empty if in none.
@@ -162,22 +166,23 @@ def fit(run: Run) -> Reference:
     data = DermoscopyDataModule(run.settings, run.cases())
     model, dataset = run.model(), data.dataset(training=False)
     training = np.sort(np.random.default_rng(0).permutation(data.rows("train"))[:MOST_IMAGES])
-
-    def blocks(rows: np.ndarray) -> list[np.ndarray]:  # parts that fit in memory
-        return [rows[start : start + 64] for start in range(0, len(rows), 64)]
+    parts = np.array_split(training, len(training) // 64 + 1)  # that fit in memory
 
     def features(rows: np.ndarray) -> np.ndarray:
-        return np.concatenate([layer_features(model, dataset.__getitems__(Draw(part, 0))["image"]) for part in blocks(rows)])
+        return layer_features(model, dataset.__getitems__(Draw(rows, 0))["image"])
 
-    low, high = limits(np.concatenate([measure(data.pixels()[rows]) for rows in blocks(training)]))
+    measured = np.concatenate([measure(data.pixels()[rows]) for rows in parts])
+    low, high = np.quantile(measured, [TAIL, 1 - TAIL], axis=0)
+    margin, bank = MARGIN * (high - low), _unit(np.concatenate([features(rows) for rows in parts])).astype(np.float16)
     views, test = None, np.empty((0, 2))
     if not run.settings.tta:
         tables = predict_with_views(run)
-        views = reading_of(run, **tables)
-        test = np.column_stack([views.risk(tables["test"]["logit"].to_numpy()), tables["test"]["target"]])
-    bank = _unit(features(training)).astype(np.float16)
-    draft = Reference(run.operating_point.checkpoint_sha256, low, high, bank, np.inf, views, test)
-    return replace(draft, far=float(np.quantile(draft.distances(features(data.rows("val"))), FAR)))
+        views, test = reading_of(run, **tables), tables["test"][["risk", "target"]].to_numpy(float)
+    sha256 = run.operating_point.checkpoint_sha256
+    draft = Reference(sha256, low - margin, high + margin, bank, np.inf, views, test)
+    validation = np.array_split(data.rows("val"), len(data.rows("val")) // 64 + 1)
+    distances = np.concatenate([draft.distances(features(rows)) for rows in validation])
+    return replace(draft, far=float(np.quantile(distances, FAR)))
 
 
 def _unit(features: np.ndarray) -> np.ndarray:
@@ -202,9 +207,3 @@ def layer_features(model: MelanomaNet, images: torch.Tensor | np.ndarray) -> np.
         hook.remove()
     maps = layer.as_maps(kept[0], tuple(images.shape[2:])).float()  # (B, C, h, w)
     return torch.cat([maps.mean((2, 3)), maps.std((2, 3))], dim=1).numpy()
-
-
-def limits(measures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper limits, shape ``(M,)`` each, of measures of many images, shape ``(N, M)``."""
-    low, high = np.quantile(measures, [TAIL, 1 - TAIL], axis=0)
-    return low - MARGIN * (high - low), high + MARGIN * (high - low)

@@ -32,11 +32,10 @@ def differences(run: Run) -> list[str]:
 
 
 def card_text(run: Run) -> str:
-    """The card as Markdown; arguments and errors as of :func:`write_card`."""
+    """The card as Markdown; errors as of :func:`write_card`."""
     splits = run.splits
     assert_no_straddling(splits["group_id"], splits["split"])
     environment = Environment(loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"interval": interval, "number": number}
     return environment.get_template("card.md.j2").render(
         name=run.path.name, settings=run.settings, epochs=len(run.history), point=run.operating_point, metrics=run.metrics,
         splits=splits.sort_values("split", key=lambda column: column.map(SPLITS.index), kind="stable"),
@@ -61,15 +60,3 @@ def shared_by_image_split(splits: pd.DataFrame) -> float:
     """
     siblings = splits.groupby("group_id")["image_id"].transform("size")[splits["target"] == 1] - 1
     return float((1 - (splits["split"] != "train").mean() ** siblings).mean())
-
-
-def interval(value: dict, digits: int = 3) -> str:
-    """A number with its interval; a dash where it is undefined."""
-    if value["value"] is None or value["low"] is None:
-        return number(value["value"], digits)
-    return f"{value['value']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A number, or a dash where it is undefined."""
-    return "–" if value is None else f"{value:.{digits}f}"

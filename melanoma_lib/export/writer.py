@@ -5,7 +5,7 @@ import io
 import logging
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -51,11 +51,32 @@ def export_run(run: Run, kind: str = ONNX, out: Path | None = None, tta: bool = 
     return out
 
 
+def describe_run(run: Run, tta: bool = False) -> Document:
+    """The record of a run: the readings of its own predictions and, on request, of eight averaged views."""
+    document = Document.of_run(run)
+    if tta and document.preprocessing and "8" not in document.readings:
+        return replace(document, readings=document.readings | {"8": reading_of(run, **predict_with_views(run))})
+    return document
+
+
+def reading_of(run: Run, val: pd.DataFrame, test: pd.DataFrame) -> Reading:
+    """Calibration and operating point, from validation alone, of the tables of ``predict_with_views``."""
+    point = choose_operating_point(val, run.settings)
+    return Reading(
+        **Calibrator.fit(val["logit"], val["target"]).to_dict(),
+        **point,
+        prevalence=float(val["target"].mean()),
+        checkpoint_sha256=run.operating_point.checkpoint_sha256,
+        predictions_sha256=hashlib.sha256(val.to_csv(index=False).encode()).hexdigest(),
+        test=evaluate_predictions(test, point["threshold"], run.settings.n_resamples),
+    )
+
+
 def write_export(out: Path, model: MelanomaNet, document: Document, kind: str = ONNX) -> None:
     """Write a model and its record as one file, whole or not at all; errors as of :func:`export_run`."""
     size = document.preprocessing.image_size if document.preprocessing else 1
     with replacing(out) as temporary:
-        temporary.write_bytes(serialise(model, size, kind, document))
+        temporary.write_bytes(serialise(model, size, document.to_json(), kind))
         difference = largest_difference(model, temporary, size)
         if not difference <= TOLERANCE:
             raise ExportError(
@@ -79,25 +100,17 @@ def largest_difference(model: MelanomaNet, file: Path, image_size: int) -> float
     return float(np.concatenate(differences).max())
 
 
-def serialise(model: MelanomaNet, image_size: int, kind: str, document: Document | None = None) -> bytes:
-    """A model on the CPU, for any number of images of one size, as the bytes of a file.
+def serialise(model: MelanomaNet, image_size: int, record: str, kind: str) -> bytes:
+    """A model on the CPU, for any number of images of one size, and its record as the bytes of a sealed file.
 
-    The document is put inside, under seal; without one the file holds the network alone. ExportError if PyTorch cannot export
-    the model, or it is too large for one ONNX file.
+    ExportError if PyTorch cannot export the model, or it is too large for one ONNX file.
     """
-    network = _Inputs(model).eval()
-    examples = tuple(example_inputs(model, image_size, 2).values())
+    network, examples = _Inputs(model).eval(), example_inputs(model, image_size, 2)
     try:
         with torch.no_grad(), quiet():
-            if kind == TORCHSCRIPT:
-                data = _torchscript(torch.jit.trace(network, examples, check_trace=False), document)
-            else:
-                batch = torch.export.Dim("batch", min=1)
-                shapes = (tuple({0: batch} for _ in examples),)
-                data = _onnx(torch.export.export(network, examples, dynamic_shapes=shapes), network.names, document)
+            return sealed((_torchscript if kind == TORCHSCRIPT else _onnx)(network, examples, record))
     except (RuntimeError, ValueError) as error:  # the exporters; and ONNX, of more than the 2 GB that a file of its may hold
         raise ExportError(f"PyTorch cannot export {model.backbone} as {kind}: {error}") from error
-    return data if document is None else sealed(data)
 
 
 @contextmanager
@@ -112,29 +125,31 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def _torchscript(module: torch.jit.ScriptModule, document: Document | None) -> bytes:
+def _torchscript(network: nn.Module, examples: dict[str, torch.Tensor], record: str) -> bytes:
     buffer = io.BytesIO()
-    torch.jit.save(module, buffer, _extra_files={} if document is None else {RECORD: document.to_json()})
-    if document is not None:
-        with zipfile.ZipFile(buffer, "a") as archive:
-            archive.comment = UNSEALED.encode()  # an archive's comment has no checksum of its own, which the seal would break
+    module = torch.jit.trace(network, tuple(examples.values()), check_trace=False)
+    torch.jit.save(module, buffer, _extra_files={RECORD: record})
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.comment = UNSEALED  # an archive's comment has no checksum of its own, which the seal would break
     return buffer.getvalue()
 
 
-def _onnx(program: torch.export.ExportedProgram, names: Sequence[str], document: Document | None) -> bytes:
-    """An exported program as ONNX, weights inside, without traces of the machine it was made on."""
-    options = {"input_names": list(names), "output_names": ["logit"], "opset_version": OPSET}
+def _onnx(network: nn.Module, examples: dict[str, torch.Tensor], record: str) -> bytes:
+    """ONNX, weights inside, without traces of the machine it was made on."""
+    batch = torch.export.Dim("batch", min=1)
+    shapes = (tuple({0: batch} for _ in examples),)
+    program = torch.export.export(network, tuple(examples.values()), dynamic_shapes=shapes)
+    options = {"input_names": list(examples), "output_names": ["logit"], "opset_version": OPSET}
     proto = torch.onnx.export(program, dynamo=True, verbose=False, **options).model_proto
-    for node in [*proto.graph.node, *proto.graph.value_info, *(node for one in proto.functions for node in one.node)]:
+    for node in [*proto.graph.node, *(node for one in proto.functions for node in one.node)]:
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
     for value in [*proto.graph.input, *proto.graph.output]:
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     proto.graph.ClearField("value_info")  # shapes of the inner values, told in the exporter's own name of the batch
     proto.ClearField("metadata_props")
-    if document is not None:
-        for key, text in {RECORD: document.to_json(), "melanoma_lib.seal": UNSEALED}.items():
-            proto.metadata_props.add(key=key, value=text)
+    for key, text in {RECORD: record, "melanoma_lib.seal": UNSEALED.decode()}.items():
+        proto.metadata_props.add(key=key, value=text)
     return proto.SerializeToString(deterministic=True)
 
 
@@ -160,29 +175,3 @@ def example_inputs(model: MelanomaNet, image_size: int, n: int, seed: int = 0) -
     generator = torch.Generator().manual_seed(seed)
     shapes = {"image": (n, 3, image_size, image_size), "metadata": (n, model.n_metadata)}
     return {name: torch.randn(shapes[name], generator=generator) for name in input_names(model)}
-
-
-def describe_run(run: Run, tta: bool = False) -> Document:
-    """The record of a run: the readings of its own predictions and, on request, of eight averaged views."""
-    document = Document.of_run(run)
-    if tta and "image" in document.modalities and "8" not in document.readings:
-        return replace(document, readings=document.readings | {"8": reading_of(run, **predict_with_views(run))})
-    return document
-
-
-def reading_of(run: Run, val: pd.DataFrame, test: pd.DataFrame) -> Reading:
-    """Calibration and operating point, from validation alone, of the run's model predicting in another way.
-
-    Both tables are as ``prediction_table`` gives them; the risk of the test cases is calibrated anew.
-    """
-    calibrator = Calibrator.fit(val["logit"], val["target"])
-    point = choose_operating_point(val, run.settings)
-    test = test.assign(risk=calibrator.risk(test["logit"]))
-    return Reading(
-        **calibrator.to_dict(),
-        **point,
-        prevalence=float(val["target"].mean()),
-        checkpoint_sha256=run.operating_point.checkpoint_sha256,
-        predictions_sha256=hashlib.sha256(val.to_csv(index=False).encode()).hexdigest(),
-        test=evaluate_predictions(test, point["threshold"], run.settings.n_resamples),
-    )

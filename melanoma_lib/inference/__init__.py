@@ -8,7 +8,7 @@ from melanoma_lib.utils import lazy_names
 __all__, __getattr__ = lazy_names(
     __name__,
     {
-        "document": ("Document", "Prediction", "Reading"),
+        "document": ("Document", "Reading"),
         "logits": ("predict_logits", "prediction_device"),
         "predictor": ("Predictor",),
     },

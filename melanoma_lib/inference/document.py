@@ -1,4 +1,4 @@
-"""What is to be known of a model that is asked, and what an exported file says of itself: pixels, calibration, threshold."""
+"""What is known of a model that is asked, and what an exported file says of itself: pixels, calibration, threshold."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SCHEMA = 2  # raise when a reader of the old document would misread a new one
 RECORD = "melanoma_lib.json"  # name under which the file's metadata holds the document
 SEAL = re.compile(rb"melanoma_lib sealed by SHA-256 [0-9a-f]{64}")
-UNSEALED = f"melanoma_lib sealed by SHA-256 {'0' * 64}"
+UNSEALED = f"melanoma_lib sealed by SHA-256 {'0' * 64}".encode()
 AGAIN = "export the run with python -m melanoma_lib export"
 NOTE = "Educational, not for diagnosis."
 PAINTING = "It is a painting that the kit made, no photograph of skin: nothing that the model learned from photographs applies."
@@ -36,7 +36,7 @@ class Preprocessing:
     Attributes:
         stored_side: side of the square that the decoded frame is first squashed to, pixels.
         image_size: side of the network's input, pixels.
-        interpolation: Pillow's name of the second resize: bicubic, bilinear, ...; the first is always bicubic.
+        interpolation: Pillow's name of the second resize; the first is always bicubic.
         mean: of each colour, on the scale 0 to 1; so is std.
         rule: the steps, for whoever writes another reader.
     """
@@ -52,34 +52,12 @@ class Preprocessing:
         "squash to image_size by the filter named in interpolation; (pixel - 255 mean) / (255 std) in float32; colours first"
     )
 
-    def __post_init__(self) -> None:
-        if self.interpolation.upper() not in (known := Image.Resampling._member_names_):
-            raise ExportError(f"Pillow knows no interpolation {self.interpolation!r}; it has {known}")
-
     def prepare(self, file: Path | IO[bytes] | Image.Image) -> np.ndarray:
         """Float32 pixels of an image, shape ``(3, image_size, image_size)``; CorruptImageError if it cannot be decoded."""
         square, size = Image.fromarray(read_square(file, self.stored_side)), (self.image_size, self.image_size)
         pixels = square.resize(size, Image.Resampling[self.interpolation.upper()])
         mean, std = (np.array(colours, np.float32) * np.float32(255) for colours in (self.mean, self.std))
         return ((np.asarray(pixels).astype(np.float32) - mean) / std).transpose(2, 0, 1)  # (S, S, 3) -> (3, S, S)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the model says of one case. Educational, not for diagnosis.
-
-    Attributes:
-        probability: sigmoid of the logit, which the threshold refers to; of a focal loss it is no risk.
-        risk: calibrated on validation; holds at that split's prevalence.
-        flagged: ``probability >= threshold``, which was chosen on validation.
-    """
-
-    logit: float
-    probability: float
-    risk: float
-    flagged: bool
-    threshold: float
-    note: str = NOTE
 
 
 @dataclass(frozen=True)
@@ -106,19 +84,11 @@ class Reading:
     predictions_sha256: str
     test: dict[str, Any]
 
-    def risk(self, logits: np.ndarray) -> np.ndarray:
-        """Calibrated risk in [0, 1] of logits of any shape."""
-        return sigmoid(self.slope * np.asarray(logits, np.float64) + self.intercept)
-
     def answers(self, logits: np.ndarray) -> dict[str, np.ndarray]:
-        """``logit``, ``probability``, ``risk`` and ``flagged`` of logits of any shape, in that shape each."""
-        probability = sigmoid(logits)
-        risk, flagged = self.risk(logits), probability >= self.threshold
-        return {"logit": np.asarray(logits, np.float64), "probability": probability, "risk": risk, "flagged": flagged}
-
-    def read(self, logit: float) -> Prediction:
-        """The prediction of one logit."""
-        return Prediction(**{name: value.item() for name, value in self.answers(logit).items()}, threshold=self.threshold)
+        """Of logits, shape ``(B,)``, in that shape each: ``logit``, ``probability``, calibrated ``risk`` and ``flagged``."""
+        logits = np.asarray(logits, np.float64)
+        probability, risk = sigmoid(logits), sigmoid(self.slope * logits + self.intercept)
+        return {"logit": logits, "probability": probability, "risk": risk, "flagged": probability >= self.threshold}
 
 
 @dataclass(frozen=True)
@@ -158,41 +128,31 @@ class Document:
     @classmethod
     def of_run(cls, run: Run) -> Document:
         """What a run says of itself, with the reading of its own predictions; errors as of ``Run.operating_point``."""
-        settings, point = run.settings, run.operating_point
+        settings, point, shape = run.settings, run.operating_point, None
         prevalence = float(run.predictions("val")["target"].mean())
-        shape = None
-        if "image" in settings.modalities:
-            backbone = backbone_normalisation(settings.backbone)
-            shape = Preprocessing(stored_side(settings.image_size), settings.image_size, **backbone)
         reading = Reading(**run.calibrator.to_dict(), **asdict(point), prevalence=prevalence, test=run.metrics)
+        if "image" in settings.modalities:
+            colours = backbone_normalisation(settings.backbone)
+            shape = Preprocessing(stored_side(settings.image_size), settings.image_size, **colours)
         return cls(
-            run=run.path.name,
-            source=settings.source,
-            licence=licence_of(settings.source),
-            backbone=settings.backbone,
-            modalities=settings.modalities,
-            checkpoint_sha256=point.checkpoint_sha256,
-            preprocessing=shape,
-            encoder=run.encoder if "metadata" in settings.modalities else None,
-            readings={"8" if settings.tta else "1": reading},
-            kit=melanoma_lib.__version__,
-        )
+            run.path.name, settings.source, licence_of(settings.source), settings.backbone, settings.modalities,
+            point.checkpoint_sha256, shape, encoder=run.encoder if "metadata" in settings.modalities else None,
+            readings={"8" if settings.tta else "1": reading}, kit=melanoma_lib.__version__,
+        )  # fmt: skip
 
-    def refuse_photograph(self, file: Any) -> None:
-        """Hold a model of synthetic cases to those; what it learned says nothing about skin.
+    def warnings(self, file: Any) -> tuple[str, ...]:
+        """Why an answer about an image, given as path or bytes, is nothing to rely on: a model of photographs saw a painting.
 
         Raises:
-            DataError: if it is such a model, and the image is no file, as path or bytes, that the generator wrote.
+            DataError: if a model of synthetic cases, which say nothing about skin, is shown anything but a file of theirs.
         """
-        if self.source == "synthetic" and not is_painted(file):
+        painted = is_painted(file)
+        if self.source == "synthetic" and not painted:
             raise DataError(
                 "This model was trained on synthetic cases and answers only image files that this version of the kit painted; "
                 "ask a model trained on photographs, such as the reference run."
             )
-
-    def warnings(self, file: Any) -> tuple[str, ...]:
-        """Why an answer about an image, given as path or bytes, is nothing to rely on: a model of photographs saw a painting."""
-        return (PAINTING,) if self.source != "synthetic" and is_painted(file) else ()
+        return (PAINTING,) if painted and self.source != "synthetic" else ()
 
     def to_json(self) -> str:
         """Serialise; :meth:`from_json` gives an equal document back."""
@@ -206,14 +166,12 @@ class Document:
             values = json.loads(text)
             if (found := values["schema"]) != SCHEMA:
                 raise ExportError(f"the record has schema {found!r}, this version reads {SCHEMA}; export the run again")
-            shape, encoder = values["preprocessing"], values["encoder"]
-            colours = {} if shape is None else {name: tuple(shape[name]) for name in ("mean", "std")}
-            parts = {
-                "preprocessing": None if shape is None else Preprocessing(**shape | colours),
-                "encoder": None if encoder is None else MetadataEncoder.from_json(json.dumps(encoder)),
-                "readings": {views: Reading(**reading) for views, reading in values["readings"].items()},
-            }
-            return cls(**values | parts)
+            if (shape := values["preprocessing"]) is not None:
+                values["preprocessing"] = Preprocessing(**shape | {name: tuple(shape[name]) for name in ("mean", "std")})
+            if values["encoder"] is not None:
+                values["encoder"] = MetadataEncoder.from_json(json.dumps(values["encoder"]))
+            values["readings"] = {views: Reading(**reading) for views, reading in values["readings"].items()}
+            return cls(**values)
         except (ValueError, KeyError, TypeError, AttributeError, DataError) as error:
             raise ExportError(f"expected the record of an exported model, got {text[:80]!r} ({error})") from error
 
@@ -229,15 +187,14 @@ def licence_of(source: str) -> str:
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Probability of logits of any shape, float64, without overflow."""
-    falling = np.exp(-np.abs(np.asarray(logits, np.float64)))  # in (0, 1]
-    return np.where(np.asarray(logits) >= 0, 1, falling) / (1 + falling)
+    """Probability of float64 logits of any shape, without overflow."""
+    falling = np.exp(-np.abs(logits))  # in (0, 1]
+    return np.where(logits >= 0, 1, falling) / (1 + falling)
 
 
 def sealed(data: bytes) -> bytes:
     """An exported file with its digest in the place of ``UNSEALED``: SHA-256 of the file in which zeros stand there."""
-    digest = hashlib.sha256(data).hexdigest()
-    return data.replace(UNSEALED.encode(), UNSEALED.replace("0" * 64, digest).encode())
+    return data.replace(UNSEALED, UNSEALED.replace(b"0" * 64, hashlib.sha256(data).hexdigest().encode()))
 
 
 def read_sealed(path: str | Path) -> bytes:
@@ -250,11 +207,10 @@ def read_sealed(path: str | Path) -> bytes:
         data = Path(path).read_bytes()
     except OSError as error:
         raise ExportError(f"{path} cannot be read ({error}); {AGAIN}") from error
-    seals = SEAL.findall(data)
-    if not seals:
+    if not (seals := SEAL.findall(data)):
         old = RECORD.encode() in data
         what = "comes from an earlier version of this kit, or is damaged" if old else "is no model exported by this kit"
         raise ExportError(f"{path} {what}; {AGAIN}")
-    if seals != SEAL.findall(sealed(SEAL.sub(UNSEALED.encode(), data))):
+    if seals != SEAL.findall(sealed(SEAL.sub(UNSEALED, data))):
         raise ExportError(f"{path} is not as it was exported: network or record was changed; {AGAIN}")
     return data

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from melanoma_lib.errors import DataError, ExportError
-from melanoma_lib.inference.document import RECORD, Document, Prediction, Reading, read_sealed
+from melanoma_lib.inference.document import NOTE, RECORD, Document, Reading, read_sealed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,6 @@ class Predictor:
         source: a run, a run directory, or a file written by ``python -m melanoma_lib export``.
         tta: average the logits of the eight flips and quarter turns of each image, which needs a calibration and a threshold of
             its own: of a run trained with ``--tta``, or of a file exported with it. None takes what there is, one view first.
-        threads: of onnxruntime; 0 leaves its choice.
         model: ``run.model()``, where it is already at hand.
 
     Attributes:
@@ -56,21 +55,19 @@ class Predictor:
         ``Predictor("runs/mine").predict(["a.jpg", "b.jpg"], [{"age": 55, "sex": "female"}, {"site": "torso"}])``
     """
 
-    def __init__(
-        self, source: Run | str | Path, tta: bool | None = None, threads: int = 0, model: MelanomaNet | None = None
-    ) -> None:
+    def __init__(self, source: Run | str | Path, tta: bool | None = None, model: MelanomaNet | None = None) -> None:
         if isinstance(source, str | Path) and Path(source).is_dir():
             from melanoma_lib.runs import Run
 
             source = Run(source)
         if isinstance(source, str | Path):
             data = read_sealed(source)
-            self.format = TORCHSCRIPT if data.startswith(b"PK") else ONNX
-            record, self.network = _torchscript_network(data) if self.format == TORCHSCRIPT else onnx_network(data, threads)
+            self.format, load = (TORCHSCRIPT, _torchscript) if data.startswith(b"PK") else (ONNX, _onnx)
+            record, self.network = load(data)
             self.document = Document.from_json(record)
         else:
             self.format, self.document = TORCH, Document.of_run(source)
-            self.network = _torch_network(source.model() if model is None else model)
+            self.network = _torch(source.model() if model is None else model)
         known = sorted(self.document.readings, key=int)
         self.views = int(known[0]) if tta is None else 8 if tta else 1
         if str(self.views) not in known:
@@ -87,30 +84,33 @@ class Predictor:
 
     def ask(
         self, image: Picture | None = None, age: float | None = None, sex: str | None = None, site: str | None = None
-    ) -> Prediction:
-        """Ask about one case.
+    ) -> dict[str, Any]:
+        """Ask about one case; educational, not for diagnosis.
 
         Args:
             image: path, bytes of an image file, Pillow image, or uint8 pixels of shape ``(H, W, 3)`` or ``(H, W)``. A JPEG is
-                best given as path or bytes, as in training: decoded at reduced size, its pixels differ a little from those of
-                a decoded image.
+                best given as path or bytes, as in training: decoded at reduced size, its pixels differ a little.
             age: years in [0, 120], or None.
             sex: one of the encoder's sexes, or None.
             site: one of the encoder's sites, or None.
+
+        Returns:
+            ``logit``; ``probability``, its sigmoid, which of a focal loss is no risk; ``risk``, calibrated, which holds at the
+            prevalence of validation; ``flagged``, whether the probability reaches the ``threshold``; and a ``note``.
 
         Raises:
             CorruptImageError: if the image cannot be decoded.
             DataError: if the image is missing or no image, a value of the metadata is not known, something is given that the
                 model does not look at, or a model of synthetic cases is shown anything but files that the kit painted.
         """
-        given = {"image": image, "age": age, "sex": sex, "site": site}
-        self._refuse_unseen([name for name, value in given.items() if value is not None])
         inputs = {}
+        self._refuse_unseen(name for name, value in {"age": age, "sex": sex, "site": site}.items() if value is not None)
         if self.document.encoder is not None:
             inputs["metadata"] = self.document.encoder.encode(age, sex, site)
-        if self.document.preprocessing is not None:
+        if self.document.preprocessing is not None or image is not None:
             inputs["image"] = self._admit(image)[None]  # (3, S, S) -> (1, 3, S, S)
-        return self.reading.read(self.logits(**inputs)[0])
+        said = self.reading.answers(self.logits(**inputs))
+        return {name: values[0].item() for name, values in said.items()} | {"threshold": self.reading.threshold, "note": NOTE}
 
     def predict(
         self,
@@ -136,17 +136,15 @@ class Predictor:
         import pandas as pd
 
         table = None if metadata is None else pd.DataFrame(metadata).rename(columns=COLUMNS)
-        if table is not None:
-            if not (known := [name for name in COLUMNS.values() if name in table]):
-                raise DataError(f"metadata: expected some of the columns {', '.join(COLUMNS)}, got {list(table)}")
-            self._refuse_unseen([name for name in known if table[name].notna().any()])
-        if images is not None:
-            self._refuse_unseen(["image"])
+        if table is not None and not any(name in table for name in COLUMNS.values()):
+            raise DataError(f"metadata: expected some of the columns {', '.join(COLUMNS)}, got {list(table)}")
         if len(lengths := {len(part) for part in (images, table) if part is not None}) != 1:
             raise DataError(f"expected as many images as rows of metadata, and one of them at least, got {sorted(lengths)}")
-        if table is None:
-            table = pd.DataFrame(index=range(len(images)))
-        return self._answers(images, table, self._admit, batch_size)
+        table = pd.DataFrame(index=range(*lengths)) if table is None else table
+        self._refuse_unseen(name for name, column in COLUMNS.items() if column in table and table[column].notna().any())
+        if self.document.preprocessing is None and images is not None:
+            self.prepare(images)  # which refuses them
+        return self._answers([None] * len(table) if images is None else images, table, self._admit, batch_size)
 
     def predict_cases(self, cases: pd.DataFrame, batch_size: int = 32) -> pd.DataFrame:
         """Ask about rows of a case table; returns and raises what :meth:`predict` does.
@@ -154,19 +152,20 @@ class Predictor:
         A case table knows its source, so that its images need not be recognised as painted. ``image_path`` may also hold any
         other picture that :meth:`ask` takes.
         """
-        images = list(cases["image_path"]) if self.document.preprocessing is not None else None
-        return self._answers(images, cases, self.prepare, batch_size)
+        return self._answers(list(cases.get("image_path", [])), cases, self.prepare, batch_size)
 
     def prepare(self, image: Picture) -> np.ndarray:
-        """The network's input of one image, float32, shape ``(3, S, S)``; errors as of :meth:`ask`, but of its source."""
+        """The network's input of an image, float32, shape ``(3, S, S)``; errors as of :meth:`ask`, but of its source."""
         if self.document.preprocessing is None:
-            raise DataError("this model looks at metadata alone; give it no image")
+            raise DataError("this model looks at metadata alone, not at image; leave that out")
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
                 raise DataError(f"expected pixels as uint8, (H, W, 3) or (H, W), got {image.dtype} of shape {image.shape}")
             image = Image.fromarray(image)
         if not isinstance(image, (str, Path, bytes, Image.Image)):
-            raise DataError(f"image expects a path, bytes, a Pillow image or an array, got {type(image).__name__}")
+            raise DataError(
+                f"this model looks at an image: give a path, bytes, Pillow image or array, got {type(image).__name__}"
+            )
         return self.document.preprocessing.prepare(io.BytesIO(image) if isinstance(image, bytes) else image)
 
     def logits(self, image: np.ndarray | None = None, metadata: np.ndarray | None = None) -> np.ndarray:
@@ -182,15 +181,11 @@ class Predictor:
 
     def _admit(self, image: Picture | None) -> np.ndarray:
         """The network's input of an image from anywhere."""
-        if image is None:
-            raise DataError("this model looks at an image; give one as path, bytes, Pillow image or array")
         pixels = self.prepare(image)
-        self.document.refuse_photograph(image)
+        self.document.warnings(image)
         return pixels
 
-    def _answers(
-        self, images: Sequence[Picture] | None, table: pd.DataFrame, prepare: Callable[[Any], np.ndarray], batch_size: int
-    ) -> pd.DataFrame:
+    def _answers(self, images: Sequence, table: pd.DataFrame, prepare: Callable, batch_size: int) -> pd.DataFrame:
         import pandas as pd
 
         described, parts = table.reindex(columns=list(COLUMNS.values())), [np.empty(0)]
@@ -199,17 +194,13 @@ class Predictor:
             if self.document.encoder is not None:
                 inputs["metadata"] = self.document.encoder.transform(described.iloc[rows])  # (B, M)
             if self.document.preprocessing is not None:
-                chosen = [None] * len(described.iloc[rows]) if images is None else images[rows]
-                inputs["image"] = np.stack([prepare(image) for image in chosen])  # (B, 3, S, S)
+                inputs["image"] = np.stack([prepare(image) for image in images[rows]])  # (B, 3, S, S)
             parts.append(self.logits(**inputs))
         return pd.DataFrame(self.reading.answers(np.concatenate(parts)), index=table.index)
 
-    def _refuse_unseen(self, given: Iterable[str]) -> None:
-        """Refuse what the model does not look at."""
-        for name in given:
-            part = self.document.preprocessing if name == "image" else self.document.encoder
-            if part is None:
-                raise DataError(f"this model looks at {self.document.modalities} alone, not at {name}; leave that out")
+    def _refuse_unseen(self, told: Iterable[str]) -> None:
+        if self.document.encoder is None and (told := list(told)):
+            raise DataError(f"this model looks at image alone, not at {', '.join(told)}; leave that out")
 
 
 def _eight_views(images: np.ndarray) -> Iterator[np.ndarray]:
@@ -220,17 +211,15 @@ def _eight_views(images: np.ndarray) -> Iterator[np.ndarray]:
         yield turned[..., ::-1]
 
 
-def onnx_network(data: bytes, threads: int = 0) -> tuple[str, Network]:
-    """Record, empty if there is none, and network of an ONNX file on the processor; threads 0 leaves onnxruntime the choice."""
+def _onnx(data: bytes) -> tuple[str, Network]:
+    """Record and network of an ONNX file, on the processor."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     return session.get_modelmeta().custom_metadata_map.get(RECORD, ""), lambda inputs: session.run(None, inputs)[0]
 
 
-def _torch_network(model: MelanomaNet) -> Network:
+def _torch(model: MelanomaNet) -> Network:
     """The network of a model, where it is."""
     import torch
 
@@ -239,7 +228,8 @@ def _torch_network(model: MelanomaNet) -> Network:
     return lambda inputs: predict_logits(model, [{name: torch.from_numpy(values) for name, values in inputs.items()}])
 
 
-def _torchscript_network(data: bytes) -> tuple[str, Network]:
+def _torchscript(data: bytes) -> tuple[str, Network]:
+    """Record and network of a TorchScript file."""
     try:
         import torch
     except ImportError as error:

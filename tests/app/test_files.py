@@ -46,7 +46,7 @@ def test_each_image_gets_the_runs_answer_or_a_reason(app_run, test_cases, folder
     table = answer_files(app_run, cases, show_progress=False)
     table.index = table["image"].map(lambda path: Path(path).name)
     assert len(table) == 43
-    for name, reason in (("broken.jpg", "expected a readable image"), ("empty.png", "expected a readable image")):
+    for name, reason in (("broken.jpg", "damaged or cut short"), ("empty.png", "is empty")):
         assert (table.at[name, "decision"], table.at[name, "risk"] == table.at[name, "risk"]) == ("not read", False)
         assert reason in table.at[name, "warnings"]
     assert table.at["dark.png", "decision"] == "no answer to rely on"
@@ -75,14 +75,13 @@ def test_eight_views_have_their_own_answers(app_run, tiny_run, test_cases, folde
     )  # fmt: skip
 
 
-def test_a_table_alone_names_its_images_and_strange_words_are_told(folder):
+def test_strange_words_are_told_and_missing_images_too(folder):
     table = folder / "some.csv"
-    table.write_text("isic_id,age,sex,anatom_site_general\ndark,old,Female,moon\nbroken.jpg,55,unknown,Anterior Torso\ngone,,,\n")
-    cases = gather([table])
-    assert [path.name for path in cases["image"]] == ["dark.png", "broken.jpg", "gone"]
-    assert cases[KNOWN].astype(object).fillna("").to_numpy().tolist() == [["", "female", ""], [55.0, "", "torso"], ["", "", ""]]
+    table.write_text("isic_id,age,sex,anatom_site_general\ndark,old,Female,moon\nbroken.jpg,55,unknown,Anterior Torso\n")
+    cases = gather([folder / "images" / "dark.png", folder / "images" / "broken.jpg", table])
+    assert cases[KNOWN].astype(object).fillna("").to_numpy().tolist() == [["", "female", ""], [55.0, "", "torso"]]
     assert cases["notes"].tolist() == [
-        "age 'old' is not known and counts as missing. site 'moon' is not known and counts as missing.", "", ""
+        "age 'old' is not known and counts as missing. site 'moon' is not known and counts as missing.", ""
     ]  # fmt: skip
     table.write_text("picture,age\na,3\n")
     (folder / "empty").mkdir()
@@ -93,7 +92,7 @@ def test_a_table_alone_names_its_images_and_strange_words_are_told(folder):
 
 def test_ham10000s_own_table_is_read_as_the_kit_reads_it(ham10000_root):
     cases = load_cases("ham10000", ham10000_root, "keep")
-    found = gather([ham10000_root / "HAM10000_metadata.csv"])
+    found = gather([*map(Path, cases["image_path"]), ham10000_root / "HAM10000_metadata.csv"])
     found.index = found["image"].map(lambda path: path.stem)
     assert (found["notes"] == "").all()
     expected = cases.set_index("image_id")[KNOWN]
@@ -107,7 +106,7 @@ def test_the_command_writes_a_row_an_image_and_fails_only_if_none_could_be_read(
     table = pd.read_csv("out/risks.csv")
     assert list(table) == ["image", "probability", "risk", "decision", "warnings"] and len(table) == 43
     assert main(["predict", str(folder / "images" / "broken.jpg"), "nowhere.jpg", *words[2:], str(app_run.path)]) == 1
-    assert "no such file" in capsys.readouterr().err
+    assert "No such file" in capsys.readouterr().err
     assert main(["predict", str(folder / "images" / "dark.png"), *words[2:], str(tiny_run.path)]) == 1
     assert "trained on synthetic cases" in capsys.readouterr().err
     assert pd.read_csv("out/risks.csv")[["probability", "risk"]].isna().all(axis=None)

@@ -55,8 +55,8 @@ def test_upload_then_metadata_then_layer_then_prevalence(server, browser, servic
 
         def shows(patient: Patient, tta: bool = False) -> None:
             answer = service.ask(case, patient, tta)
-            expect(page.locator("#ml-answer")).to_contain_text(f"Uncalibrated probability {answer.probability:.3f}")
-            expect(page.locator("#ml-answer .ml-number")).to_have_text(percent(answer.risk))
+            expect(page.locator("#ml-answer")).to_contain_text(f"Uncalibrated probability {answer['probability']:.3f}")
+            expect(page.locator("#ml-answer .ml-number")).to_have_text(percent(answer["risk"]))
 
         shows(Patient())
         expect(page.locator(".ml-pictures img")).to_have_count(2)
@@ -84,11 +84,11 @@ def test_upload_then_metadata_then_layer_then_prevalence(server, browser, servic
         page.get_by_role("option", name="EigenCAM", exact=True).click()
         expect(page.locator("#ml-pictures")).to_contain_text("ignores the class")
 
-        point = service.ask(case, Patient(71, "female", "torso")).point
+        answer = service.ask(case, Patient(71, "female", "torso"), prevalence=0.02)
         page.get_by_role("spinbutton", name=re.compile("Prevalence")).fill("2")
-        many = point.per_thousand(0.02)
-        expect(page.locator("#ml-meaning")).to_contain_text(f"flags {many.tp} of them and misses {many.fn}")
-        expect(page.locator("#ml-meaning")).to_contain_text(percent(point.ppv_at(0.02)))
+        many = answer["of_thousand"]
+        expect(page.locator("#ml-meaning")).to_contain_text(f"flags {many['tp']} of them and misses {many['fn']}")
+        expect(page.locator("#ml-meaning")).to_contain_text(percent(answer["ppv_at_prevalence"]))
         outside = page.evaluate("fetch('http://127.0.0.2:9/?on-purpose').then(() => 'sent', (error) => error.name)")
         assert outside == "TypeError"  # the browser is told to stay on this machine
 

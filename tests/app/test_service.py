@@ -24,11 +24,11 @@ from melanoma_lib.training import train
 from tests.app.conftest import MARKS
 from tests.app.pictures import encoded
 
-NAMES = {"age": "age_approx", "sex": "sex", "site": "anatom_site_general_challenge"}
+COLUMNS = ["age_approx", "sex", "anatom_site_general_challenge"]
 
 
 def patient_of(case) -> Patient:
-    return Patient(**{name: None if case[column] != case[column] else case[column] for name, column in NAMES.items()})
+    return Patient(*(None if value != value else value for value in case[COLUMNS]))
 
 
 def answers(service: Service, cases, tta: bool = False):
@@ -40,16 +40,16 @@ def test_the_app_answers_what_the_run_predicted(service, test_cases):
     cases, predictions = test_cases
     given = answers(service, cases)
     for name in ("logit", "probability", "risk"):
-        np.testing.assert_allclose([getattr(one, name) for one in given], predictions[name], atol=1e-5, rtol=0)
+        np.testing.assert_allclose([one[name] for one in given], predictions[name], atol=1e-5, rtol=0)
     threshold = service.run.operating_point.threshold
-    assert [one.flagged for one in given] == [bool(p >= threshold) for p in predictions["probability"]]
-    assert {one.views for one in given} == {1}
+    assert [one["flagged"] for one in given] == [bool(p >= threshold) for p in predictions["probability"]]
+    assert {one["views"] for one in given} == {1}
 
 
 def test_both_backends_give_the_same_answers(service, app_run, test_cases):
     onnx, cases = Service(app_run, "onnx"), test_cases[0].head(12)
     for tta in (False, True):
-        mine, theirs = ([[one.logit, one.risk] for one in answers(backend, cases, tta)] for backend in (service, onnx))
+        mine, theirs = ([[one["logit"], one["risk"]] for one in answers(backend, cases, tta)] for backend in (service, onnx))
         np.testing.assert_allclose(mine, theirs, atol=1e-4)
     assert onnx.facts()["backend"] == "ONNX Runtime"
 
@@ -57,23 +57,29 @@ def test_both_backends_give_the_same_answers(service, app_run, test_cases):
 def test_eight_views_have_a_calibration_and_threshold_of_their_own(service, tiny_run, test_cases):
     expected, given = predict_with_views(tiny_run), answers(service, test_cases[0], tta=True)
     for name in ("logit", "risk"):
-        np.testing.assert_allclose([getattr(one, name) for one in given], expected["test"][name], atol=1e-5)
+        np.testing.assert_allclose([one[name] for one in given], expected["test"][name], atol=1e-5)
     curve = OperatingCurve(expected["val"]["target"], expected["val"]["probability"])
-    assert given[0].threshold == curve.for_sensitivity(service.run.settings.min_sensitivity).threshold
-    assert given[0].threshold != service.run.operating_point.threshold
+    assert given[0]["threshold"] == curve.for_sensitivity(service.run.settings.min_sensitivity).threshold
+    assert given[0]["threshold"] != service.run.operating_point.threshold
 
 
 def test_rates_and_frequencies_are_those_of_the_test_split(service, test_cases):
     predictions = test_cases[1]
     point = OperatingCurve(predictions["target"], predictions["probability"]).at(service.run.operating_point.threshold)
-    answer = answers(service, test_cases[0].head(1))[0]
-    assert answer.point == point
-    assert answer.rate("sensitivity").value == point.sensitivity
+    case = test_cases[0].iloc[0]
+    admitted, patient = service.admit(Path(case["image_path"]).read_bytes()), patient_of(case)
+    answer = service.ask(admitted, patient, prevalence=0.03)
+    assert answer["test_counts"] == {name: getattr(point, name) for name in ("tp", "fp", "tn", "fn")}
+    assert answer["of_thousand"] == {name: getattr(point.per_thousand(0.03), name) for name in ("tp", "fp", "tn", "fn")}
+    assert answer["sensitivity"]["value"] == point.sensitivity
     expected = point.sensitivity * 0.03 / (point.sensitivity * 0.03 + (1 - point.specificity) * 0.97)
-    assert answer.to_dict(0.03)["ppv_at_prevalence"] == pytest.approx(expected)
+    assert answer["ppv_at_prevalence"] == pytest.approx(expected)
     own = service.run.predictions("val")["target"].mean()
-    assert answer.risk_at(own) == pytest.approx(answer.risk)
-    assert answer.risk_at(own / 2) < answer.risk < answer.risk_at((1 + own) / 2)
+    rare, alike, common = (
+        service.ask(admitted, patient, prevalence=share)["risk_at_prevalence"] for share in (own / 2, own, (1 + own) / 2)
+    )
+    assert alike == pytest.approx(answer["risk"])
+    assert rare < alike < common
 
 
 def test_similar_cases_by_brute_force():
@@ -82,15 +88,15 @@ def test_similar_cases_by_brute_force():
     for risk in (0.0, 0.31, 1.0):
         found = similar_cases(test, risk)
         nearest = sorted(test.tolist(), key=lambda row: abs(row[0] - risk))[: 400 // 8]
-        assert (found.n, found.melanomas) == (50, sum(row[1] for row in nearest))
-        assert (found.risk_from, found.risk_to) == (min(nearest)[0], max(nearest)[0])
-        assert found.observed == wilson_interval(found.melanomas, 50)
-    assert similar_cases(test[:7], 0.5).n == 7
+        assert (found["n"], found["melanomas"]) == (50, sum(row[1] for row in nearest))
+        assert (found["risk_from"], found["risk_to"]) == (min(nearest)[0], max(nearest)[0])
+        assert found["observed"] == wilson_interval(found["melanomas"], 50).to_dict()
+    assert similar_cases(test[:7], 0.5)["n"] == 7
 
 
 def test_unknown_metadata_changes_the_answer_and_wrong_metadata_is_refused(service, lesion):
     case = service.admit(lesion)
-    assert service.ask(case, Patient(80, "male", "torso")).logit != service.ask(case, Patient()).logit
+    assert service.ask(case, Patient(80, "male", "torso"))["logit"] != service.ask(case, Patient())["logit"]
     for wrong in (Patient(age=-5), Patient(age="old"), Patient(sex="robot"), Patient(site="moon")):
         with pytest.raises(DataError):
             service.ask(case, wrong)
@@ -103,8 +109,8 @@ def test_many_at_once_get_the_answers_of_one_after_the_other(service, test_cases
 
     def ask(case):
         admitted = service.admit(Path(case["image_path"]).read_bytes())
-        heatmap = service.heatmap(admitted, patient_of(case), service.first_layer, "gradcam")
-        return service.ask(admitted, patient_of(case)).logit, float(heatmap.values.sum())
+        values, _ = service.heatmap(admitted, patient_of(case), service.first_layer, "gradcam")
+        return service.ask(admitted, patient_of(case))["logit"], float(values.sum())
 
     with ThreadPoolExecutor(8) as pool:
         np.testing.assert_allclose(list(pool.map(ask, rows)), [ask(case) for case in rows], rtol=1e-4, atol=1e-6)
@@ -117,8 +123,8 @@ def test_heatmaps_are_those_of_explain(service, test_cases):
     for method in service.methods:
         for layer in service.layers:
             expected = heatmaps(service.model, image, metadata, layer, method)[layer][0]
-            found = service.heatmap(admitted, patient_of(case), layer, method)
-            np.testing.assert_allclose(found.values, expected, atol=1e-5 * max(1, float(np.abs(expected).max())))
+            found, _ = service.heatmap(admitted, patient_of(case), layer, method)
+            np.testing.assert_allclose(found, expected, atol=1e-5 * max(1, float(np.abs(expected).max())))
     for layer, method in (("nowhere", "gradcam"), (service.first_layer, "scorecam")):
         with pytest.raises(DataError, match="expect a layer"):
             service.heatmap(admitted, Patient(), layer, method)
@@ -139,7 +145,7 @@ def test_most_test_images_pass_and_what_is_no_skin_does_not(service, test_cases)
     for words, pixels in strange.items():
         case = service.admit(encoded(pixels.astype(np.uint8)))
         assert any(words in text for text in case.warnings), (words, case.warnings)
-        assert not service.ask(case, Patient()).to_dict(0.1)["reliable"]
+        assert not service.ask(case, Patient())["reliable"]
 
 
 def test_a_reference_is_kept_and_refused_for_another_model(app_run, service, tmp_path):
@@ -160,21 +166,24 @@ def test_a_run_without_its_images_says_what_it_cannot_do(app_run, lesion, tmp_pa
     (moved.path / REFERENCE).unlink()
     moved.settings = moved.settings.model_copy(update={"source": "ham10000", "data_dir": tmp_path / "gone"})
     service = Service(moved)
+    service.load()
+    service.learn_training()
     assert service.reference is None
     assert "gone" in service.lacks
     case = service.admit(lesion)
     assert case.warnings == ()
-    assert any("gone" in note for note in case.notes)
     with pytest.raises(DataError, match="no calibration and threshold for eight averaged views"):
         service.ask(case, Patient(), tta=True)
-    assert 0 < service.ask(case, Patient()).risk < 1
+    answer = service.ask(case, Patient())
+    assert 0 < answer["risk"] < 1
+    assert any("gone" in note for note in answer["notes"])
 
 
 def test_a_foreign_threshold_or_export_is_refused(app_run, tmp_path):
     folder = shutil.copytree(app_run.path, tmp_path / "foreign")
     (folder / "model.onnx").unlink()
     with pytest.raises(ExportError, match="python -m melanoma_lib export"):
-        Service(Run(folder), "onnx")
+        Service(Run(folder), "onnx").load()
     with pytest.raises(DataError, match=r"backend expects one of .*, got 'tensorflow'"):
         Service(Run(folder), "tensorflow")
     stored = folder / OPERATING_POINT
@@ -189,13 +198,13 @@ def test_runs_of_one_branch(tiny_settings, modalities, lesion):
     service = Service(run)
     if modalities == "image":
         case = service.admit(lesion.replace(*MARKS[::-1]))
-        assert 0 <= service.ask(case, Patient()).risk <= 1
-        assert service.heatmap(case, Patient(), service.first_layer, "gradcam").values.ndim == 2
+        assert 0 <= service.ask(case, Patient())["risk"] <= 1
+        assert service.heatmap(case, Patient(), service.first_layer, "gradcam")[0].ndim == 2
         with pytest.raises(DataError, match="image alone"):
             service.ask(case, Patient(age=50))
         return
     predictions = run.predictions("test")
-    given = [service.ask(None, patient_of(case)).logit for _, case in predictions.iterrows()]
+    given = [service.ask(None, patient_of(case))["logit"] for _, case in predictions.iterrows()]
     np.testing.assert_allclose(given, predictions["logit"], atol=1e-5)
     with pytest.raises(DataError, match="no image"):
         service.admit(lesion)
@@ -209,7 +218,7 @@ def test_a_model_of_synthetic_cases_answers_those_alone(app_run, lesion, tmp_pat
     with pytest.raises(DataError, match="trained on synthetic cases"):
         service.admit(lesion)
     lesion = lesion.replace(*MARKS[::-1])
-    assert 0 < service.ask(service.admit(lesion), Patient()).risk < 1
+    assert 0 < service.ask(service.admit(lesion), Patient())["risk"] < 1
     page = Page(service, Store())
     assert len([page.case(token) for token in page.names]) == 5
     mark = lesion[20 : lesion.index(b"photograph: ") + 12 + 64]
@@ -226,33 +235,29 @@ def test_a_model_of_photographs_relies_on_nothing_painted(service, lesion, app_r
     assert service.admit(painted).warnings == (PAINTING,)
     (token,) = page.names
     assert PAINTING in page.case(token).warnings
-    assert not service.ask(page.case(token), Patient()).to_dict(0.1)["reliable"]
+    assert not service.ask(page.case(token), Patient())["reliable"]
     file = Path("painted.jpg")
     file.write_bytes(painted)
     assert answer_files(app_run, gather([file]), show_progress=False)["decision"].tolist() == [WITHHELD]
 
 
 def test_whoever_asks_before_the_model_is_loaded_waits_or_is_told(app_run, service, lesion, tmp_path):
-    late = Service(app_run, wait=False)
-    page = Page(late, Store())
+    late = Service(app_run)
+    assert not late.predictors
     with ThreadPoolExecutor(2) as pool:
-        asked = pool.submit(lambda: late.ask(late.admit(lesion), Patient(50)))
-        chosen = pool.submit(page.choices)
-        assert not asked.done()
-        late.load()
-        assert asked.result().logit == service.ask(service.admit(lesion), Patient(50)).logit
+        asked, chosen = pool.submit(lambda: late.ask(late.admit(lesion), Patient(50))), pool.submit(Page(late, Store()).choices)
+        assert asked.result()["logit"] == service.ask(service.admit(lesion), Patient(50))["logit"]
         assert [value for _, value in chosen.result()[0]["choices"]] == list(service.layers)
     folder = shutil.copytree(app_run.path, tmp_path / "run")
     (folder / REFERENCE).unlink()
-    bare = Service(Run(folder), wait=False)
-    bare.load()
-    assert any("being prepared" in note for note in bare.admit(lesion).notes)
+    bare = Service(Run(folder))
+    assert any("being prepared" in note for note in bare.ask(bare.admit(lesion), Patient())["notes"])
     (folder / CHECKPOINT).write_bytes(b"damaged")
     with pytest.raises(ForeignThresholdError):
-        Service(Run(folder), wait=False)
+        Service(Run(folder))
 
 
 def test_a_case_keeps_nothing_of_the_file(service, lesion):
     case = service.admit(lesion[:2] + b"\xff\xfe\x00\x0eMARKER-IN-IT" + lesion[2:])  # a JPEG comment
-    kept = [case.shown.tobytes(), case.pixels.tobytes(), *map(str.encode, (*case.notes, *case.warnings))]
+    kept = [case.square.tobytes(), case.shown.tobytes(), case.pixels.tobytes(), *map(str.encode, (*case.notes, *case.warnings))]
     assert not any(b"MARKER-IN-IT" in part for part in kept)

@@ -32,7 +32,7 @@ class Blocker:
 sys.meta_path.insert(0, Blocker())
 from melanoma_lib.inference.predictor import Predictor
 case = Predictor({path!r}).ask({image!r}, age=61, sex="male", site="torso")
-print(repr(case.risk), case.flagged)
+print(repr(case["risk"]), case["flagged"])
 """
 
 
@@ -63,7 +63,7 @@ def test_run_and_file_answer_what_the_run_predicted(kind, exported, tiny_run, te
 def test_only_what_is_there_to_be_seen_is_asked_about(exported, tiny_run, test_cases):
     predictor, images = Predictor(exported), list(test_cases["image_path"][:2])
     unknown = predictor.predict(images)
-    assert unknown["logit"].tolist() == pytest.approx([predictor.ask(image).logit for image in images], abs=1e-5)
+    assert unknown["logit"].tolist() == pytest.approx([predictor.ask(image)["logit"] for image in images], abs=1e-5)
     assert len(predictor.predict([])) == 0
     for given, named in (((images, [{"Age": 3}]), "columns age, sex, site"), ((images, [{"age": 3}]), "as many"),
                          ((None, None), "as many"), ((None, [{"age": 3}]), "looks at an image")):  # fmt: skip
@@ -104,7 +104,7 @@ def test_it_needs_neither_pytorch_nor_pandas(exported, tmp_path):
     assert done.returncode == 0, done.stderr
     risk, flagged = done.stdout.split()
     here = Predictor(exported).ask(image, age=61, sex="male", site="torso")
-    assert (float(risk), flagged) == (pytest.approx(here.risk, abs=1e-9), str(here.flagged))
+    assert (float(risk), flagged) == (pytest.approx(here["risk"], abs=1e-9), str(here["flagged"]))
 
 
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "convnext_tiny"])
@@ -130,8 +130,8 @@ def test_an_image_may_come_as_path_bytes_pillow_image_or_array(exported, tmp_pat
     (tmp_path / "case.png").write_bytes(data)
     opened = Image.open(io.BytesIO(data))
     asked = [tmp_path / "case.png", str(tmp_path / "case.png"), data, opened, np.asarray(opened)]
-    assert len({predictor.ask(image).logit for image in asked}) == 1
-    assert predictor.ask(np.asarray(opened.convert("L"))).logit != predictor.ask(data).logit
+    assert len({predictor.ask(image)["logit"] for image in asked}) == 1
+    assert predictor.ask(np.asarray(opened.convert("L")))["logit"] != predictor.ask(data)["logit"]
     opened = Image.open(io.BytesIO(picture((800, 600))))
     predictor.ask(opened)
     assert opened.size == (800, 600)  # left as it was
@@ -165,7 +165,7 @@ def test_damaged_or_absent_images_are_clear_errors(exported, tmp_path):
 def test_a_model_of_synthetic_cases_answers_those_alone(tiny_run, test_cases, tmp_path):
     predictor = Predictor(export_run(tiny_run, "torchscript", tmp_path / "model.pt"))
     painted = Path(test_cases["image_path"][0])
-    assert predictor.ask(painted).logit == predictor.ask(painted.read_bytes()).logit
+    assert predictor.ask(painted)["logit"] == predictor.ask(painted.read_bytes())["logit"]
     for other in (picture((90, 90)), Image.open(painted), np.asarray(Image.open(painted))):
         with pytest.raises(DataError, match="trained on synthetic cases"):
             predictor.ask(other)
@@ -174,5 +174,5 @@ def test_a_model_of_synthetic_cases_answers_those_alone(tiny_run, test_cases, tm
 def test_nothing_known_is_what_the_encoder_calls_missing(exported, tiny_run):
     predictor, data = Predictor(exported), picture((40, 40))
     expected = predictor.logits(predictor.prepare(data)[None], tiny_run.encoder.missing[None])
-    assert predictor.ask(data).logit == pytest.approx(float(expected[0]), abs=1e-6)
-    assert predictor.ask(data, age=float("nan")).logit == predictor.ask(data).logit
+    assert predictor.ask(data)["logit"] == pytest.approx(float(expected[0]), abs=1e-6)
+    assert predictor.ask(data, age=float("nan"))["logit"] == predictor.ask(data)["logit"]
