@@ -43,8 +43,8 @@ def evaluate(settings: Settings, run: Path | None = None, tta: bool = False, sou
     if source is None:
         report = evaluate_run(found, tta=tta)
     else:
-        from melanoma_lib.comparison import evaluate_external
         from melanoma_lib.data.datamodule import cases_for
+        from melanoma_lib.reports import evaluate_external
 
         if tta and not found.settings.tta:
             raise KitError("--tta makes another model, without a threshold of its own here; train with --tta to test its views")
@@ -76,8 +76,7 @@ def errors(settings: Settings, run: Path | None = None, n: int = 8, heatmaps: bo
 
 def compare(runs: Sequence[Path], out: Path | None = None) -> None:
     """Set runs against the first on the test cases they share; runs of several seeds: gain of each branch, over seeds."""
-    from melanoma_lib.comparison import compare_runs, comparison_text, save_table
-    from melanoma_lib.reports import ablation_table, differ_in_seeds
+    from melanoma_lib.reports import ablation_table, compare_runs, comparison_text, differ_in_seeds, save_table
     from melanoma_lib.runs import Run
 
     found = [Run(path) for path in runs]
@@ -111,7 +110,7 @@ def explain(
 
 def costs(runs: Sequence[Path], images: int | None = None) -> None:
     """Print what training of some runs took for an image, and what a larger archive would take."""
-    from melanoma_lib.comparison import ISIC_2024, cost_table
+    from melanoma_lib.reports.comparison import ISIC_2024, cost_table
     from melanoma_lib.runs import Run
 
     print(cost_table([Run(path) for path in runs], images or ISIC_2024).T.to_string(header=False))

@@ -10,10 +10,10 @@ from scipy.special import expit
 from sklearn.metrics import recall_score, roc_auc_score
 
 from melanoma_lib.__main__ import main
-from melanoma_lib.comparison import compare_runs, comparison_text, evaluate_external, predict_cases, save_table, seen_cases
 from melanoma_lib.data import load_cases
 from melanoma_lib.errors import DataError, RunError
 from melanoma_lib.evaluation import delong_test
+from melanoma_lib.reports import compare_runs, comparison_text, evaluate_external, predict_cases, save_table, seen_cases
 from melanoma_lib.settings import Settings
 from melanoma_lib.training import train
 from tests.data.builders import case_table, write_isic2020

@@ -5,7 +5,6 @@ from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
@@ -19,23 +18,6 @@ MIN_LOCAL = 20  # melanomas that an update of slope and intercept needs: ten a p
 ENOUGH, TOO_FEW = "enough", "too few to say"
 RATES = ("sensitivity", "specificity", "ppv", "npv")
 CALIBRATION = ("brier", "slope", "intercept")
-
-
-def observed_over_expected(
-    risk: ArrayLike, targets: ArrayLike, groups: ArrayLike, n: int = 2000, seed: int = 0, level: float = 0.95
-) -> Interval:
-    """Melanomas over the sum of the risks, 1 if calibrated in the large, with an interval that resamples whole groups.
-
-    Raises:
-        ValueError: for risks outside [0, 1], or NaN, empty or mismatched input.
-    """
-    answers = check_targets(targets, both_classes=False)
-    values = check_scores(risk, answers.size, "risk", unit_interval=True)
-    codes, n_groups = group_codes(groups, answers.size)
-    observed, expected = (np.bincount(codes, weights=one, minlength=n_groups) for one in (answers, values))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        sample, replicates = group_bootstrap(lambda drawn: (drawn @ observed) / (drawn @ expected), n_groups, n, seed)
-    return Interval.from_replicates(float(sample), replicates, level)
 
 
 def external_table(
@@ -69,8 +51,7 @@ def external_table(
             rows |= {f"ppv_at_{where}_prevalence": {"value": counted.ppv_at(share)}}
             rows |= {f"npv_at_{where}_prevalence": {"value": counted.npv_at(share)}}
         rows |= {name: summary["calibration"]["risk"][name] for name in CALIBRATION}
-        ratio = observed_over_expected(table["risk"], table["target"], table["group_id"], n, seed)
-        rows["observed_over_expected"] = asdict(ratio)
+        rows["observed_over_expected"] = asdict(_observed_over_expected(table, n, seed))
         for end, name in {"value": place, "low": f"{place}_low", "high": f"{place}_high"}.items():
             columns[name] = {measure: row.get(end) for measure, row in rows.items()}
     found = pd.DataFrame(columns).astype(float)
@@ -134,6 +115,13 @@ def recalibration_table(
     return pd.DataFrame(rows)
 
 
+def _observed_over_expected(table: pd.DataFrame, n: int, seed: int) -> Interval:
+    """Melanomas over the sum of the risks, 1 if calibrated in the large, resampling whole groups."""
+    sums = table.groupby("group_id")[["target", "risk"]].sum().to_numpy(float)  # (G, 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return Interval.from_replicates(*group_bootstrap(lambda drawn: np.divide(*(drawn @ sums).T), len(sums), n, seed))
+
+
 def _updates(log_odds: np.ndarray, y: np.ndarray) -> dict[str, tuple[float, float]]:
     """Slope and intercept of each update, NaN where it does not exist."""
     shift = np.nan
@@ -143,10 +131,8 @@ def _updates(log_odds: np.ndarray, y: np.ndarray) -> dict[str, tuple[float, floa
 
 
 def _fit(log_odds: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    if log_odds.min() == log_odds.max():
-        return np.nan, np.nan
-    slope, intercept = fit_logistic(log_odds, y, np.ones((1, y.size)))
-    return float(slope[0]), float(intercept[0])
+    (slope,), (intercept,) = fit_logistic(log_odds, y, np.ones((1, y.size)))
+    return float(slope), float(intercept)
 
 
 def _evidence(enough: bool) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from melanoma_lib.evaluation.inputs import check_fraction, check_scores, check_targets
+from melanoma_lib.evaluation.inputs import check_scores, check_targets
 from melanoma_lib.evaluation.intervals import BLOCK, Interval, Ranking, group_bootstrap, group_codes
 
 
@@ -18,7 +18,6 @@ def bootstrap_gain(
     groups: ArrayLike,
     n: int = 2000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> dict[str, Interval]:
     """What ``scores`` gain over ``baseline_scores`` on the same cases, with both seen in the same resamples.
 
@@ -29,7 +28,6 @@ def bootstrap_gain(
         groups: patient, lesion or image id of each row, shape ``(N,)``.
         n: number of resamples.
         seed: of the resampling.
-        level: coverage aimed at.
 
     Returns:
         Differences (model - baseline) in "auroc" and "average_precision".
@@ -37,7 +35,6 @@ def bootstrap_gain(
     Raises:
         ValueError: for NaN, infinite, empty, one-class or mismatched input.
     """
-    check_fraction(level, "level")
     answers = check_targets(targets)
     codes, n_groups = group_codes(groups, answers.size)
     model, base = (Ranking(answers, check_scores(one, answers.size), codes) for one in (scores, baseline_scores))
@@ -45,7 +42,7 @@ def bootstrap_gain(
         lambda weights: model.metrics(weights) - base.metrics(weights), n_groups, n, seed, max(1, BLOCK // answers.size)
     )
     names = ("auroc", "average_precision")
-    return {name: Interval.from_replicates(*both, level) for name, *both in zip(names, sample, replicates, strict=True)}
+    return {name: Interval.from_replicates(*both) for name, *both in zip(names, sample, replicates, strict=True)}
 
 
 def bootstrap_mean_auroc(
@@ -53,7 +50,6 @@ def bootstrap_mean_auroc(
     baselines: Sequence[ArrayLike] | None = None,
     n: int = 2000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> Interval:
     """Mean AUROC over seeds, or mean gain over a baseline, with an interval that resamples each group once for all seeds.
 
@@ -65,7 +61,6 @@ def bootstrap_mean_auroc(
         baselines: for each seed the scores to beat, shape ``(N_s,)``; with them the result is the mean difference.
         n: number of resamples.
         seed: of the resampling.
-        level: coverage aimed at.
 
     Returns:
         The mean (difference) and its percentile interval; its ends are NaN where every resample gives the same, as of perfect
@@ -74,7 +69,6 @@ def bootstrap_mean_auroc(
     Raises:
         ValueError: for no samples, unequal lengths, or input that has no AUROC.
     """
-    check_fraction(level, "level")
     if not samples or (baselines is not None and len(baselines) != len(samples)):
         raise ValueError(f"expected as many baselines as samples and at least one, got {len(baselines or [])}, {len(samples)}")
     names = np.unique(np.concatenate([np.asarray(groups, dtype=str) for _, _, groups in samples]))
@@ -87,7 +81,7 @@ def bootstrap_mean_auroc(
         lambda weights: np.sum([sign * one.metrics(weights)[0] for sign, one in rankings], axis=0) / len(samples),
         names.size, n, seed,
     )  # fmt: skip
-    interval = Interval.from_replicates(float(value), replicates, level)
+    interval = Interval.from_replicates(float(value), replicates)
     # No resample of a perfect ranking is anything else, which is no certainty about the next cases.
     return replace(interval, low=np.nan, high=np.nan) if interval.value == interval.low == interval.high else interval
 

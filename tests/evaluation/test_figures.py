@@ -4,28 +4,19 @@ from matplotlib import pyplot as plt
 from matplotlib.text import Text
 from sklearn.metrics import roc_curve
 
-from melanoma_lib.evaluation import Interval, OperatingCurve, OperatingPoint, reliability_bins
-from melanoma_lib.evaluation.figures import (
-    comparison_figure,
-    confusion_figure,
-    decision_curve_figure,
-    precision_recall_figure,
-    reliability_figure,
-    roc_figure,
-)
+from melanoma_lib.evaluation import Interval, OperatingCurve, reliability_bins
+from melanoma_lib.evaluation.figures import confusion_figure, precision_recall_figure, reliability_figure, roc_figure
 from melanoma_lib.plotting import BLUE, VERMILLION
 from tests.evaluation.cases import prediction_table
 
 CASES = prediction_table()
-CURVE, RISK_CURVE = (OperatingCurve(CASES["target"], CASES[name]) for name in ("probability", "risk"))
+CURVE = OperatingCurve(CASES["target"], CASES["probability"])
 POINT = CURVE.at(0.6)
 FIGURES = {
-    "roc": lambda: roc_figure({"fusion": CURVE, "metadata": RISK_CURVE}, POINT, {"fusion": Interval(0.8, 0.7, 0.9)}),
+    "roc": lambda: roc_figure(CURVE, POINT, Interval(0.8, 0.7, 0.9)),
     "precision_recall": lambda: precision_recall_figure(CURVE, POINT),
-    "confusion": lambda: confusion_figure(POINT, prevalence=0.0176),
+    "confusion": lambda: confusion_figure(POINT),
     "reliability": lambda: reliability_figure({"before": CASES["probability"], "after": CASES["risk"]}, CASES["target"]),
-    "decision": lambda: decision_curve_figure({"calibrated": RISK_CURVE}, point=0.1),
-    "comparison": lambda: comparison_figure({"both": Interval(0.9, 0.8, 0.95), "one seed": Interval(0.7, np.nan, np.nan)}),
 }
 
 
@@ -55,19 +46,11 @@ def test_roc_draws_the_curve_and_marks_the_point():
     np.testing.assert_allclose(drawn(axes, VERMILLION)[:, 0], share)
 
 
-@pytest.mark.parametrize("prevalence", [None, 0.001, 0.0176, 0.5, 0.999])
-def test_confusion_draws_exactly_a_thousand_lesions_in_the_right_shares(prevalence):
-    matrix, lesions = confusion_figure(POINT, prevalence).axes
-    for count in (POINT.tp, POINT.fn, POINT.fp, POINT.tn):
-        assert any(f"{count:,}" in text.get_text() for text in matrix.texts)
-    found, missed, alarms, cleared = (len(line.get_xdata()) for line in lesions.lines)
-    assert found + missed + alarms + cleared == 1000
-    places = {tuple(place) for line in lesions.lines for place in line.get_xydata()}
-    assert len(places) == 1000  # none hides behind another
-    share = CURVE.prevalence if prevalence is None else prevalence
-    assert found + missed == pytest.approx(1000 * share, abs=0.5)
-    assert found == pytest.approx((found + missed) * POINT.sensitivity, abs=0.5)
-    assert alarms == pytest.approx((alarms + cleared) * (1 - POINT.specificity), abs=0.5)
+def test_confusion_writes_the_four_counts_and_their_shares_of_the_row():
+    (axes,) = FIGURES["confusion"]().axes
+    cells = [text.get_text().split("\n") for text in axes.texts]
+    assert [cell[0] for cell in cells] == [f"{count:,}" for count in (POINT.tp, POINT.fn, POINT.fp, POINT.tn)]
+    assert cells[0][2] == f"{POINT.sensitivity:.1%}" and cells[3][2] == f"{POINT.specificity:.1%}"
 
 
 def test_reliability_draws_the_bins():
@@ -80,28 +63,6 @@ def test_reliability_draws_the_bins():
     assert histogram.get_yscale() == "log"
 
 
-def test_decision_curve_draws_treat_all_treat_none_and_the_model():
-    (axes,) = decision_curve_figure({"calibrated": RISK_CURVE}, highest=0.4).axes
-    lines = {line.get_label(): line.get_xydata().T for line in axes.lines}
-    risk, benefit = lines["remove every lesion"]
-    prevalence = CASES["target"].mean()
-    np.testing.assert_allclose(benefit, prevalence - (1 - prevalence) * risk / (1 - risk))
-    np.testing.assert_allclose(lines["remove none"][1], 0)
-    np.testing.assert_allclose(lines["calibrated"][1], RISK_CURVE.net_benefit(risk))
-
-
-@pytest.mark.parametrize(
-    ("draw", "message"),
-    [
-        (lambda: roc_figure({}), "one to four, got 0"),
-        (lambda: reliability_figure({}, [0, 1]), "one to three, got 0"),
-        (lambda: reliability_figure({"logit": [2.0, 0.1]}, [0, 1]), "logit: expected probabilities"),
-        (lambda: decision_curve_figure({"logit": OperatingCurve([0, 1], [-2, 2])}), "scores that are risks"),
-        (lambda: decision_curve_figure({"risk": RISK_CURVE}, highest=1.0), r"highest: expected a number in \(0, 1\), got 1.0"),
-        (lambda: confusion_figure(OperatingPoint(0.5, 0, 3, 4, 0)), "both classes, got tp=0"),
-        (lambda: comparison_figure({}), "at least one interval"),
-    ],
-)
-def test_what_cannot_be_drawn_is_refused(draw, message):
-    with pytest.raises(ValueError, match=message):
-        draw()
+def test_what_is_no_risk_is_refused():
+    with pytest.raises(ValueError, match="logit: expected probabilities"):
+        reliability_figure({"logit": [2.0, 0.1]}, [0, 1])

@@ -1,0 +1,16 @@
+"""What finished runs say: a report on one, several compared, another collection, and what Weights & Biases gets.
+
+Names are loaded on first use, so that importing the package costs nothing.
+"""
+
+from melanoma_lib.utils import lazy_names
+
+__all__, __getattr__ = lazy_names(
+    __name__,
+    {
+        "report": ("Report", "bayes_ceiling", "evaluate_run", "predict_with_views", "report_figures", "write_report"),
+        "comparison": ("ablation_table", "compare_runs", "comparison_text", "cost_table", "differ_in_seeds", "save_table"),
+        "external": ("evaluate_external", "predict_cases", "seen_cases"),
+        "tracking": ("log_run", "wandb_logger"),
+    },
+)

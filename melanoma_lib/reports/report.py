@@ -1,0 +1,164 @@
+"""What a run's test split says: text, numbers and figures in a folder beside it."""
+
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from melanoma_lib.evaluation import Calibrator, Interval, OperatingCurve, evaluate_predictions, summary_table
+from melanoma_lib.evaluation.summary import FoldPredictions, evaluate_folds, gather_folds
+from melanoma_lib.plotting import DescribedFigure
+from melanoma_lib.run_writer import choose_operating_point, prediction_table
+from melanoma_lib.runs import Run
+from melanoma_lib.utils import write_text
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished evaluation.
+
+    Attributes:
+        summary: as ``evaluate_predictions`` returns it.
+        text: the same as a table of 100 columns.
+        folder: where summary, table and figures were written.
+    """
+
+    summary: dict
+    text: str
+    folder: Path
+
+
+def evaluate_run(run: Run, tta: bool = False) -> Report:
+    """Evaluate a run's test split at its stored operating point, and write table, JSON and figures beside it.
+
+    Args:
+        run: a finished run.
+        tta: predict again, averaging the eight flips and turns of each image. Such logits are another model's: they get their
+            own calibration and threshold, fitted on the validation predictions made the same way.
+
+    Returns:
+        The report; its folder is ``evaluation`` or ``evaluation-tta`` in the run directory.
+
+    Raises:
+        DataError: if test-time augmentation needs images that are gone.
+        ForeignThresholdError: if the stored operating point belongs to another model.
+    """
+    point = run.operating_point
+    if tta and not run.settings.tta:
+        evaluated = evaluate_folds if run.is_cross_validation else evaluate_predictions
+        test, threshold = _tested_with_views(run)
+        rule, name = point.rule, "evaluation-tta"
+        summary = evaluated(test, threshold, run.settings.n_resamples)
+    else:
+        threshold, rule, name = point.threshold, point.rule, "evaluation"
+        test, summary = run.predictions("test"), run.metrics
+    views = ", eight views averaged" if tta or run.settings.tta else ""
+    heading = f"{run.path.name}: test split{views}; threshold: {rule}\n\n"
+    text = heading + summary_table(summary)
+    if ceilings := bayes_ceiling(test):
+        table = pd.DataFrame({"AUROC": ceilings}).to_string(float_format="{:.3f}".format)
+        text += f"\nHighest AUROC possible on these synthetic cases (by their true risk)\n{table}\n"
+    return write_report(run.path / name, summary, text, report_figures(test, summary, threshold))
+
+
+def write_report(
+    folder: Path, summary: dict, text: str, figures: Mapping[str, DescribedFigure], tables: Mapping[str, pd.DataFrame] = {}
+) -> Report:
+    """Put a report's summary, text, figures with their descriptions, and tables into a folder, whole or not at all."""
+    with _replacing_folder(folder) as working:
+        write_text(working / "metrics.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        write_text(working / "report.txt", text)
+        for name, table in tables.items():
+            write_text(working / f"{name}.csv", table.to_csv(index=False))
+        for name, figure in figures.items():
+            figure.savefig(working / f"{name}.png", dpi=110)
+            write_text(working / f"{name}.txt", figure.alt_text + "\n")
+    return Report(summary, text, folder)
+
+
+@contextmanager
+def _replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder to fill; when it is whole, put it in the place of ``folder``, which until then is left alone.
+
+    Whoever is killed on the way leaves the old folder, in its place or beside it, until a later one is whole.
+    """
+    from filelock import FileLock
+
+    with FileLock(folder.with_name(f".{folder.name}.lock")):  # so that what else is here was left by killed processes
+        working = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            yield working
+        except BaseException:
+            shutil.rmtree(working)
+            raise
+        if folder.exists():
+            folder.rename(Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent)) / "old")
+        working.rename(folder)
+        for left in folder.parent.glob(f".{folder.name}.*/"):
+            shutil.rmtree(left)
+
+
+def bayes_ceiling(test: pd.DataFrame) -> dict[str, float]:
+    """AUROC of the true risk given some inputs, by their names: no model can expect more; empty for real cases."""
+    if "true_risk" not in test:
+        return {}
+    risks = {"image + metadata": "true_risk", "image only": "truth_risk_image", "metadata only": "truth_risk_metadata"}
+    return {inputs: OperatingCurve(test["target"], test[risk]).auroc for inputs, risk in risks.items()}
+
+
+def _tested_with_views(run: Run) -> tuple[pd.DataFrame, float]:
+    """Test predictions from eight views of each image, and the threshold chosen on validation predictions made the same way."""
+    parts = []
+    for fold in run.folds if run.is_cross_validation else [run]:
+        tables = predict_with_views(fold)
+        threshold = choose_operating_point(tables["val"], run.settings.min_sensitivity)["threshold"]
+        calibrator = Calibrator.fit(tables["val"]["logit"], tables["val"]["target"])
+        parts.append(FoldPredictions(tables, calibrator, threshold))
+    if not run.is_cross_validation:
+        return parts[0].tables["test"], parts[0].threshold
+    tables, point = gather_folds(parts)
+    return tables["test"], point["threshold"]
+
+
+def predict_with_views(run: Run) -> dict[str, pd.DataFrame]:
+    """Validation and test predictions of a run from the mean logit of eight views, calibrated on validation alone."""
+    from melanoma_lib.data.datamodule import DermoscopyDataModule
+    from melanoma_lib.inference import predict_logits, prediction_device
+
+    data = DermoscopyDataModule(run.settings, run.cases())
+    model = run.model().to(prediction_device())
+    loaders = {"val": data.val_dataloader(), "test": data.test_dataloader()}
+    logits = {split: predict_logits(model, loader, tta=True) for split, loader in loaders.items()}
+    parts = {split: data.cases[data.cases["split"] == split] for split in loaders}
+    calibrator = Calibrator.fit(logits["val"], parts["val"]["target"])
+    return {split: prediction_table(parts[split], logits[split], calibrator) for split in loaders}
+
+
+def report_figures(test: pd.DataFrame, summary: dict, threshold: float) -> dict[str, DescribedFigure]:
+    """The figures of a report, by file name: ROC, precision and recall, confusion, reliability.
+
+    Args:
+        test: predictions of the test split.
+        summary: of the same, as ``evaluate_predictions`` returns it.
+        threshold: on ``probability``.
+    """
+    from melanoma_lib.evaluation import figures
+
+    targets = test["target"].to_numpy()
+    curve = OperatingCurve(targets, test["probability"])
+    point = curve.at(threshold)
+    auroc = Interval(**{part: math.nan if number is None else number for part, number in summary["auroc"].items()})
+    return {
+        "roc": figures.roc_figure(curve, point, auroc),
+        "precision_recall": figures.precision_recall_figure(curve, point),
+        "confusion": figures.confusion_figure(point),
+        "reliability": figures.reliability_figure(
+            {"probability (sigmoid of the logit)": test["probability"], "risk (calibrated)": test["risk"]}, targets
+        ),
+    }
