@@ -111,7 +111,7 @@ def explain(
 
 def costs(runs: Sequence[Path], images: int | None = None) -> None:
     """Print what training of some runs took for an image, and what a larger archive would take."""
-    from melanoma_lib.reports import ISIC_2024, cost_table
+    from melanoma_lib.reports.comparison import ISIC_2024, cost_table
     from melanoma_lib.runs import Run
 
     print(cost_table([Run(path) for path in runs], images or ISIC_2024).T.to_string(header=False))

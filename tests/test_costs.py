@@ -8,7 +8,7 @@ import pytest
 
 from melanoma_lib.__main__ import main
 from melanoma_lib.errors import RunError
-from melanoma_lib.reports import ISIC_2024, cost_table
+from melanoma_lib.reports.comparison import ISIC_2024, cost_table
 from melanoma_lib.training import train
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from melanoma_lib import reports
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import RunError
 from melanoma_lib.reports import bayes_ceiling, evaluate_run, predict_with_views
@@ -50,7 +49,10 @@ def test_a_killed_evaluation_loses_no_report_and_what_it_leaves_is_cleaned(tiny_
             raise KeyboardInterrupt
         return rename(source, target)
 
-    monkeypatch.setattr(reports, "test_figures", killed) if when == "drawing" else monkeypatch.setattr(Path, "rename", renamed)
+    if when == "drawing":
+        monkeypatch.setattr("melanoma_lib.reports.report.report_figures", killed)
+    else:
+        monkeypatch.setattr(Path, "rename", renamed)
     with pytest.raises(KeyboardInterrupt):
         evaluate_run(tiny_run)
     monkeypatch.undo()

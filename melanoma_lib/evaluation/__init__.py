@@ -10,22 +10,14 @@ __all__, __getattr__ = lazy_names(
     {
         "operating": ("OperatingCurve", "OperatingPoint"),
         "intervals": (
-            "Interval", "bootstrap_replicates", "group_bootstrap", "rate_intervals", "resample_groups", "wilson_interval",
+            "Interval", "bootstrap_intervals", "bootstrap_replicates", "cluster_bootstrap", "group_bootstrap", "rate_intervals",
+            "resample_groups", "wilson_interval",
         ),
-        "tables": ("bootstrap_intervals", "cluster_bootstrap"),
         "paired": ("DeLongResult", "bootstrap_gain", "bootstrap_mean_auroc", "delong_test"),
-        "calibration": (
-            "Calibrator", "bootstrap_calibration", "carry_risk", "expected_calibration_error", "log_odds_of", "reliability_bins",
-            "slope_intercept",
-        ),
-        "external": ("external_table", "observed_over_expected", "recalibration_table"),
+        "calibration": ("Calibrator", "bootstrap_calibration", "carry_risk", "expected_calibration_error", "reliability_bins"),
+        "external": ("external_table", "recalibration_table"),
         "subgroups": ("subgroup_table",),
-        "figures": (
-            "confusion_figure",
-            "precision_recall_figure",
-            "reliability_figure",
-            "roc_figure",
-        ),
+        "figures": ("confusion_figure", "precision_recall_figure", "reliability_figure", "roc_figure"),
         "summary": ("evaluate_predictions", "summary_table"),
     },
 )  # fmt: skip

@@ -22,18 +22,18 @@ def fit_logistic(
     Own code because a bootstrap fits a thousand of them: on 2,000 cases 1.3 ms each, scikit-learn's best solver takes 4 ms.
 
     Args:
-        x: the variable, shape ``(N,)``, not constant.
+        x: the variable, shape ``(N,)``.
         y: answers in [0, 1], shape ``(N,)``; fractions are allowed.
         weights: how much each case counts in each regression, shape ``(B, N)``, at least 0.
 
     Returns:
-        Slopes and intercepts, shape ``(B,)`` each; NaN where a cut on ``x`` separates the classes, because the
-        likelihood then has no maximum (Albert and Anderson 1984).
+        Slopes and intercepts, shape ``(B,)`` each; NaN where ``x`` is constant, or a threshold on it separates the classes,
+        because the likelihood then has no maximum (Albert and Anderson 1984).
 
     Raises:
         ValueError: if 100 steps do not converge.
     """
-    centre, scale = x.mean(), x.std()
+    centre, scale = x.mean(), x.std() or 1.0
     design = np.stack([(x - centre) / scale, np.ones_like(x)])  # (2, N)
     products = (design[:, None] * design[None]).reshape(4, -1).T  # (N, 4) for the curvature
     slopes, intercepts = np.full((2, len(weights)), np.nan)
@@ -64,7 +64,7 @@ def fit_logistic(
 
 
 def _overlap(x: NDArray[np.float64], ones: NDArray[np.float64], zeros: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether no cut on ``x`` separates what counts as one from what counts as zero; weights ``(B, N)`` to ``(B,)``.
+    """Whether no threshold on ``x`` separates what counts as one from what counts as zero; weights ``(B, N)`` to ``(B,)``.
 
     An overlap below a millionth of the standard deviation counts as none: its slope would be rounding error.
     """
@@ -97,7 +97,7 @@ class Calibrator:
     def fit(cls, logits: ArrayLike, targets: ArrayLike) -> "Calibrator":
         """Fit on validation predictions by maximum likelihood in float64, among slopes of at least 0.
 
-        Where a cut on the logits separates the classes, no maximum exists; the answers are then smoothed after Platt
+        Where a threshold on the logits separates the classes, no maximum exists; the answers are then smoothed after Platt
         (1999), to (P + 1) / (P + 2) for P melanomas and 1 / (Q + 2) for Q others, and a UserWarning says so. Where higher
         logits go with fewer melanomas, or all are equal, the best slope of at least 0 is 0: every case gets the prevalence
         as its risk, and a UserWarning says so. A risk that reverses the model's ranking is never fitted.
@@ -181,43 +181,25 @@ def carry_risk(risk: ArrayLike, here: float, there: float) -> NDArray[np.float64
     return melanoma / (melanoma + other)
 
 
-def _risk_and_answers(risk: ArrayLike, targets: ArrayLike, both: bool) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    answers = check_targets(targets, both_classes=both)
-    return check_scores(risk, answers.size, "risk", unit_interval=True), answers
-
-
-def log_odds_of(risk: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logit of risks in [0, 1], which are first kept 1e-7 away from both ends."""
-    return logit(np.clip(risk, RISK_FLOOR, 1 - RISK_FLOOR))
-
-
-def slope_intercept(log_odds: NDArray[np.float64], targets: NDArray) -> tuple[float, float]:
-    """Joint fit of the answers on log-odds, 1 and 0 if calibrated; NaN where they separate the classes or are all equal."""
-    if log_odds.min() == log_odds.max():
-        return np.nan, np.nan
-    slope, intercept = fit_logistic(log_odds, np.asarray(targets, dtype=float), np.ones((1, log_odds.size)))
-    return float(slope[0]), float(intercept[0])
-
-
 def bootstrap_calibration(
     risk: ArrayLike, targets: ArrayLike, groups: ArrayLike, n: int = 500, seed: int = 0
 ) -> dict[str, Interval]:
-    """Slope and intercept of the answers on the logit of the risk, 1 and 0 if calibrated, with intervals over whole groups.
+    """Slope and intercept of the answers on the logit of the risk, with intervals that resample whole groups.
 
-    Both come from the one joint fit (Cox 1958), so ``sigmoid(slope * logit(risk) + intercept)`` is the better risk. A slope
-    below 1 means risks too extreme. Every resample is a fit of its own, hence fewer of them than in `rate_intervals`.
+    A slope of 1 and an intercept of 0 mean calibrated; a slope below 1 means risks too extreme. Both come from one joint fit
+    (Cox 1958), so ``sigmoid(slope * logit(risk) + intercept)`` is the better risk. Risks are first kept 1e-7 away from 0 and 1.
+    Every resample is a fit of its own, hence fewer of them than in `rate_intervals`.
 
     Returns:
-        "slope" and "intercept"; NaN where risks separate the classes without error or are all equal (no finite fit).
+        Intervals of "slope" and "intercept"; NaN where risks separate the classes without error or are all equal (no finite fit).
 
     Raises:
         ValueError: for risks outside [0, 1], or NaN, empty, one-class or mismatched input.
     """
-    values, answers = _risk_and_answers(risk, targets, both=True)
+    answers = check_targets(targets)
+    values = check_scores(risk, answers.size, "risk", unit_interval=True)
     codes, n_groups = group_codes(groups, answers.size)
-    x, y = log_odds_of(values), answers.astype(np.float64)
-    if np.isnan(slope_intercept(x, y)[0]):
-        return dict.fromkeys(("slope", "intercept"), Interval(np.nan, np.nan, np.nan))
+    x, y = logit(np.clip(values, RISK_FLOOR, 1 - RISK_FLOOR)), answers.astype(np.float64)
     sample, replicates = group_bootstrap(
         lambda weights: np.stack(fit_logistic(x, y, weights[:, codes].astype(np.float64))),
         n_groups, n, seed, block=max(1, BLOCK // 4 // answers.size),
@@ -227,21 +209,23 @@ def bootstrap_calibration(
 
 
 def reliability_bins(risk: ArrayLike, targets: ArrayLike, bins: int = 10) -> pd.DataFrame:
-    """Observed share of melanomas where the risk says so much, in bins of about equally many cases.
+    """Observed share of melanomas where the risk says so much.
 
     Args:
         risk: shape ``(N,)``, in [0, 1].
         targets: 1 melanoma, 0 not; shape ``(N,)``.
-        bins: number of bins asked for; empty ones are dropped and equal risks never split, so fewer may return.
+        bins: number of bins asked for, about as many cases in each; empty ones are dropped and equal risks never split, so
+            fewer may return.
 
     Returns:
-        One row a bin by rising risk: n, n_melanoma, mean_risk, observed, and the 95% Wilson interval low, high, which takes
+        One row a bin by rising risk: n, n_melanoma, mean_risk, observed, and the Wilson interval low, high, which takes
         the images to be independent.
 
     Raises:
-        ValueError: for risks outside [0, 1], NaN, empty or mismatched input, ``bins`` below 1.
+        ValueError: for risks outside [0, 1], NaN, empty or mismatched input, or ``bins`` below 1.
     """
-    values, answers = _risk_and_answers(risk, targets, both=False)
+    answers = check_targets(targets, both_classes=False)
+    values = check_scores(risk, answers.size, "risk", unit_interval=True)
     if bins < 1:
         raise ValueError(f"bins: expected at least 1, got {bins}")
     edges = np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1])
@@ -258,6 +242,9 @@ def expected_calibration_error(risk: ArrayLike, targets: ArrayLike, bins: int = 
 
     The value depends on the binning and is above 0 even for a perfectly calibrated model of finite sample (Naeini et
     al. 2015 use equal widths; equal counts keep rare high risks from ruling it).
+
+    Raises:
+        ValueError: as `reliability_bins`.
     """
     table = reliability_bins(risk, targets, bins)
     return float((table["n"] * (table["mean_risk"] - table["observed"]).abs()).sum() / table["n"].sum())

@@ -5,11 +5,10 @@ from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-from scipy.special import expit
+from scipy.special import expit, logit
 
-from melanoma_lib.evaluation.calibration import log_odds_of, slope_intercept
+from melanoma_lib.evaluation.calibration import RISK_FLOOR, fit_logistic
 from melanoma_lib.evaluation.inputs import check_scores, check_targets
 from melanoma_lib.evaluation.intervals import Interval, group_bootstrap, group_codes
 from melanoma_lib.evaluation.operating import OperatingPoint
@@ -19,21 +18,6 @@ MIN_LOCAL = 20  # melanomas that an update of slope and intercept needs: ten a p
 ENOUGH, TOO_FEW = "enough", "too few to say"
 RATES = ("sensitivity", "specificity", "ppv", "npv")
 CALIBRATION = ("brier", "slope", "intercept")
-
-
-def observed_over_expected(risk: ArrayLike, targets: ArrayLike, groups: ArrayLike, n: int = 2000, seed: int = 0) -> Interval:
-    """Melanomas over the sum of the risks, 1 if calibrated in the large, with an interval that resamples whole groups.
-
-    Raises:
-        ValueError: for risks outside [0, 1], or NaN, empty or mismatched input.
-    """
-    answers = check_targets(targets, both_classes=False)
-    values = check_scores(risk, answers.size, "risk", unit_interval=True)
-    codes, n_groups = group_codes(groups, answers.size)
-    observed, expected = (np.bincount(codes, weights=one, minlength=n_groups) for one in (answers, values))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        sample, replicates = group_bootstrap(lambda drawn: (drawn @ observed) / (drawn @ expected), n_groups, n, seed)
-    return Interval.from_replicates(float(sample), replicates)
 
 
 def external_table(
@@ -67,8 +51,7 @@ def external_table(
             rows |= {f"ppv_at_{where}_prevalence": {"value": counted.ppv_at(share)}}
             rows |= {f"npv_at_{where}_prevalence": {"value": counted.npv_at(share)}}
         rows |= {name: summary["calibration"]["risk"][name] for name in CALIBRATION}
-        ratio = observed_over_expected(table["risk"], table["target"], table["group_id"], n, seed)
-        rows["observed_over_expected"] = asdict(ratio)
+        rows["observed_over_expected"] = asdict(_observed_over_expected(table, n, seed))
         for end, name in {"value": place, "low": f"{place}_low", "high": f"{place}_high"}.items():
             columns[name] = {measure: row.get(end) for measure, row in rows.items()}
     found = pd.DataFrame(columns).astype(float)
@@ -105,7 +88,7 @@ def recalibration_table(
     answers = check_targets(predictions["target"])
     risk = check_scores(predictions["risk"], answers.size, "risk", unit_interval=True)
     codes, n_groups = group_codes(predictions["group_id"], answers.size)
-    log_odds, y = log_odds_of(risk), answers.astype(float)
+    log_odds, y = logit(np.clip(risk, RISK_FLOOR, 1 - RISK_FLOOR)), answers.astype(float)
     rng, rows = np.random.default_rng(seed), []
     for size in sizes:
         tried = {"none": [], "intercept": [], "slope and intercept": []}
@@ -113,7 +96,7 @@ def recalibration_table(
             local = np.isin(codes, rng.permutation(n_groups)[:size])
             left = int(answers[~local].sum())
             counts = [answers[local].sum(), min(left, (~local).sum() - left)]
-            slope_left, intercept_left = slope_intercept(log_odds[~local], y[~local])
+            slope_left, intercept_left = _fit(log_odds[~local], y[~local])
             for update, (slope, intercept) in _updates(log_odds[local], y[local]).items():
                 brier = np.mean((expit(slope * log_odds[~local] + intercept) - y[~local]) ** 2)
                 # The others' own fit, on the scale of the updated log-odds.
@@ -132,12 +115,24 @@ def recalibration_table(
     return pd.DataFrame(rows)
 
 
+def _observed_over_expected(table: pd.DataFrame, n: int, seed: int) -> Interval:
+    """Melanomas over the sum of the risks, 1 if calibrated in the large, resampling whole groups."""
+    sums = table.groupby("group_id")[["target", "risk"]].sum().to_numpy(float)  # (G, 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return Interval.from_replicates(*group_bootstrap(lambda drawn: np.divide(*(drawn @ sums).T), len(sums), n, seed))
+
+
 def _updates(log_odds: np.ndarray, y: np.ndarray) -> dict[str, tuple[float, float]]:
     """Slope and intercept of each update, NaN where it does not exist."""
     shift = np.nan
     if 0 < y.sum() < y.size:  # the maximum-likelihood shift makes the sum of the risks the number of melanomas
         shift = brentq(lambda by: (expit(log_odds + by) - y).sum(), -100, 100)
-    return {"none": (1.0, 0.0), "intercept": (1.0, shift), "slope and intercept": slope_intercept(log_odds, y)}
+    return {"none": (1.0, 0.0), "intercept": (1.0, shift), "slope and intercept": _fit(log_odds, y)}
+
+
+def _fit(log_odds: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    (slope,), (intercept,) = fit_logistic(log_odds, y, np.ones((1, y.size)))
+    return float(slope), float(intercept)
 
 
 def _evidence(enough: bool) -> str:

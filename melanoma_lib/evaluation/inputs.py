@@ -1,6 +1,7 @@
-"""One place that says what an array of answers or scores must look like."""
+"""One place that says what an array of answers or scores, or a table of cases, must look like."""
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 
@@ -63,3 +64,19 @@ def check_fraction(value: float, name: str, zero: bool = False, one: bool = Fals
     if not (0 < value < 1 or (zero and value == 0) or (one and value == 1)):
         raise ValueError(f"{name}: expected a number in {'[' if zero else '('}0, 1{']' if one else ')'}, got {value}")
     return float(value)
+
+
+def require_columns(table: pd.DataFrame, columns: tuple[str, ...], name: str = "predictions") -> None:
+    """Refuse what is no table, lacks a column or has no rows.
+
+    Raises:
+        TypeError: if it is no DataFrame.
+        ValueError: naming what is missing and what came.
+    """
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"{name}: expected a DataFrame, one row an image, got {type(table).__name__}")
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise ValueError(f"{name}: expected columns {list(columns)}, missing {missing}; got {list(table.columns)}")
+    if table.empty:
+        raise ValueError(f"{name}: expected at least one row, got an empty table")

@@ -8,10 +8,11 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
-from melanoma_lib.evaluation.inputs import check_fraction, check_scores, check_targets
+from melanoma_lib.evaluation.inputs import check_scores, check_targets, require_columns
 from melanoma_lib.evaluation.operating import OperatingPoint
 
 RATES = ("sensitivity", "specificity", "ppv", "npv", "f1", "mcc", "accuracy")
+LEVEL = 0.95  # of every interval
 BLOCK = 2_000_000  # weights held at once: 16 MB as int64, small enough to stay near the processor
 
 
@@ -44,35 +45,33 @@ class Interval:
         return finite | {"resamples": self.resamples, "method": self.method}
 
     @classmethod
-    def from_replicates(cls, value: float, replicates: NDArray[np.float64], level: float = 0.95) -> "Interval":
+    def from_replicates(cls, value: float, replicates: NDArray[np.float64]) -> "Interval":
         """Percentile interval (Efron 1979); NaN ends where fewer than half of the replicates are finite."""
         finite = replicates[np.isfinite(replicates)]
         if finite.size < replicates.size / 2:
             return cls(float(value), np.nan, np.nan, int(finite.size))
-        low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
+        low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return cls(float(value), float(low), float(high), int(finite.size))
 
 
-def wilson_interval(successes: float, n: float, level: float = 0.95) -> Interval:
+def wilson_interval(successes: float, n: float) -> Interval:
     """Interval of a proportion of independent observations, sound at 0 and 1 (Wilson 1927); all NaN if ``n`` is 0.
 
     Args:
         successes: 0 to ``n``; need not be whole, so that ``n`` may be an effective sample size.
         n: number of observations.
-        level: coverage aimed at.
 
     Raises:
-        ValueError: if ``successes`` exceeds ``n`` or is negative, or ``level`` lies outside (0, 1).
+        ValueError: if ``successes`` exceeds ``n`` or is negative.
     """
     from statsmodels.stats.proportion import proportion_confint  # scipy's takes whole numbers only
 
     if not 0 <= successes <= n:
         raise ValueError(f"expected 0 <= successes <= n, got {successes} of {n}")
-    check_fraction(level, "level")
     if n == 0:
         return Interval(np.nan, np.nan, np.nan, method="wilson")
     share = successes / n
-    low, high = proportion_confint(successes, n, 1 - level, method="wilson")
+    low, high = proportion_confint(successes, n, 1 - LEVEL, method="wilson")
     return Interval(share, float(min(low, share)), float(max(high, share)), method="wilson")  # rounding left .99… at 1
 
 
@@ -235,7 +234,6 @@ def rate_intervals(
     threshold: float | None = None,
     n: int = 2000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> dict[str, Interval]:
     """Percentile intervals from resampling whole groups: images of one patient or lesion stay together.
 
@@ -253,7 +251,6 @@ def rate_intervals(
         threshold: with one, also the rates at ``score >= threshold``.
         n: number of resamples.
         seed: of the resampling; the same seed and groups give paired resamples for different scores.
-        level: coverage aimed at.
 
     Returns:
         `Interval` by name: auroc, average_precision, brier (scores in [0, 1] only), and with a threshold sensitivity,
@@ -262,9 +259,8 @@ def rate_intervals(
     Raises:
         ValueError: for NaN, infinite, empty, one-class or mismatched input.
     """
-    check_fraction(level, "level")
     sample, replicates = bootstrap_replicates(targets, scores, groups, threshold, n, seed)
-    intervals = {name: Interval.from_replicates(value, replicates[name], level) for name, value in sample.items()}
+    intervals = {name: Interval.from_replicates(value, replicates[name]) for name, value in sample.items()}
     for name, interval in intervals.items():
         if interval.value == interval.low == interval.high == 1:  # every resample of a perfect ranking is perfect
             intervals[name] = replace(interval, low=np.nan, high=np.nan)
@@ -277,9 +273,81 @@ def rate_intervals(
         for name, rows in bearing.items():
             if (value := intervals[name].value) in (0, 1):
                 n_groups = len(pd.unique(np.asarray(groups)[rows]))
-                wilson = wilson_interval(value * n_groups, n_groups, level)
+                wilson = wilson_interval(value * n_groups, n_groups)
                 if name == "f1":
                     low, high = (2 * end / (1 + end) for end in (wilson.low, wilson.high))
                     wilson = replace(wilson, low=low, high=high)
                 intervals[name] = wilson
     return intervals
+
+
+def cluster_bootstrap(
+    cases: pd.DataFrame,
+    statistic: Callable[[pd.DataFrame], float | pd.Series],
+    unit: str = "group_id",
+    n: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Any statistic of a table of cases with its percentile interval, resampling whole patients or lesions.
+
+    Args:
+        cases: one row an image.
+        statistic: from such a table to a number, or to a Series of them; it is called ``n + 1`` times.
+        unit: column of the patient or lesion that each row shows.
+        n: number of resamples.
+        seed: of the resampling; `bootstrap_intervals` with the same seed draws the same units.
+
+    Returns:
+        Columns value, low, high; a row a number that the statistic gives. Ends are NaN where most resamples have none.
+
+    Raises:
+        TypeError: if the cases are no DataFrame.
+        ValueError: if the table is empty, the column is missing, or an id in it.
+    """
+    require_columns(cases, (unit,), "cases")
+    codes, n_units = group_codes(cases[unit], len(cases))
+    rows = np.arange(len(cases))
+    value = pd.Series(statistic(cases), dtype=float)
+
+    def on_drawn(weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        drawn = [statistic(cases.iloc[np.repeat(rows, counts[codes])]) for counts in weights]
+        return np.array([np.atleast_1d(values) for values in drawn], dtype=float).T
+
+    _, replicates = group_bootstrap(on_drawn, n_units, n, seed)
+    intervals = [Interval.from_replicates(*both) for both in zip(value, replicates, strict=True)]
+    return _as_table(dict(zip(value.index, intervals, strict=True)))
+
+
+def bootstrap_intervals(
+    cases: pd.DataFrame,
+    threshold: float | None = None,
+    score: str = "probability",
+    unit: str = "group_id",
+    n: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The usual metrics of a table of cases, each with its interval, resampling whole patients or lesions: `rate_intervals`.
+
+    Args:
+        cases: one row an image, with ``target`` (1 melanoma, 0 not), ``score`` and ``unit``.
+        threshold: with one, also the rates at ``score >= threshold``.
+        score: column of the scores.
+        unit: column of the patient or lesion that each row shows.
+        n: number of resamples.
+        seed: of the resampling.
+
+    Returns:
+        Columns value, low, high; rows auroc, average_precision, brier (scores in [0, 1] only), and with a threshold sensitivity,
+        specificity, ppv, npv, f1, mcc, accuracy.
+
+    Raises:
+        TypeError: if the cases are no DataFrame.
+        ValueError: if a column is missing, or for NaN, infinite, empty or one-class input.
+    """
+    require_columns(cases, ("target", score, unit), "cases")
+    return _as_table(rate_intervals(cases["target"], cases[score], cases[unit], threshold, n, seed))
+
+
+def _as_table(intervals: dict[str, Interval]) -> pd.DataFrame:
+    rows = {name: (one.value, one.low, one.high) for name, one in intervals.items()}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])

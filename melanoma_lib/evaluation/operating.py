@@ -237,32 +237,6 @@ class OperatingCurve:
         # Integers, so that equal indices compare as equal.
         return self.at(self.thresholds[np.argmax(self.tp[:-1] * self.n_negative - self.fp[:-1] * self.n_positive)])
 
-    def expected_cost(
-        self, thresholds: ArrayLike, fn_cost: float, fp_cost: float, prevalence: float | None = None
-    ) -> NDArray[np.float64]:
-        """Cost a case: ``prevalence x missed share x fn_cost + (1 - prevalence) x false-alarm share x fp_cost``.
-
-        Args:
-            thresholds: shape ``(T,)``; infinite flags nobody.
-            fn_cost: cost of a missed melanoma, above 0, in any unit.
-            fp_cost: cost of a false alarm, above 0, in the same unit.
-            prevalence: share of melanomas where the threshold will be used; that of this sample if None.
-
-        Raises:
-            ValueError: if a cost is not a positive number, the prevalence not in (0, 1), or a threshold NaN.
-        """
-        if not (0 < fn_cost < np.inf and 0 < fp_cost < np.inf):
-            raise ValueError(f"costs: expected two positive numbers, got fn_cost={fn_cost}, fp_cost={fp_cost}")
-        prevalence = self.prevalence if prevalence is None else check_fraction(prevalence, "prevalence")
-        point = self.at(np.asarray(thresholds, dtype=np.float64))
-        missed, alarmed = 1 - point.tp / self.n_positive, point.fp / self.n_negative
-        return prevalence * missed * fn_cost + (1 - prevalence) * alarmed * fp_cost
-
-    def min_cost(self, fn_cost: float, fp_cost: float, prevalence: float | None = None) -> OperatingPoint:
-        """The observed score with the lowest `expected_cost`, among equals the lowest; infinite if flagging nobody costs less."""
-        candidates = np.append(self.thresholds, np.inf)
-        return self.at(candidates[np.argmin(self.expected_cost(candidates, fn_cost, fp_cost, prevalence))])
-
     @cached_property
     def auroc(self) -> float:
         """Chance that a melanoma scores above another case, ties counting half (Mann-Whitney)."""
@@ -274,32 +248,6 @@ class OperatingCurve:
     def average_precision(self) -> float:
         """Sum of precision times gain in recall over the distinct scores, without interpolation (as scikit-learn)."""
         return float((-np.diff(self.tp) * (self.tp[:-1] / (self.tp[:-1] + self.fp[:-1]))).sum() / self.n_positive)
-
-    def net_benefit(self, thresholds: ArrayLike) -> NDArray[np.float64]:
-        """Melanomas found a case, less false alarms at the exchange rate that the threshold implies.
-
-        Net benefit = tp / n - fp / n x t / (1 - t) (Vickers and Elkin 2006). It means something only if the scores are
-        risks, so calibrate first. Removing every lesion has ``prevalence - (1 - prevalence) * t / (1 - t)``, none 0.
-
-        Args:
-            thresholds: risks in [0, 1), shape ``(T,)``.
-
-        Returns:
-            Net benefit a case, shape ``(T,)``, at most the prevalence.
-
-        Raises:
-            ValueError: if a score lies outside [0, 1] or a threshold outside [0, 1).
-        """
-        risks = np.asarray(thresholds, dtype=np.float64)
-        if not ((risks >= 0) & (risks < 1)).all():
-            raise ValueError(f"thresholds: expected risks in [0, 1), got {risks.min():.4g} to {risks.max():.4g}")
-        if self.thresholds[0] < 0 or self.thresholds[-1] > 1:
-            raise ValueError(
-                f"net benefit: expected scores that are risks in [0, 1], got {self.thresholds[0]:.4g} to "
-                f"{self.thresholds[-1]:.4g}; calibrate the logits first"
-            )
-        points = self.at(risks)
-        return (points.tp - points.fp * risks / (1 - risks)) / (self.n_positive + self.n_negative)
 
     def roc(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """False-positive rate, sensitivity and threshold, each ``(K + 1,)``, from nobody flagged to everybody."""

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
-from melanoma_lib.evaluation.inputs import check_scores, check_targets
+from melanoma_lib.evaluation.inputs import check_scores, check_targets, require_columns
 from melanoma_lib.evaluation.intervals import Interval, rate_intervals, wilson_interval
 from melanoma_lib.evaluation.operating import OperatingCurve
 
@@ -13,22 +12,6 @@ AGE_BANDS = ("<30", "30-44", "45-59", "60-74", "75+")
 COLUMNS = {"sex": "sex", "age": "age_approx", "site": "anatom_site_general_challenge"}
 MIN_GROUPS = 10  # patients or lesions of each class below which resampling says too little
 METRICS = ("auroc", "sensitivity", "specificity")
-
-
-def require_columns(table: pd.DataFrame, columns: tuple[str, ...], name: str = "predictions") -> None:
-    """Refuse what is no table, lacks a column or has no rows.
-
-    Raises:
-        TypeError: if it is no DataFrame.
-        ValueError: naming what is missing and what came.
-    """
-    if not isinstance(table, pd.DataFrame):
-        raise TypeError(f"{name}: expected a DataFrame, one row an image, got {type(table).__name__}")
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        raise ValueError(f"{name}: expected columns {list(columns)}, missing {missing}; got {list(table.columns)}")
-    if table.empty:
-        raise ValueError(f"{name}: expected at least one row, got an empty table")
 
 
 def subgroup_labels(predictions: pd.DataFrame) -> dict[str, pd.Series]:
@@ -46,7 +29,6 @@ def subgroup_labels(predictions: pd.DataFrame) -> dict[str, pd.Series]:
 def subgroup_table(
     predictions: pd.DataFrame,
     threshold: float,
-    score: str = "probability",
     n: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -57,9 +39,8 @@ def subgroup_table(
     computed (no melanoma, no other lesion) is NaN, with a note.
 
     Args:
-        predictions: columns group_id, target, ``score``, and any of sex, age_approx, anatom_site_general_challenge.
-        threshold: ``score >= threshold`` is called melanoma.
-        score: column that ranks the cases.
+        predictions: columns group_id, target, probability, and any of sex, age_approx, anatom_site_general_challenge.
+        threshold: ``probability >= threshold`` is called melanoma.
         n: number of resamples.
         seed: of the resampling.
 
@@ -70,8 +51,8 @@ def subgroup_table(
     Raises:
         ValueError: for missing columns, an empty table, or values that `rate_intervals` refuses.
     """
-    require_columns(predictions, ("group_id", "target", score))
-    check_scores(predictions[score], check_targets(predictions["target"], both_classes=False).size, score)
+    require_columns(predictions, ("group_id", "target", "probability"))
+    check_scores(predictions["probability"], check_targets(predictions["target"], both_classes=False).size, "probability")
     cuts = {"all": pd.Series("all", index=predictions.index)} | subgroup_labels(predictions)
     rows = []
     for variable, labels in cuts.items():
@@ -79,7 +60,7 @@ def subgroup_table(
         for subgroup in [*order, "missing"]:
             part = predictions[(labels == subgroup).to_numpy()]
             if len(part):
-                intervals, note = subgroup_intervals(part, threshold, score, n, seed)
+                intervals, note = _intervals(part, threshold, n, seed)
                 counts = {"n": len(part), "n_groups": part["group_id"].nunique(), "n_melanoma": int(part["target"].sum())}
                 numbers = {
                     f"{name}{end}": number
@@ -90,27 +71,19 @@ def subgroup_table(
     return pd.DataFrame(rows)
 
 
-def too_few_groups(targets: ArrayLike, groups: ArrayLike) -> str:
-    """A note where one class has fewer than ``MIN_GROUPS`` patients or lesions, too few to resample; else empty."""
-    melanoma, names = np.asarray(targets) == 1, np.asarray(groups)
-    counts = [len(pd.unique(names[rows])) for rows in (melanoma, ~melanoma)]
-    if min(counts) >= MIN_GROUPS:
-        return ""
-    return f"{counts[0]} melanoma and {counts[1]} other groups, under {MIN_GROUPS} of one"
-
-
-def subgroup_intervals(part: pd.DataFrame, threshold: float, score: str, n: int, seed: int) -> tuple[dict[str, Interval], str]:
+def _intervals(part: pd.DataFrame, threshold: float, n: int, seed: int) -> tuple[dict[str, Interval], str]:
     """AUROC, sensitivity and specificity of one subgroup, and a note where it is too small: see `subgroup_table`."""
     melanoma, groups = part["target"].to_numpy() == 1, part["group_id"].to_numpy()
-    if not (few := too_few_groups(melanoma, groups)):
-        intervals = rate_intervals(melanoma, part[score], groups, threshold, n, seed)
+    n_melanoma, n_other = (len(pd.unique(groups[rows])) for rows in (melanoma, ~melanoma))
+    if min(n_melanoma, n_other) >= MIN_GROUPS:
+        intervals = rate_intervals(melanoma, part["probability"], groups, threshold, n, seed)
         return {name: intervals[name] for name in METRICS}, ""
 
     def rate(right: np.ndarray, of: np.ndarray) -> Interval:
         n_groups = len(pd.unique(groups[of]))
         return wilson_interval(right[of].mean() * n_groups if n_groups else 0, n_groups)
 
-    called = part[score].to_numpy() >= threshold
+    called = part["probability"].to_numpy() >= threshold
     intervals = {
         "auroc": Interval(np.nan, np.nan, np.nan),
         "sensitivity": rate(called, melanoma),
@@ -119,5 +92,6 @@ def subgroup_intervals(part: pd.DataFrame, threshold: float, score: str, n: int,
     if melanoma.all() or not melanoma.any():
         absent = "no other lesion: AUROC and specificity" if melanoma.all() else "no melanoma: AUROC and sensitivity"
         return intervals, f"{absent} undefined"
-    intervals["auroc"] = Interval(OperatingCurve(melanoma, part[score]).auroc, np.nan, np.nan)
+    intervals["auroc"] = Interval(OperatingCurve(melanoma, part["probability"]).auroc, np.nan, np.nan)
+    few = f"{n_melanoma} melanoma and {n_other} other groups, under {MIN_GROUPS} of one"
     return intervals, f"{few}: Wilson intervals, none for AUROC"

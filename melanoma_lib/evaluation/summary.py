@@ -9,11 +9,11 @@ import pandas as pd
 from scipy.special import expit
 
 from melanoma_lib.evaluation.calibration import Calibrator, bootstrap_calibration, expected_calibration_error
-from melanoma_lib.evaluation.inputs import check_scores, check_targets
-from melanoma_lib.evaluation.intervals import RATES, rate_intervals
+from melanoma_lib.evaluation.inputs import check_scores, check_targets, require_columns
+from melanoma_lib.evaluation.intervals import LEVEL, RATES, Interval, rate_intervals
 from melanoma_lib.evaluation.operating import OperatingCurve
 from melanoma_lib.evaluation.paired import bootstrap_mean_auroc
-from melanoma_lib.evaluation.subgroups import METRICS, require_columns, subgroup_table
+from melanoma_lib.evaluation.subgroups import METRICS, subgroup_table
 
 NOTE = "Educational, not for diagnosis."
 CALIBRATION_RESAMPLES = 500  # each is a regression of its own
@@ -66,7 +66,7 @@ def evaluate_predictions(predictions: pd.DataFrame, threshold: float, n: int = 2
         "n_groups": int(predictions["group_id"].nunique()),
         "n_melanoma": curve.n_positive,
         "prevalence": curve.prevalence,
-        "resampling": {"unit": "group_id", "n": n, "seed": seed, "level": 0.95},
+        "resampling": {"unit": "group_id", "n": n, "seed": seed, "level": LEVEL},
         "auroc": half["auroc"].to_dict(),
         "average_precision": half["average_precision"].to_dict(),
         "at_half": at(0.5, half),
@@ -86,18 +86,20 @@ def summary_table(summary: dict) -> str:
 
     def decided(point: dict) -> list[str]:
         counts, biopsies = " / ".join(str(point[k]) for k in ("tp", "fp", "tn", "fn")), point["biopsies_per_melanoma"]
-        return [counts, *(_text(point[name]) for name in RATES), "-" if biopsies is None else f"{biopsies:.1f}"]
+        return [counts, *(interval_text(point[name]) for name in RATES), "-" if biopsies is None else f"{biopsies:.1f}"]
 
     def calibrated(numbers: dict) -> list[str]:
-        return [*(_text(numbers[name]) for name in ("brier", "slope", "intercept")), f"{numbers['ece']:.3f}"]
+        return [*(interval_text(numbers[name]) for name in ("brier", "slope", "intercept")), f"{numbers['ece']:.3f}"]
 
     subgroups = {}
     for row in summary["subgroups"]:
         name = "all" if row["variable"] == "all" else f"{row['variable']} {row['subgroup']}"
-        cells = [_text({"value": row[m], "low": row[f"{m}_low"], "high": row[f"{m}_high"]}, 2) for m in METRICS]
+        cells = [interval_text({"value": row[m], "low": row[f"{m}_low"], "high": row[f"{m}_high"]}, ".2f") for m in METRICS]
         subgroups[name + (" *" if row["note"] else "")] = [f"{row['n']:,}", f"{row['n_melanoma']:,}", *cells]
     tables = {
-        "Ranking": pd.DataFrame({"value": {_title(name): _text(summary[name]) for name in ("auroc", "average_precision")}}),
+        "Ranking": pd.DataFrame(
+            {"value": {_title(name): interval_text(summary[name]) for name in ("auroc", "average_precision")}}
+        ),
         "Decisions": pd.DataFrame(
             {
                 f"{'score' if score else 'probability'} >= {cut}": decided(point)
@@ -135,9 +137,10 @@ def _title(name: str) -> str:
     return capitals.get(name, name.replace("_", " ").capitalize())
 
 
-def _text(interval: dict, digits: int = 3) -> str:
-    value, low, high = ("-" if interval[k] is None else f"{interval[k]:.{digits}f}" for k in ("value", "low", "high"))
-    return value if "-" in (low, high) else f"{value} [{low}, {high}]"
+def interval_text(interval: dict, spec: str = ".3f") -> str:
+    """An interval as ``Interval.to_dict`` gives it, as ``0.930 [0.912, 0.947]``; ``-`` where it is unknown."""
+    value, low, high = (np.nan if interval[key] is None else interval[key] for key in ("value", "low", "high"))
+    return "-" if np.isnan(value) else format(Interval(value, low, high), spec)
 
 
 class FoldPredictions(NamedTuple):

@@ -1,17 +1,19 @@
-"""What runs are worth: one run's report, runs beside each other, a run on another collection, what training cost."""
+"""What finished runs say: a report on one, several compared, another collection, and what Weights & Biases gets.
+
+Names are loaded on first use, so that importing the package costs nothing.
+"""
 
 from melanoma_lib.utils import lazy_names
 
 __all__, __getattr__ = lazy_names(
     __name__,
     {
-        "evaluate": (
-            "ISIC_2024", "Report", "bayes_ceiling", "cost_table", "evaluate_run", "log_run", "predict_with_views", "test_figures",
-            "wandb_logger", "write_report",
+        "report": ("Report", "bayes_ceiling", "evaluate_run", "predict_with_views", "report_figures", "write_report"),
+        "comparison": (
+            "ISIC_2024", "compare_runs", "compare_seeds", "comparison_text", "cost_table", "differ_in_seeds", "save_table",
+            "with_intervals",
         ),
-        "compare": (
-            "compare_runs", "compare_seeds", "comparison_text", "differ_in_seeds", "evaluate_external", "predict_cases",
-            "save_table", "seen_cases", "with_intervals",
-        ),
+        "external": ("evaluate_external", "predict_cases", "seen_cases"),
+        "tracking": ("log_run", "wandb_logger"),
     },
 )  # fmt: skip

@@ -197,12 +197,13 @@ def choose_operating_point(validation: pd.DataFrame, settings: Settings) -> dict
     """What ``threshold_rule`` chooses on validation: threshold, rule in words, sensitivity, specificity."""
     curve = OperatingCurve(validation["target"], validation["probability"])
     sensitivity, specificity, cost = settings.min_sensitivity, settings.min_specificity, settings.fn_cost
+    cheapest = curve.thresholds[np.argmin(cost * (curve.n_positive - curve.tp[:-1]) + curve.fp[:-1])]
     rule, choose = {
         "sensitivity": (f"highest threshold with sensitivity >= {sensitivity:g}", lambda: curve.for_sensitivity(sensitivity)),
         "specificity": (f"lowest threshold with specificity >= {specificity:g}", lambda: curve.for_specificity(specificity)),
         "f1": ("threshold of the highest F1", curve.max_f1),
         "youden": ("threshold of the highest Youden index", curve.max_youden),
-        "cost": (f"threshold of the lowest cost, a false negative at {cost:g} false positives,", lambda: curve.min_cost(cost, 1)),
+        "cost": (f"threshold of the lowest cost, a false negative at {cost:g} false positives,", lambda: curve.at(cheapest)),
         "0.5": ("threshold 0.5, with its rates", lambda: curve.at(0.5)),
     }[settings.threshold_rule]
     point = choose()

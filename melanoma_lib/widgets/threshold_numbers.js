@@ -83,7 +83,7 @@ function stateAt(counts, t, prevalence, calibration) {
   };
 }
 
-/** The score with the lowest expected cost a case, as OperatingCurve.min_cost chooses it; null if flagging nobody is cheaper. */
+/** The score with the lowest expected cost a case, among equals the lowest; null if flagging nobody is cheaper. */
 function cheapest({ thresholds, tp, fp }, fnCost, fpCost, prevalence) {
   const melanomas = tp[0], others = fp[0], last = thresholds.length;
   const cost = (k) => prevalence * (1 - tp[k] / melanomas) * fnCost + (1 - prevalence) * (fp[k] / others) * fpCost;

@@ -145,8 +145,11 @@ def test_the_cheapest_threshold_is_that_of_the_library(saved, curve, miss, alarm
     enter(saved, "cost of a false positive", alarm)
     enter(saved, "prevalence, percent", percent)
     saved.get_by_role("button", name="lowest cost").click()
-    best = curve.min_cost(miss, alarm, percent / 100)
-    expect_numbers(saved, threshold_state(curve, best.threshold, percent / 100, CALIBRATOR))
+    points = [curve.at(threshold) for threshold in (*curve.thresholds, np.inf)]
+    share = percent / 100
+    costs = [share * (1 - point.sensitivity) * miss + (1 - share) * (1 - point.specificity) * alarm for point in points]
+    best = points[int(np.argmin(costs))]
+    expect_numbers(saved, threshold_state(curve, best.threshold, share, CALIBRATOR))
 
 
 def test_a_number_out_of_range_is_refused_and_a_screen_reader_hears_where_it_rests(saved, curve):

@@ -7,7 +7,7 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from melanoma_lib.evaluation import evaluate_predictions, external_table, observed_over_expected, recalibration_table
+from melanoma_lib.evaluation import evaluate_predictions, external_table, recalibration_table
 from tests.evaluation.cases import prediction_table
 
 
@@ -38,14 +38,14 @@ def test_internal_stands_beside_external_at_either_prevalence():
     assert found.loc["specificity", "evidence"] == "enough" and found.loc["images", "evidence"] == ""
 
 
-def test_observed_over_expected_resamples_groups_and_knows_extremes():
+def test_observed_over_expected_resamples_groups():
     t = prediction_table(300)
-    once = observed_over_expected(t["risk"], t["target"], t["group_id"], n=200)
-    twice = pd.concat([t, t])  # each image again: the groups are no more than before
-    again = observed_over_expected(twice["risk"], twice["target"], twice["group_id"], n=200)
-    assert (again.low, again.high) == pytest.approx((once.low, once.high)) and once.low < once.value < once.high
-    none = observed_over_expected([0.0, 0.0], [0, 1], ["a", "b"], n=100)
-    assert none.value == np.inf and np.isnan(none.low)
+    twice = pd.concat([t, t.assign(image_id=t["image_id"] + "_again")])  # each image again: the groups are no more than before
+    tables = {"internal": t, "external": twice}
+    found = external_table({place: evaluate_predictions(one, 0.4, n=10) for place, one in tables.items()}, tables, n=200)
+    row = found.loc["observed_over_expected"]
+    assert (row["external_low"], row["external_high"]) == pytest.approx((row["internal_low"], row["internal_high"]))
+    assert row["internal_low"] < row["internal"] < row["internal_high"]
 
 
 def logistic(log_odds, y):

@@ -8,7 +8,7 @@ from sklearn import metrics as sk
 
 from melanoma_lib.evaluation import OperatingCurve, OperatingPoint
 from melanoma_lib.evaluation.operating import METRICS
-from tests.evaluation.cases import ANY, GRID, UNIT, predictions
+from tests.evaluation.cases import ANY, GRID, predictions
 
 FRACTION = st.floats(0.001, 1.0)
 
@@ -76,25 +76,6 @@ def test_maxima_are_the_best_observed_scores_and_the_lowest_among_equals(case):
     assert curve.max_youden() == next(p for p in points if p.youden == pytest.approx(best, abs=1e-12))
 
 
-@given(predictions(), st.floats(0.1, 100), st.floats(0.1, 100), st.none() | st.floats(0.01, 0.99))
-def test_min_cost_is_the_cheapest_threshold_or_flags_nobody(case, fn_cost, fp_cost, prevalence):
-    targets, scores = case
-    share = targets.mean() if prevalence is None else prevalence
-    curve, points = OperatingCurve(targets, scores), [*brute_points(targets, scores), OperatingCurve(targets, scores).at(np.inf)]
-    costs = [share * (1 - p.sensitivity) * fn_cost + (1 - share) * (1 - p.specificity) * fp_cost for p in points]
-    chosen = curve.min_cost(fn_cost, fp_cost, prevalence)
-    assert costs[points.index(chosen)] == pytest.approx(min(costs))
-    assert curve.expected_cost([p.threshold for p in points], fn_cost, fp_cost, prevalence) == pytest.approx(costs)
-
-
-@given(predictions(scores=UNIT), st.floats(0, 0.99))
-def test_net_benefit_equals_its_definition(case, risk):
-    targets, scores = case
-    called = scores >= risk
-    by_hand = (called & (targets == 1)).mean() - (called & (targets == 0)).mean() * risk / (1 - risk)
-    assert OperatingCurve(targets, scores).net_benefit([risk])[0] == pytest.approx(by_hand)
-
-
 def test_ppv_carries_over_to_the_prevalence_of_isic_2020_and_of_a_tumour_board():
     # Per 1,000 of each class: sensitivity .95, specificity .641.
     point = OperatingPoint(threshold=0.5, tp=950, fp=359, tn=641, fn=50)
@@ -138,10 +119,6 @@ def test_bad_input_is_refused_with_what_came(targets, scores, message):
     [
         (lambda c: c.at(np.nan), "threshold: expected a number, got NaN"),
         (lambda c: c.for_sensitivity(0), r"target sensitivity.*got 0"),
-        (lambda c: c.min_cost(0, 1), "fn_cost=0"),
-        (lambda c: c.min_cost(1, 1, prevalence=0), r"prevalence: expected a number in \(0, 1\), got 0"),
-        (lambda c: c.net_benefit([0.5, 1.0]), r"risks in \[0, 1\), got 0.5 to 1"),
-        (lambda c: c.net_benefit([0.5]), "scores that are risks.*calibrate"),
         (lambda c: c.at(0.5).ppv_at(1.2), "prevalence.*got 1.2"),
         (lambda c: OperatingPoint(0.5, 1, -1, 1, 1), "fp=-1"),
     ],

@@ -1,34 +1,22 @@
-"""What a run is worth: the report behind ``evaluate``, what training cost, and what Weights & Biases gets."""
+"""What a run's test split says: text, numbers and figures in a folder beside it."""
 
-import io
 import json
 import math
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
-from PIL import Image
 
-from melanoma_lib.errors import RunError
-from melanoma_lib.evaluation import Calibrator, OperatingCurve, evaluate_predictions, summary_table
+from melanoma_lib.evaluation import Calibrator, Interval, OperatingCurve, evaluate_predictions, summary_table
 from melanoma_lib.evaluation.summary import FoldPredictions, evaluate_folds, gather_folds
 from melanoma_lib.plotting import DescribedFigure
 from melanoma_lib.runs import Run
 from melanoma_lib.runs.writer import choose_operating_point, prediction_table
-from melanoma_lib.settings import Settings
 from melanoma_lib.utils import write_text
-
-if TYPE_CHECKING:
-    from pytorch_lightning.loggers import WandbLogger
-
-ISIC_2024 = 401_059  # images of the ISIC 2024 challenge's training part
 
 
 @dataclass(frozen=True)
@@ -76,7 +64,7 @@ def evaluate_run(run: Run, tta: bool = False) -> Report:
     if ceilings := bayes_ceiling(test):
         table = pd.DataFrame({"AUROC": ceilings}).to_string(float_format="{:.3f}".format)
         text += f"\nHighest AUROC possible on these synthetic cases (by their true risk)\n{table}\n"
-    return write_report(run.path / name, summary, text, test_figures(test, summary, threshold))
+    return write_report(run.path / name, summary, text, report_figures(test, summary, threshold))
 
 
 def write_report(
@@ -152,7 +140,7 @@ def predict_with_views(run: Run) -> dict[str, pd.DataFrame]:
     return {split: prediction_table(parts[split], logits[split], calibrator) for split in loaders}
 
 
-def test_figures(test: pd.DataFrame, summary: dict, threshold: float) -> dict[str, DescribedFigure]:
+def report_figures(test: pd.DataFrame, summary: dict, threshold: float) -> dict[str, DescribedFigure]:
     """The figures of a report, by file name: ROC, precision and recall, confusion, reliability.
 
     Args:
@@ -160,109 +148,17 @@ def test_figures(test: pd.DataFrame, summary: dict, threshold: float) -> dict[st
         summary: of the same, as ``evaluate_predictions`` returns it.
         threshold: on ``probability``.
     """
-    from melanoma_lib.evaluation import Interval, figures
+    from melanoma_lib.evaluation import figures
 
-    targets, name = test["target"].to_numpy(), "model"
+    targets = test["target"].to_numpy()
     curve = OperatingCurve(targets, test["probability"])
     point = curve.at(threshold)
     auroc = Interval(**{part: math.nan if number is None else number for part, number in summary["auroc"].items()})
     return {
-        "roc": figures.roc_figure({name: curve}, point, {name: auroc}),
+        "roc": figures.roc_figure(curve, point, auroc),
         "precision_recall": figures.precision_recall_figure(curve, point),
         "confusion": figures.confusion_figure(point),
         "reliability": figures.reliability_figure(
             {"probability (sigmoid of the logit)": test["probability"], "risk (calibrated)": test["risk"]}, targets
         ),
     }
-
-
-def cost_table(runs: Sequence[Run], images: int = ISIC_2024) -> pd.DataFrame:
-    """What training costs for an image, read from finished runs, and what so many images would take on the same machine.
-
-    Args:
-        runs: that differ in nothing but the seed or the fold; a cross-validation stands for the runs of its folds.
-        images: of the larger archive.
-
-    Returns:
-        One row: milliseconds of an image and epoch with validation (median, low, high of the epochs measured), hours (the
-        same three), gigabytes of the two image caches: pixels for training, larger than the input by the tightest crop, and
-        those of evaluation.
-
-    Raises:
-        RunError: if there is none, or they differ in more, or were trained on other machines.
-    """
-    from melanoma_lib.data.images import stored_side
-
-    runs = [part for run in runs for part in (run.folds if run.is_cross_validation else [run])]
-    if not runs:
-        raise RunError("costs are read from finished runs, got none")
-    machine = ("platform", "device", "threads")
-    kinds = {
-        (
-            run.settings.with_changes(seed=0, fold=0).fingerprint(),
-            run.settings.devices,
-            *(run.environment[key] for key in machine),
-        )
-        for run in runs
-    }
-    if len(kinds) > 1:
-        raise RunError(f"{len(runs)} runs differ in more than the seed, or in their machine; name runs of one recipe and machine")
-    seen = [int(run.splits["split"].ne("test").sum()) for run in runs]  # test cases wait until the end
-    seconds = np.concatenate([run.history["seconds"] / count for run, count in zip(runs, seen, strict=True)])
-    share, epochs = sum(seen) / sum(len(run.splits) for run in runs), -(-sum(len(run.history) for run in runs) // len(runs))
-    settings, environment = runs[0].settings, runs[0].environment
-    row = {"recipe": f"{settings.backbone}, {settings.modalities}, {settings.image_size} px, {settings.source}"}
-    row |= {"runs": len(runs)} | {key: environment[key] for key in machine} | {"torch": environment["packages"]["torch"]}
-    ends = {"": np.median(seconds), "_low": seconds.min(), "_high": seconds.max()}
-    row |= {f"milliseconds{end}": round(1000 * value, 2) for end, value in ends.items()} | {"epochs_measured": len(seconds)}
-    row |= {"images": images, "share": round(share, 2), "epochs": epochs}
-    row |= {f"hours{end}": round(value * epochs * share * images / 3600, 1) for end, value in ends.items()}
-    sides = (stored_side(settings.image_size), settings.image_size) if "image" in settings.modalities else ()
-    return pd.DataFrame([row | {"cache_gigabytes": round(sum(images * 3 * side**2 for side in sides) / 1e9, 1)}])
-
-
-@contextmanager
-def wandb_logger(settings: Settings, work: Path) -> "Iterator[WandbLogger]":
-    """A logger for Lightning that keeps its files in ``work/wandb`` and is closed, with the body's outcome, at the end.
-
-    Args:
-        settings: logged as the run's configuration; they name project and run.
-        work: folder of the run.
-    """
-    from pytorch_lightning.loggers import WandbLogger
-
-    offline = not os.environ.get("WANDB_API_KEY")
-    logger = WandbLogger(project=settings.wandb_project, name=settings.run_path.name, save_dir=work, offline=offline)
-    logger.log_hyperparams(settings.model_dump(mode="json"))
-    try:
-        yield logger
-    except BaseException:
-        logger.experiment.finish(exit_code=1)
-        raise
-    logger.experiment.finish()  # or the next training in this process would go on in the same W&B run
-
-
-def log_run(logger: "WandbLogger", run: Run) -> None:
-    """Send what a complete run says of its test split: figures with their descriptions, metrics, operating point.
-
-    Args:
-        logger: of :func:`wandb_logger`, still open.
-        run: complete, published or not.
-    """
-    import wandb
-
-    point, experiment = run.operating_point, logger.experiment
-    figures = test_figures(run.predictions("test"), run.metrics, point.threshold)
-    experiment.log({f"test/{name}": wandb.Image(_pixels(figure), caption=figure.alt_text) for name, figure in figures.items()})
-    experiment.summary["operating_point"] = {
-        "threshold": point.threshold, "rule": point.rule,
-        "val_sensitivity": point.sensitivity, "val_specificity": point.specificity,
-    }  # fmt: skip
-    experiment.summary["test"] = run.metrics
-
-
-def _pixels(figure: DescribedFigure) -> Image.Image:
-    """The figure as a picture: W&B knows Matplotlib's own figures by their name only."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
-    return Image.open(file)
