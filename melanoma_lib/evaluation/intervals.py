@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csr_array
 
 from melanoma_lib.evaluation.inputs import check_scores, check_targets, require_columns
-from melanoma_lib.evaluation.operating import OperatingPoint
+from melanoma_lib.evaluation.operating import OperatingPoint, Ranking
 
 RATES = ("sensitivity", "specificity", "ppv", "npv", "f1", "mcc", "accuracy")
 LEVEL = 0.95  # of every interval
@@ -140,60 +139,12 @@ def group_bootstrap(
     return sample, np.concatenate([statistic(weights) for weights in resample_groups(n_groups, n, seed, block)], axis=-1)
 
 
-class Ranking:
-    """What resampling leaves alone: between which melanomas each other case scores, and who belongs to which group.
-
-    Melanomas are few, so the others are counted between their scores and no longer looked at one by one. Counts are float64,
-    exact to 2**53, because that is what matrices multiply fast.
-    """
-
-    def __init__(self, answers: NDArray[np.bool_], scores: NDArray[np.float64], codes: NDArray[np.intp]) -> None:
-        levels, melanomas = np.unique(scores[answers], return_inverse=True)  # (K,), (P,)
-        others = scores[~answers]
-        # Even: below level k and above the one before; odd: equal to it.
-        places = levels.searchsorted(others, side="left") + levels.searchsorted(others, side="right")  # (Q,) 0 to 2K
-        self.n_groups = int(codes.max()) + 1
-
-        def counted(rows: NDArray, groups: NDArray, n_rows: int) -> csr_array:
-            return csr_array((np.ones(rows.size), (rows, groups)), shape=(n_rows, self.n_groups))
-
-        self.melanomas = counted(melanomas, codes[answers], levels.size)
-        self.others = counted(places, codes[~answers], 2 * levels.size + 1)
-
-    def metrics(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
-        """AUROC and average precision with group g counted ``weights[b, g]`` times: ``(B, G)`` to ``(2, B)``."""
-        drawn = np.ascontiguousarray(weights[:, : self.n_groups].T, dtype=np.float64)  # (G, B)
-        melanomas = self.melanomas @ drawn  # (K, B)
-        others = np.cumsum(self.others @ drawn, axis=0)  # (2K+1, B)
-        below, through, n_others = others[:-1:2], others[1::2], others[-1]
-        wins = (melanomas * (below + through)).sum(axis=0) / 2
-        found = np.cumsum(melanomas[::-1], axis=0)[::-1]  # (K, B) at this score or above
-        n_melanomas = found[0]
-        # A melanoma that was not drawn may stand where nobody is flagged: its precision is 0/0 but its weight 0.
-        precision = found / np.maximum(found + n_others - below, 1)
-        with np.errstate(invalid="ignore"):
-            average_precision = np.where(n_others > 0, (melanomas * precision).sum(axis=0) / n_melanomas, np.nan)
-            return np.stack([wins / (n_melanomas * n_others), average_precision])
-
-
 def bootstrap_replicates(
-    targets: ArrayLike,
-    scores: ArrayLike,
-    groups: ArrayLike,
-    threshold: float | None = None,
-    n: int = 2000,
-    seed: int = 0,
+    targets: ArrayLike, scores: ArrayLike, groups: ArrayLike, threshold: float | None, n: int, seed: int
 ) -> tuple[dict[str, float], dict[str, NDArray[np.float64]]]:
-    """Every metric of `rate_intervals` on the sample and on each resample.
+    """Every metric of `rate_intervals` on the sample, and on the resamples, shape ``(n,)`` each; NaN where undefined.
 
-    Replicate ``b`` counts each row as often as row ``b`` of ``resample_groups(n_groups, n, seed, ...)`` drew its group,
-    groups being numbered in the order of their names.
-
-    Returns:
-        The metrics on the sample, and on the resamples, shape ``(n,)`` each; NaN where undefined.
-
-    Raises:
-        ValueError: as `rate_intervals`.
+    Replicate ``b`` counts each row as often as row ``b`` of ``resample_groups(n_groups, n, seed, ...)`` drew its group.
     """
     answers = check_targets(targets)
     values = check_scores(scores, answers.size)
@@ -228,12 +179,7 @@ def bootstrap_replicates(
 
 
 def rate_intervals(
-    targets: ArrayLike,
-    scores: ArrayLike,
-    groups: ArrayLike,
-    threshold: float | None = None,
-    n: int = 2000,
-    seed: int = 0,
+    targets: ArrayLike, scores: ArrayLike, groups: ArrayLike, threshold: float | None = None, n: int = 2000, seed: int = 0
 ) -> dict[str, Interval]:
     """Percentile intervals from resampling whole groups: images of one patient or lesion stay together.
 
@@ -337,12 +283,11 @@ def bootstrap_intervals(
         seed: of the resampling.
 
     Returns:
-        Columns value, low, high; rows auroc, average_precision, brier (scores in [0, 1] only), and with a threshold sensitivity,
-        specificity, ppv, npv, f1, mcc, accuracy.
+        Columns value, low, high; rows named as by `rate_intervals`.
 
     Raises:
         TypeError: if the cases are no DataFrame.
-        ValueError: if a column is missing, or for NaN, infinite, empty or one-class input.
+        ValueError: if a column is missing, or as `rate_intervals`.
     """
     require_columns(cases, ("target", score, unit), "cases")
     return _as_table(rate_intervals(cases["target"], cases[score], cases[unit], threshold, n, seed))

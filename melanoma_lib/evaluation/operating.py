@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
 
 from melanoma_lib.evaluation.inputs import check_fraction, check_scores, check_targets
 
@@ -261,3 +262,39 @@ class OperatingCurve:
         """Precision and recall, each ``(K + 1,)``, closed by (1, 0), and their thresholds ``(K,)``, ascending."""
         tp, fp = self.tp[:-1], self.fp[:-1]
         return np.append(tp / (tp + fp), 1.0), self.tp / self.n_positive, self.thresholds
+
+
+class Ranking:
+    """What resampling leaves alone: between which melanomas each other case scores, and who belongs to which group.
+
+    Melanomas are few, so the others are counted between their scores and no longer looked at one by one. Counts are float64,
+    exact to 2**53, because that is what matrices multiply fast.
+    """
+
+    def __init__(self, answers: NDArray[np.bool_], scores: NDArray[np.float64], codes: NDArray[np.intp]) -> None:
+        levels, melanomas = np.unique(scores[answers], return_inverse=True)  # (K,), (P,)
+        others = scores[~answers]
+        # Even: below level k and above the one before; odd: equal to it.
+        places = levels.searchsorted(others, side="left") + levels.searchsorted(others, side="right")  # (Q,) 0 to 2K
+        self.n_groups = int(codes.max()) + 1
+
+        def counted(rows: NDArray, groups: NDArray, n_rows: int) -> csr_array:
+            return csr_array((np.ones(rows.size), (rows, groups)), shape=(n_rows, self.n_groups))
+
+        self.melanomas = counted(melanomas, codes[answers], levels.size)
+        self.others = counted(places, codes[~answers], 2 * levels.size + 1)
+
+    def metrics(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        """AUROC and average precision with group g counted ``weights[b, g]`` times: ``(B, G)`` to ``(2, B)``."""
+        drawn = np.ascontiguousarray(weights[:, : self.n_groups].T, dtype=np.float64)  # (G, B)
+        melanomas = self.melanomas @ drawn  # (K, B)
+        others = np.cumsum(self.others @ drawn, axis=0)  # (2K+1, B)
+        below, through, n_others = others[:-1:2], others[1::2], others[-1]
+        wins = (melanomas * (below + through)).sum(axis=0) / 2
+        found = np.cumsum(melanomas[::-1], axis=0)[::-1]  # (K, B) at this score or above
+        n_melanomas = found[0]
+        # A melanoma that was not drawn may stand where nobody is flagged: its precision is 0/0 but its weight 0.
+        precision = found / np.maximum(found + n_others - below, 1)
+        with np.errstate(invalid="ignore"):
+            average_precision = np.where(n_others > 0, (melanomas * precision).sum(axis=0) / n_melanomas, np.nan)
+            return np.stack([wins / (n_melanomas * n_others), average_precision])

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from melanoma_lib.evaluation.inputs import check_scores, check_targets
-from melanoma_lib.evaluation.intervals import BLOCK, Interval, Ranking, group_bootstrap, group_codes
+from melanoma_lib.evaluation.intervals import BLOCK, Interval, group_bootstrap, group_codes
+from melanoma_lib.evaluation.operating import Ranking
 
 
 def bootstrap_gain(

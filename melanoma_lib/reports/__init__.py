@@ -8,12 +8,14 @@ from melanoma_lib.utils import lazy_names
 __all__, __getattr__ = lazy_names(
     __name__,
     {
-        "report": ("Report", "bayes_ceiling", "evaluate_run", "predict_with_views", "report_figures", "write_report"),
+        "report": (
+            "Report", "bayes_ceiling", "evaluate_run", "log_run", "predict_with_views", "report_figures", "wandb_logger",
+            "write_report",
+        ),
         "comparison": (
             "ISIC_2024", "compare_runs", "compare_seeds", "comparison_text", "cost_table", "differ_in_seeds", "save_table",
             "with_intervals",
         ),
         "external": ("evaluate_external", "predict_cases", "seen_cases"),
-        "tracking": ("log_run", "wandb_logger"),
     },
 )  # fmt: skip

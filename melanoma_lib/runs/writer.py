@@ -41,6 +41,14 @@ from melanoma_lib.runs.run import (
 from melanoma_lib.settings import Settings
 from melanoma_lib.utils import replacing, write_text
 
+RULES = {
+    "sensitivity": "highest threshold with sensitivity >= {min_sensitivity:g} on validation",
+    "specificity": "lowest threshold with specificity >= {min_specificity:g} on validation",
+    "f1": "threshold of the highest F1 on validation",
+    "youden": "threshold of the highest Youden index on validation",
+    "cost": "threshold of the lowest cost on validation, a false negative at {fn_cost:g} false positives",
+    "0.5": "threshold 0.5",
+}
 DESCRIPTION = ["age_approx", "sex", "anatom_site_general_challenge"]
 TRUE_RISKS = ["true_risk", "truth_risk_image", "truth_risk_metadata"]  # known of synthetic cases only
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "numpy", "pandas", "scikit-learn", "pillow")
@@ -196,23 +204,18 @@ class RunWriter:
 def choose_operating_point(validation: pd.DataFrame, settings: Settings) -> dict:
     """What ``threshold_rule`` chooses on validation: threshold, rule in words, sensitivity, specificity."""
     curve = OperatingCurve(validation["target"], validation["probability"])
-    sensitivity, specificity, cost = settings.min_sensitivity, settings.min_specificity, settings.fn_cost
-    cheapest = curve.thresholds[np.argmin(cost * (curve.n_positive - curve.tp[:-1]) + curve.fp[:-1])]
-    rule, choose = {
-        "sensitivity": (f"highest threshold with sensitivity >= {sensitivity:g}", lambda: curve.for_sensitivity(sensitivity)),
-        "specificity": (f"lowest threshold with specificity >= {specificity:g}", lambda: curve.for_specificity(specificity)),
-        "f1": ("threshold of the highest F1", curve.max_f1),
-        "youden": ("threshold of the highest Youden index", curve.max_youden),
-        "cost": (f"threshold of the lowest cost, a false negative at {cost:g} false positives,", lambda: curve.at(cheapest)),
-        "0.5": ("threshold 0.5, with its rates", lambda: curve.at(0.5)),
-    }[settings.threshold_rule]
-    point = choose()
-    return {
-        "threshold": float(point.threshold),
-        "rule": f"{rule} on validation",
-        "sensitivity": point.sensitivity,
-        "specificity": point.specificity,
-    }
+    costs = settings.fn_cost * (curve.n_positive - curve.tp[:-1]) + curve.fp[:-1]  # at each observed score
+    point = {
+        "sensitivity": lambda: curve.for_sensitivity(settings.min_sensitivity),
+        "specificity": lambda: curve.for_specificity(settings.min_specificity),
+        "f1": curve.max_f1,
+        "youden": curve.max_youden,
+        "cost": lambda: curve.at(curve.thresholds[np.argmin(costs)]),
+        "0.5": lambda: curve.at(0.5),
+    }[settings.threshold_rule]()
+    rule = RULES[settings.threshold_rule].format_map(settings.model_dump())
+    rates = {"sensitivity": point.sensitivity, "specificity": point.specificity}
+    return {"threshold": float(point.threshold), "rule": rule} | rates
 
 
 def _require_one_table(folds: Sequence[Run]) -> None:
