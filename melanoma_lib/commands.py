@@ -233,9 +233,9 @@ def notebooks_handout(names: Sequence[str] = (), parameters: Sequence[str] = (),
     from melanoma_lib.classroom import handout, lesson
 
     for one in lesson.find_lessons(names):
-        made = handout.write_handout(one, out, _pairs(parameters))
-        print(f"{made.page}: explorers that move without Python: {made.n_live}")
-        print(made.pdf or "no PDF: no Chromium or Chrome was found; print the page from any browser instead")
+        page, pdf, n_live = handout.write_handout(one, out, _pairs(parameters))
+        print(f"{page}: explorers that move without Python: {n_live}")
+        print(pdf or "no PDF: no Chromium or Chrome was found; print the page from any browser instead")
 
 
 def notebooks_sweep(

@@ -1,14 +1,12 @@
 """Running lessons without a reader: executed notebook, HTML page and summary of each, and the committed outputs renewed."""
 
-import base64
 import copy
 import html
-import io
 import logging
 import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from melanoma_lib.utils import write_text
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 COMPARED = "nbval-check-output"  # nbval's own tag: it compares the outputs of these cells
-LARGE_PICTURE = 100_000  # bytes; charts are below it, sheets of photographs above
 # On paper nothing scrolls: what is wider than the page would be cut off.
 PRINT_STYLE = """<style>
 @media print {
@@ -163,9 +160,9 @@ def as_html(
     no_scripts = dict.fromkeys(("require_js_url", "mathjax_url", "jquery_url", "mermaid_js_url"), "")
     exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True, **no_scripts)
     notebook = without_tests(notebook)
-    fragments = [live(output) if live else "" for output in pictures(notebook)]
+    fragments = [live(output) if live else "" for output in pictures(notebook.cells)]
     notebook = still(notebook)
-    for output, fragment in zip(pictures(notebook), fragments, strict=True):  # nbconvert leaves the alternative text out
+    for output, fragment in zip(pictures(notebook.cells), fragments, strict=True):  # nbconvert leaves the alternative text out
         alt = html.escape(output.metadata.get("image/png", {}).get("alt", ""), quote=True)
         picture = f'<img alt="{alt}" src="data:image/png;base64,{output.data["image/png"].strip()}">'
         output.data["text/html"] = (
@@ -175,9 +172,9 @@ def as_html(
     return body.replace("</head>", f"{style}</head>", 1)
 
 
-def pictures(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+def pictures(cells: Iterable[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
     """Outputs that hold a picture, explorers' among them."""
-    outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
+    outputs = (output for cell in cells for output in cell.get("outputs", ()))
     return [output for output in outputs if "image/png" in output.get("data", {})]
 
 
@@ -241,21 +238,4 @@ def normalised(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             for output in cell.outputs:
                 if "execution_count" in output:
                     output.execution_count = cell.execution_count
-                if "image/png" in output.get("data", {}):
-                    output.data["image/png"] = smaller(output.data["image/png"])
     return notebook
-
-
-def smaller(png: str) -> str:
-    """A picture, base64 of a PNG, in 256 colours where that saves space: each refresh stays in the repository for good."""
-    from PIL import Image
-
-    data = base64.b64decode(png)
-    with Image.open(io.BytesIO(data)) as picture:
-        if picture.mode == "P" or len(data) < LARGE_PICTURE:
-            return png
-        buffer = io.BytesIO()
-        # Rare colours, such as the ends of a colour bar, keep an entry of their own: a median cut would mix them with others.
-        few = picture.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2)
-        few.save(buffer, "PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode() if buffer.tell() < len(data) else png
