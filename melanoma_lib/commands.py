@@ -277,11 +277,11 @@ def slides_build(
 
 def doctor() -> int:
     """Check packages, weights, data, disk; each finding with its cure."""
-    from melanoma_lib.classroom.doctor import examine
+    from melanoma_lib.classroom.doctor import examine, report
 
     findings = examine()
-    print(findings)
-    return 0 if findings.healthy else 1
+    print(report(findings))
+    return int(any(finding.state == "fail" for finding in findings))
 
 
 def _run(path: Path | None, settings: Settings, needs_model: bool = False):
