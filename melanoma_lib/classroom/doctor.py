@@ -52,16 +52,16 @@ def examine(settings: Settings | None = None) -> list[Finding]:
     """Look at settings, packages, torch, weights, data, folders and Jupyter; change nothing.
 
     Args:
-        settings: whose backbone, source and folders to look at; by default those of environment and ``.env``, whose mistakes
-            are then a finding, and the rest is looked at with default settings.
+        settings: whose backbone, source and folders to look at; by default those of environment and ``.env``. A mistake there
+            is a finding, too, and the rest is looked at with default settings.
     """
-    items = []
+    mistakes = []
     try:
         settings = settings or Settings()
     except SettingsError as error:
         cure = "correct or remove the named MELANOMA_* variable or line of .env; .env.example lists them all"
-        settings, items = Settings.model_construct(), [Finding("settings", "fail", str(error), cure)]
-    return [*items, *_packages(), _torch(), *_weights(settings), _data(settings), *_folders(settings), *_jupyter()]
+        settings, mistakes = Settings.model_construct(), [Finding("settings", "fail", str(error), cure)]
+    return [*mistakes, *_packages(), _torch(), *_weights(settings), _data(settings), *_folders(settings), *_jupyter()]
 
 
 def _finding(name: str, fine: bool, found: str, cure: str, poor: Literal["warn", "fail"] = "fail") -> Finding:
@@ -134,8 +134,7 @@ def _data(settings: Settings) -> Finding:
 
 
 def _folders(settings: Settings) -> Iterator[Finding]:
-    written = ["cache_dir", "runs_dir", *(["data_root"] if settings.source == "synthetic" else [])]
-    for setting in written:
+    for setting in ["cache_dir", "runs_dir", *(["data_root"] if settings.source == "synthetic" else [])]:
         folder = getattr(settings, setting)
         name, cure = f"folder {folder}", f"MELANOMA_{setting.replace('root', 'dir').upper()}=/a/folder/with/room"
         existing = next(part for part in (folder.absolute(), *folder.absolute().parents) if part.exists())

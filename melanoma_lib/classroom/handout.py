@@ -33,12 +33,6 @@ def write_handout(
 ) -> tuple[Path, Path | None, int]:
     """Execute a lesson and write its handout.
 
-    Args:
-        lesson: to hand out.
-        out: folder of the handout.
-        parameters: values by name, as for ``notebooks run``.
-        show_progress: a bar over the cells.
-
     Returns:
         The page, complete in itself; the same as PDF, None where no browser was there to print it; explorers that move.
 
@@ -97,11 +91,7 @@ def find_browser() -> str | None:
 
 
 def print_page(page: Path, pdf: Path, browser: str) -> Path:
-    """Print an HTML file to PDF.
-
-    Raises:
-        LessonError: if the browser fails, with its last words.
-    """
+    """Print an HTML file to PDF; a LessonError with the browser's last words if it fails."""
     # Run as root, as in a container, a browser refuses its sandbox; the page is the kit's own and may fetch nothing.
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
     with tempfile.TemporaryDirectory() as profile, replacing(pdf) as temporary:

@@ -59,14 +59,8 @@ class Outcome:
 def run_lessons(lessons: Sequence[Lesson], out: Path, parameters: Mapping[str, Any], show_progress: bool = True) -> list[Outcome]:
     """Execute lessons with papermill, and write ``summary.md`` beside what they leave.
 
-    Args:
-        lessons: to run, in this order.
-        out: folder for the executed notebooks and their HTML pages.
-        parameters: values by name, checked for every lesson before the first kernel starts.
-        show_progress: a bar over the cells of each lesson.
-
     Raises:
-        LessonError: if a parameter is unknown to a lesson or does not fit it.
+        LessonError: before the first kernel starts, if a parameter is unknown to one of the lessons or does not fit it.
     """
     prepared = [(lesson, lesson.with_defaults(parameters)) for lesson in lessons]
     outcomes = [run_lesson(lesson, out, values, show_progress) for lesson, values in prepared]
@@ -153,7 +147,7 @@ def as_html(
         notebook: executed.
         title: of the page.
         live: given an explorer's output, HTML to put beside its picture; empty for none.
-        style: for the end of the page's head.
+        style: for the head of the page.
     """
     from nbconvert import HTMLExporter
 
@@ -200,13 +194,10 @@ def _is_remains(output: nbformat.NotebookNode) -> bool:
 
 
 def refresh(lesson: Lesson) -> bool:
-    """Execute a lesson in a fresh kernel and commit its outputs to the file, in a form that running again does not change.
+    """Execute a lesson in a fresh kernel and store its outputs in the file, in a form that running again does not change.
 
     Returns:
-        Whether the file changed.
-
-    Raises:
-        LessonError: if a cell or an explorer fails; the file is then untouched.
+        Whether the file changed; if a cell or an explorer fails, it is untouched and a LessonError says so.
     """
     with tempfile.TemporaryDirectory() as folder:
         outcome = run_lesson(lesson, Path(folder), lesson.parameters, show_progress=False)
@@ -231,8 +222,7 @@ def normalised(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         tags += [COMPARED] if "digest" in tags else []
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
         cell.id = f"cell-{number:02d}"
-        if cell.cell_type == "code":
-            # Counted anew: papermill's own cell of parameters is gone.
+        if cell.cell_type == "code":  # counted anew, as papermill's own cell of parameters is gone
             count += bool(cell.source.strip())
             cell.execution_count = count if cell.source.strip() else None
             for output in cell.outputs:

@@ -155,7 +155,7 @@ def build(decks: Sequence[Path], values: Mapping[str, Any], out: Path, formats: 
     Args:
         decks: from :func:`find_decks`.
         values: from :func:`run_values`.
-        out: folder of the filled decks, their figures and pages.
+        out: folder of all that comes of them.
         formats: of ``html``, ``pdf``; none leaves the filled Markdown alone.
 
     Raises:

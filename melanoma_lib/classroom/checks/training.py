@@ -27,7 +27,6 @@ starting_bias = Exercise(
         "these are the odds; the logit is their logarithm": lambda p: p / (1 - p),
         "the odds are upside down: the model would expect melanoma almost everywhere": lambda p: math.log((1 - p) / p),
         "that is ln(prevalence): the logarithm of the probability, not of the odds": math.log,
-        "take the natural logarithm, not that of base 10": lambda p: math.log10(p / (1 - p)),
     },
     hint="The bias stands before the sigmoid: which number does the sigmoid turn into the prevalence?",
 )
