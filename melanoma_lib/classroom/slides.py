@@ -4,7 +4,7 @@ A deck is Marp Markdown with fields of jinja2. ``{{ metrics.n_melanoma }}`` writ
 with separators of thousands and any other with three digits. ``number(x, 2)`` rounds, ``percent(x)`` writes a share,
 ``interval(x)`` a number with its interval, and ``undefined="nobody is flagged"`` says what to write where a run leaves a number
 undefined; without it that is an error. ``figure("06", "splits")`` shows, alone on its line, the picture that the committed lesson
-06 holds in its cell tagged ``figure:splits``, with its alternative text. ``as_reported("97.24%")`` marks somebody else's number.
+06 holds in its cell tagged ``figure:splits``, with its alternative text.
 """
 
 import base64
@@ -57,15 +57,7 @@ def run_values(run: Run) -> dict[str, Any]:
 
 
 def find_decks(names: Iterable[str] = (), folder: Path | None = None) -> list[Path]:
-    """Decks in the order of their numbers.
-
-    Args:
-        names: names such as ``03_training``, their numbers where only one deck has it, or paths; none for all.
-        folder: where to look; by default the project's ``slides``.
-
-    Raises:
-        LessonError: if a name fits no deck or more than one, or the folder holds none.
-    """
+    """Decks of the project, or of another folder, as :func:`melanoma_lib.classroom.lesson.find_lessons` finds lessons."""
     decks = numbered(project_dir() / "slides" if folder is None else folder, "deck", "00_overview.md")
     return chosen(names, decks) or decks
 
@@ -96,9 +88,7 @@ def fill(deck: Path, values: Mapping[str, Any], folder: Path, lessons: Path | No
         return f'<div class="figure"><img src="{file}" alt="{html.escape(alt)}"></div>'
 
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, finalize=number, keep_trailing_newline=True)
-    environment.globals = {
-        "number": number, "percent": percent, "interval": interval, "figure": figure, "as_reported": as_reported,
-    }  # fmt: skip
+    environment.globals = {"number": number, "percent": percent, "interval": interval, "figure": figure}
     try:
         return environment.from_string(deck.read_text(encoding="utf-8")).render(values)
     except (jinja2.TemplateError, LessonError, TypeError, ValueError) as error:  # the last two: no number, or other arguments
@@ -142,11 +132,6 @@ def interval(value: Any, digits: int = 3, percent: bool = False, undefined: str 
     ends = [] if value["value"] is None or value["low"] is None else [value["low"], value["high"]]
     middle, *ends = (number(one, digits, undefined, "%" if percent else "f") for one in (value["value"], *ends))
     return f"{middle} [{', '.join(ends)}]" if ends else middle
-
-
-def as_reported(text: str) -> str:
-    """Somebody else's number, shown as such."""
-    return f'<span class="reported">{text}</span>'
 
 
 def build(decks: Sequence[Path], values: Mapping[str, Any], out: Path, formats: Sequence[str] = ("html", "pdf")) -> list[Path]:

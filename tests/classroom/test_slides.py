@@ -63,7 +63,6 @@ def filled(field, folder):
         ('{{ number(m.nothing, undefined="nobody is flagged") }}', "nobody is flagged"),
         ('{{ interval(m.unknown, undefined="–") }}', "–"),
         ('{{ number(m.nan, undefined="–") }}', "–"),
-        ('{{ as_reported("97.24%") }}{# original deck #}', '<span class="reported">97.24%</span>'),
     ],
 )
 def test_a_field_writes_what_the_run_says(field, written, tmp_path):

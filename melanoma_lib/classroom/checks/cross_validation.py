@@ -134,7 +134,6 @@ def _gains(targets, a, b, draws, drawn=True, turn=0, last=lambda a, b: _ends(a -
     return last(*of_each)
 
 
-_UNPAIRED = "subtract within each draw, before you take percentiles"
 paired_interval = Exercise(
     reference=_gains,
     inputs=_two_models,
@@ -142,11 +141,9 @@ paired_interval = Exercise(
     success="both models see the same lesions in every draw, so what they share cancels",
     slips={
         "it is b less a: a - b was asked for": {"last": lambda a, b: _ends(b - a)},
-        "that is the interval of model a alone": {"last": lambda a, b: _ends(a)},
         "scores are drawn, targets are not: index all three with the same rows": {"drawn": False},
         "a and b see different rows: in each draw both models must see the same lesions": {"turn": 1},
-        f"these are the two intervals' ends subtracted; {_UNPAIRED}": {"last": lambda a, b: _ends(a) - _ends(b)},
-        f"that compares the worst of a with the best of b; {_UNPAIRED}": {"last": lambda a, b: _ends(a) - _ends(b)[::-1]},
+        "these are the two intervals' ends subtracted: subtract within each draw": {"last": lambda a, b: _ends(a) - _ends(b)},
         "np.percentile takes percent: 2.5 and 97.5": {"last": lambda a, b: np.percentile(a - b, [0.025, 0.975])},
         "that holds 90% of the draws: 2.5% lie outside at each end of a 95% interval": {"last": lambda a, b: _ends(a - b, 5)},
         "the ends have changed places: low first": {"last": lambda a, b: _ends(a - b)[::-1]},

@@ -131,13 +131,6 @@ def grouped_split(split: Callable, cases: pd.DataFrame) -> None:
     print(f"Here: {cases['group_id'].nunique():,} groups; melanomas are {shares} of training and test images.")
 
 
-def _two_tables():
-    cases = made_up_cases().drop(columns="group_id")
-    train, test = cases.iloc[:-40].copy(), cases.iloc[-40:].reset_index(drop=True)
-    train.iloc[::9, train.columns.get_loc("age_approx")] = np.nan
-    return train, test
-
-
 def _prepared(train, test, columns=(), mean=lambda train, both: train.mean(), flag=True, apart=False):
     if apart:
         return [_prepared(part, part, columns, mean, flag)[0] for part in (train, test)]
@@ -184,7 +177,7 @@ def _features(prepare, train, test):
 
 preparation = Exercise(
     reference=_prepared,
-    inputs=lambda: [_two_tables()],
+    inputs=lambda: [(made_up_cases()[:-40], made_up_cases()[-40:])],
     use=_features,
     returns=(
         "columns that training or test lacks", "features that are NaN", "features that depend on target or diagnosis",

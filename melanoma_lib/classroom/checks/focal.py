@@ -162,9 +162,6 @@ draw_weights = Exercise(
     slips={
         "each class weighs its share: divide by the number of cases of the class": {"of_class": lambda share, n: share},
         "the share is on the wrong class: it is that of the melanomas": {"swapped": True},
-        "the classes come up equally often whatever the share: use the second argument":
-            {"of_class": lambda share, n: 1 / n},
-        "every case weighs the same": {"of_class": lambda share, n: 1.0},
     },
     hint="The weights of the melanomas add up to the share, those of the others to the rest",
 )  # fmt: skip
@@ -185,11 +182,8 @@ def colleagues(alpha: float, gamma: float) -> dict[str, Callable]:
 
         return loss
 
-    def p_t(_, cross_entropy):
-        return torch.exp(-cross_entropy)
-
     return {
-        "Ada": made(1 - alpha, alpha, p_t),
-        "Ben": made(alpha, alpha, p_t),
+        "Ada": made(1 - alpha, alpha, lambda _, cross_entropy: torch.exp(-cross_entropy)),
+        "Ben": made(alpha, alpha, lambda _, cross_entropy: torch.exp(-cross_entropy)),
         "Cleo": made(alpha, 1 - alpha, lambda logits, _: torch.sigmoid(logits)),
     }

@@ -54,7 +54,6 @@ cost_threshold = Exercise(
         "the ratio is upside down: the dearer a false negative, the lower the threshold": lambda fn, fp: fn / (fn + fp),
         "these are odds, 1 to 20 for example; the risk that belongs to odds o is o / (1 + o)": lambda fn, fp: fp / fn,
         "these are odds, and upside down: solve risk x fn_cost = (1 - risk) x fp_cost for the risk": lambda fn, fp: fn / fp,
-        "that is 0.5 whatever the costs; it is right only where both errors cost the same": lambda fn, fp: 0.5,
         "nothing is subtracted: a true positive saves fn_cost, a false positive costs fp_cost": lambda fn, fp: fp / (fn - fp),
     },
     hint="At the right risk, risk x fn_cost and (1 - risk) x fp_cost are the same",
