@@ -76,7 +76,7 @@ def title_of(lesson: Lesson) -> str:
 
 def committed_picture(lesson: Lesson) -> Image.Image:
     """The picture that the lesson's map shows."""
-    data = pictures(lesson.notebook)[0].data["image/png"]
+    data = pictures(lesson.notebook.cells)[0].data["image/png"]
     return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
 
 

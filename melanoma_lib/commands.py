@@ -233,9 +233,9 @@ def notebooks_handout(names: Sequence[str] = (), parameters: Sequence[str] = (),
     from melanoma_lib.classroom import handout, lesson
 
     for one in lesson.find_lessons(names):
-        made = handout.write_handout(one, out, _pairs(parameters))
-        print(f"{made.page}: explorers that move without Python: {made.n_live}")
-        print(made.pdf or "no PDF: no Chromium or Chrome was found; print the page from any browser instead")
+        page, pdf, n_live = handout.write_handout(one, out, _pairs(parameters))
+        print(f"{page}: explorers that move without Python: {n_live}")
+        print(pdf or "no PDF: no Chromium or Chrome was found; print the page from any browser instead")
 
 
 def notebooks_sweep(
@@ -277,11 +277,11 @@ def slides_build(
 
 def doctor() -> int:
     """Check packages, weights, data, disk; each finding with its cure."""
-    from melanoma_lib.classroom.doctor import examine
+    from melanoma_lib.classroom.doctor import examine, report
 
     findings = examine()
-    print(findings)
-    return 0 if findings.healthy else 1
+    print(report(findings))
+    return int(any(finding.state == "fail" for finding in findings))
 
 
 def _run(path: Path | None, settings: Settings, needs_model: bool = False):

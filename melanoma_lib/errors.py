@@ -50,8 +50,5 @@ class ExportError(KitError):
 
 
 class LessonError(KitError):
-    """A notebook breaks the lessons' contract, or is given a parameter that it does not have."""
+    """A notebook or slide deck cannot be used as it is, is given or asks for what there is not, or does not run."""
 
-
-class DeckError(KitError):
-    """A slide deck breaks the rules of decks, asks for what neither run nor lesson has, or cannot be rendered."""

@@ -4,8 +4,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -39,44 +38,30 @@ class Finding:
     cure: str = ""
 
 
-@dataclass(frozen=True)
-class Findings:
-    """All findings, in the order they were looked at."""
-
-    items: tuple[Finding, ...]
-
-    @property
-    def healthy(self) -> bool:
-        """Whether nothing failed."""
-        return all(finding.state != "fail" for finding in self.items)
-
-    def __str__(self) -> str:
-        """What was found, worst last, wrapped at 100 columns, then what mends it: unbroken lines, fit to copy."""
-        found = sorted(self.items, key=lambda finding: STATES.index(finding.state))
-        lines = []
-        for finding in found:
-            text = f"{finding.state.replace('fail', 'FAIL'):6} {finding.name}: {finding.found}"
-            lines += textwrap.wrap(text, 100, subsequent_indent=" " * 7, break_on_hyphens=False)
-        lines += ["", *(f"{finding.name}: {finding.cure}" for finding in found if finding.cure)]
-        counts = ", ".join(f"{sum(finding.state == state for finding in self.items)} {state}" for state in STATES)
-        return "\n".join([*lines, f"{counts}: {'ready.' if self.healthy else 'not ready; mend what failed and look again.'}"])
+def report(findings: Sequence[Finding]) -> str:
+    """What was found, worst last, then what mends it, fit to copy, and whether the machine is ready."""
+    found = sorted(findings, key=lambda finding: STATES.index(finding.state))
+    lines = [f"{finding.state.replace('fail', 'FAIL'):6} {finding.name}: {finding.found}" for finding in found]
+    lines += ["", *(f"{finding.name}: {finding.cure}" for finding in found if finding.cure)]
+    counts = {state: sum(finding.state == state for finding in found) for state in STATES}
+    ready = "not ready; mend what failed and look again." if counts["fail"] else "ready."
+    return "\n".join([*lines, f"{', '.join(f'{count} {state}' for state, count in counts.items())}: {ready}"])
 
 
-def examine(settings: Settings | None = None) -> Findings:
+def examine(settings: Settings | None = None) -> list[Finding]:
     """Look at settings, packages, torch, weights, data, folders and Jupyter; change nothing.
 
     Args:
-        settings: whose backbone, source and folders to look at; by default those of environment and ``.env``, whose mistakes
-            are then a finding, and the rest is looked at with default settings.
+        settings: whose backbone, source and folders to look at; by default those of environment and ``.env``. A mistake there
+            is a finding, too, and the rest is looked at with default settings.
     """
-    items = []
+    mistakes = []
     try:
         settings = settings or Settings()
     except SettingsError as error:
         cure = "correct or remove the named MELANOMA_* variable or line of .env; .env.example lists them all"
-        settings, items = Settings.model_construct(), [Finding("settings", "fail", str(error), cure)]
-    items += [*_packages(), _torch(), *_weights(settings), _data(settings), *_folders(settings), *_jupyter()]
-    return Findings(tuple(items))
+        settings, mistakes = Settings.model_construct(), [Finding("settings", "fail", str(error), cure)]
+    return [*mistakes, *_packages(), _torch(), *_weights(settings), _data(settings), *_folders(settings), *_jupyter()]
 
 
 def _finding(name: str, fine: bool, found: str, cure: str, poor: Literal["warn", "fail"] = "fail") -> Finding:
@@ -89,18 +74,18 @@ def _requirements() -> list[Requirement]:
 
 
 def _packages() -> Iterator[Finding]:
-    requirements, faulty = _requirements(), 0
-    for wanted in requirements:
+    fine = 0
+    for wanted in _requirements():
         try:
             version = metadata.version(wanted.name)
         except metadata.PackageNotFoundError:
             version = None
-        if version is None or not wanted.specifier.contains(version, prereleases=True):
-            faulty += 1
+        if version and wanted.specifier.contains(version, prereleases=True):
+            fine += 1
+        else:
             found = f"{version or 'not installed'}; wanted {wanted.specifier or 'any'}"
             yield Finding(wanted.name, "fail", found, _pip_install(str(wanted)))
-    if not faulty:
-        yield Finding("packages", "ok", f"{len(requirements)} required packages, each in the range that {PACKAGE} asks for")
+    yield Finding("packages", "ok", f"{fine} of the required packages are in the range that {PACKAGE} asks for")
 
 
 def _torch() -> Finding:
@@ -149,11 +134,9 @@ def _data(settings: Settings) -> Finding:
 
 
 def _folders(settings: Settings) -> Iterator[Finding]:
-    folders = {"cache_dir": settings.cache_dir, "runs_dir": settings.runs_dir}
-    if settings.source == "synthetic":
-        folders["data_dir"] = settings.data_root
-    for setting, folder in folders.items():
-        name, cure = f"folder {folder}", f"MELANOMA_{setting.upper()}=/a/folder/with/room"
+    for setting in ["cache_dir", "runs_dir", *(["data_root"] if settings.source == "synthetic" else [])]:
+        folder = getattr(settings, setting)
+        name, cure = f"folder {folder}", f"MELANOMA_{setting.replace('root', 'dir').upper()}=/a/folder/with/room"
         existing = next(part for part in (folder.absolute(), *folder.absolute().parents) if part.exists())
         try:
             with tempfile.TemporaryFile(dir=existing):

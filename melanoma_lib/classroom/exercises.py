@@ -17,14 +17,7 @@ FOLDER = "exercises"  # beside the lessons
 
 
 def write_student_copy(lesson: Lesson) -> Path:
-    """Write ``exercises/<lesson>.ipynb`` beside a lesson; the file is touched only if it changes.
-
-    Returns:
-        The copy.
-
-    Raises:
-        LessonError: as :func:`student_copy`.
-    """
+    """Write :func:`student_copy` as ``exercises/<lesson>.ipynb`` beside a lesson; the file is touched only if it changes."""
     path = lesson.path.parent / FOLDER / lesson.path.name
     text = nbformat.writes(student_copy(lesson)) + "\n"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:

@@ -3,8 +3,7 @@
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from melanoma_lib.widgets.base import embedded
 
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-PRINTING_SECONDS = 180
+PATIENCE = 300  # seconds
 # Nothing may be fetched, on paper an explorer is its picture, and the page keeps the lessons' width on a wide screen.
 HANDOUT_HEAD = """<meta http-equiv="Content-Security-Policy"
   content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:; font-src data:">
@@ -29,29 +28,13 @@ HANDOUT_HEAD = """<meta http-equiv="Content-Security-Policy"
 """
 
 
-@dataclass(frozen=True)
-class Handout:
-    """The two files of a handout.
-
-    Attributes:
-        page: HTML, complete in itself.
-        pdf: the same, for paper; None where no browser was there to print it.
-        n_live: explorers that move in the page.
-    """
-
-    page: Path
-    pdf: Path | None
-    n_live: int
-
-
-def write_handout(lesson: Lesson, out: Path, parameters: Mapping[str, Any], show_progress: bool = True) -> Handout:
+def write_handout(
+    lesson: Lesson, out: Path, parameters: Mapping[str, Any], show_progress: bool = True
+) -> tuple[Path, Path | None, int]:
     """Execute a lesson and write its handout.
 
-    Args:
-        lesson: to hand out.
-        out: folder of the handout.
-        parameters: values by name, as for ``notebooks run``.
-        show_progress: a bar over the cells.
+    Returns:
+        The page, complete in itself; the same as PDF, None where no browser was there to print it; explorers that move.
 
     Raises:
         LessonError: if a parameter does not fit or the lesson does not run; an older handout is then left as it was.
@@ -65,8 +48,7 @@ def write_handout(lesson: Lesson, out: Path, parameters: Mapping[str, Any], show
     text, n_live = handout_page(executed, lesson.name)
     write_text(page, text)
     browser = find_browser()
-    pdf = print_page(page, page.with_suffix(".pdf"), browser) if browser else None
-    return Handout(page, pdf, n_live)
+    return page, print_page(page, page.with_suffix(".pdf"), browser) if browser else None, n_live
 
 
 def handout_page(executed: nbformat.NotebookNode, title: str) -> tuple[str, int]:
@@ -76,7 +58,6 @@ def handout_page(executed: nbformat.NotebookNode, title: str) -> tuple[str, int]
     """
     states = executed.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
     styles: dict[str, None] = {}  # of the explorers, each once, in order
-
     fragments: list[str] = []
 
     def live(output: nbformat.NotebookNode) -> str:
@@ -110,19 +91,25 @@ def find_browser() -> str | None:
 
 
 def print_page(page: Path, pdf: Path, browser: str) -> Path:
-    """Print an HTML file to PDF.
-
-    Raises:
-        LessonError: if the browser fails, with its last words.
-    """
+    """Print an HTML file to PDF; a LessonError with the browser's last words if it fails."""
     # Run as root, as in a container, a browser refuses its sandbox; the page is the kit's own and may fetch nothing.
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
     with tempfile.TemporaryDirectory() as profile, replacing(pdf) as temporary:
         command = [browser, *options, f"--user-data-dir={profile}", f"--print-to-pdf={temporary}", page.resolve().as_uri()]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=PRINTING_SECONDS)
-        except subprocess.TimeoutExpired as error:
-            raise LessonError(f"{browser} did not print {page} within {PRINTING_SECONDS} s") from error
-        if done.returncode or not temporary.is_file() or not temporary.stat().st_size:
-            raise LessonError(f"{browser} could not print {page}: {done.stderr.strip()[-400:]}")
+        said = run_program(command, f"{browser} could not print {page}")
+        if not temporary.is_file() or not temporary.stat().st_size:
+            raise LessonError(f"{browser} could not print {page}: {said}")
     return pdf
+
+
+def run_program(command: Sequence[str], failure: str, environment: Mapping[str, str] | None = None) -> str:
+    """The last words of a program; a LessonError that begins with ``failure`` if it fails or takes for ever."""
+    options = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL, "env": environment}
+    try:
+        done = subprocess.run(command, timeout=PATIENCE, **options)
+    except subprocess.TimeoutExpired as error:
+        raise LessonError(f"{failure} within {PATIENCE} s") from error
+    said = (done.stderr or done.stdout).strip()[-600:]
+    if done.returncode:
+        raise LessonError(f"{failure}: {said}")
+    return said

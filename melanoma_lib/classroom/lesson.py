@@ -61,13 +61,11 @@ class Lesson:
         for statement in ast.parse(cells[0].source).body:
             try:
                 (target,) = statement.targets
-                values[target.id] = ast.literal_eval(statement.value)
-                plain = isinstance(values[target.id], Scalar)
-            except (AttributeError, ValueError):
-                plain = False
-            if not plain:
+                values[target.id] = TypeAdapter(Scalar).validate_python(ast.literal_eval(statement.value), strict=True)
+            except (AttributeError, ValueError) as error:
                 code = ast.unparse(statement)
-                raise LessonError(f"{self.path}: a parameter is one name and a plain scalar, such as seed = 0; got {code!r}")
+                text = f"{self.path}: a parameter is one name and a plain scalar, such as seed = 0; got {code!r}"
+                raise LessonError(text) from error
         return values
 
     def with_defaults(self, given: Mapping[str, Any]) -> dict[str, Scalar]:
@@ -120,11 +118,6 @@ def without_tests(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return shown
 
 
-def notebooks_dir() -> Path:
-    """The project's folder of lessons."""
-    return project_dir() / "notebooks"
-
-
 def find_lessons(names: Iterable[str] = (), folder: Path | None = None, studies: bool = False) -> list[Lesson]:
     """Lessons in the order of their numbers.
 
@@ -136,20 +129,22 @@ def find_lessons(names: Iterable[str] = (), folder: Path | None = None, studies:
     Raises:
         LessonError: if a name fits no lesson or more than one, or the folder holds none.
     """
-    folder = notebooks_dir() if folder is None else folder
-    lessons = [Lesson(path) for path in sorted(folder.glob("*.ipynb")) if NUMBERED.fullmatch(path.stem)]
-    if not lessons:
-        raise LessonError(f"no lesson in {folder}: expected files such as 00_start_here.ipynb; run from the project's folder")
-    named = lessons + [Lesson(path) for path in sorted(folder.glob("studies/*.ipynb")) if studies]
-    return [Lesson(path) for path in chosen(names, [lesson.path for lesson in named])] or lessons
+    folder = project_dir() / "notebooks" if folder is None else folder
+    lessons = numbered(folder, "lesson", "00_start_here.ipynb")
+    named = lessons + sorted(folder.glob("studies/*.ipynb")) * studies
+    return [Lesson(path) for path in chosen(names, named) or lessons]
+
+
+def numbered(folder: Path, kind: str, example: str) -> list[Path]:
+    """Files called as ``example`` is, in the order of their numbers; a LessonError if there is none."""
+    paths = [path for path in sorted(folder.glob(f"*{Path(example).suffix}")) if NUMBERED.fullmatch(path.stem)]
+    if not paths:
+        raise LessonError(f"no {kind} in {folder}: expected files such as {example}; run from the project's folder")
+    return paths
 
 
 def chosen(names: Iterable[str], paths: list[Path]) -> list[Path]:
-    """The files of these names, numbers (``03``) or paths, in this order.
-
-    Raises:
-        LessonError: if a name fits no file or more than one.
-    """
+    """The files of these names, numbers (``03``) or paths, in this order; a LessonError if one fits none or several."""
     found = []
     for name in names:
         fitting = [path for path in paths if path.stem == Path(name).stem or path.stem.startswith(f"{name}_")]

@@ -1,14 +1,12 @@
 """Running lessons without a reader: executed notebook, HTML page and summary of each, and the committed outputs renewed."""
 
-import base64
 import copy
 import html
-import io
 import logging
 import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from melanoma_lib.utils import write_text
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 COMPARED = "nbval-check-output"  # nbval's own tag: it compares the outputs of these cells
-LARGE_PICTURE = 100_000  # bytes; charts are below it, sheets of photographs above
 # On paper nothing scrolls: what is wider than the page would be cut off.
 PRINT_STYLE = """<style>
 @media print {
@@ -62,14 +59,8 @@ class Outcome:
 def run_lessons(lessons: Sequence[Lesson], out: Path, parameters: Mapping[str, Any], show_progress: bool = True) -> list[Outcome]:
     """Execute lessons with papermill, and write ``summary.md`` beside what they leave.
 
-    Args:
-        lessons: to run, in this order.
-        out: folder for the executed notebooks and their HTML pages.
-        parameters: values by name, checked for every lesson before the first kernel starts.
-        show_progress: a bar over the cells of each lesson.
-
     Raises:
-        LessonError: if a parameter is unknown to a lesson or does not fit it.
+        LessonError: before the first kernel starts, if a parameter is unknown to one of the lessons or does not fit it.
     """
     prepared = [(lesson, lesson.with_defaults(parameters)) for lesson in lessons]
     outcomes = [run_lesson(lesson, out, values, show_progress) for lesson, values in prepared]
@@ -156,16 +147,16 @@ def as_html(
         notebook: executed.
         title: of the page.
         live: given an explorer's output, HTML to put beside its picture; empty for none.
-        style: for the end of the page's head.
+        style: for the head of the page.
     """
     from nbconvert import HTMLExporter
 
     no_scripts = dict.fromkeys(("require_js_url", "mathjax_url", "jquery_url", "mermaid_js_url"), "")
     exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True, **no_scripts)
     notebook = without_tests(notebook)
-    fragments = [live(output) if live else "" for output in pictures(notebook)]
+    fragments = [live(output) if live else "" for output in pictures(notebook.cells)]
     notebook = still(notebook)
-    for output, fragment in zip(pictures(notebook), fragments, strict=True):  # nbconvert leaves the alternative text out
+    for output, fragment in zip(pictures(notebook.cells), fragments, strict=True):  # nbconvert leaves the alternative text out
         alt = html.escape(output.metadata.get("image/png", {}).get("alt", ""), quote=True)
         picture = f'<img alt="{alt}" src="data:image/png;base64,{output.data["image/png"].strip()}">'
         output.data["text/html"] = (
@@ -175,9 +166,9 @@ def as_html(
     return body.replace("</head>", f"{style}</head>", 1)
 
 
-def pictures(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+def pictures(cells: Iterable[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
     """Outputs that hold a picture, explorers' among them."""
-    outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
+    outputs = (output for cell in cells for output in cell.get("outputs", ()))
     return [output for output in outputs if "image/png" in output.get("data", {})]
 
 
@@ -203,13 +194,10 @@ def _is_remains(output: nbformat.NotebookNode) -> bool:
 
 
 def refresh(lesson: Lesson) -> bool:
-    """Execute a lesson in a fresh kernel and commit its outputs to the file, in a form that running again does not change.
+    """Execute a lesson in a fresh kernel and store its outputs in the file, in a form that running again does not change.
 
     Returns:
-        Whether the file changed.
-
-    Raises:
-        LessonError: if a cell or an explorer fails; the file is then untouched.
+        Whether the file changed; if a cell or an explorer fails, it is untouched and a LessonError says so.
     """
     with tempfile.TemporaryDirectory() as folder:
         outcome = run_lesson(lesson, Path(folder), lesson.parameters, show_progress=False)
@@ -234,28 +222,10 @@ def normalised(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         tags += [COMPARED] if "digest" in tags else []
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
         cell.id = f"cell-{number:02d}"
-        if cell.cell_type == "code":
-            # Counted anew: papermill's own cell of parameters is gone.
+        if cell.cell_type == "code":  # counted anew, as papermill's own cell of parameters is gone
             count += bool(cell.source.strip())
             cell.execution_count = count if cell.source.strip() else None
             for output in cell.outputs:
                 if "execution_count" in output:
                     output.execution_count = cell.execution_count
-                if "image/png" in output.get("data", {}):
-                    output.data["image/png"] = smaller(output.data["image/png"])
     return notebook
-
-
-def smaller(png: str) -> str:
-    """A picture, base64 of a PNG, in 256 colours where that saves space: each refresh stays in the repository for good."""
-    from PIL import Image
-
-    data = base64.b64decode(png)
-    with Image.open(io.BytesIO(data)) as picture:
-        if picture.mode == "P" or len(data) < LARGE_PICTURE:
-            return png
-        buffer = io.BytesIO()
-        # Rare colours, such as the ends of a colour bar, keep an entry of their own: a median cut would mix them with others.
-        few = picture.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2)
-        few.save(buffer, "PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode() if buffer.tell() < len(data) else png

@@ -21,27 +21,15 @@ METRICS = ("auroc", "average_precision", "sensitivity", "specificity", "ppv")
 
 @dataclass(frozen=True)
 class Point:
-    """One combination of the swept values.
-
-    Attributes:
-        folder: what this point leaves.
-        varied: the swept values.
-        values: of all the lesson's parameters.
-    """
+    """One combination of the swept values, and what it leaves."""
 
     folder: Path
     varied: dict[str, Scalar]
-    values: dict[str, Scalar]
+    values: dict[str, Scalar]  # of all the lesson's parameters
 
 
 def grid(lesson: Lesson, over: Mapping[str, Sequence[Any]], fixed: Mapping[str, Any], out: Path) -> list[Point]:
     """Every combination, checked before the first one runs; each trains in a run directory of its own.
-
-    Args:
-        lesson: with a parameter ``run_dir``.
-        over: values to sweep, by parameter.
-        fixed: values that all points share.
-        out: folder of the sweep.
 
     Raises:
         LessonError: for an unknown parameter, an ill-typed value, an empty grid, or a lesson without ``run_dir``.
@@ -63,13 +51,7 @@ def grid(lesson: Lesson, over: Mapping[str, Sequence[Any]], fixed: Mapping[str, 
 
 
 def sweep(lesson: Lesson, points: Sequence[Point], out: Path, jobs: int = 1) -> pd.DataFrame:
-    """Run the points that are not done yet, through joblib's current backend, and compare the runs of all.
-
-    Args:
-        lesson: what to run at every point.
-        points: from :func:`grid`.
-        out: where ``comparison.csv`` goes.
-        jobs: points at a time.
+    """Run the points that are not done yet, through joblib's current backend; the runs of all go into ``comparison.csv``.
 
     Returns:
         One row a point: swept values, status, and the test metrics with their 95% intervals; NaN where a point failed.

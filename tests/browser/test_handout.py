@@ -20,9 +20,9 @@ threshold"""
 @pytest.mark.slow
 def test_explorers_move_from_a_file_and_stand_still_on_paper(chromium, tmp_path):
     lesson = Lesson(mini_lesson(tmp_path / "notebooks", extra=EXPLORERS))
-    made = write_handout(lesson, tmp_path, {}, show_progress=False)
-    assert made.n_live == 2
-    with offline(chromium, made.page) as page:
+    made, _, n_live = write_handout(lesson, tmp_path, {}, show_progress=False)
+    assert n_live == 2
+    with offline(chromium, made) as page:
         focal, threshold = page.locator("#explorer-1 .mk"), page.locator("#explorer-2 .mk")
         before = threshold.inner_text()
         press(page, "threshold", "ArrowRight")

@@ -228,7 +228,7 @@ WRONG = [
     (threshold.choose, lambda t, s, wanted: 2 * s.max(), "it returns 1.938, expected"),
     (focal.focal_loss, loss(log=lambda z: torch.log(torch.sigmoid(z))), "Use F.logsigmoid"),
     (focal.focal_loss, loss(log=lambda z: torch.log(torch.sigmoid(z) + 1e-8)), "clamped or added to"),
-    (focal.focal_loss, loss(factor=lambda miss, gamma: (1 - (1 - miss.exp())) ** gamma), "has a gradient of"),
+    (focal.focal_loss, loss(factor=lambda miss, gamma: (1 - (1 - miss.exp())) ** gamma), "the gradient is not finite"),
     (focal.focal_loss, loss(factor=lambda miss, gamma: torch.exp(gamma * miss).detach()), "must not be detached"),
     (focal.probe, lambda box: reads(box, swap=True), "two gammas are swapped"),
     (focal.probe, lambda box: reads(box, same=True), "of its own class"),

@@ -133,9 +133,10 @@ def test_a_lesson_that_cannot_become_a_copy_is_an_error(tmp_path, cells, message
 
 
 def test_the_command_writes_a_copy_and_leaves_it_alone_until_the_lesson_changes(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("melanoma_lib.classroom.lesson.notebooks_dir", lambda: tmp_path)
-    write_lesson(tmp_path, exercise(), check())
-    path = tmp_path / FOLDER / "07_made_up.ipynb"
+    monkeypatch.setattr("melanoma_lib.classroom.lesson.project_dir", lambda: tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    write_lesson(tmp_path / "notebooks", exercise(), check())
+    path = tmp_path / "notebooks" / FOLDER / "07_made_up.ipynb"
     assert main(["notebooks", "exercises", "07"]) == 0
     assert "07_made_up" in capsys.readouterr().out
     stamp = path.stat().st_mtime_ns

@@ -67,8 +67,8 @@ def test_a_lesson_that_fails_leaves_the_older_handout(tmp_path):
 
 def test_without_a_browser_the_page_is_written_and_no_pdf(tmp_path, monkeypatch):
     monkeypatch.setattr(handout, "find_browser", lambda: None)
-    made = write_handout(Lesson(mini_lesson(tmp_path / "notebooks")), tmp_path, {"seed": 3}, show_progress=False)
-    assert made.pdf is None and "sum 48" in made.page.read_text(encoding="utf-8")
+    page, pdf, _ = write_handout(Lesson(mini_lesson(tmp_path / "notebooks")), tmp_path, {"seed": 3}, show_progress=False)
+    assert pdf is None and "sum 48" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("browser", ["/bin/false", handout.find_browser()])

@@ -101,8 +101,8 @@ def test_a_study_runs(name, tiny_run, other_run, lesson_folders, tmp_path, monke
     outcome = run_lesson(STUDIES[name], tmp_path, STUDIES[name].with_defaults(values), show_progress=False)
     assert outcome.ok, outcome.status
     executed = nbformat.read(outcome.notebook, as_version=4)
-    assert len(pictures(executed)) >= 3
-    assert all(picture.metadata["image/png"]["alt"] for picture in pictures(executed))
+    assert len(pictures(executed.cells)) >= 3
+    assert all(picture.metadata["image/png"]["alt"] for picture in pictures(executed.cells))
     warned = [output.text for cell in executed.cells for output in cell.get("outputs", ()) if output.get("name") == "stderr"]
     assert warned == []
     if name == "self_supervised":  # a training takes what it kept

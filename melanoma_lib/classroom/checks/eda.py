@@ -7,29 +7,15 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from melanoma_lib.classroom.checks.engine import Exercise, not_yet, shown
+from melanoma_lib.data import SyntheticDermoscopy
 
 UNEVEN = 0.12  # mean relative error of the test prevalence; stratified splits of the made-up table stay below, others well above
 SITE = "anatom_site_general_challenge"
 
 
 def made_up_cases() -> pd.DataFrame:
-    """A table that shows what a split does: 100 patients with up to 5 lesions, lesions with up to 3 images."""
-    rng = np.random.default_rng(0)
-    patient = np.repeat(np.arange(100), rng.integers(1, 6, 100))
-    images = rng.integers(1, 4, patient.size)
-    lesions = pd.DataFrame({"target": (rng.random(patient.size) < 0.15).astype(int), "patient": patient})
-    cases = lesions.loc[lesions.index.repeat(images)].reset_index(names="lesion")
-    n, patient = len(cases), "patient_" + cases.pop("patient").astype(str)
-    return cases.assign(
-        image_id=[f"image_{i}" for i in range(n)],
-        patient_id=patient,
-        lesion_id="lesion_" + cases.pop("lesion").astype(str),
-        group_id="patient:" + patient,
-        diagnosis=np.where(cases["target"] == 1, "melanoma", "nevus"),
-        age_approx=rng.integers(4, 18, n) * 5.0,
-        sex=rng.choice(["female", "male"], n),
-        **{SITE: rng.choice(["torso", "head/neck", "lower extremity"], n)},
-    )
+    """A table that shows what a split does: 100 patients with several lesions, lesions with several images."""
+    return SyntheticDermoscopy(n_patients=100, seed=2).cases
 
 
 def _taken():
@@ -145,13 +131,6 @@ def grouped_split(split: Callable, cases: pd.DataFrame) -> None:
     print(f"Here: {cases['group_id'].nunique():,} groups; melanomas are {shares} of training and test images.")
 
 
-def _two_tables():
-    cases = made_up_cases().drop(columns="group_id")
-    train, test = cases.iloc[:300].copy(), cases.iloc[300:340].reset_index(drop=True)
-    train.iloc[::9, train.columns.get_loc("age_approx")] = np.nan
-    return train, test
-
-
 def _prepared(train, test, columns=(), mean=lambda train, both: train.mean(), flag=True, apart=False):
     if apart:
         return [_prepared(part, part, columns, mean, flag)[0] for part in (train, test)]
@@ -198,7 +177,7 @@ def _features(prepare, train, test):
 
 preparation = Exercise(
     reference=_prepared,
-    inputs=lambda: [_two_tables()],
+    inputs=lambda: [(made_up_cases()[:-40], made_up_cases()[-40:])],
     use=_features,
     returns=(
         "columns that training or test lacks", "features that are NaN", "features that depend on target or diagnosis",

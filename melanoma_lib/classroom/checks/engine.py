@@ -204,8 +204,3 @@ def shown(value: Any) -> str:
         return f"{float(value):.6g}"
     except (TypeError, ValueError, RuntimeError):
         return "a function" if hasattr(value, "__code__") else f"a {type(value).__name__}"
-
-
-def order(*places: int) -> Callable:
-    """Values in another order."""
-    return lambda values: [values[place] for place in places]

@@ -30,30 +30,24 @@ def _focal(
 
 def _look_closer(compute: Callable) -> None:
     """The gradient, and logits at which a sigmoid is 0 or 1."""
-    for alpha, gamma in SETTINGS:
-        mine, right = LOGITS.clone().requires_grad_(), LOGITS.clone().requires_grad_()
-        loss = ask(compute, mine, TARGETS, alpha, gamma, copies=False)
+    extremes = itertools.product((-100.0, -30.0, 0.0, 30.0, 100.0), (1.0, 0.0), (0.25,), (2.0, 0.5))
+    for z, y, alpha, gamma in [(LOGITS, TARGETS, *setting) for setting in SETTINGS] + list(extremes):
+        logits, targets = torch.as_tensor(z).reshape(-1), torch.as_tensor(y).reshape(-1)
+        mine, right = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+        loss, wanted = ask(compute, mine, targets, alpha, gamma, copies=False), losses.focal_loss(right, targets, alpha, gamma)
         if not getattr(loss, "requires_grad", False):
             not_yet("its result has no gradient: stay with torch from the logits to the loss, without .item(), numpy or no_grad")
         loss.backward()
-        losses.focal_loss(right, TARGETS, alpha, gamma).backward()
-        if mine.grad is None or not torch.allclose(mine.grad, right.grad, atol=1e-6):
-            not_yet("the values are right, the gradient is not: the modulating factor must not be detached, it learns as well")
-    for gamma, target, value in itertools.product((2.0, 0.5), (1.0, 0.0), (-100.0, -30.0, 0.0, 30.0, 100.0)):
-        logit, targets = torch.tensor([value], requires_grad=True), torch.tensor([target])
-        loss = ask(compute, logit, targets, 0.25, gamma, copies=False)
-        loss.backward()
-        right = float(losses.focal_loss(torch.tensor([value]), targets, 0.25, gamma))
-        where = f"a case with target {target:.0f}, logit {value:+.0f} and gamma {gamma} has a"
+        wanted.backward()
+        where = f"at logit {z}, target {y} and gamma {gamma}"
         if not torch.isfinite(loss):
-            not_yet(f"{where} loss of {loss.item()}: the sigmoid has become 0 or 1. Use F.logsigmoid for ln p_t")
-        if not torch.isfinite(logit.grad).all():
-            not_yet(
-                f"{where} gradient of {float(logit.grad)}: a power or logarithm of 0 was differentiated. Write (1 - p_t)^gamma "
-                "as exp(gamma * ln(1 - p_t)), with F.logsigmoid once more"
-            )
-        if not math.isclose(loss.item(), right, rel_tol=1e-3, abs_tol=1e-12):
-            not_yet(f"{where} loss of {loss.item():.4g}, not {right:.4g}: what is in a logarithm must not be clamped or added to")
+            not_yet(f"{where} the loss is {loss.item()}: the sigmoid has become 0 or 1. Use F.logsigmoid for ln p_t")
+        if mine.grad is None or not torch.isfinite(mine.grad).all():
+            not_yet(f"{where} the gradient is not finite. Write (1 - p_t)^gamma as exp(gamma * ln(1 - p_t)), with F.logsigmoid")
+        if not torch.isclose(loss, wanted, rtol=1e-3, atol=1e-12):
+            not_yet(f"{where} the loss is {loss:.4g}, not {wanted:.4g}: what is in a logarithm must not be clamped or added to")
+        if not torch.allclose(mine.grad, right.grad, rtol=1e-3, atol=1e-6):
+            not_yet("the values are right, the gradient is not: the modulating factor must not be detached, it learns as well")
 
 
 focal_loss = Exercise(
@@ -94,27 +88,24 @@ def _black_box(alpha: float, melanoma_gamma: float, other_gamma: float) -> Calla
     return loss
 
 
-def _read(loss, of_alpha=lambda alpha, loss: alpha, of_gammas=lambda m, o: (m, o)):
+def _read(loss, of_alpha=lambda alpha: alpha, of_gammas=lambda m, o: (m, o)):
     alpha, *gammas = loss.truth
-    return of_alpha(alpha, loss), *of_gammas(*gammas)
+    return of_alpha(alpha), *of_gammas(*gammas)
 
 
 _FACTOR = "comes out negative: the factor is (1 - p_t), not p_t, to its power"
-_OWN = "the classes may differ in gamma: read each off two losses of its own class, so that any weight cancels"
 probe = Exercise(
     reference=_read,
     inputs=[(_black_box(*truth),) for truth in ((0.25, 2.0, 2.0), (0.8, 1.0, 1.0), (0.4, 0.5, 0.5), (0.6, 3.0, 0.5))],
     returns=("alpha", "gamma of melanomas", "gamma of other lesions"),
     success="alpha and both gammas can be read off any loss, without looking at its code",
     slips={
-        "alpha is read off the other lesions: it is the weight of the melanomas": {"of_alpha": lambda alpha, loss: 1 - alpha},
-        "alpha is the melanomas' share of both weights, not their ratio": {"of_alpha": lambda alpha, loss: _odds(alpha)},
-        "its alpha is a melanoma's loss at logit 0, which holds gamma too. Divide by the sum of both classes' losses there":
-            {"of_alpha": lambda alpha, loss: loss(torch.zeros(1), torch.ones(1))},
+        "alpha is read off the other lesions: it is the weight of the melanomas": {"of_alpha": lambda alpha: 1 - alpha},
+        "alpha is the melanomas' share of both weights, not their ratio": {"of_alpha": lambda alpha: _odds(alpha)},
         f"the gamma of the melanomas {_FACTOR}": {"of_gammas": lambda m, o: (-m, o)},
         f"the gamma of the other lesions {_FACTOR}": {"of_gammas": lambda m, o: (m, -o)},
         "the two gammas are swapped: melanomas first, then other lesions": {"of_gammas": lambda m, o: (o, m)},
-        _OWN: {"of_gammas": lambda m, o: (m, m)},
+        "the classes may differ in gamma: read each off two losses of its own class": {"of_gammas": lambda m, o: (m, m)},
     },
     hint="For alpha, compare the two classes where p is 1/2; for gamma, look for a ratio of losses that leaves the power alone",
 )  # fmt: skip
@@ -152,11 +143,9 @@ decoder = Exercise(
 )
 
 
-def _drawn(targets, share, of_class=lambda share, n, n_other: share / n, swapped=False):
-    """Weights that add up to 1; ``of_class`` gets the share and number of a class, and the number of the other."""
-    n, n_other = int(targets.sum()), int((1 - targets).sum())
+def _drawn(targets, share, of_class=lambda share, n: share / n, swapped=False):
     share = 1 - share if swapped else share
-    return np.where(targets == 1, of_class(share, n, n_other), of_class(1 - share, n_other, n))
+    return np.where(targets == 1, of_class(share, sum(targets == 1)), of_class(1 - share, sum(targets == 0)))
 
 
 def _in_proportion(answer, targets, share):
@@ -171,13 +160,8 @@ draw_weights = Exercise(
     returns="one weight a case",
     success="melanomas are drawn with the share that was asked for, whatever their number",
     slips={
-        "each class weighs its share: divide by the number of cases of the class": {"of_class": lambda share, n, other: share},
+        "each class weighs its share: divide by the number of cases of the class": {"of_class": lambda share, n: share},
         "the share is on the wrong class: it is that of the melanomas": {"swapped": True},
-        "the classes come up equally often whatever the share: use the second argument":
-            {"of_class": lambda share, n, other: 1 / n},
-        "the counts are swapped: the melanomas' share is divided among the melanomas":
-            {"of_class": lambda share, n, other: share / other},
-        "every case weighs the same": {"of_class": lambda share, n, other: 1.0},
     },
     hint="The weights of the melanomas add up to the share, those of the others to the rest",
 )  # fmt: skip
@@ -198,11 +182,8 @@ def colleagues(alpha: float, gamma: float) -> dict[str, Callable]:
 
         return loss
 
-    def p_t(_, cross_entropy):
-        return torch.exp(-cross_entropy)
-
     return {
-        "Ada": made(1 - alpha, alpha, p_t),
-        "Ben": made(alpha, alpha, p_t),
+        "Ada": made(1 - alpha, alpha, lambda _, cross_entropy: torch.exp(-cross_entropy)),
+        "Ben": made(alpha, alpha, lambda _, cross_entropy: torch.exp(-cross_entropy)),
         "Cleo": made(alpha, 1 - alpha, lambda logits, _: torch.sigmoid(logits)),
     }

@@ -71,14 +71,7 @@ grad_cam = Exercise(
         "that is the gradient of the mean logit, divided by the cases of the batch. Take the sum": {"of": torch.mean},
         "the weights are averaged over the cases too": {"make": lambda a, g: (_mean(g).mean(0, keepdim=True) * a).sum(1)},
         "the ReLU came before the sum over the channels": {"make": lambda a, g: (_mean(g) * a).relu().sum(1)},
-        "the weights went through a ReLU: channels that speak against are left out":
-            {"make": lambda a, g: (_mean(g).relu() * a).sum(1)},
-        "the gradients were averaged over the channels: average over the grid, axes 2 and 3":
-            {"make": lambda a, g: (g.mean(1, keepdim=True) * a).sum(1)},
         "that is the mean over the channels: take the sum": {"make": lambda a, g: (_mean(g) * a).mean(1)},
-        "these are the weights, one a channel: multiply the activations by them": lambda *given: _maps(
-            *given, make=lambda a, g: g.mean((2, 3))
-        ),
         "the direction is wrong: this map shows what lowers the logit": {"last": torch.neg},
         "the ReLU at the end hides what speaks against melanoma. Leave it to whoever draws": {"last": torch.relu},
         "the map is stretched to 0 … 1: sign and size are lost": {"last": _stretched},
@@ -141,11 +134,8 @@ beyond_centre = Exercise(
         "negative values were counted: set them to 0 first": lambda h, c, m: h[m].sum() / h.sum() - _share(c, m),
         "absolute values were counted: evidence against became evidence for": lambda h, c, m: _share(abs(h), m) - _share(c, m),
         "the map was stretched to 0 … 1 first: all became evidence for": lambda h, c, m: _share(h - h.min(), m) - _share(c, m),
-        "the values on the lesion were added up: divide each sum by that of its whole map": lambda h, c, m: (
+        "the sums on the lesion are compared: divide each by that of its whole map": lambda h, c, m: (
             np.maximum(h, 0)[m].sum() - c[m].sum()
-        ),
-        "that compares the means on the lesion: divide each sum there by that of its whole map": lambda h, c, m: (
-            np.maximum(h, 0)[m].mean() - c[m].mean()
         ),
         "the area of the lesion was subtracted; the centre scores more": lambda h, c, m: _share(h, m) - m.mean(),
         "the order is wrong: this is the centre less the map": lambda h, c, m: _share(c, m) - _share(h, m),

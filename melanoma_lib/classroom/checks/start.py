@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from melanoma_lib.classroom.checks.engine import Exercise, order
+from melanoma_lib.classroom.checks.engine import Exercise
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,19 @@ decision = Exercise(
 )  # fmt: skip
 
 
-def _rates(targets, called, first="tpr", second="tnr", last=tuple):
-    called, melanoma = np.asarray(called, bool), np.asarray(targets) == 1
-    tp, tn = (called & melanoma).sum(), (~called & ~melanoma).sum()
-    rates = {"tpr": tp / melanoma.sum(), "ppv": tp / called.sum(), "accuracy": (called == melanoma).mean(), "tp": tp}
-    rates |= {"tnr": tn / (~melanoma).sum(), "tn": tn, "npv": tn / (~called).sum()}
-    rates |= {"fnr": 1 - rates["tpr"], "fpr": 1 - rates["tnr"]}
-    return last([rates[first], rates[second]])
+def rates_of(melanoma, flagged):
+    """What two boolean arrays, or columns, give whoever divides rightly or wrongly."""
+    tp, tn = (flagged & melanoma).sum(), (~flagged & ~melanoma).sum()
+    tpr, tnr = tp / melanoma.sum(), tn / (~melanoma).sum()
+    return {
+        "tp": tp, "tn": tn, "tpr": tpr, "tnr": tnr, "fnr": 1 - tpr, "fpr": 1 - tnr,
+        "ppv": tp / flagged.sum(), "npv": tn / (~flagged).sum(), "accuracy": (flagged == melanoma).mean(),
+    }  # fmt: skip
+
+
+def _rates(targets, called, first="tpr", second="tnr"):
+    rates = rates_of(targets == 1, called)
+    return rates[first], rates[second]
 
 
 rates = Exercise(
@@ -67,17 +73,19 @@ rates = Exercise(
         "these are counts: divide each by the cases of its class": {"first": "tp", "second": "tn"},
         "the first is the share of melanomas that are not flagged; sensitivity is the rest": {"first": "fnr"},
         "the second is the share of other lesions that are flagged; specificity is the rest": {"second": "fpr"},
-        "sensitivity and specificity are swapped. confusion_matrix sorts the classes, 0 before 1": {"last": order(1, 0)},
+        "the two are swapped. confusion_matrix sorts the classes, 0 before 1": {
+            "first": "tnr",
+            "second": "tpr",
+        },
     },
     hint="scikit-learn's confusion_matrix(targets, called).ravel() gives tn, fp, fn, tp",
 )
 
 
-def _counts(n, sensitivity, specificity, prevalence, of_positives=None, of_negatives=None, last=tuple):
+def _counts(n, sensitivity, specificity, prevalence, of_positives=None, of_negatives=None, order=(0, 1, 2, 3)):
     positives, negatives = n * (of_positives or prevalence), n * (of_negatives or 1 - prevalence)
-    return last([
-        positives * sensitivity, positives * (1 - sensitivity), negatives * (1 - specificity), negatives * specificity
-    ])  # fmt: skip
+    tp, tn = positives * sensitivity, negatives * specificity
+    return [(tp, positives - tp, negatives - tn, tn)[place] for place in order]
 
 
 natural_counts = Exercise(
@@ -89,10 +97,8 @@ natural_counts = Exercise(
         "each rate is taken of all lesions: first split them by the prevalence": {"of_positives": 1.0, "of_negatives": 1.0},
         "false positives and true negatives come from the other lesions, n * (1 - prevalence)": {"of_negatives": 1.0},
         "these are shares: multiply by n": lambda n, *rates: _counts(1, *rates),
-        "true positives and false negatives are swapped: the sensitivity is the share flagged": {"last": order(1, 0, 2, 3)},
-        "the specificity is the share of true negatives; the false positives are the rest": {"last": order(0, 1, 3, 2)},
-        "the order is: true positives, false negatives, false positives, true negatives": {"last": order(0, 2, 3, 1)},
-        "that is the order of confusion_matrix; asked was for true positives first": {"last": order(3, 2, 1, 0)},
+        "true positives and false negatives are swapped: the sensitivity is the share flagged": {"order": (1, 0, 2, 3)},
+        "the specificity is the share of true negatives; the false positives are the rest": {"order": (0, 1, 3, 2)},
     },
 )
 
@@ -109,7 +115,6 @@ ppv = Exercise(
     slips={
         "the false-positive rate is 1 - specificity, not the specificity": lambda se, sp, pr: _ppv(se, 1 - sp, pr),
         "it leaves out the prevalence: that is the PPV where half are melanomas": lambda se, sp, pr: _ppv(se, sp, 0.5),
-        "it counts false negatives (1 - sensitivity) as false positives": lambda se, sp, pr: _ppv(se, se, pr),
         "it is in percent: a share lies between 0 and 1": lambda se, sp, pr: 100 * _ppv(se, sp, pr),
         "that is the sensitivity. PPV asks: of the flagged, how many are melanomas?": lambda se, sp, pr: se,
         "weigh false positives by the share of other lesions": lambda se, sp, pr: se * pr / (se * pr + 1 - sp),

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.classroom.checks.engine import Exercise
+from melanoma_lib.classroom.checks.start import rates_of
 
 
 def _choose(targets, scores, sensitivity, drop=False, reaches=operator.ge, rate="tpr", pick=np.argmax, digits=12):
@@ -13,8 +14,7 @@ def _choose(targets, scores, sensitivity, drop=False, reaches=operator.ge, rate=
     from sklearn.metrics import roc_curve
 
     fpr, tpr, thresholds = roc_curve(targets, scores, drop_intermediate=drop)
-    rates = {"tpr": tpr, "fpr": fpr, "closest": tpr >= tpr[np.abs(tpr - sensitivity).argmin()]}
-    return round(float(thresholds[pick(reaches(rates[rate], sensitivity))]), digits)
+    return round(float(thresholds[pick(reaches({"tpr": tpr, "fpr": fpr}[rate], sensitivity))]), digits)
 
 
 def _ranked(top):
@@ -38,7 +38,6 @@ choose = Exercise(
         "that is the threshold before: its sensitivity is still too low": {"pick": lambda hits: np.argmax(hits) - 1},
         "that is a place in the array: take the threshold there": lambda t, s, wanted: np.sum(s > _choose(t, s, wanted)) + 1,
         "the false positive rate reaches it there: roc_curve returns fpr, tpr, thresholds": {"rate": "fpr"},
-        "its sensitivity is the closest to the one asked for, which may be below": {"rate": "closest"},
         "that is a quantile: between two scores it interpolates": lambda t, s, wanted: np.quantile(s[t == 1], 1 - wanted),
         "it is rounded: round what you print, not what you use": {"digits": 2},
     },
@@ -55,7 +54,6 @@ cost_threshold = Exercise(
         "the ratio is upside down: the dearer a false negative, the lower the threshold": lambda fn, fp: fn / (fn + fp),
         "these are odds, 1 to 20 for example; the risk that belongs to odds o is o / (1 + o)": lambda fn, fp: fp / fn,
         "these are odds, and upside down: solve risk x fn_cost = (1 - risk) x fp_cost for the risk": lambda fn, fp: fn / fp,
-        "that is 0.5 whatever the costs; it is right only where both errors cost the same": lambda fn, fp: 0.5,
         "nothing is subtracted: a true positive saves fn_cost, a false positive costs fp_cost": lambda fn, fp: fp / (fn - fp),
     },
     hint="At the right risk, risk x fn_cost and (1 - risk) x fp_cost are the same",
@@ -72,9 +70,7 @@ def _report(validation, test, target, choose_on=0, digits=12, called=operator.ge
     samples = validation, test, pd.concat([validation, test])
     chosen, used = samples[choose_on], samples[rates_on]
     threshold = round(threshold_for(target, chosen["target"], chosen["probability"]), digits)
-    flagged, melanoma = called(used["probability"], threshold), used["target"] == 1
-    rates = {"tpr": flagged[melanoma].mean(), "ppv": melanoma[flagged].mean(), "accuracy": (flagged == melanoma).mean()}
-    rates |= {"fpr": flagged[~melanoma].mean(), "tnr": 1 - flagged[~melanoma].mean(), "npv": 1 - melanoma[~flagged].mean()}
+    rates = rates_of(used["target"] == 1, called(used["probability"], threshold))
     return threshold, rates[first], rates[second]
 
 
@@ -91,7 +87,6 @@ def _two_samples():
     return samples[0], pd.concat([samples[1], ties], ignore_index=True)
 
 
-_ROUNDED = "that moves it past cases, and past the sensitivity it was chosen for. Round what you print"
 honest_report = Exercise(
     reference=_report,
     inputs=lambda: [(*_two_samples(), target) for target in (0.9, 0.8)],
@@ -102,7 +97,7 @@ honest_report = Exercise(
         "the threshold is chosen on test, where its sensitivity is then what was asked for. Choose on validation":
             {"choose_on": 1},
         "the threshold is chosen on validation and test together. Choose on validation alone": {"choose_on": 2},
-        **{f"the threshold is rounded to {n} digits: {_ROUNDED}": {"digits": n} for n in (1, 2, 3, 4)},
+        "the threshold is rounded, which moves it past cases: round what you print": {"digits": 2},
         "a score equal to the threshold counts as negative: use >=, as the rule does": {"called": operator.gt},
         "its rates are those of validation, where the threshold was chosen: report on test": {"rates_on": 0},
         "its sensitivity is the PPV: divide by the melanomas, not by what is flagged": {"first": "ppv"},

@@ -27,7 +27,6 @@ starting_bias = Exercise(
         "these are the odds; the logit is their logarithm": lambda p: p / (1 - p),
         "the odds are upside down: the model would expect melanoma almost everywhere": lambda p: math.log((1 - p) / p),
         "that is ln(prevalence): the logarithm of the probability, not of the odds": math.log,
-        "take the natural logarithm, not that of base 10": lambda p: math.log10(p / (1 - p)),
     },
     hint="The bias stands before the sigmoid: which number does the sigmoid turn into the prevalence?",
 )
@@ -198,7 +197,7 @@ def _head_and_splits():
 
 def _fit(
     head, optimiser, splits, epochs,
-    outputs=lambda logits: logits, zero=True, learn=True, train=True, evaluate=True, grad=False, split="val", first=1,
+    outputs=lambda logits: logits, zero=True, train=True, evaluate=True, grad=False, split="val", first=1,
 ):  # fmt: skip
     aurocs = []
     for _ in range(epochs):
@@ -208,9 +207,8 @@ def _fit(
         loss = F.binary_cross_entropy_with_logits(outputs(head(x).squeeze(1)), y)
         if zero:
             optimiser.zero_grad()
-        if learn:
-            loss.backward()
-            optimiser.step()
+        loss.backward()
+        optimiser.step()
         if evaluate:
             head.eval()
         x, y = splits[split]
@@ -246,7 +244,6 @@ training_loop = Exercise(
     slips={
         "the loss gets probabilities: binary_cross_entropy_with_logits takes the sigmoid itself": {"outputs": torch.sigmoid},
         "gradients of earlier epochs pile up: call optimiser.zero_grad() before loss.backward()": {"zero": False},
-        "the head does not learn: is there a loss.backward() and an optimiser.step()?": {"learn": False},
         "it scores in training mode, with features dropped at random: call head.eval() before scoring": {"evaluate": False},
         "it learns in evaluation mode, without dropout: call head.train() at the start of every epoch": {"train": False},
         "it looks at the test split, which makes the test score too good. Choose on splits['val']": {"split": "test"},
