@@ -39,8 +39,9 @@ def gather(given: Sequence[Path]) -> pd.DataFrame:
     """The images that are meant, with what tables know of each.
 
     Args:
-        given: images, folders of them (subfolders included), and tables with ``HEADS``, which tell of images by file name, with
-            or without suffix.
+        given: images, folders of them (subfolders included), and tables with ``HEADS``. With images or folders a table tells of
+            those, by file name with or without suffix; tables alone name images by paths relative to their own folder, or by
+            the names of files somewhere below it.
 
     Returns:
         ``image`` (path), the case table's age, sex and site, and ``notes`` on values that are not known and count as missing.
@@ -49,19 +50,27 @@ def gather(given: Sequence[Path]) -> pd.DataFrame:
         DataError: if there is no image, or a table cannot be read or names none.
     """
     tables = {path: _read_patients(path) for path in given if path.suffix.lower() in TABLES and path.is_file()}
-    paths: dict[Path, None] = {}
-    for path in given:
-        found = sorted(path.rglob("*")) if path.is_dir() else []
-        images = [file for file in found if file.suffix.lower() in IMAGES and not file.name.startswith(".")]
-        paths |= dict.fromkeys(images if path.is_dir() or path in tables else [path])
-    if not paths:
+    images = [file for path in given if path not in tables for file in (_images_in(path) if path.is_dir() else [path])]
+    if tables and set(given) == set(tables):
+        for folder, table in ((path.parent, table) for path, table in tables.items()):
+            below = {name: file for file in _images_in(folder) for name in (file.stem, file.name)}
+            table["image"] = [
+                folder / name if (folder / name).is_file() else below.get(name, folder / name) for name in table.index
+            ]
+        return pd.concat(tables.values()).drop_duplicates("image", ignore_index=True)
+    if not images:
         asked, endings = ", ".join(map(str, given)), ", ".join(IMAGES)
         raise DataError(f"{asked} holds no image; expected files, or folders with files, that end in {endings}")
-    known = pd.concat([pd.DataFrame(columns=[*COLUMNS.values(), "notes"]), *tables.values()])
+    known, images = pd.concat([pd.DataFrame(columns=[*COLUMNS.values(), "notes"]), *tables.values()]), list(dict.fromkeys(images))
+    known.index = [Path(name).name for name in known.index]
     known = known[~known.index.duplicated()]
-    cases = known.reindex([path.name if path.name in known.index else path.stem for path in paths]).reset_index(drop=True)
+    cases = known.reindex([path.name if path.name in known.index else path.stem for path in images]).reset_index(drop=True)
     unlisted = "no table names this image; age, sex and site count as missing" if tables else ""
-    return cases.assign(image=list(paths), notes=cases["notes"].fillna(unlisted))
+    return cases.assign(image=images, notes=cases["notes"].fillna(unlisted))
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGES and not file.name.startswith("."))
 
 
 def _read_patients(path: Path) -> pd.DataFrame:

@@ -190,7 +190,7 @@ class Service:
         tested = reading.test["at_threshold"]
         counts = {name: tested[name] for name in ("tp", "fp", "tn", "fn")}
         point, notes = OperatingPoint(reading.threshold, **counts), case.notes if case else ()
-        many = point.per_thousand(prevalence)
+        many, rates = point.per_thousand(prevalence), {"ppv": point.ppv_at(prevalence), "npv": point.npv_at(prevalence)}
         return said | {
             "threshold": reading.threshold,
             "rule": reading.rule,
@@ -200,8 +200,7 @@ class Service:
             "risk_at_prevalence": float(carry_risk(said["risk"], reading.prevalence, prevalence)),
             "sensitivity": tested["sensitivity"],
             "specificity": tested["specificity"],
-            "ppv_at_prevalence": float(point.ppv_at(prevalence)),
-            "npv_at_prevalence": float(point.npv_at(prevalence)),
+            **{f"{name}_at_prevalence": rate if np.isfinite(rate) else None for name, rate in rates.items()},
             "test_counts": counts,
             "of_thousand": {name: int(getattr(many, name)) for name in counts},
             "similar_test_cases": similar_cases(self._tests[views], said["risk"]),

@@ -1,7 +1,9 @@
 """Answers of the app against what the run itself predicted, and what it says of images it was never tested on."""
 
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from melanoma_lib.app.page import Page
 from melanoma_lib.app.service import similar_cases
 from melanoma_lib.app.unlike import REFERENCE, Reference
 from melanoma_lib.app.uploads import Store
+from melanoma_lib.app.words import html
 from melanoma_lib.errors import DataError, ExportError, ForeignThresholdError, RunError
 from melanoma_lib.evaluation import OperatingCurve, wilson_interval
 from melanoma_lib.explain import heatmaps
@@ -80,6 +83,18 @@ def test_rates_and_frequencies_are_those_of_the_test_split(service, test_cases):
     )
     assert alike == pytest.approx(answer["risk"])
     assert rare < alike < common
+
+
+def test_a_rate_that_no_test_case_defines_is_null(app_run, lesion, monkeypatch):
+    service = Service(app_run)
+    service.load()
+    reading = service.predictors[1].reading
+    nobody = {**reading.test["at_threshold"], "tp": 0, "fp": 0, "tn": 30, "fn": 10}
+    monkeypatch.setattr(service.predictors[1], "reading", replace(reading, test={**reading.test, "at_threshold": nobody}))
+    answer = service.ask(service.admit(lesion), Patient())
+    assert json.loads(json.dumps(answer, allow_nan=False))["ppv_at_prevalence"] is None
+    assert answer["npv_at_prevalence"] == pytest.approx(0.9)
+    assert "unknown" in html("meaning", answer)
 
 
 def test_similar_cases_by_brute_force():
