@@ -97,7 +97,7 @@ class Page:
         layers = [(f"{name} ({n} x {n} points)", name) for name, n in points.items()]
         methods = [(name, method) for method, name in service.methods.items()]
         info = {(1, 8): "own calibration and threshold", (8,): "always on for this run", (1,): "not calibrated on this server"}
-        views = tuple(sorted(service.predictors))
+        views = tuple(sorted(service.readings))
         return (
             gr.update(choices=layers, value=service.first_layer),
             gr.update(choices=methods, value="gradcam" if methods else None),

@@ -85,12 +85,12 @@ def test_rates_and_frequencies_are_those_of_the_test_split(service, test_cases):
     assert rare < alike < common
 
 
-def test_a_rate_that_no_test_case_defines_is_null(app_run, lesion, monkeypatch):
+def test_a_rate_that_no_test_case_defines_is_null(app_run, lesion):
     service = Service(app_run)
     service.load()
-    reading = service.predictors[1].reading
+    reading = service.readings[1]
     nobody = {**reading.test["at_threshold"], "tp": 0, "fp": 0, "tn": 30, "fn": 10}
-    monkeypatch.setattr(service.predictors[1], "reading", replace(reading, test={**reading.test, "at_threshold": nobody}))
+    service.readings = {1: replace(reading, test={**reading.test, "at_threshold": nobody})}
     answer = service.ask(service.admit(lesion), Patient())
     assert json.loads(json.dumps(answer, allow_nan=False))["ppv_at_prevalence"] is None
     assert answer["npv_at_prevalence"] == pytest.approx(0.9)
@@ -258,7 +258,7 @@ def test_a_model_of_photographs_relies_on_nothing_painted(service, lesion, app_r
 
 def test_whoever_asks_before_the_model_is_loaded_waits_or_is_told(app_run, service, lesion, tmp_path):
     late = Service(app_run)
-    assert not late.predictors
+    assert not late.readings
     with ThreadPoolExecutor(2) as pool:
         asked, chosen = pool.submit(lambda: late.ask(late.admit(lesion), Patient(50))), pool.submit(Page(late, Store()).choices)
         assert asked.result()["logit"] == service.ask(service.admit(lesion), Patient(50))["logit"]
@@ -274,5 +274,5 @@ def test_whoever_asks_before_the_model_is_loaded_waits_or_is_told(app_run, servi
 
 def test_a_case_keeps_nothing_of_the_file(service, lesion):
     case = service.admit(lesion[:2] + b"\xff\xfe\x00\x0eMARKER-IN-IT" + lesion[2:])  # a JPEG comment
-    kept = [case.square.tobytes(), case.shown.tobytes(), case.pixels.tobytes(), *map(str.encode, (*case.notes, *case.warnings))]
+    kept = [case.shown.tobytes(), case.pixels.tobytes(), *map(str.encode, (*case.notes, *case.warnings))]
     assert not any(b"MARKER-IN-IT" in part for part in kept)
