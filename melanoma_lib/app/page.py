@@ -2,7 +2,7 @@
 
 import json
 import math
-import threading
+from functools import cache
 from html import escape
 
 import gradio as gr
@@ -26,6 +26,7 @@ OFFERS = {
 }
 
 
+@cache
 def paint_examples() -> list[tuple[bytes, Patient]]:
     """JPEG files of lesions of some true risks, and one in the dark, which no model should answer; and who has each."""
     from melanoma_lib.data.synthetic import SyntheticDermoscopy, painted_jpeg
@@ -53,13 +54,10 @@ class Page:
         names = [f"Painted lesion, {name} true risk" for name in LESIONS]
         names = [*names, DARK] if self.settings.source == "synthetic" else [PAINTING]
         self.names = {f"example-{i}": name for i, name in enumerate(names)} if self.reads_images else {}
-        self._painting, self._painted = threading.Lock(), []
 
     def example(self, token: str) -> tuple[bytes, Patient]:
         """An example by its name; all are painted when the first is asked for, as the page need not wait for them."""
-        with self._painting:
-            self._painted = self._painted or paint_examples()
-        return self._painted[list(self.names).index(token)]
+        return paint_examples()[list(self.names).index(token)]
 
     def case(self, token: str) -> Case | None:
         """The case of a name, None where there is none yet; DataError if it is no longer kept."""

@@ -145,21 +145,15 @@ def _add_api(app: FastAPI, service: Service, store: Store, page: Page) -> None:
     @app.post("/api/predict")
     async def predict(request: Request) -> JSONResponse:
         body = await _body(request, MAX_BYTES * 4 // 3 + 10_000)  # base64 takes four letters for three bytes
-        return JSONResponse(await decoding(predict_json, service, body))
-
-
-def predict_json(service: Service, body: bytes) -> dict[str, Any]:
-    """What ``POST /api/predict`` answers to a body of JSON; a KitError if it cannot. See ``docs/api.md``."""
-    try:
-        asked = Question.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = f"{first['loc'][0]}: " if first["loc"] else ""
-        fields = ", ".join(Question.model_fields)
-        raise DataError(f"The body must be a JSON object with fields among {fields}. {where}{first['msg']}.") from None
-    case = None if asked.image is None else service.admit(asked.image)
-    patient = Patient(asked.age, asked.sex, asked.site)
-    return service.ask(case, patient, bool(asked.tta), asked.prevalence or PREVALENCE)
+        try:
+            asked = Question.model_validate_json(body)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where, fields = f"{first['loc'][0]}: " if first["loc"] else "", ", ".join(Question.model_fields)
+            raise DataError(f"The body must be a JSON object with fields among {fields}. {where}{first['msg']}.") from None
+        case = None if asked.image is None else await decoding(service.admit, asked.image)
+        patient = Patient(asked.age, asked.sex, asked.site)
+        return JSONResponse(await decoding(service.ask, case, patient, bool(asked.tta), asked.prevalence or PREVALENCE))
 
 
 async def _body(request: Request, most: int) -> bytes:

@@ -59,12 +59,10 @@ class Service:
             gradients and features, which PyTorch computes from the same weights in either case.
 
     Attributes:
-        predictor: who is asked; ``document`` is what it knows of the model.
-        readings: number of averaged views (1, 8) to calibration and threshold for that; empty until the model is loaded.
-        reference: what training looks like; None where the run's images are gone.
-        lacks: why there is no reference; empty if there is.
-        layers: those a heatmap can be taken from, early to late; none without an image branch.
-        methods: how, name by key.
+        predictor: who is asked; ``document`` is what it knows of the model; both are set once it is loaded.
+        readings: number of averaged views (1, 8) to calibration and threshold for that; empty before.
+        reference: what training looks like; where it is None, ``lacks`` says why.
+        layers: those a heatmap can be taken from, early to late; ``methods`` says how, name by key.
 
     Raises:
         ExportError: if the ONNX file is missing or damaged; this and the next also when the model is loaded.
@@ -89,19 +87,19 @@ class Service:
         """Make the model ready to be asked, unless it is."""
         with self._loading:
             if not self.readings:
-                self._load()
+                (self._load_run if isinstance(self.run, Run) else self._load_file)()
 
-    def _load(self) -> None:
-        run = self.run
-        if not isinstance(run, Run):
-            self.predictor, self.lacks = Predictor(run), "an exported file knows nothing of them"
-            self.document = self.predictor.document
-            self.readings = {int(views): reading for views, reading in self.document.readings.items()}
-            return
+    def _load_file(self) -> None:
+        self.predictor, self.lacks = Predictor(self.run), "an exported file knows nothing of them"
+        self.document = self.predictor.document
+        self.readings = {int(views): reading for views, reading in self.document.readings.items()}
+
+    def _load_run(self) -> None:
         from melanoma_lib.app.unlike import REFERENCE
         from melanoma_lib.explain import CAM_METHODS, METHOD_NAMES, cam_layers, default_layer
         from melanoma_lib.export.writer import FORMATS
 
+        run = self.run
         self.model, exported = run.model(), run.path / FORMATS["onnx"]
         self.predictor = Predictor(exported) if self.backend == "onnx" else Predictor(run, model=self.model)
         self.document = self.predictor.document

@@ -70,9 +70,7 @@ class Reference:
     """What a run's images look like, and its reading of eight averaged views.
 
     Attributes:
-        checkpoint_sha256: of the model whose features these are.
-        low: lower limits of the measures, shape ``(5,)``.
-        high: upper limits, shape ``(5,)``.
+        low: lower limits of the measures, shape ``(5,)``, as ``high`` are the upper ones.
         features: of training images, scaled to length 1, float16, shape ``(n, F)``.
         far: mean distance to the nearest ``NEIGHBOURS`` features, 0 to 2, that one validation image in a hundred exceeds.
         views: reading of eight views, or None where the run itself averages them.
@@ -95,25 +93,12 @@ class Reference:
             RunError: if the file in the run directory cannot be read; ForeignThresholdError if it is of another model.
             DataError: if there is no such file and the images are gone.
         """
-        file = run.path / REFERENCE
-        if file.is_file():
-            return cls.load(file, run.operating_point.checkpoint_sha256)
-        reference = fit(run)
-        with suppress(OSError):  # a run on a read-only disk is fitted anew at each start
-            reference.save(file)
-        return reference
-
-    def save(self, file: Path) -> None:
-        """Write it as one file."""
-        values = asdict(self)
-        arrays = {name: values.pop(name) for name in ARRAYS}
-        with replacing(file) as temporary, temporary.open("wb") as opened:
-            np.savez_compressed(opened, record=json.dumps(values | {"measures": list(MEASURES)}), **arrays)
-
-    @classmethod
-    def load(cls, file: Path, checkpoint_sha256: str) -> Reference:
-        """Read what :meth:`save` wrote; errors as of :meth:`of`."""
-        advice = "delete it, and the next start makes it anew"
+        file, advice = run.path / REFERENCE, "delete it, and the next start makes it anew"
+        if not file.is_file():
+            reference = fit(run)
+            with suppress(OSError):  # a run on a read-only disk is fitted anew at each start
+                reference.save(file)
+            return reference
         try:
             with np.load(file) as arrays:
                 record = json.loads(str(arrays["record"]))
@@ -123,9 +108,16 @@ class Reference:
                 reference = cls(**record, **{name: arrays[name] for name in ARRAYS})
         except (ValueError, KeyError, TypeError, OSError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:
             raise RunError(f"{file} cannot be read ({error}); {advice}") from error
-        if reference.checkpoint_sha256 != checkpoint_sha256:
+        if reference.checkpoint_sha256 != run.operating_point.checkpoint_sha256:
             raise ForeignThresholdError(f"{file} was made for another checkpoint; {advice}")
         return reference
+
+    def save(self, file: Path) -> None:
+        """Write what :meth:`of` reads."""
+        values = asdict(self)
+        arrays = {name: values.pop(name) for name in ARRAYS}
+        with replacing(file) as temporary, temporary.open("wb") as opened:
+            np.savez_compressed(opened, record=json.dumps(values | {"measures": list(MEASURES)}), **arrays)
 
     def distances(self, features: np.ndarray) -> np.ndarray:
         """Mean distance of features, shape ``(m, F)``, to their nearest neighbours in training, shape ``(m,)``, 0 to 2.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +36,12 @@ class Predictor:
 
     Args:
         source: a run, a run directory, or a file written by ``python -m melanoma_lib export``.
-        tta: average the logits of the eight flips and quarter turns of each image, which needs a calibration and a threshold of
-            its own: of a run trained with ``--tta``, or of a file exported with it. None takes what there is, one view first.
+        tta: average the logits of the eight flips and quarter turns of each image, for which run or file must have been made
+            with ``--tta``; None takes what there is, one view first.
         model: ``run.model()``, where it is already at hand.
 
     Attributes:
-        document: what is known of the model.
-        format: torch, onnx or torchscript.
+        document: what is known of the model; ``format`` is torch, onnx or torchscript.
         views: 1, or 8 with test-time augmentation; ``reading`` is the calibration and operating point for that.
         network: from named inputs, shape ``(B, ...)`` each, to the logits of one view, shape ``(B,)``.
 
@@ -84,9 +83,9 @@ class Predictor:
         Args:
             image: path, bytes of an image file, Pillow image, or uint8 pixels of shape ``(H, W, 3)`` or ``(H, W)``. A JPEG is
                 best given as path or bytes, as in training: decoded at reduced size, its pixels differ a little.
-            age: years in [0, 120], or None.
-            sex: one of the encoder's sexes, or None.
-            site: one of the encoder's sites, or None.
+            age: years in [0, 120].
+            sex: as the encoder names it; so is the site.
+            site: None, as of the others, is not known.
 
         Returns:
             ``logit``; ``probability``, its sigmoid, which of a focal loss is no risk; ``risk``, calibrated, which holds at the
@@ -108,9 +107,8 @@ class Predictor:
         """Ask about N cases.
 
         Args:
-            images: as of :meth:`ask`, one a case; None for a model of metadata alone.
-            metadata: a table or a list of rows with some of ``age``, ``sex`` and ``site``, or the case table's names of them;
-                what is missing is not known.
+            images: as of :meth:`ask`, one a case.
+            metadata: a table or a list of rows with some of ``age``, ``sex`` and ``site``, or the case table's names of them.
 
         Returns:
             A row a case, with the index of ``metadata``: ``logit``, ``probability``, ``risk`` and ``flagged``, as of :meth:`ask`.
@@ -133,8 +131,7 @@ class Predictor:
     def predict_cases(self, cases: pd.DataFrame) -> pd.DataFrame:
         """Ask about rows of a case table; returns and raises what :meth:`predict` does.
 
-        A case table knows its source, so that its images need not be recognised as painted. ``image_path`` may also hold any
-        other picture that :meth:`ask` takes.
+        Its images, paths or any that :meth:`ask` takes, need not be recognised as painted: a case table knows its source.
         """
         return self._table(list(cases.get("image_path", [])), cases, foreign=False)
 
@@ -158,7 +155,9 @@ class Predictor:
         inputs = {name: part for name, part in (("image", image), ("metadata", metadata)) if part is not None}
         if (views or self.views) == 1 or image is None:
             return self.network(inputs).astype(np.float64)
-        parts = [self.network(inputs | {"image": np.ascontiguousarray(view)}) for view in _eight_views(image)]
+        turned = [np.rot90(image, turns, axes=(2, 3)) for turns in range(4)]
+        eight = [*turned, *(one[..., ::-1] for one in turned)]  # the flips and quarter turns of data.images.eight_views
+        parts = [self.network(inputs | {"image": np.ascontiguousarray(view)}) for view in eight]
         return np.mean(parts, axis=0, dtype=np.float64)  # (8, B) -> (B,)
 
     def _refuse_unseen(self, images: Any, described: Mapping[str, Any]) -> None:
@@ -189,14 +188,6 @@ class Predictor:
         return self.logits(pixels, metadata)
 
 
-def _eight_views(images: np.ndarray) -> Iterator[np.ndarray]:
-    """The eight flips and quarter turns of square images, as ``data.images.eight_views`` orders them, ``(B, 3, S, S)`` each."""
-    for turns in range(4):
-        turned = np.rot90(images, turns, axes=(2, 3))
-        yield turned
-        yield turned[..., ::-1]
-
-
 def _onnx(data: bytes) -> tuple[str, Network]:
     """Record and network of an ONNX file, on the processor."""
     import onnxruntime
@@ -216,10 +207,8 @@ def _torch(model: MelanomaNet) -> Network:
 
 def _torchscript(data: bytes) -> tuple[str, Network]:
     """Record and network of a TorchScript file."""
-    try:
-        import torch
-    except ImportError as error:
-        raise ExportError("a torchscript file needs PyTorch, which is not installed; export it as onnx") from error
+    import torch
+
     record = {RECORD: ""}
     with warnings.catch_warnings(action="ignore"):  # TorchScript is deprecated; whoever has such a file knows
         module = torch.jit.load(io.BytesIO(data), _extra_files=record)

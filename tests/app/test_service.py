@@ -164,16 +164,18 @@ def test_most_test_images_pass_and_what_is_no_skin_does_not(service, test_cases)
 
 
 def test_a_reference_is_kept_and_refused_for_another_model(app_run, service, tmp_path):
-    file = tmp_path / REFERENCE
+    copy = Run(shutil.copytree(app_run.path, tmp_path / "copy"))
+    file = copy.path / REFERENCE
     service.reference.save(file)
-    again = Reference.load(file, app_run.operating_point.checkpoint_sha256)
+    again = Reference.of(copy)
     assert (again.views, again.far) == (service.reference.views, service.reference.far)
     np.testing.assert_array_equal(again.features, service.reference.features)
+    replace(service.reference, checkpoint_sha256="0" * 64).save(file)
     with pytest.raises(ForeignThresholdError, match="another checkpoint"):
-        Reference.load(file, "0" * 64)
+        Reference.of(copy)
     file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(RunError, match="delete it"):
-        Reference.load(file, "0" * 64)
+        Reference.of(copy)
 
 
 def test_a_run_without_its_images_says_what_it_cannot_do(app_run, lesion, tmp_path):
