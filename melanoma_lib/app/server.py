@@ -58,10 +58,50 @@ class Question(BaseModel, extra="forbid", strict=True):
 
 
 def create_app(service: Service) -> FastAPI:
-    """Page and API of a service, as an application for any ASGI server."""
+    """Page and API of a service, as an application for any ASGI server. Errors of the API are ``{"error": "..."}``."""
     app, store = FastAPI(openapi_url=None, docs_url=None, redoc_url=None), Store()
     page = Page(service, store)
-    _add_api(app, service, store, page)
+
+    @app.exception_handler(KitError)
+    async def refuse(_: Request, error: KitError) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 422)
+
+    async def decoding(function: Callable, *given: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(DECODERS, function, *given)
+
+    @app.get("/api/facts")
+    def facts() -> JSONResponse:
+        return JSONResponse(service.facts())
+
+    @app.post("/api/images")
+    async def keep(request: Request) -> JSONResponse:
+        case = await decoding(service.admit, await _body(request, MAX_BYTES))
+        return JSONResponse({"image": store.put(case), "warnings": list(case.warnings), "notes": list(case.notes)})
+
+    @app.delete("/api/images/{token}")
+    def forget(token: str) -> JSONResponse:
+        store.drop(token)
+        return JSONResponse({})
+
+    @app.get("/api/examples/{token}")
+    def example(token: str) -> Response:
+        if token not in page.names:
+            raise DataError(f"examples are {', '.join(page.names) or 'none'}")
+        return Response(page.example(token)[0], media_type="image/jpeg")
+
+    @app.post("/api/predict")
+    async def predict(request: Request) -> JSONResponse:
+        body = await _body(request, MAX_BYTES * 4 // 3 + 10_000)  # base64 takes four letters for three bytes
+        try:
+            asked = Question.model_validate_json(body)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where, fields = f"{first['loc'][0]}: " if first["loc"] else "", ", ".join(Question.model_fields)
+            raise DataError(f"The body must be a JSON object with fields among {fields}. {where}{first['msg']}.") from None
+        case = None if asked.image is None else await decoding(service.admit, asked.image)
+        patient = Patient(asked.age, asked.sex, asked.site)
+        return JSONResponse(await decoding(service.ask, case, patient, bool(asked.tta), asked.prevalence or PREVALENCE))
+
     blocks = build_page(page)
     blocks.queue(default_concurrency_limit=4, api_open=False)
     mono = ("ui-monospace", "Consolas", "monospace")
@@ -110,50 +150,6 @@ def serve(service: Service, host: str = "127.0.0.1", port: int = 7860) -> None:
         server.run(sockets=[listening])
     if failed:
         raise failed[0]
-
-
-def _add_api(app: FastAPI, service: Service, store: Store, page: Page) -> None:
-    """The routes that programs, and the page's upload, use. Errors are ``{"error": "..."}``."""
-
-    @app.exception_handler(KitError)
-    async def refuse(_: Request, error: KitError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 422)
-
-    async def decoding(function: Callable, *given: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(DECODERS, function, *given)
-
-    @app.get("/api/facts")
-    def facts() -> JSONResponse:
-        return JSONResponse(service.facts())
-
-    @app.post("/api/images")
-    async def keep(request: Request) -> JSONResponse:
-        case = await decoding(service.admit, await _body(request, MAX_BYTES))
-        return JSONResponse({"image": store.put(case), "warnings": list(case.warnings), "notes": list(case.notes)})
-
-    @app.delete("/api/images/{token}")
-    def forget(token: str) -> JSONResponse:
-        store.drop(token)
-        return JSONResponse({})
-
-    @app.get("/api/examples/{token}")
-    def example(token: str) -> Response:
-        if token not in page.names:
-            raise DataError(f"examples are {', '.join(page.names) or 'none'}")
-        return Response(page.example(token)[0], media_type="image/jpeg")
-
-    @app.post("/api/predict")
-    async def predict(request: Request) -> JSONResponse:
-        body = await _body(request, MAX_BYTES * 4 // 3 + 10_000)  # base64 takes four letters for three bytes
-        try:
-            asked = Question.model_validate_json(body)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where, fields = f"{first['loc'][0]}: " if first["loc"] else "", ", ".join(Question.model_fields)
-            raise DataError(f"The body must be a JSON object with fields among {fields}. {where}{first['msg']}.") from None
-        case = None if asked.image is None else await decoding(service.admit, asked.image)
-        patient = Patient(asked.age, asked.sex, asked.site)
-        return JSONResponse(await decoding(service.ask, case, patient, bool(asked.tta), asked.prevalence or PREVALENCE))
 
 
 async def _body(request: Request, most: int) -> bytes:

@@ -83,9 +83,9 @@ class Predictor:
         Args:
             image: path, bytes of an image file, Pillow image, or uint8 pixels of shape ``(H, W, 3)`` or ``(H, W)``. A JPEG is
                 best given as path or bytes, as in training: decoded at reduced size, its pixels differ a little.
-            age: years in [0, 120].
-            sex: as the encoder names it; so is the site.
-            site: None, as of the others, is not known.
+            age: years in [0, 120]; None is not known, here and below.
+            sex: as the encoder names it.
+            site: likewise.
 
         Returns:
             ``logit``; ``probability``, its sigmoid, which of a focal loss is no risk; ``risk``, calibrated, which holds at the
