@@ -21,9 +21,9 @@ from pydantic import Base64Bytes, BaseModel, Field, ValidationError
 
 from melanoma_lib.app.page import Page, build_page
 from melanoma_lib.app.service import BACKENDS, PREVALENCE, Patient, Service
-from melanoma_lib.app.uploads import MAX_BYTES, Store, too_large
+from melanoma_lib.app.uploads import MAX_BYTES, TOO_LARGE, Store
 from melanoma_lib.app.words import FOLDER
-from melanoma_lib.errors import DataError, KitError
+from melanoma_lib.errors import CorruptImageError, DataError, KitError
 
 # What the page needs. Gradio's upload, file, proxy and history routes write to disk or reach out, so they are not served.
 SERVED = re.compile(
@@ -93,7 +93,7 @@ def create_app(service: Service) -> FastAPI:
     async def predict(request: Request) -> JSONResponse:
         body = await _body(request, MAX_BYTES * 4 // 3 + 10_000)  # base64 takes four letters for three bytes
         try:
-            asked = Question.model_validate_json(body)
+            asked = await decoding(Question.model_validate_json, body)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where, fields = f"{first['loc'][0]}: " if first["loc"] else "", ", ".join(Question.model_fields)
@@ -159,7 +159,7 @@ async def _body(request: Request, most: int) -> bytes:
         size += len(part)
         parts = [*parts, part] if size <= most else []
         if size > 20 * most:
-            raise too_large()
+            break
     if size > most:
-        raise too_large(size)
+        raise CorruptImageError(TOO_LARGE.format(size / 1024**2))
     return b"".join(parts)

@@ -156,7 +156,10 @@ class Service:
         return Case(shown, pixels, notes, warnings)
 
     def reading(self, tta: bool = False) -> tuple[int, Reading]:
-        """Number of averaged views and their reading; DataError if eight are wanted and were never calibrated."""
+        """Number of averaged views and their reading; DataError if eight are wanted and were never calibrated.
+
+        ``tta`` asks for eight, which changes nothing of a run that always averages them.
+        """
         self.load()
         views = 8 if tta or 1 not in self.readings else 1
         if views not in self.readings:
@@ -164,13 +167,7 @@ class Service:
         return views, self.readings[views]
 
     def ask(self, case: Case | None, patient: Patient, tta: bool = False, prevalence: float = PREVALENCE) -> dict[str, Any]:
-        """The run's answer, fit for JSON; its fields are described in ``docs/api.md``.
-
-        ``tta`` averages eight views, which changes nothing of a run that always does so.
-
-        Raises:
-            DataError: if a value is not known to the encoder, the image is missing, or there is no reading of eight views.
-        """
+        """The run's answer, fit for JSON, as in ``docs/api.md``; DataError if the image is missing or a value not known."""
         inputs, (views, reading) = self._inputs(case, patient), self.reading(tta)
         with self._asking:
             logits = self.predictor.logits(**inputs, views=views)
@@ -245,11 +242,9 @@ class Service:
 
 
 def similar_cases(test: np.ndarray, risk: float) -> dict[str, Any]:
-    """How many of the test cases of closest risk were melanomas: an eighth of them, within ``ALIKE``.
+    """How many melanomas there were among the test cases, risk and target of shape ``(n, 2)``, whose risk is closest.
 
-    Args:
-        test: risk and target of the test cases, shape ``(n, 2)``.
-        risk: of the case in question.
+    That is an eighth of them, within ``ALIKE``.
     """
     n = min(len(test), int(np.clip(len(test) // 8, *ALIKE)))
     chosen = test[np.argsort(np.abs(test[:, 0] - risk), kind="stable")[:n]]

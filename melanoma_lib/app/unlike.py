@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import zlib
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -119,13 +119,6 @@ class Reference:
         with replacing(file) as temporary, temporary.open("wb") as opened:
             np.savez_compressed(opened, record=json.dumps(values | {"measures": list(MEASURES)}), **arrays)
 
-    def distances(self, features: np.ndarray) -> np.ndarray:
-        """Mean distance of features, shape ``(m, F)``, to their nearest neighbours in training, shape ``(m,)``, 0 to 2.
-
-        Source: Sun et al. 2022, "Out-of-distribution detection with deep nearest neighbors", which takes the k-th distance.
-        """
-        return np.sort(cdist(normalize(features), normalize(self.features.astype(float))))[:, :NEIGHBOURS].mean(1)  # of (m, n)
-
     def warnings(self, square: np.ndarray, features: np.ndarray) -> tuple[str, ...]:
         """In which respects a picture is unlike training; empty if in none.
 
@@ -139,7 +132,7 @@ class Reference:
             for (name, words), value, low, high in limits
             if not low <= value <= high
         ]
-        if (distance := float(self.distances(features)[0])) > self.far:
+        if (distance := float(distances(features, self.features)[0])) > self.far:
             said.append(
                 "To the network it is unlike every image it learned from "
                 f"(distance {distance:.2f}; {FAR:.0%} of the validation images are nearer than {self.far:.2f})."
@@ -167,9 +160,17 @@ def fit(run: Run) -> Reference:
     if not run.settings.tta:
         tables = predict_with_views(run)
         views, test = reading_of(run, **tables), tables["test"][["risk", "target"]].to_numpy(float)
-    sha256, known = run.operating_point.checkpoint_sha256, normalize(features(training)).astype(np.float16)
-    draft = Reference(sha256, low - margin, high + margin, known, np.inf, views, test)
-    return replace(draft, far=float(np.quantile(draft.distances(features(data.rows("val"))), FAR)))
+    known = normalize(features(training)).astype(np.float16)
+    far = float(np.quantile(distances(features(data.rows("val")), known), FAR))
+    return Reference(run.operating_point.checkpoint_sha256, low - margin, high + margin, known, far, views, test)
+
+
+def distances(features: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Mean distance of features, shape ``(m, F)``, to the nearest of those known, shape ``(n, F)``: shape ``(m,)``, 0 to 2.
+
+    Source: Sun et al. 2022, "Out-of-distribution detection with deep nearest neighbors", which takes the k-th distance.
+    """
+    return np.sort(cdist(normalize(features), normalize(known.astype(float))))[:, :NEIGHBOURS].mean(1)  # of (m, n)
 
 
 def layer_features(model: MelanomaNet, images: torch.Tensor | np.ndarray) -> np.ndarray:

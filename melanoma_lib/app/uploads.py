@@ -18,6 +18,7 @@ MAX_PIXELS = 50_000_000  # 150 MB once decoded; the sensors of phones and camera
 MIN_SIDE = 32
 SHOWN_SIDE = 640  # pixels of the longer side of what the page shows
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")  # decoders that a stranger's bytes may reach; JPEG brings MPO
+TOO_LARGE = f"The file has {{:.0f}} MB; this page takes up to {MAX_BYTES / 1024**2:.0f} MB. Save it smaller, as JPEG."
 TOO_MANY = f"The image has too many pixels ({{}}); this page takes up to {MAX_PIXELS / 1e6:.0f} million. Save it smaller."
 READS = "JPEG, PNG, TIFF, BMP, WebP or GIF"
 MOST_CASES = 100  # kept at a time, about 2 MB each at 256 pixels
@@ -50,7 +51,7 @@ def open_upload(data: bytes, side: int) -> tuple[np.ndarray, np.ndarray, tuple[s
     if not data:
         raise CorruptImageError("The file is empty. Choose a photograph of the lesion.")
     if len(data) > MAX_BYTES:
-        raise too_large(len(data))
+        raise CorruptImageError(TOO_LARGE.format(len(data) / 1024**2))
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             notes = _inspect(image)
@@ -97,12 +98,6 @@ def _inspect(image: Image.Image) -> tuple[str, ...]:
         )
     mode = image.mode.partition(";")[0]
     return (NOTES[mode].format(mode=mode),) if mode in NOTES else ()
-
-
-def too_large(n_bytes: int | None = None) -> CorruptImageError:
-    """The refusal of a file beyond ``MAX_BYTES``; also for whoever stops reading at the limit and does not know the size."""
-    size = f"has {n_bytes / 1024**2:.0f} MB" if n_bytes else "is too large"
-    return CorruptImageError(f"The file {size}; this page takes up to {MAX_BYTES / 1024**2:.0f} MB. Save it smaller, as JPEG.")
 
 
 class Store:

@@ -5,8 +5,7 @@ import io
 import logging
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,23 +97,13 @@ def serialise(model: MelanomaNet, image_size: int, record: str, kind: str) -> by
     """
     examples = example_inputs(model, image_size, 2)
     network = _Inputs(model, examples).eval()
+    for name in ("torch.export", "torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # for good: another thread may be exporting as well
     try:
-        with torch.no_grad(), quiet():
+        with torch.no_grad(), warnings.catch_warnings(action="ignore"):  # what comes out is compared with the model
             return sealed((_torchscript if kind == TORCHSCRIPT else _onnx)(network, examples, record))
     except (RuntimeError, ValueError) as error:  # the exporters; and ONNX, of more than the 2 GB that a file of its may hold
         raise ExportError(f"PyTorch cannot export {model.backbone} as {kind}: {error}") from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hold back what exporters log and warn of; nothing is lost by it: what comes out is compared with the model.
-
-    Their loggers stay so: another thread, such as that of the app, may be exporting as well.
-    """
-    for name in ("torch.export", "torch.onnx", "onnxscript", "onnx_ir"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings(action="ignore"):
-        yield
 
 
 def _torchscript(network: nn.Module, examples: dict[str, torch.Tensor], record: str) -> bytes:
