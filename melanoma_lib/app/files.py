@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
-from melanoma_lib.app.service import Case, Patient, Service
+from melanoma_lib.app.service import Patient, Service
 from melanoma_lib.data import vocabulary
 from melanoma_lib.data.readers import read_table
 from melanoma_lib.data.schema import listed
@@ -32,15 +33,15 @@ HEADS = {
 }
 SITES = vocabulary.HAM10000_SITES | vocabulary.ISIC_SITES | vocabulary.ISIC_ARCHIVE_SITE_LEVELS
 FLAGGED, NOT_FLAGGED, WITHHELD, UNREAD = "flagged", "not flagged", "no answer to rely on", "not read"
-BATCH = 32
 
 
 def gather(given: Sequence[Path]) -> pd.DataFrame:
     """The images that are meant, with what tables know of each.
 
     Args:
-        given: images, folders of them (subfolders included), and tables with ``HEADS``, which tell of images by file name, with
-            or without suffix.
+        given: images, folders of them (subfolders included), and tables with ``HEADS``. With images or folders a table tells of
+            those, by file name with or without suffix; tables alone name images by paths relative to their own folder, or by
+            the names of files somewhere below it.
 
     Returns:
         ``image`` (path), the case table's age, sex and site, and ``notes`` on values that are not known and count as missing.
@@ -49,19 +50,27 @@ def gather(given: Sequence[Path]) -> pd.DataFrame:
         DataError: if there is no image, or a table cannot be read or names none.
     """
     tables = {path: _read_patients(path) for path in given if path.suffix.lower() in TABLES and path.is_file()}
-    paths: dict[Path, None] = {}
-    for path in given:
-        found = sorted(path.rglob("*")) if path.is_dir() else []
-        images = [file for file in found if file.suffix.lower() in IMAGES and not file.name.startswith(".")]
-        paths |= dict.fromkeys(images if path.is_dir() or path in tables else [path])
-    if not paths:
+    images = [file for path in given if path not in tables for file in (_images_in(path) if path.is_dir() else [path])]
+    if tables and set(given) == set(tables):
+        for folder, table in ((path.parent, table) for path, table in tables.items()):
+            below = {name: file for file in _images_in(folder) for name in (file.stem, file.name)}
+            table["image"] = [
+                folder / name if (folder / name).is_file() else below.get(name, folder / name) for name in table.index
+            ]
+        return pd.concat(tables.values()).drop_duplicates("image", ignore_index=True)
+    if not images:
         asked, endings = ", ".join(map(str, given)), ", ".join(IMAGES)
         raise DataError(f"{asked} holds no image; expected files, or folders with files, that end in {endings}")
-    known = pd.concat([pd.DataFrame(columns=[*COLUMNS.values(), "notes"]), *tables.values()])
+    known, images = pd.concat([pd.DataFrame(columns=[*COLUMNS.values(), "notes"]), *tables.values()]), list(dict.fromkeys(images))
+    known.index = [Path(name).name for name in known.index]
     known = known[~known.index.duplicated()]
-    cases = known.reindex([path.name if path.name in known.index else path.stem for path in paths]).reset_index(drop=True)
+    cases = known.reindex([path.name if path.name in known.index else path.stem for path in images]).reset_index(drop=True)
     unlisted = "no table names this image; age, sex and site count as missing" if tables else ""
-    return cases.assign(image=list(paths), notes=cases["notes"].fillna(unlisted))
+    return cases.assign(image=images, notes=cases["notes"].fillna(unlisted))
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGES and not file.name.startswith("."))
 
 
 def _read_patients(path: Path) -> pd.DataFrame:
@@ -102,44 +111,33 @@ def answer_files(source: Run | Path, cases: pd.DataFrame, tta: bool = False, sho
     Raises:
         DataError: if eight views were never calibrated, and a run's images, from which that could be done, are gone.
     """
-    service, rows = Service(source), []
+    service = Service(source)
     service.load()
-    if tta and 8 not in service.predictors:
+    if tta and 8 not in service.readings:
         service.learn_training()
+    service.reading(tta)  # which is refused once, not with each image
     if service.lacks and isinstance(source, Run):  # to look at training now would take minutes
         log.info("images are not compared with those of training; the first start of app prepares that")
-    with progress_bar("predicting", len(cases), show_progress) as advance:
-        for start in range(0, len(cases), BATCH):
-            for row in _answer_some(service, cases.iloc[start : start + BATCH], tta):
-                rows.append(row)
-                advance()
-    return pd.DataFrame(rows, columns=["image", "probability", "risk", "decision", "warnings"])
 
-
-def _answer_some(service: Service, cases: pd.DataFrame, tta: bool) -> Iterator[dict]:
-    document = service.document
-
-    def read(path: Path) -> Case | str | None:
+    def answer(case: NamedTuple) -> dict:
+        row, patient = {"image": str(case.image)}, Patient(case.age_approx, case.sex, case.anatom_site_general_challenge)
+        looks, reads = service.document.preprocessing is not None, service.document.encoder is not None
         try:
-            return service.read(path.read_bytes()) if document.preprocessing is not None else None
+            picture = service.admit(case.image.read_bytes()) if looks else None
+            said = service.ask(picture, patient if reads else Patient(), tta)
         except (KitError, OSError) as error:
-            return str(error)
+            return row | {"decision": UNREAD, "warnings": str(error)}
+        warnings, notes = (picture.warnings, picture.notes) if picture else ((), ())
+        decision = WITHHELD if warnings else FLAGGED if said["flagged"] else NOT_FLAGGED
+        told = " ".join([*warnings, *notes, case.notes if reads else ""]).strip()
+        return row | {"probability": said["probability"], "risk": said["risk"], "decision": decision, "warnings": told}
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        found = list(pool.map(read, cases["image"]))
-    good = [place for place, one in enumerate(found) if not isinstance(one, str)]
-    if good:
-        known = cases.iloc[good][list(COLUMNS.values())].itertuples(index=False)
-        patients = [Patient(*row) if document.encoder else Patient() for row in known]
-        shown = service.compare([found[place] for place in good])
-        _, said = service.answers(shown, patients, tta)
-        answered = zip(shown, pd.DataFrame(said).itertuples(), strict=True)
-    for case, read_as in zip(cases.itertuples(), found, strict=True):
-        row = {"image": str(case.image), "decision": UNREAD, "warnings": read_as}
-        if not isinstance(read_as, str):
-            picture, answer = next(answered)
-            warnings, notes = (picture.warnings, picture.notes) if picture else ((), ())
-            decision = WITHHELD if warnings else FLAGGED if answer.flagged else NOT_FLAGGED
-            told = " ".join([*warnings, *notes, case.notes if document.encoder else ""]).strip()
-            row |= {"probability": answer.probability, "risk": answer.risk, "decision": decision, "warnings": told}
-        yield row
+    rows = []
+    with (
+        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+        progress_bar("predicting", len(cases), show_progress) as advance,
+    ):
+        for row in pool.map(answer, cases.itertuples()):
+            rows.append(row)
+            advance()
+    return pd.DataFrame(rows, columns=["image", "probability", "risk", "decision", "warnings"])

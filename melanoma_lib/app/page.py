@@ -2,7 +2,7 @@
 
 import json
 import math
-import threading
+from functools import cache
 from html import escape
 
 import gradio as gr
@@ -26,6 +26,7 @@ OFFERS = {
 }
 
 
+@cache
 def paint_examples() -> list[tuple[bytes, Patient]]:
     """JPEG files of lesions of some true risks, and one in the dark, which no model should answer; and who has each."""
     from melanoma_lib.data.synthetic import SyntheticDermoscopy, painted_jpeg
@@ -53,13 +54,10 @@ class Page:
         names = [f"Painted lesion, {name} true risk" for name in LESIONS]
         names = [*names, DARK] if self.settings.source == "synthetic" else [PAINTING]
         self.names = {f"example-{i}": name for i, name in enumerate(names)} if self.reads_images else {}
-        self._painting, self._painted = threading.Lock(), []
 
     def example(self, token: str) -> tuple[bytes, Patient]:
         """An example by its name; all are painted when the first is asked for, as the page need not wait for them."""
-        with self._painting:
-            self._painted = self._painted or paint_examples()
-        return self._painted[list(self.names).index(token)]
+        return paint_examples()[list(self.names).index(token)]
 
     def case(self, token: str) -> Case | None:
         """The case of a name, None where there is none yet; DataError if it is no longer kept."""
@@ -97,7 +95,7 @@ class Page:
         layers = [(f"{name} ({n} x {n} points)", name) for name, n in points.items()]
         methods = [(name, method) for method, name in service.methods.items()]
         info = {(1, 8): "own calibration and threshold", (8,): "always on for this run", (1,): "not calibrated on this server"}
-        views = tuple(sorted(service.predictors))
+        views = tuple(sorted(service.readings))
         return (
             gr.update(choices=layers, value=service.first_layer),
             gr.update(choices=methods, value="gradcam" if methods else None),
@@ -125,14 +123,33 @@ def _patient(age: str, sex: str, site: str) -> Patient:
 
 def build_page(page: Page) -> gr.Blocks:
     """All controls and what they trigger."""
-    settings = page.settings
+    service, settings, encoder = page.service, page.settings, page.service.run.encoder
+    offer = OFFERS[settings.source == "synthetic"]
+    # The file goes to a route that keeps it in memory; only a name for it comes back as the picker's value.
+    template = html("picker", page.names, READS, MAX_BYTES // 1024**2, offer)
+    script = (FOLDER / "picker.js").read_text(encoding="utf-8").replace("@max", json.dumps(MAX_BYTES))
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=False) as blocks:
         gr.HTML(html("banner"), elem_id="ml-banner")
-        gr.HTML(html("header", settings, BACKENDS[page.service.backend], page.service.run.path.name))
+        gr.HTML(html("header", settings, BACKENDS[service.backend], service.run.path.name))
         with gr.Row(elem_id="ml-main", equal_height=False):
             with gr.Column(scale=5, min_width=320, elem_id="ml-left"):
-                picker = _picker(page)
-                form = _form(page)
+                picker = gr.HTML(
+                    "", html_template=template, js_on_load=script, elem_id="ml-picker", visible=page.reads_images,
+                    apply_default_css=False,
+                )  # fmt: skip
+                with gr.Group(visible=page.reads_metadata, elem_classes="ml-group", elem_id="ml-patient"):
+                    gr.HTML('<h3>Patient <span class="ml-soft">each may stay unknown</span></h3>', padding=True)
+                    # Gradio's own Number would send 0 for a field that was never filled in.
+                    age = gr.Textbox("", label="Age in years", placeholder=UNKNOWN, max_lines=1, max_length=8, elem_id="ml-age")
+                    sex = gr.Dropdown([UNKNOWN, *encoder.sexes], value=UNKNOWN, label="Sex", filterable=False)
+                    site = gr.Dropdown([UNKNOWN, *encoder.sites], value=UNKNOWN, label="Site", filterable=False)
+                with gr.Group(elem_classes="ml-group", elem_id="ml-settings"):
+                    gr.HTML("<h3>How to read the answer</h3>", padding=True)
+                    prevalence = gr.Slider(
+                        0.5, 50, 100 * PREVALENCE, step=0.1, label="Prevalence, % of lesions that are melanomas",
+                        info="about 2 in ISIC 2020, 11 in HAM10000; a referral clinic has more than a screening",
+                    )  # fmt: skip
+                    tta = gr.Checkbox(label="Average eight flips and turns", interactive=False, visible=page.reads_images)
             with gr.Column(scale=8, min_width=340, elem_id="ml-right"):
                 answer = gr.HTML(html("empty") if page.reads_images else "", elem_id="ml-answer")
                 with gr.Column(visible=page.reads_images, elem_id="ml-look"):
@@ -142,56 +159,21 @@ def build_page(page: Page) -> gr.Blocks:
                     pictures = gr.HTML(html("no_pictures"), elem_id="ml-pictures")
                 meaning = gr.HTML("", elem_id="ml-meaning")
         gr.HTML(html("footer", licence_of(settings.source)))
-        _wire(blocks, page, picker, form, looks, [answer, meaning], pictures)
+
+        private = {"api_visibility": "private", "show_progress": "minimal"}
+        one_by_one = {"concurrency_limit": 1}  # in the order in which they were asked: the newest answer must come last
+        given = [picker, age, sex, site]
+        asked = {"fn": page.answer, "inputs": [*given, tta, prevalence], "outputs": [answer, meaning], **one_by_one}
+        drawn = {"fn": page.pictures, "inputs": [*given, *looks], "outputs": pictures, **one_by_one}
+        filled = picker.change(page.patient_of, picker, given[1:], **private)
+        filled.then(**asked, **private)
+        filled.then(**drawn, **private)
+        # A text box tells of typing by "change" alone, reliably; the others also "change" when an example fills them in.
+        changed = [age.change, sex.input, site.input]
+        every = {"trigger_mode": "multiple", **private}  # "always_last" loses the last of two quick changes
+        gr.on([*changed, tta.input, prevalence.input], **asked, **every)
+        gr.on([*changed, *(control.input for control in looks)], **drawn, **every)
+        blocks.load(page.choices, None, [*looks, tta], **private)
+        if not page.reads_images:
+            blocks.load(**asked, **private)
     return blocks
-
-
-def _wire(blocks: gr.Blocks, page: Page, picker, form: dict, looks: list, answer: list, pictures: gr.HTML) -> None:
-    """Which control asks for what."""
-    private = {"api_visibility": "private", "show_progress": "minimal"}
-    one_by_one = {"concurrency_limit": 1}  # in the order in which they were asked: the newest answer must come last
-    patient = [form[name] for name in ("age", "sex", "site")]
-    asked = {"fn": page.answer, "inputs": [picker, *patient, form["tta"], form["prevalence"]], "outputs": answer, **one_by_one}
-    drawn = {"fn": page.pictures, "inputs": [picker, *patient, *looks], "outputs": pictures, **one_by_one}
-    filled = picker.change(page.patient_of, picker, patient, **private)
-    filled.then(**asked, **private)
-    filled.then(**drawn, **private)
-    # A text box tells of typing by "change" alone, reliably; the others also "change" when an example fills them in.
-    changed = [form["age"].change, form["sex"].input, form["site"].input]
-    every = {"trigger_mode": "multiple", **private}  # "always_last" loses the last of two quick changes
-    gr.on([*changed, form["tta"].input, form["prevalence"].input], **asked, **every)
-    gr.on([*changed, *(control.input for control in looks)], **drawn, **every)
-    blocks.load(page.choices, None, [*looks, form["tta"]], **private)
-    if not page.reads_images:
-        blocks.load(**asked, **private)
-
-
-def _picker(page: Page) -> gr.HTML:
-    """Drop zone and examples. The file goes to a route that keeps it in memory; only a name for it comes back as the value."""
-    offer = OFFERS[page.settings.source == "synthetic"]
-    template = html("picker", page.names, READS, MAX_BYTES // 1024**2, offer)
-    script = (FOLDER / "picker.js").read_text(encoding="utf-8").replace("@max", json.dumps(MAX_BYTES))
-    return gr.HTML(
-        "", html_template=template, js_on_load=script, elem_id="ml-picker", visible=page.reads_images,
-        apply_default_css=False,
-    )  # fmt: skip
-
-
-def _form(page: Page) -> dict:
-    """Patient and settings."""
-    metadata = page.reads_metadata
-    sexes, sites = (page.service.run.encoder.sexes, page.service.run.encoder.sites) if metadata else ((), ())
-    with gr.Group(visible=metadata, elem_classes="ml-group", elem_id="ml-patient"):
-        gr.HTML('<h3>Patient <span class="ml-soft">each may stay unknown</span></h3>', padding=True)
-        # Gradio's own Number would send 0 for a field that was never filled in.
-        age = gr.Textbox("", label="Age in years", placeholder=UNKNOWN, max_lines=1, max_length=8, elem_id="ml-age")
-        sex = gr.Dropdown([UNKNOWN, *sexes], value=UNKNOWN, label="Sex", filterable=False)
-        site = gr.Dropdown([UNKNOWN, *sites], value=UNKNOWN, label="Site", filterable=False)
-    with gr.Group(elem_classes="ml-group", elem_id="ml-settings"):
-        gr.HTML("<h3>How to read the answer</h3>", padding=True)
-        prevalence = gr.Slider(
-            0.5, 50, 100 * PREVALENCE, step=0.1, label="Prevalence, % of lesions that are melanomas",
-            info="about 2 in ISIC 2020, 11 in HAM10000; a referral clinic has more than a screening",
-        )  # fmt: skip
-        tta = gr.Checkbox(label="Average eight flips and turns", interactive=False, visible=page.reads_images)
-    return {"age": age, "sex": sex, "site": site, "prevalence": prevalence, "tta": tta}

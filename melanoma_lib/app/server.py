@@ -21,9 +21,9 @@ from pydantic import Base64Bytes, BaseModel, Field, ValidationError
 
 from melanoma_lib.app.page import Page, build_page
 from melanoma_lib.app.service import BACKENDS, PREVALENCE, Patient, Service
-from melanoma_lib.app.uploads import MAX_BYTES, Store, too_large
+from melanoma_lib.app.uploads import MAX_BYTES, TOO_LARGE, Store
 from melanoma_lib.app.words import FOLDER
-from melanoma_lib.errors import DataError, KitError
+from melanoma_lib.errors import CorruptImageError, DataError, KitError
 
 # What the page needs. Gradio's upload, file, proxy and history routes write to disk or reach out, so they are not served.
 SERVED = re.compile(
@@ -58,10 +58,50 @@ class Question(BaseModel, extra="forbid", strict=True):
 
 
 def create_app(service: Service) -> FastAPI:
-    """Page and API of a service, as an application for any ASGI server."""
+    """Page and API of a service, as an application for any ASGI server. Errors of the API are ``{"error": "..."}``."""
     app, store = FastAPI(openapi_url=None, docs_url=None, redoc_url=None), Store()
     page = Page(service, store)
-    _add_api(app, service, store, page)
+
+    @app.exception_handler(KitError)
+    async def refuse(_: Request, error: KitError) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 422)
+
+    async def decoding(function: Callable, *given: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(DECODERS, function, *given)
+
+    @app.get("/api/facts")
+    def facts() -> JSONResponse:
+        return JSONResponse(service.facts())
+
+    @app.post("/api/images")
+    async def keep(request: Request) -> JSONResponse:
+        case = await decoding(service.admit, await _body(request, MAX_BYTES))
+        return JSONResponse({"image": store.put(case), "warnings": list(case.warnings), "notes": list(case.notes)})
+
+    @app.delete("/api/images/{token}")
+    def forget(token: str) -> JSONResponse:
+        store.drop(token)
+        return JSONResponse({})
+
+    @app.get("/api/examples/{token}")
+    def example(token: str) -> Response:
+        if token not in page.names:
+            raise DataError(f"examples are {', '.join(page.names) or 'none'}")
+        return Response(page.example(token)[0], media_type="image/jpeg")
+
+    @app.post("/api/predict")
+    async def predict(request: Request) -> JSONResponse:
+        body = await _body(request, MAX_BYTES * 4 // 3 + 10_000)  # base64 takes four letters for three bytes
+        try:
+            asked = await decoding(Question.model_validate_json, body)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where, fields = f"{first['loc'][0]}: " if first["loc"] else "", ", ".join(Question.model_fields)
+            raise DataError(f"The body must be a JSON object with fields among {fields}. {where}{first['msg']}.") from None
+        case = None if asked.image is None else await decoding(service.admit, asked.image)
+        patient = Patient(asked.age, asked.sex, asked.site)
+        return JSONResponse(await decoding(service.ask, case, patient, bool(asked.tta), asked.prevalence or PREVALENCE))
+
     blocks = build_page(page)
     blocks.queue(default_concurrency_limit=4, api_open=False)
     mono = ("ui-monospace", "Consolas", "monospace")
@@ -112,56 +152,6 @@ def serve(service: Service, host: str = "127.0.0.1", port: int = 7860) -> None:
         raise failed[0]
 
 
-def _add_api(app: FastAPI, service: Service, store: Store, page: Page) -> None:
-    """The routes that programs, and the page's upload, use. Errors are ``{"error": "..."}``."""
-
-    @app.exception_handler(KitError)
-    async def refuse(_: Request, error: KitError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 422)
-
-    async def decoding(function: Callable, *given: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(DECODERS, function, *given)
-
-    @app.get("/api/facts")
-    def facts() -> JSONResponse:
-        return JSONResponse(service.facts())
-
-    @app.post("/api/images")
-    async def keep(request: Request) -> JSONResponse:
-        case = await decoding(service.admit, await _body(request, MAX_BYTES))
-        return JSONResponse({"image": store.put(case), "warnings": list(case.warnings), "notes": list(case.notes)})
-
-    @app.delete("/api/images/{token}")
-    def forget(token: str) -> JSONResponse:
-        store.drop(token)
-        return JSONResponse({})
-
-    @app.get("/api/examples/{token}")
-    def example(token: str) -> Response:
-        if token not in page.names:
-            raise DataError(f"examples are {', '.join(page.names) or 'none'}")
-        return Response(page.example(token)[0], media_type="image/jpeg")
-
-    @app.post("/api/predict")
-    async def predict(request: Request) -> JSONResponse:
-        body = await _body(request, MAX_BYTES * 4 // 3 + 10_000)  # base64 takes four letters for three bytes
-        return JSONResponse(await decoding(predict_json, service, body))
-
-
-def predict_json(service: Service, body: bytes) -> dict[str, Any]:
-    """What ``POST /api/predict`` answers to a body of JSON; a KitError if it cannot. See ``docs/api.md``."""
-    try:
-        asked = Question.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = f"{first['loc'][0]}: " if first["loc"] else ""
-        fields = ", ".join(Question.model_fields)
-        raise DataError(f"The body must be a JSON object with fields among {fields}. {where}{first['msg']}.") from None
-    case = None if asked.image is None else service.admit(asked.image)
-    patient = Patient(asked.age, asked.sex, asked.site)
-    return service.ask(case, patient, bool(asked.tta), asked.prevalence or PREVALENCE)
-
-
 async def _body(request: Request, most: int) -> bytes:
     """The body of a request, in memory alone; one beyond ``most`` bytes is read to its end, so that the refusal arrives."""
     parts, size = [], 0
@@ -169,7 +159,7 @@ async def _body(request: Request, most: int) -> bytes:
         size += len(part)
         parts = [*parts, part] if size <= most else []
         if size > 20 * most:
-            raise too_large()
+            break
     if size > most:
-        raise too_large(size)
+        raise CorruptImageError(TOO_LARGE.format(size / 1024**2))
     return b"".join(parts)

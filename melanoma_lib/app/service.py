@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +14,7 @@ from melanoma_lib.app.uploads import open_upload
 from melanoma_lib.errors import DataError, ForeignThresholdError, KitError
 from melanoma_lib.evaluation import OperatingPoint, carry_risk, wilson_interval
 from melanoma_lib.inference import Predictor
-from melanoma_lib.inference.document import NOTE
+from melanoma_lib.inference.document import NOTE, Reading
 from melanoma_lib.runs import Run
 
 if TYPE_CHECKING:
@@ -39,14 +38,12 @@ class Case:
     """A picture made ready; nothing else of the upload is kept.
 
     Attributes:
-        square: as the images of training are stored, uint8, shape ``(C, C, 3)``.
         shown: for the page, uint8, shape ``(h, w, 3)``.
         pixels: for the network, float32, shape ``(3, S, S)``.
         notes: how it was read, where that is worth telling.
         warnings: in which respects it is unlike training; if there is one, no answer about it is anything to rely on.
     """
 
-    square: np.ndarray
     shown: np.ndarray
     pixels: np.ndarray
     notes: tuple[str, ...]
@@ -62,11 +59,10 @@ class Service:
             gradients and features, which PyTorch computes from the same weights in either case.
 
     Attributes:
-        predictors: number of averaged views (1, 8) to who is asked; ``document`` is what they know of the model.
-        reference: what training looks like; None where the run's images are gone.
-        lacks: why there is no reference; empty if there is.
-        layers: those a heatmap can be taken from, early to late; none without an image branch.
-        methods: how, name by key.
+        predictor: who is asked; ``document`` is what it knows of the model; both are set once it is loaded.
+        readings: number of averaged views (1, 8) to calibration and threshold for that; empty before.
+        reference: what training looks like; where it is None, ``lacks`` says why.
+        layers: those a heatmap can be taken from, early to late; ``methods`` says how, name by key.
 
     Raises:
         ExportError: if the ONNX file is missing or damaged; this and the next also when the model is loaded.
@@ -79,43 +75,44 @@ class Service:
         self.run, self.backend = source, backend
         if isinstance(source, Run):
             source.operating_point  # noqa: B018 - which is refused if it belongs to another model
-        self.predictors: dict[int, Predictor] = {}
+        self.readings: dict[int, Reading] = {}
         self.layers, self.methods, self.first_layer = {}, {}, None
         self.reference: Reference | None = None
         self.lacks = "the comparison is being prepared"
+        self._tests: dict[int, np.ndarray] = {}
         self._loading = threading.Lock()
         self._asking = threading.Lock()  # hooks and gradients of heatmaps are the model's, not the thread's
 
     def load(self) -> None:
         """Make the model ready to be asked, unless it is."""
         with self._loading:
-            if not self.predictors:
+            if not self.readings:
                 (self._load_run if isinstance(self.run, Run) else self._load_file)()
 
     def _load_file(self) -> None:
-        predictor = Predictor(self.run)
-        self.document, self.lacks = predictor.document, "an exported file knows nothing of them"
-        extra = self.document.readings.get("8")
-        self.predictors = {predictor.views: predictor} | ({8: predictor.averaging(extra)} if extra else {})
+        self.predictor, self.lacks = Predictor(self.run), "an exported file knows nothing of them"
+        self.document = self.predictor.document
+        self.readings = {int(views): reading for views, reading in self.document.readings.items()}
 
     def _load_run(self) -> None:
         from melanoma_lib.app.unlike import REFERENCE
         from melanoma_lib.explain import CAM_METHODS, METHOD_NAMES, cam_layers, default_layer
         from melanoma_lib.export.writer import FORMATS
 
-        run, model, exported = self.run, self.run.model(), self.run.path / FORMATS["onnx"]
-        predictor = Predictor(exported) if self.backend == "onnx" else Predictor(run, model=model)
-        if predictor.document.checkpoint_sha256 != run.operating_point.checkpoint_sha256:
+        run = self.run
+        self.model, exported = run.model(), run.path / FORMATS["onnx"]
+        self.predictor = Predictor(exported) if self.backend == "onnx" else Predictor(run, model=self.model)
+        self.document = self.predictor.document
+        if self.document.checkpoint_sha256 != run.operating_point.checkpoint_sha256:
             raise ForeignThresholdError(
                 f"{exported} was exported from another checkpoint than the run's; "
                 f"export again with python -m melanoma_lib export {run.path}"
             )
-        self.model, self.document = model, predictor.document
-        self._tests = {predictor.views: run.predictions("test")[["risk", "target"]].to_numpy(float)}
+        self._tests = {self.predictor.views: run.predictions("test")[["risk", "target"]].to_numpy(float)}
         if self.document.preprocessing is not None:
-            self.layers, self.methods = cam_layers(model), {one: METHOD_NAMES[one] for one in CAM_METHODS}  # the quick ones
+            self.layers, self.methods = cam_layers(self.model), {one: METHOD_NAMES[one] for one in CAM_METHODS}  # the quick ones
             self.first_layer = default_layer(self.layers, run.settings.image_size)  # fine enough to point
-        self.predictors = {predictor.views: predictor}
+        self.readings = {self.predictor.views: self.predictor.reading}
         if (run.path / REFERENCE).is_file():
             self.learn_training()
 
@@ -134,11 +131,11 @@ class Service:
             return
         if reference.views is not None:
             self._tests[8] = reference.test
-            self.predictors = self.predictors | {8: self.predictors[1].averaging(reference.views)}
+            self.readings = self.readings | {8: reference.views}
         self.reference, self.lacks = reference, ""
 
-    def read(self, data: bytes) -> Case:
-        """Read an upload; of its bytes nothing is kept.
+    def admit(self, data: bytes) -> Case:
+        """Read an upload and compare it with the images of training; of its bytes nothing is kept.
 
         Raises:
             CorruptImageError: if it cannot be read; the message is for the user.
@@ -149,48 +146,36 @@ class Service:
         if preprocessing is None:
             raise DataError("This model looks at age, sex and site alone; it takes no image.")
         square, shown, notes = open_upload(data, preprocessing.stored_side)
-        return Case(square, shown, preprocessing.prepare(Image.fromarray(square)), notes, self.document.warnings(data))
+        pixels, warnings = preprocessing.prepare(Image.fromarray(square)), self.document.warnings(data)
+        if self.reference is not None:
+            from melanoma_lib.app.unlike import layer_features
 
-    def compare(self, cases: list[Case]) -> list[Case]:
-        """The same cases with warnings of what in them is unlike training."""
-        if self.reference is None or not cases:
-            return cases
-        from melanoma_lib.app.unlike import layer_features
+            with self._asking:
+                features = layer_features(self.model, pixels[None])
+            warnings += self.reference.warnings(square, features)
+        return Case(shown, pixels, notes, warnings)
 
-        with self._asking:
-            features = layer_features(self.model, np.stack([case.pixels for case in cases]))  # (B, F)
-        found = [self.reference.warnings(case.square, one) for case, one in zip(cases, features, strict=True)]
-        return [replace(case, warnings=case.warnings + more) for case, more in zip(cases, found, strict=True)]
+    def reading(self, tta: bool = False) -> tuple[int, Reading]:
+        """Number of averaged views and their reading; DataError if eight are wanted and were never calibrated.
 
-    def admit(self, data: bytes) -> Case:
-        """Read an upload and compare it with the images of training; errors as of :meth:`read`."""
-        return self.compare([self.read(data)])[0]
-
-    def answers(self, cases: list[Case | None], patients: list[Patient], tta: bool = False) -> tuple[int, dict[str, np.ndarray]]:
-        """Number of averaged views, and what ``Reading.answers`` gives of as many cases as patients.
-
-        ``tta`` averages eight views, which changes nothing of a run that always does so.
-
-        Raises:
-            DataError: if a value is not known to the encoder, the image is missing, or there is no reading of eight views.
+        ``tta`` asks for eight, which changes nothing of a run that always averages them.
         """
-        inputs = self._inputs(cases, patients)
-        views = (8 if tta else 1) if len(self.predictors) > 1 else next(iter(self.predictors))
-        if tta and views != 8:
+        self.load()
+        views = 8 if tta or 1 not in self.readings else 1
+        if views not in self.readings:
             raise DataError("There is no calibration and threshold for eight averaged views here, so they cannot be averaged.")
-        predictor = self.predictors[views]
-        with self._asking if predictor.format == "torch" else nullcontext():
-            return views, predictor.reading.answers(predictor.logits(**inputs))
+        return views, self.readings[views]
 
     def ask(self, case: Case | None, patient: Patient, tta: bool = False, prevalence: float = PREVALENCE) -> dict[str, Any]:
-        """The run's answer, fit for JSON; its fields are described in ``docs/api.md``. Errors as of :meth:`answers`."""
-        views, said = self.answers([case], [patient], tta)
-        said = {name: values[0].item() for name, values in said.items()}
-        reading = self.predictors[views].reading
+        """The run's answer, fit for JSON, as in ``docs/api.md``; DataError if the image is missing or a value not known."""
+        inputs, (views, reading) = self._inputs(case, patient), self.reading(tta)
+        with self._asking:
+            logits = self.predictor.logits(**inputs, views=views)
+        said = {name: values[0].item() for name, values in reading.answers(logits).items()}
         tested = reading.test["at_threshold"]
         counts = {name: tested[name] for name in ("tp", "fp", "tn", "fn")}
         point, notes = OperatingPoint(reading.threshold, **counts), case.notes if case else ()
-        many = point.per_thousand(prevalence)
+        many, rates = point.per_thousand(prevalence), {"ppv": point.ppv_at(prevalence), "npv": point.npv_at(prevalence)}
         return said | {
             "threshold": reading.threshold,
             "rule": reading.rule,
@@ -200,11 +185,10 @@ class Service:
             "risk_at_prevalence": float(carry_risk(said["risk"], reading.prevalence, prevalence)),
             "sensitivity": tested["sensitivity"],
             "specificity": tested["specificity"],
-            "ppv_at_prevalence": float(point.ppv_at(prevalence)),
-            "npv_at_prevalence": float(point.npv_at(prevalence)),
+            **{f"{name}_at_prevalence": rate if np.isfinite(rate) else None for name, rate in rates.items()},
             "test_counts": counts,
             "of_thousand": {name: int(getattr(many, name)) for name in counts},
-            "similar_test_cases": similar_cases(self._tests[views], said["risk"]),
+            "similar_test_cases": similar_cases(self._tests[views], said["risk"]) if self._tests else None,
             "reliable": not (case and case.warnings),
             "warnings": list(case.warnings) if case else [],
             "notes": [*notes, *([f"Not compared with the images of training: {self.lacks}."] if case and self.lacks else [])],
@@ -220,7 +204,7 @@ class Service:
 
         from melanoma_lib.explain import heatmaps
 
-        inputs = {name: torch.from_numpy(values) for name, values in self._inputs([case], [patient]).items()}
+        inputs = {name: torch.from_numpy(values) for name, values in self._inputs(case, patient).items()}
         if layer not in self.layers or method not in self.methods:
             raise DataError(f"heatmaps expect a layer of {list(self.layers)} and a method of {list(self.methods)}")
         with self._asking:
@@ -234,7 +218,7 @@ class Service:
         return {name: getattr(self.document, name) for name in told} | {
             "run": self.run.path.name,
             "backend": BACKENDS[self.backend],
-            "views": sorted(self.predictors),
+            "views": sorted(self.readings),
             "sexes": list(encoder.sexes) if encoder else [],
             "sites": list(encoder.sites) if encoder else [],
             "layers": list(self.layers),
@@ -242,27 +226,25 @@ class Service:
             "compares_with_training": self.reference is not None,
         }
 
-    def _inputs(self, cases: list[Case | None], patients: list[Patient]) -> dict[str, np.ndarray]:
-        """What the network takes: shapes ``(B, 3, S, S)`` and ``(B, M)``."""
+    def _inputs(self, case: Case | None, patient: Patient) -> dict[str, np.ndarray]:
+        """What the network takes: shapes ``(1, 3, S, S)`` and ``(1, M)``."""
         self.load()
         inputs = {}
         if self.document.preprocessing is not None:
-            if None in cases:
+            if case is None:
                 raise DataError("This model looks at an image; choose one first.")
-            inputs["image"] = np.stack([case.pixels for case in cases])
+            inputs["image"] = case.pixels[None]
         if self.document.encoder is not None:
-            inputs["metadata"] = self.document.encoder.encode_cases(*zip(*patients, strict=True))
-        elif any(value is not None for patient in patients for value in patient):
+            inputs["metadata"] = self.document.encoder.encode(*patient)
+        elif patient != Patient():
             raise DataError("This model looks at the image alone; leave age, sex and site unknown.")
         return inputs
 
 
 def similar_cases(test: np.ndarray, risk: float) -> dict[str, Any]:
-    """How many of the test cases of closest risk were melanomas: an eighth of them, within ``ALIKE``.
+    """How many melanomas there were among the test cases, risk and target of shape ``(n, 2)``, whose risk is closest.
 
-    Args:
-        test: risk and target of the test cases, shape ``(n, 2)``.
-        risk: of the case in question.
+    That is an eighth of them, within ``ALIKE``.
     """
     n = min(len(test), int(np.clip(len(test) // 8, *ALIKE)))
     chosen = test[np.argsort(np.abs(test[:, 0] - risk), kind="stable")[:n]]

@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import zlib
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from scipy.spatial.distance import cdist
+from sklearn.preprocessing import normalize
 
 from melanoma_lib.data.images import GREY_OF_RGB
 from melanoma_lib.errors import ForeignThresholdError, RunError
@@ -41,7 +43,6 @@ MEASURES = {
     "green": ("The colours are not those of skin: too purple", "The colours are not those of skin: too green"),
     "grain": ("The image has no detail", "The image is covered by noise, text or a pattern"),
 }
-SIGNED = ("warmth", "green")
 ARRAYS = ("low", "high", "features", "test")
 
 
@@ -69,9 +70,7 @@ class Reference:
     """What a run's images look like, and its reading of eight averaged views.
 
     Attributes:
-        checkpoint_sha256: of the model whose features these are.
-        low: lower limits of the measures, shape ``(5,)``.
-        high: upper limits, shape ``(5,)``.
+        low: lower limits of the measures, shape ``(5,)``, as ``high`` are the upper ones.
         features: of training images, scaled to length 1, float16, shape ``(n, F)``.
         far: mean distance to the nearest ``NEIGHBOURS`` features, 0 to 2, that one validation image in a hundred exceeds.
         views: reading of eight views, or None where the run itself averages them.
@@ -94,25 +93,12 @@ class Reference:
             RunError: if the file in the run directory cannot be read; ForeignThresholdError if it is of another model.
             DataError: if there is no such file and the images are gone.
         """
-        file = run.path / REFERENCE
-        if file.is_file():
-            return cls.load(file, run.operating_point.checkpoint_sha256)
-        reference = fit(run)
-        with suppress(OSError):  # a run on a read-only disk is fitted anew at each start
-            reference.save(file)
-        return reference
-
-    def save(self, file: Path) -> None:
-        """Write it as one file."""
-        record = {"checkpoint_sha256": self.checkpoint_sha256, "far": self.far, "measures": list(MEASURES)}
-        record["views"] = None if self.views is None else asdict(self.views)
-        with replacing(file) as temporary, temporary.open("wb") as opened:
-            np.savez_compressed(opened, record=json.dumps(record), **{name: getattr(self, name) for name in ARRAYS})
-
-    @classmethod
-    def load(cls, file: Path, checkpoint_sha256: str) -> Reference:
-        """Read what :meth:`save` wrote; errors as of :meth:`of`."""
-        advice = "delete it, and the next start makes it anew"
+        file, advice = run.path / REFERENCE, "delete it, and the next start makes it anew"
+        if not file.is_file():
+            reference = fit(run)
+            with suppress(OSError):  # a run on a read-only disk is fitted anew at each start
+                reference.save(file)
+            return reference
         try:
             with np.load(file) as arrays:
                 record = json.loads(str(arrays["record"]))
@@ -122,33 +108,31 @@ class Reference:
                 reference = cls(**record, **{name: arrays[name] for name in ARRAYS})
         except (ValueError, KeyError, TypeError, OSError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:
             raise RunError(f"{file} cannot be read ({error}); {advice}") from error
-        if reference.checkpoint_sha256 != checkpoint_sha256:
-            found, wanted = reference.checkpoint_sha256[:12], checkpoint_sha256[:12]
-            raise ForeignThresholdError(f"{file} was made for another checkpoint ({found}…, not {wanted}…); {advice}")
+        if reference.checkpoint_sha256 != run.operating_point.checkpoint_sha256:
+            raise ForeignThresholdError(f"{file} was made for another checkpoint; {advice}")
         return reference
 
-    def distances(self, features: np.ndarray) -> np.ndarray:
-        """Mean distance of features, shape ``(m, F)``, to their nearest neighbours in training, shape ``(m,)``, 0 to 2.
-
-        Source: Sun et al. 2022, "Out-of-distribution detection with deep nearest neighbors", which takes the k-th distance.
-        """
-        cosines = _unit(features) @ _unit(self.features).T  # (m, n); the stored lengths are rounded
-        return np.sqrt((2 - 2 * np.sort(cosines)[:, -NEIGHBOURS:]).clip(0)).mean(1)
+    def save(self, file: Path) -> None:
+        """Write what :meth:`of` reads."""
+        values = asdict(self)
+        arrays = {name: values.pop(name) for name in ARRAYS}
+        with replacing(file) as temporary, temporary.open("wb") as opened:
+            np.savez_compressed(opened, record=json.dumps(values | {"measures": list(MEASURES)}), **arrays)
 
     def warnings(self, square: np.ndarray, features: np.ndarray) -> tuple[str, ...]:
         """In which respects a picture is unlike training; empty if in none.
 
         Args:
             square: as training's images are cached, uint8, shape ``(C, C, 3)``.
-            features: as :func:`layer_features` gives them, shape ``(F,)``.
+            features: as :func:`layer_features` gives them, shape ``(1, F)``.
         """
-        said = []
-        for (name, words), value, low, high in zip(MEASURES.items(), measure(square), self.low, self.high, strict=True):
-            if not low <= value <= high:
-                low = low if name in SIGNED else max(low, 0)  # a margin below zero is no brightness
-                range_ = f"{name} {value:.2f}, training images lie between {low:.2f} and {high:.2f}"
-                said.append(f"{words[int(value > high)]} ({range_}).")
-        if (distance := float(self.distances(features[None])[0])) > self.far:
+        limits = zip(MEASURES.items(), measure(square), self.low, self.high, strict=True)
+        said = [
+            f"{words[int(value > high)]} ({name} {value:.2f}, of training images {low:.2f} to {high:.2f})."
+            for (name, words), value, low, high in limits
+            if not low <= value <= high
+        ]
+        if (distance := float(distances(features, self.features)[0])) > self.far:
             said.append(
                 "To the network it is unlike every image it learned from "
                 f"(distance {distance:.2f}; {FAR:.0%} of the validation images are nearer than {self.far:.2f})."
@@ -163,32 +147,30 @@ def fit(run: Run) -> Reference:
     from melanoma_lib.export.writer import reading_of
     from melanoma_lib.reports import predict_with_views
 
-    data = DermoscopyDataModule(run.settings, run.cases())
-    model, dataset = run.model(), data.dataset(training=False)
-    training = np.sort(np.random.default_rng(0).permutation(data.rows("train"))[:MOST_IMAGES])
-    parts = np.array_split(training, len(training) // 64 + 1)  # that fit in memory
+    data, model = DermoscopyDataModule(run.settings, run.cases()), run.model()
+    dataset = data.dataset(training=False)
 
     def features(rows: np.ndarray) -> np.ndarray:
-        return layer_features(model, dataset.__getitems__(Draw(rows, 0))["image"])
+        parts = np.array_split(rows, len(rows) // 64 + 1)  # that fit in memory
+        return np.concatenate([layer_features(model, dataset.__getitems__(Draw(part, 0))["image"]) for part in parts])
 
-    measured = np.concatenate([measure(data.pixels()[rows]) for rows in parts])
-    low, high = np.quantile(measured, [TAIL, 1 - TAIL], axis=0)
-    margin, bank = MARGIN * (high - low), _unit(np.concatenate([features(rows) for rows in parts])).astype(np.float16)
-    views, test = None, np.empty((0, 2))
+    training = np.sort(np.random.default_rng(0).permutation(data.rows("train"))[:MOST_IMAGES])
+    low, high = np.quantile([measure(data.pixels()[row]) for row in training], [TAIL, 1 - TAIL], axis=0)
+    views, test, margin = None, np.empty((0, 2)), MARGIN * (high - low)
     if not run.settings.tta:
         tables = predict_with_views(run)
         views, test = reading_of(run, **tables), tables["test"][["risk", "target"]].to_numpy(float)
-    sha256 = run.operating_point.checkpoint_sha256
-    draft = Reference(sha256, low - margin, high + margin, bank, np.inf, views, test)
-    validation = np.array_split(data.rows("val"), len(data.rows("val")) // 64 + 1)
-    distances = np.concatenate([draft.distances(features(rows)) for rows in validation])
-    return replace(draft, far=float(np.quantile(distances, FAR)))
+    known = normalize(features(training)).astype(np.float16)
+    far = float(np.quantile(distances(features(data.rows("val")), known), FAR))
+    return Reference(run.operating_point.checkpoint_sha256, low - margin, high + margin, known, far, views, test)
 
 
-def _unit(features: np.ndarray) -> np.ndarray:
-    """Features scaled to length 1, float64; zeros stay."""
-    features = np.asarray(features, np.float64)
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+def distances(features: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Mean distance of features, shape ``(m, F)``, to the nearest of those known, shape ``(n, F)``: shape ``(m,)``, 0 to 2.
+
+    Source: Sun et al. 2022, "Out-of-distribution detection with deep nearest neighbors", which takes the k-th distance.
+    """
+    return np.sort(cdist(normalize(features), normalize(known.astype(float))))[:, :NEIGHBOURS].mean(1)  # of (m, n)
 
 
 def layer_features(model: MelanomaNet, images: torch.Tensor | np.ndarray) -> np.ndarray:

@@ -18,6 +18,8 @@ MAX_PIXELS = 50_000_000  # 150 MB once decoded; the sensors of phones and camera
 MIN_SIDE = 32
 SHOWN_SIDE = 640  # pixels of the longer side of what the page shows
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")  # decoders that a stranger's bytes may reach; JPEG brings MPO
+TOO_LARGE = f"The file has {{:.0f}} MB; this page takes up to {MAX_BYTES / 1024**2:.0f} MB. Save it smaller, as JPEG."
+TOO_MANY = f"The image has too many pixels ({{}}); this page takes up to {MAX_PIXELS / 1e6:.0f} million. Save it smaller."
 READS = "JPEG, PNG, TIFF, BMP, WebP or GIF"
 MOST_CASES = 100  # kept at a time, about 2 MB each at 256 pixels
 SECONDS = 1800.0  # that a case is kept without being asked for
@@ -49,7 +51,7 @@ def open_upload(data: bytes, side: int) -> tuple[np.ndarray, np.ndarray, tuple[s
     if not data:
         raise CorruptImageError("The file is empty. Choose a photograph of the lesion.")
     if len(data) > MAX_BYTES:
-        raise too_large(len(data))
+        raise CorruptImageError(TOO_LARGE.format(len(data) / 1024**2))
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             notes = _inspect(image)
@@ -65,7 +67,7 @@ def open_upload(data: bytes, side: int) -> tuple[np.ndarray, np.ndarray, tuple[s
             "another kind (HEIC or AVIF of a phone, a drawing, a page of a PDF) as JPEG."
         ) from None
     except Image.DecompressionBombError:
-        raise _too_many_pixels("more than twice what Pillow takes for honest") from None
+        raise CorruptImageError(TOO_MANY.format("more than twice what Pillow takes for honest")) from None
     except Exception as error:  # damaged files make decoders raise all kinds of errors
         if isinstance(error, CorruptImageError) and not error.__cause__:
             raise  # refused below, in words of its own
@@ -80,7 +82,7 @@ def _inspect(image: Image.Image) -> tuple[str, ...]:
     """Refuse by the header alone; else what to tell about a picture of unusual kind."""
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise _too_many_pixels(f"{width:,} x {height:,}")
+        raise CorruptImageError(TOO_MANY.format(f"{width:,} x {height:,}"))
     if min(width, height) < MIN_SIDE:
         raise CorruptImageError(
             f"The image has {width} x {height} pixels; fewer than {MIN_SIDE} a side show no lesion. Choose a larger one."
@@ -96,17 +98,6 @@ def _inspect(image: Image.Image) -> tuple[str, ...]:
         )
     mode = image.mode.partition(";")[0]
     return (NOTES[mode].format(mode=mode),) if mode in NOTES else ()
-
-
-def too_large(n_bytes: int | None = None) -> CorruptImageError:
-    """The refusal of a file beyond ``MAX_BYTES``; also for whoever stops reading at the limit and does not know the size."""
-    size = f"has {n_bytes / 1024**2:.0f} MB" if n_bytes else "is too large"
-    return CorruptImageError(f"The file {size}; this page takes up to {MAX_BYTES / 1024**2:.0f} MB. Save it smaller, as JPEG.")
-
-
-def _too_many_pixels(size: str) -> CorruptImageError:
-    most = f"this page takes up to {MAX_PIXELS / 1e6:.0f} million"
-    return CorruptImageError(f"The image has too many pixels ({size}); {most}. Save it smaller.")
 
 
 class Store:

@@ -5,8 +5,7 @@ import io
 import logging
 import warnings
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,27 +76,18 @@ def write_export(out: Path, model: MelanomaNet, document: Document, kind: str = 
     size = document.preprocessing.image_size if document.preprocessing else 1
     with replacing(out) as temporary:
         temporary.write_bytes(serialise(model, size, document.to_json(), kind))
-        difference = largest_difference(model, temporary, size)
-        if not difference <= TOLERANCE:
-            raise ExportError(
-                f"the exported model differs from the run's by {difference:.2g} in the logit, more than {TOLERANCE:g} is not "
-                "served; try another --format, and report the backbone"
-            )
-
-
-def largest_difference(model: MelanomaNet, file: Path, image_size: int) -> float:
-    """The most by which a logit of the file's differs from the model's, on noise of several batch sizes.
-
-    Of logits beyond 1 it is the share of the logit: noise drives some models far out, where float32 has fewer decimals left.
-    """
-    network, differences = Predictor(file).network, []
-    for size in (1, 2, 5):
-        inputs = example_inputs(model, image_size, size, seed=size)
-        with torch.inference_mode():
-            expected = model(inputs.get("image"), inputs.get("metadata")).numpy()
-        found = network({name: tensor.numpy() for name, tensor in inputs.items()})
-        differences.append(np.abs(found - expected) / np.maximum(1, np.abs(expected)))
-    return float(np.concatenate(differences).max())
+        network = Predictor(temporary).network
+        for n in (1, 2, 5):
+            inputs = example_inputs(model, size, n, seed=n)
+            with torch.inference_mode():
+                expected = model(inputs.get("image"), inputs.get("metadata")).numpy()
+            found = network({name: tensor.numpy() for name, tensor in inputs.items()})
+            # Noise drives some models far out, where float32 has fewer decimals left: there it is the share of the logit.
+            if not (difference := (np.abs(found - expected) / np.maximum(1, np.abs(expected))).max()) <= TOLERANCE:
+                raise ExportError(
+                    f"the exported model differs from the run's by {difference:.2g} in the logit, more than {TOLERANCE:g} is "
+                    "not served; try another --format, and report the backbone"
+                )
 
 
 def serialise(model: MelanomaNet, image_size: int, record: str, kind: str) -> bytes:
@@ -105,24 +95,15 @@ def serialise(model: MelanomaNet, image_size: int, record: str, kind: str) -> by
 
     ExportError if PyTorch cannot export the model, or it is too large for one ONNX file.
     """
-    network, examples = _Inputs(model).eval(), example_inputs(model, image_size, 2)
+    examples = example_inputs(model, image_size, 2)
+    network = _Inputs(model, examples).eval()
+    for name in ("torch.export", "torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # for good: another thread may be exporting as well
     try:
-        with torch.no_grad(), quiet():
+        with torch.no_grad(), warnings.catch_warnings(action="ignore"):  # what comes out is compared with the model
             return sealed((_torchscript if kind == TORCHSCRIPT else _onnx)(network, examples, record))
     except (RuntimeError, ValueError) as error:  # the exporters; and ONNX, of more than the 2 GB that a file of its may hold
         raise ExportError(f"PyTorch cannot export {model.backbone} as {kind}: {error}") from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hold back what exporters log and warn of; nothing is lost by it: what comes out is compared with the model.
-
-    Their loggers stay so: another thread, such as that of the app, may be exporting as well.
-    """
-    for name in ("torch.export", "torch.onnx", "onnxscript", "onnx_ir"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings(action="ignore"):
-        yield
 
 
 def _torchscript(network: nn.Module, examples: dict[str, torch.Tensor], record: str) -> bytes:
@@ -154,24 +135,19 @@ def _onnx(network: nn.Module, examples: dict[str, torch.Tensor], record: str) ->
 
 
 class _Inputs(nn.Module):
-    """The model with only the inputs that its branches look at."""
+    """The model with only the inputs that its branches look at, in order."""
 
-    def __init__(self, model: MelanomaNet) -> None:
+    def __init__(self, model: MelanomaNet, names: Iterable[str]) -> None:
         super().__init__()
-        self.model, self.names = model, input_names(model)
+        self.model, self.names = model, list(names)
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         given = dict(zip(self.names, inputs, strict=True))
         return self.model(given.get("image"), given.get("metadata"))
 
 
-def input_names(model: MelanomaNet) -> list[str]:
-    """Which of image and metadata the model looks at, in order."""
-    return [name for name in ("image", "metadata") if name in model.modalities]
-
-
 def example_inputs(model: MelanomaNet, image_size: int, n: int, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Noise of the shapes that the model takes, by name of the input."""
+    """Noise of the shapes that the model takes, by name of the inputs that it looks at."""
     generator = torch.Generator().manual_seed(seed)
     shapes = {"image": (n, 3, image_size, image_size), "metadata": (n, model.n_metadata)}
-    return {name: torch.randn(shapes[name], generator=generator) for name in input_names(model)}
+    return {name: torch.randn(shapes[name], generator=generator) for name in shapes if name in model.modalities}

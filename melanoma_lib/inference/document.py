@@ -34,8 +34,7 @@ class Preprocessing:
     """From an image file to what the network takes; it gives what ``prepare_image`` gives, without PyTorch.
 
     Attributes:
-        stored_side: side of the square that the decoded frame is first squashed to, pixels.
-        image_size: side of the network's input, pixels.
+        stored_side: side of the square that the decoded frame is first squashed to, pixels; image_size of the network's input.
         interpolation: Pillow's name of the second resize; the first is always bicubic.
         mean: of each colour, on the scale 0 to 1; so is std.
         rule: the steps, for whoever writes another reader.
@@ -69,7 +68,7 @@ class Reading:
         threshold: ``sigmoid(logit) >= threshold`` is flagged; chosen on validation by ``rule``.
         sensitivity: at the threshold, on validation; so is specificity.
         prevalence: share of melanomas on validation, where the risk holds.
-        checkpoint_sha256: of the model behind these numbers; ``predictions_sha256`` is of its validation predictions.
+        predictions_sha256: of the validation predictions of the model of ``checkpoint_sha256``.
         test: test metrics with intervals, as ``evaluate_predictions`` gives them.
     """
 
@@ -96,12 +95,10 @@ class Document:
     """What is known of a model that is asked; the record inside every exported file.
 
     Attributes:
-        run: name of the run directory; ``source`` is what it was trained on.
         licence: what whoever passes the file on should know.
-        preprocessing: None without an image branch.
-        encoder: None without a metadata branch.
+        preprocessing: None without an image branch, as ``encoder`` is without a metadata branch.
         readings: number of averaged views ("1", "8") to the reading of their mean logit.
-        kit: version of the kit that wrote it; ``schema`` is that of this record.
+        kit: version of the kit that wrote it.
     """
 
     run: str
@@ -203,10 +200,9 @@ def read_sealed(path: str | Path) -> bytes:
     The seal finds damage, a network changed after export, and a record (threshold, calibration) of another file. It is no
     signature: whoever changes a file on purpose can seal it again.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ExportError(f"{path} cannot be read ({error}); {AGAIN}") from error
+    if not Path(path).is_file():
+        raise ExportError(f"{path} cannot be read: there is no such file; {AGAIN}")
+    data = Path(path).read_bytes()
     if not (seals := SEAL.findall(data)):
         old = RECORD.encode() in data
         what = "comes from an earlier version of this kit, or is damaged" if old else "is no model exported by this kit"

@@ -32,20 +32,15 @@ def predict_logits(model: MelanomaNet, batches: Iterable[dict[str, torch.Tensor]
     device = next(model.parameters()).device
     training = [module for module in model.modules() if module.training]  # a frozen branch may not be among them
     model.eval()
+    parts = []
     try:
-        parts = [_batch_logits(model, batch, tta, device).cpu().double() for batch in batches]
+        for batch in batches:
+            image, metadata = (None if (part := batch.get(name)) is None else part.to(device) for name in ("image", "metadata"))
+            views = [image] if image is None or not tta else eight_views(image)
+            parts.append(torch.stack([model(view, metadata) for view in views]).mean(dim=0).cpu().double())  # (8, B) -> (B,)
     finally:
         for module in training:
             module.training = True
     if not parts:
         raise ValueError("expected at least one batch of cases to predict, got none")
     return torch.cat(parts).numpy()
-
-
-def _batch_logits(model: MelanomaNet, batch: dict[str, torch.Tensor], tta: bool, device: torch.device) -> torch.Tensor:
-    image, metadata = (None if (part := batch.get(name)) is None else part.to(device) for name in ("image", "metadata"))
-    if image is None:
-        return model(None, metadata)  # (B,)
-    if not tta:
-        return model(image, metadata)
-    return torch.stack([model(view, metadata) for view in eight_views(image)]).mean(dim=0)  # (8, B) -> (B,)

@@ -6,10 +6,9 @@ TorchScript file needs PyTorch.
 
 from __future__ import annotations
 
-import copy
 import io
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from melanoma_lib.errors import DataError, ExportError
-from melanoma_lib.inference.document import NOTE, RECORD, Document, Reading, read_sealed
+from melanoma_lib.inference.document import NOTE, RECORD, Document, read_sealed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
 TORCH, ONNX, TORCHSCRIPT = "torch", "onnx", "torchscript"
 COLUMNS = {"age": "age_approx", "sex": "sex", "site": "anatom_site_general_challenge"}  # short name: name in a case table
+BATCH = 32  # cases a pass
 Picture = str | Path | bytes | Image.Image | np.ndarray
 Network = Callable[[dict[str, np.ndarray]], np.ndarray]  # inputs by name, (B, ...) each -> logits (B,)
 
@@ -36,13 +36,12 @@ class Predictor:
 
     Args:
         source: a run, a run directory, or a file written by ``python -m melanoma_lib export``.
-        tta: average the logits of the eight flips and quarter turns of each image, which needs a calibration and a threshold of
-            its own: of a run trained with ``--tta``, or of a file exported with it. None takes what there is, one view first.
+        tta: average the logits of the eight flips and quarter turns of each image, for which run or file must have been made
+            with ``--tta``; None takes what there is, one view first.
         model: ``run.model()``, where it is already at hand.
 
     Attributes:
-        document: what is known of the model.
-        format: torch, onnx or torchscript.
+        document: what is known of the model; ``format`` is torch, onnx or torchscript.
         views: 1, or 8 with test-time augmentation; ``reading`` is the calibration and operating point for that.
         network: from named inputs, shape ``(B, ...)`` each, to the logits of one view, shape ``(B,)``.
 
@@ -76,12 +75,6 @@ class Predictor:
             raise ExportError(f"{asked} is calibrated for {have} view(s), not for {self.views}: {advice}")
         self.reading = self.document.readings[str(self.views)]
 
-    def averaging(self, reading: Reading) -> Predictor:
-        """The same model asked for the mean logit of eight views, which has this reading."""
-        other = copy.copy(self)
-        other.views, other.reading = 8, reading
-        return other
-
     def ask(
         self, image: Picture | None = None, age: float | None = None, sex: str | None = None, site: str | None = None
     ) -> dict[str, Any]:
@@ -90,9 +83,9 @@ class Predictor:
         Args:
             image: path, bytes of an image file, Pillow image, or uint8 pixels of shape ``(H, W, 3)`` or ``(H, W)``. A JPEG is
                 best given as path or bytes, as in training: decoded at reduced size, its pixels differ a little.
-            age: years in [0, 120], or None.
-            sex: one of the encoder's sexes, or None.
-            site: one of the encoder's sites, or None.
+            age: years in [0, 120]; None is not known, here and below.
+            sex: as the encoder names it.
+            site: likewise.
 
         Returns:
             ``logit``; ``probability``, its sigmoid, which of a focal loss is no risk; ``risk``, calibrated, which holds at the
@@ -103,32 +96,22 @@ class Predictor:
             DataError: if the image is missing or no image, a value of the metadata is not known, something is given that the
                 model does not look at, or a model of synthetic cases is shown anything but files that the kit painted.
         """
-        inputs = {}
-        self._refuse_unseen(name for name, value in {"age": age, "sex": sex, "site": site}.items() if value is not None)
-        if self.document.encoder is not None:
-            inputs["metadata"] = self.document.encoder.encode(age, sex, site)
-        if self.document.preprocessing is not None or image is not None:
-            inputs["image"] = self._admit(image)[None]  # (3, S, S) -> (1, 3, S, S)
-        said = self.reading.answers(self.logits(**inputs))
+        self._refuse_unseen(image, {"age": age, "sex": sex, "site": site})
+        encoder = self.document.encoder
+        said = self.reading.answers(self._ask([image], None if encoder is None else encoder.encode(age, sex, site)))
         return {name: values[0].item() for name, values in said.items()} | {"threshold": self.reading.threshold, "note": NOTE}
 
     def predict(
-        self,
-        images: Sequence[Picture] | None = None,
-        metadata: pd.DataFrame | Sequence[Mapping[str, Any]] | None = None,
-        batch_size: int = 32,
+        self, images: Sequence[Picture] | None = None, metadata: pd.DataFrame | Sequence[Mapping[str, Any]] | None = None
     ) -> pd.DataFrame:
-        """Ask about N cases, ``batch_size`` at a time.
+        """Ask about N cases.
 
         Args:
-            images: as of :meth:`ask`, one a case; None for a model of metadata alone.
-            metadata: a table or a list of rows with some of ``age``, ``sex`` and ``site``, or the case table's names of them;
-                what is missing is not known.
-            batch_size: cases a pass.
+            images: as of :meth:`ask`, one a case.
+            metadata: a table or a list of rows with some of ``age``, ``sex`` and ``site``, or the case table's names of them.
 
         Returns:
-            A row a case, with the index of ``metadata``: ``logit``, ``probability`` (sigmoid of the logit, uncalibrated),
-            ``risk`` (calibrated) and ``flagged``.
+            A row a case, with the index of ``metadata``: ``logit``, ``probability``, ``risk`` and ``flagged``, as of :meth:`ask`.
 
         Raises:
             CorruptImageError, DataError: as of :meth:`ask`; also if images and rows are not as many.
@@ -141,23 +124,19 @@ class Predictor:
         if len(lengths := {len(part) for part in (images, table) if part is not None}) != 1:
             raise DataError(f"expected as many images as rows of metadata, and one of them at least, got {sorted(lengths)}")
         table = pd.DataFrame(index=range(*lengths)) if table is None else table
-        self._refuse_unseen(name for name, column in COLUMNS.items() if column in table and table[column].notna().any())
-        if self.document.preprocessing is None and images is not None:
-            self.prepare(images)  # which refuses them
-        return self._answers([None] * len(table) if images is None else images, table, self._admit, batch_size)
+        told = {name: table[column].first_valid_index() for name, column in COLUMNS.items() if column in table}
+        self._refuse_unseen(images, told)
+        return self._table(images, table)
 
-    def predict_cases(self, cases: pd.DataFrame, batch_size: int = 32) -> pd.DataFrame:
+    def predict_cases(self, cases: pd.DataFrame) -> pd.DataFrame:
         """Ask about rows of a case table; returns and raises what :meth:`predict` does.
 
-        A case table knows its source, so that its images need not be recognised as painted. ``image_path`` may also hold any
-        other picture that :meth:`ask` takes.
+        Its images, paths or any that :meth:`ask` takes, need not be recognised as painted: a case table knows its source.
         """
-        return self._answers(list(cases.get("image_path", [])), cases, self.prepare, batch_size)
+        return self._table(list(cases.get("image_path", [])), cases, foreign=False)
 
     def prepare(self, image: Picture) -> np.ndarray:
         """The network's input of an image, float32, shape ``(3, S, S)``; errors as of :meth:`ask`, but of its source."""
-        if self.document.preprocessing is None:
-            raise DataError("this model looks at metadata alone, not at image; leave that out")
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
                 raise DataError(f"expected pixels as uint8, (H, W, 3) or (H, W), got {image.dtype} of shape {image.shape}")
@@ -168,47 +147,45 @@ class Predictor:
             )
         return self.document.preprocessing.prepare(io.BytesIO(image) if isinstance(image, bytes) else image)
 
-    def logits(self, image: np.ndarray | None = None, metadata: np.ndarray | None = None) -> np.ndarray:
-        """Logits, float64, shape ``(B,)``, averaged over the views in force, of prepared float32 inputs.
+    def logits(self, image: np.ndarray | None = None, metadata: np.ndarray | None = None, views: int | None = None) -> np.ndarray:
+        """Logits, float64, shape ``(B,)``, averaged over so many views, by default ``self.views``, of prepared float32 inputs.
 
         Their shapes are ``(B, 3, S, S)`` and ``(B, M)``; one that the model does not look at stays None.
         """
         inputs = {name: part for name, part in (("image", image), ("metadata", metadata)) if part is not None}
-        if self.views == 1 or image is None:
+        if (views or self.views) == 1 or image is None:
             return self.network(inputs).astype(np.float64)
-        parts = [self.network(inputs | {"image": np.ascontiguousarray(view)}) for view in _eight_views(image)]
+        turned = [np.rot90(image, turns, axes=(2, 3)) for turns in range(4)]
+        eight = [*turned, *(one[..., ::-1] for one in turned)]  # the flips and quarter turns of data.images.eight_views
+        parts = [self.network(inputs | {"image": np.ascontiguousarray(view)}) for view in eight]
         return np.mean(parts, axis=0, dtype=np.float64)  # (8, B) -> (B,)
 
-    def _admit(self, image: Picture | None) -> np.ndarray:
-        """The network's input of an image from anywhere."""
-        pixels = self.prepare(image)
-        self.document.warnings(image)
-        return pixels
-
-    def _answers(self, images: Sequence, table: pd.DataFrame, prepare: Callable, batch_size: int) -> pd.DataFrame:
-        import pandas as pd
-
-        described, parts = table.reindex(columns=list(COLUMNS.values())), [np.empty(0)]
-        for start in range(0, len(table), batch_size):
-            rows, inputs = slice(start, start + batch_size), {}
-            if self.document.encoder is not None:
-                inputs["metadata"] = self.document.encoder.transform(described.iloc[rows])  # (B, M)
-            if self.document.preprocessing is not None:
-                inputs["image"] = np.stack([prepare(image) for image in images[rows]])  # (B, 3, S, S)
-            parts.append(self.logits(**inputs))
-        return pd.DataFrame(self.reading.answers(np.concatenate(parts)), index=table.index)
-
-    def _refuse_unseen(self, told: Iterable[str]) -> None:
-        if self.document.encoder is None and (told := list(told)):
+    def _refuse_unseen(self, images: Any, described: Mapping[str, Any]) -> None:
+        """DataError if something is given that the model does not look at."""
+        if self.document.preprocessing is None and images is not None:
+            raise DataError("this model looks at metadata alone, not at image; leave that out")
+        if self.document.encoder is None and (told := [name for name, value in described.items() if value is not None]):
             raise DataError(f"this model looks at image alone, not at {', '.join(told)}; leave that out")
 
+    def _table(self, images: Sequence | None, table: pd.DataFrame, foreign: bool = True) -> pd.DataFrame:
+        import pandas as pd
 
-def _eight_views(images: np.ndarray) -> Iterator[np.ndarray]:
-    """The eight flips and quarter turns of square images, as ``data.images.eight_views`` orders them, ``(B, 3, S, S)`` each."""
-    for turns in range(4):
-        turned = np.rot90(images, turns, axes=(2, 3))
-        yield turned
-        yield turned[..., ::-1]
+        encoder, parts = self.document.encoder, [np.empty(0)]
+        metadata = None if encoder is None else encoder.transform(table.reindex(columns=list(COLUMNS.values())))  # (N, M)
+        for start in range(0, len(table), BATCH):
+            rows = slice(start, start + BATCH)
+            some = [None] * len(table[rows]) if images is None else images[rows]
+            parts.append(self._ask(some, None if metadata is None else metadata[rows], foreign))
+        return pd.DataFrame(self.reading.answers(np.concatenate(parts)), index=table.index)
+
+    def _ask(self, images: Sequence, metadata: np.ndarray | None, foreign: bool = True) -> np.ndarray:
+        """Logits of images and as many rows of encoded metadata; ``foreign`` images come from anywhere."""
+        if self.document.preprocessing is None:
+            return self.logits(metadata=metadata)
+        pixels = np.stack([self.prepare(image) for image in images])  # (B, 3, S, S)
+        for image in images if foreign else ():
+            self.document.warnings(image)
+        return self.logits(pixels, metadata)
 
 
 def _onnx(data: bytes) -> tuple[str, Network]:
@@ -230,10 +207,8 @@ def _torch(model: MelanomaNet) -> Network:
 
 def _torchscript(data: bytes) -> tuple[str, Network]:
     """Record and network of a TorchScript file."""
-    try:
-        import torch
-    except ImportError as error:
-        raise ExportError("a torchscript file needs PyTorch, which is not installed; export it as onnx") from error
+    import torch
+
     record = {RECORD: ""}
     with warnings.catch_warnings(action="ignore"):  # TorchScript is deprecated; whoever has such a file knows
         module = torch.jit.load(io.BytesIO(data), _extra_files=record)

@@ -90,6 +90,23 @@ def test_strange_words_are_told_and_missing_images_too(folder):
             gather([given])
 
 
+def test_a_table_alone_names_its_images_relative_to_its_folder(folder, monkeypatch):
+    dark, twin = folder / "images" / "dark.png", folder / "more" / "dark.png"
+    twin.parent.mkdir()
+    shutil.copy(dark, twin)
+    table = folder / "alone.csv"
+    table.write_text("image,age,sex,site\nimages/dark.png,55,male,torso\nmore/dark.png,60,,\nbroken,7,,\nnowhere.jpg,8,,\n")
+    expected = [dark, twin, folder / "images" / "broken.jpg", folder / "nowhere.jpg"]
+    cases = gather([table])
+    assert (cases["image"].tolist(), cases["age_approx"].tolist()) == (expected, [55, 60, 7, 8])
+    assert cases.loc[0, ["sex", KNOWN[2]]].tolist() == ["male", "torso"] and (cases["notes"] == "").all()
+    monkeypatch.chdir(folder)
+    assert gather([Path("alone.csv")])["image"].map(Path.absolute).tolist() == expected
+    assert gather([Path("images/broken.jpg"), Path("alone.csv")])["age_approx"].tolist() == [7]
+    Path("more/other.csv").write_text("image\n../images/dark.png\n")
+    assert gather([Path("more/other.csv")])["image"].map(Path.resolve).tolist() == [dark]
+
+
 def test_ham10000s_own_table_is_read_as_the_kit_reads_it(ham10000_root):
     cases = load_cases("ham10000", ham10000_root, "keep")
     found = gather([*map(Path, cases["image_path"]), ham10000_root / "HAM10000_metadata.csv"])

@@ -1,7 +1,9 @@
 """Answers of the app against what the run itself predicted, and what it says of images it was never tested on."""
 
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from melanoma_lib.app.page import Page
 from melanoma_lib.app.service import similar_cases
 from melanoma_lib.app.unlike import REFERENCE, Reference
 from melanoma_lib.app.uploads import Store
+from melanoma_lib.app.words import html
 from melanoma_lib.errors import DataError, ExportError, ForeignThresholdError, RunError
 from melanoma_lib.evaluation import OperatingCurve, wilson_interval
 from melanoma_lib.explain import heatmaps
@@ -80,6 +83,18 @@ def test_rates_and_frequencies_are_those_of_the_test_split(service, test_cases):
     )
     assert alike == pytest.approx(answer["risk"])
     assert rare < alike < common
+
+
+def test_a_rate_that_no_test_case_defines_is_null(app_run, lesion):
+    service = Service(app_run)
+    service.load()
+    reading = service.readings[1]
+    nobody = {**reading.test["at_threshold"], "tp": 0, "fp": 0, "tn": 30, "fn": 10}
+    service.readings = {1: replace(reading, test={**reading.test, "at_threshold": nobody})}
+    answer = service.ask(service.admit(lesion), Patient())
+    assert json.loads(json.dumps(answer, allow_nan=False))["ppv_at_prevalence"] is None
+    assert answer["npv_at_prevalence"] == pytest.approx(0.9)
+    assert "unknown" in html("meaning", answer)
 
 
 def test_similar_cases_by_brute_force():
@@ -149,16 +164,18 @@ def test_most_test_images_pass_and_what_is_no_skin_does_not(service, test_cases)
 
 
 def test_a_reference_is_kept_and_refused_for_another_model(app_run, service, tmp_path):
-    file = tmp_path / REFERENCE
+    copy = Run(shutil.copytree(app_run.path, tmp_path / "copy"))
+    file = copy.path / REFERENCE
     service.reference.save(file)
-    again = Reference.load(file, app_run.operating_point.checkpoint_sha256)
+    again = Reference.of(copy)
     assert (again.views, again.far) == (service.reference.views, service.reference.far)
     np.testing.assert_array_equal(again.features, service.reference.features)
+    replace(service.reference, checkpoint_sha256="0" * 64).save(file)
     with pytest.raises(ForeignThresholdError, match="another checkpoint"):
-        Reference.load(file, "0" * 64)
+        Reference.of(copy)
     file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(RunError, match="delete it"):
-        Reference.load(file, "0" * 64)
+        Reference.of(copy)
 
 
 def test_a_run_without_its_images_says_what_it_cannot_do(app_run, lesion, tmp_path):
@@ -243,7 +260,7 @@ def test_a_model_of_photographs_relies_on_nothing_painted(service, lesion, app_r
 
 def test_whoever_asks_before_the_model_is_loaded_waits_or_is_told(app_run, service, lesion, tmp_path):
     late = Service(app_run)
-    assert not late.predictors
+    assert not late.readings
     with ThreadPoolExecutor(2) as pool:
         asked, chosen = pool.submit(lambda: late.ask(late.admit(lesion), Patient(50))), pool.submit(Page(late, Store()).choices)
         assert asked.result()["logit"] == service.ask(service.admit(lesion), Patient(50))["logit"]
@@ -259,5 +276,5 @@ def test_whoever_asks_before_the_model_is_loaded_waits_or_is_told(app_run, servi
 
 def test_a_case_keeps_nothing_of_the_file(service, lesion):
     case = service.admit(lesion[:2] + b"\xff\xfe\x00\x0eMARKER-IN-IT" + lesion[2:])  # a JPEG comment
-    kept = [case.square.tobytes(), case.shown.tobytes(), case.pixels.tobytes(), *map(str.encode, (*case.notes, *case.warnings))]
+    kept = [case.shown.tobytes(), case.pixels.tobytes(), *map(str.encode, (*case.notes, *case.warnings))]
     assert not any(b"MARKER-IN-IT" in part for part in kept)

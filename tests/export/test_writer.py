@@ -1,7 +1,6 @@
 """Both formats answer as the model does, for every branch, any batch size; a file that would not is never written."""
 
 import json
-import logging
 import shutil
 from dataclasses import replace
 
@@ -101,10 +100,3 @@ def test_a_foreign_threshold_and_an_unknown_format_are_not_exported(tiny_run, tm
     with pytest.raises(ExportError, match="onnx, torchscript, got 'tflite'"):
         export_run(tiny_run, "tflite")
     assert not list(copy.path.glob("model*"))
-
-
-def test_an_export_holds_back_nobody_elses_log_lines(caplog):
-    caplog.set_level("INFO")
-    with writer.quiet():
-        logging.getLogger("melanoma_lib").info("still told")
-    assert "still told" in caplog.text
