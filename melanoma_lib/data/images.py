@@ -26,11 +26,19 @@ GREY_OF_RGB = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow weighs 
 
 
 def read_square(file: Path | IO[bytes] | Image.Image, side: int) -> np.ndarray:
-    """Decode an image and squash its whole frame to a square; no border is cut, so no lesion is lost.
+    """The whole frame squashed to a square, uint8 RGB, shape ``(side, side, 3)``: no border is cut, so no lesion is lost.
+
+    Args and errors are those of :func:`read_upright`.
+    """
+    return np.asarray(read_upright(file, side).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def read_upright(file: Path | IO[bytes] | Image.Image, side: int) -> Image.Image:
+    """Decode an image to RGB, upright, no side below ``side`` pixels unless the file's is.
 
     Args:
         file: path or open binary file of anything Pillow reads, or an image that Pillow has open; it is left as it is.
-        side: of the result, uint8 RGB, shape ``(side, side, 3)``.
+        side: what the result will be shrunk to.
 
     Raises:
         CorruptImageError: if the file is no image or is cut short.
@@ -38,10 +46,9 @@ def read_square(file: Path | IO[bytes] | Image.Image, side: int) -> np.ndarray:
     try:
         with nullcontext(file.copy()) if isinstance(file, Image.Image) else Image.open(file) as image:
             image.draft("RGB", (side, side))  # lets JPEG decode at 1/2, 1/4, 1/8 when that is still large enough
-            upright = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
+            return _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
     except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as error:  # of Pillow's decoders
         raise CorruptImageError(f"{file}: expected a readable image, got {error}; restore or remove the file") from error
-    return np.asarray(upright.resize((side, side), Image.Resampling.BICUBIC))
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
