@@ -116,28 +116,15 @@ def prepare_image(file: Path | IO[bytes], backbone: str, image_size: int) -> Any
 def training_transform(backbone: str, image_size: int, augmentation: str = "mild") -> Callable[[Image.Image], Any]:
     """The augmentation: quarter turns, both flips, crops of at least 70% of the frame, mild colour.
 
-    The strong one changes colours twice as much and hides, in every second image, a patch of up to a tenth of it. Both draw what
-    :func:`timm_augmentation` draws and give its pixels to within rounding, in half the time.
+    The strong one changes colours twice as much and hides, in every second image, a patch of up to a tenth of it. All is drawn
+    as timm's training transform draws it; the pixels are its to within rounding, in half the time.
 
     Returns:
-        A callable from a PIL image to a uint8 tensor, shape ``(3, image_size, image_size)``; :func:`normalise` scales batches.
-    """
-    from timm.data.transforms import RandomResizedCropAndInterpolation
-    from torchvision.transforms import ColorJitter, Compose
-
-    faster = {RandomResizedCropAndInterpolation: _crop_on_tensors, ColorJitter: _jitter_at_once}
-    turn, timm_part, *patch = timm_augmentation(backbone, image_size, augmentation).transforms
-    return Compose([turn, *(partial(faster[type(s)], s) if type(s) in faster else s for s in timm_part.transforms), *patch])
-
-
-def timm_augmentation(backbone: str, image_size: int, augmentation: str = "mild") -> Any:
-    """The augmentation as timm runs it, image by image: quarter turns, its training transform and, if strong, a patch erased.
-
-    Returns:
-        A composition from a PIL image to a uint8 tensor, shape ``(3, image_size, image_size)``.
+        A composition from a PIL image to a uint8 tensor, shape ``(3, image_size, image_size)``; :func:`normalise` scales batches.
     """
     from timm.data import create_transform
-    from torchvision.transforms import Compose, RandomErasing
+    from timm.data.transforms import RandomResizedCropAndInterpolation
+    from torchvision.transforms import ColorJitter, Compose, RandomErasing
 
     normalisation = backbone_normalisation(backbone)
     augment = create_transform(
@@ -151,10 +138,12 @@ def timm_augmentation(backbone: str, image_size: int, augmentation: str = "mild"
         normalize=False,
         **normalisation,
     )
-    if augmentation == "mild":
-        return Compose([_quarter_turn, augment])
-    blank = [round(255 * mean) for mean in normalisation["mean"]]  # what says nothing to the backbone
-    return Compose([_quarter_turn, augment, RandomErasing(p=0.5, scale=(0.02, 0.1), value=blank)])
+    faster = {RandomResizedCropAndInterpolation: _crop_on_tensors, ColorJitter: _jitter_at_once}
+    steps = [partial(faster[type(step)], step) if type(step) in faster else step for step in augment.transforms]
+    if augmentation == "strong":
+        blank = [round(255 * mean) for mean in normalisation["mean"]]  # what says nothing to the backbone
+        steps.append(RandomErasing(p=0.5, scale=(0.02, 0.1), value=blank))
+    return Compose([_quarter_turn, *steps])
 
 
 def _crop_on_tensors(crop: Any, image: Image.Image) -> Any:

@@ -1,7 +1,6 @@
 """Look at the cases: filter them by metadata, page through their images, pick one."""
 
 import io
-import os
 import textwrap
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from PIL import Image, ImageOps
 
 from melanoma_lib.data.images import read_upright
 from melanoma_lib.data.schema import CASE_COLUMNS
+from melanoma_lib.data.sources import on_disk
 from melanoma_lib.errors import CorruptImageError, DataError
 from melanoma_lib.plotting import DescribedFigure, kit_figure, panel, with_alt_text
 from melanoma_lib.widgets.base import HERE, Explorer, answering, script
@@ -99,8 +99,7 @@ class CaseExplorer(Explorer):
             raise DataError(f"expected a case table with rows, got {len(cases)} rows and no column {absent}; see load_cases")
         if thumbnail < 1 or page_size < 1:
             raise ValueError(f"thumbnail and page_size must be at least 1, got {thumbnail} and {page_size}")
-        present = cases["image_path"].map(os.path.isfile)  # several times faster than Path
-        cases = cases.assign(image_file=np.where(present, "downloaded", "not downloaded"))
+        cases = cases.assign(image_file=np.where(on_disk(cases["image_path"]), "downloaded", "not downloaded"))
         self._cases = cases if threshold is None else note_outcomes(cases, threshold)
         self._rows = filter_cases(self._cases)
         orders = {} if threshold is None else ORDERS
