@@ -39,16 +39,12 @@ class CaseAudit(dict[str, "pd.Series | pd.DataFrame | str"]):
         return "\n\n".join(f"{title}\n{_text(found)}" for title, found in self.items())
 
 
-def audit_cases(
-    cases: pd.DataFrame, images: bool = True, seed: int = 0, n_splits: int = 10, show_progress: bool = False
-) -> CaseAudit:
-    """Look a case table over before anything is trained on it.
+def audit_cases(cases: pd.DataFrame, n_splits: int = 10, show_progress: bool = False) -> CaseAudit:
+    """Look a case table over before anything is trained on it, and those of its images that are there.
 
     Args:
         cases: case table, as ``load_cases`` returns it (``missing_images="keep"`` audits a table without its images).
-        images: also open the image files that are there, and look for repeats.
-        seed: first seed of the splits that measure leakage.
-        n_splits: number of those splits.
+        n_splits: number of the splits that measure leakage.
         show_progress: draw a bar while images are compared.
 
     Returns:
@@ -64,7 +60,7 @@ def audit_cases(
     cases = validate_cases(cases)
     empty, melanoma = cases[GAPS].isna(), cases["target"] == 1
     groups = cases.groupby("group_id")["target"].max().value_counts()  # of each class
-    present = cases[on_disk(cases["image_path"])] if images else cases.iloc[:0]
+    present = cases[on_disk(cases["image_path"])]
     pairs, unreadable = find_duplicates(present, show_progress)
     cameras = cases.groupby(cases["acquisition"].fillna("not recorded"))["target"]
     cameras = cameras.agg(images="size", melanomas="sum", prevalence="mean").sort_values("images", ascending=False)
@@ -94,10 +90,10 @@ def audit_cases(
             {"all": empty.mean(), "melanoma": empty[melanoma].mean(), "other": empty[~melanoma].mean()}
         ),
         "acquisition": cameras.rename(index=lambda name: shorten(name, 60)).rename_axis(None),
-        "leakage": audit_leakage(cases, seed=seed, n_splits=n_splits) if splittable
+        "leakage": audit_leakage(cases, n_splits=n_splits) if splittable
         else "not measured: fewer than three groups of a class",
         "repeated photographs": pairs.sort_values("same_group", kind="stable", ignore_index=True) if len(present)
-        else "not looked for: no image was opened",
+        else "not looked for: no image is there",
         "unreadable files": listed(unreadable) or "none",
         "columns that give the answer away": ", ".join(leaky) or "none",
     })  # fmt: skip

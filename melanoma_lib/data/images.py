@@ -88,21 +88,16 @@ def stored_side(image_size: int) -> int:
 
 
 def evaluation_pixels(backbone: str, image_size: int) -> Callable[[Image.Image], Any]:
-    """The pixels of the one evaluation transform: the whole frame, squashed with the interpolation of the timm model.
-
-    Returns:
-        A callable from a PIL image to a uint8 tensor, shape ``(3, image_size, image_size)``; :func:`normalise` scales batches.
-    """
+    """The evaluation transform before :func:`normalise`: from a PIL image, squashed, to uint8 ``(3, image_size, image_size)``."""
     from timm.data import create_transform
 
     return create_transform(image_size, crop_pct=1.0, crop_mode="squash", normalize=False, **backbone_normalisation(backbone))
 
 
 def evaluation_transform(backbone: str, image_size: int) -> Callable[[Image.Image], Any]:
-    """The one evaluation transform: whole frame to ``image_size``, scaled by the timm model's own mean and deviation.
+    """The one evaluation transform: from a PIL image, its whole frame squashed, to float ``(3, image_size, image_size)``.
 
-    Returns:
-        A callable from a PIL image to a float tensor, shape ``(3, image_size, image_size)``.
+    Interpolation, mean and deviation are those of the timm model.
     """
     pixels = evaluation_pixels(backbone, image_size)
     return lambda image: normalise(pixels(image)[None], backbone)[0]  # (3, S, S) -> (1, 3, S, S) -> (3, S, S)

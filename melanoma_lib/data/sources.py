@@ -108,7 +108,7 @@ def _report_missing(names: pd.Series, total: int, searched: list[str], policy: s
 
 
 def _locate(root: Path, source: str) -> list[Path]:
-    """The source's table, or those of its parts."""
+    """The source's table, or those of its parts, each in the first edition that is there."""
     names = _SOURCES[source].tables
     wanted = " or ".join(names)
     if not root.is_dir():

@@ -190,4 +190,4 @@ class CaseExplorer(Explorer):
                 axes.text(0.5, 0.5, textwrap.fill(problem, 18), ha="center", va="center")
         melanomas = sum(tile["melanoma"] for tile in tiles)
         said = f"{melanomas} melanomas and {len(tiles) - melanomas} other lesions with age, sex and site"
-        return with_alt_text(figure, f"{said}. {summary_of(self._cases, self._rows)}.")
+        return with_alt_text(figure, f"{said}. {self.view['text']}.")

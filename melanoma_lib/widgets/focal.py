@@ -57,11 +57,6 @@ class FocalLossExplorer(Explorer):
 
     Raises:
         traitlets.TraitError: if a value is out of range.
-
-    Example:
-        >>> explorer = FocalLossExplorer()
-        >>> explorer.alpha, explorer.gamma, explorer.output
-        (0.25, 2.0, 0.5)
     """
 
     _esm = script("plot.js", "focal_numbers.js", "focal.js")

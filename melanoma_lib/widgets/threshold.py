@@ -165,11 +165,6 @@ class ThresholdExplorer(Explorer):
         """The operating point at the page's threshold."""
         return self.curve.at(self.threshold)
 
-    @property
-    def state(self) -> dict[str, float]:
-        """What the page says, as `threshold_state` has it."""
-        return threshold_state(self.curve, self.threshold, self.prevalence, self.calibrator)
-
     def presets_figure(self) -> DescribedFigure:
         """Histogram and ROC curve with the usual thresholds marked, and what each decides."""
         curve, rules = self.curve, {"chosen": self.threshold} | preset_thresholds(self.curve)
@@ -195,8 +190,8 @@ class ThresholdExplorer(Explorer):
             roc.set_title(f"ROC: sensitivity, AUROC {curve.auroc:.3f}")
             title = f"PPV at a prevalence of {self.prevalence:.1%}"
             figure.legend(loc="outside lower center", ncols=2, fontsize=10, title=title)
-        found = f"Score histograms and ROC curve (AUROC {curve.auroc:.3f}) with the usual thresholds"
-        return with_alt_text(figure, f"{found}. {'; '.join(described)}.")
+        said = "; ".join(described)
+        return with_alt_text(figure, f"Score histograms and ROC curve (AUROC {curve.auroc:.3f}), usual thresholds: {said}.")
 
 
 def packed_counts(curve: OperatingCurve) -> bytes:

@@ -29,7 +29,7 @@ def photograph(seed: int, size=(200, 150)) -> Image.Image:
 def test_counts_gaps_and_cameras_agree_with_plain_counting():
     cases = many(acquisition=["A", "B", None] * 20)
     cases.loc[:9, "age_approx"] = np.nan
-    audit = audit_cases(cases, images=False, n_splits=2)
+    audit = audit_cases(cases, n_splits=2)
     melanoma = cases["target"] == 1
     assert audit["counts"][["images", "groups", "lesions", "patients"]].tolist() == [60, 30, 30, 0]
     assert audit["counts"]["melanoma images"] == melanoma.sum()
@@ -46,7 +46,7 @@ def test_counts_gaps_and_cameras_agree_with_plain_counting():
 
 @pytest.mark.parametrize("targets", [[0] * 8, [1] * 8, [0, 1] * 2])
 def test_tables_too_small_to_split_are_still_audited(targets):
-    audit = audit_cases(case_table(targets), images=False)
+    audit = audit_cases(case_table(targets))
     assert "not measured" in audit["leakage"]
 
 
