@@ -5,7 +5,7 @@ library's own figures are a `DescribedFigure` in the kit's style and never touch
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -144,18 +144,3 @@ def kit_figure(width: float = 6.4, height: float = 6.0) -> Iterator[DescribedFig
         figure = DescribedFigure(figsize=(width, height), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
         yield figure
-
-
-def draw_table(axes: Axes, heads: Sequence[str], cells: Sequence[Sequence[str]], widths: Sequence[float] | None = None) -> None:
-    """Fill an axes with a table of text: numbers to the right, names in the first column, a head of two lines."""
-    axes.axis("off")
-    place = {"loc": "center", "edges": "horizontal", "cellLoc": "right", "bbox": (0, 0, 1, 1)}
-    box = axes.table(cells, colLabels=heads, colWidths=widths, **place)
-    box.auto_set_font_size(False)
-    box.set_fontsize(12)
-    for (row, column), cell in box.get_celld().items():
-        cell.set_edgecolor("#CFCFCF")
-        if column == 0:
-            cell.get_text().set_ha("left")
-        if row == 0:
-            cell.set_height(1.6 * cell.get_height())

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import pandas as pd
 
 from melanoma_lib.app.service import Patient, Service
-from melanoma_lib.data import vocabulary
 from melanoma_lib.data.readers import read_table
 from melanoma_lib.data.schema import listed
+from melanoma_lib.data.vocabulary import MAX_AGE, MISSING, NAMES
 from melanoma_lib.errors import DataError, KitError
 from melanoma_lib.inference.predictor import COLUMNS
 from melanoma_lib.runs import Run
@@ -31,7 +31,7 @@ HEADS = {
     "sex": ("sex",),
     "site": ("site", "anatom_site_general_challenge", "anatom_site_general", "localization"),
 }
-SITES = vocabulary.HAM10000_SITES | vocabulary.ISIC_SITES | vocabulary.ISIC_ARCHIVE_SITE_LEVELS
+SITES = NAMES["HAM10000_SITES"] | NAMES["ISIC_SITES"] | NAMES["ISIC_ARCHIVE_SITE_LEVELS"]
 FLAGGED, NOT_FLAGGED, WITHHELD, UNREAD = "flagged", "not flagged", "no answer to rely on", "not read"
 
 
@@ -87,10 +87,10 @@ def _read_patients(path: Path) -> pd.DataFrame:
         words = table[heads[name]] if heads[name] else pd.Series("", table.index)
         if name == "age":
             years = pd.to_numeric(words, errors="coerce")
-            found[column] = years.where(years.between(0, vocabulary.MAX_AGE))
+            found[column] = years.where(years.between(0, MAX_AGE))
         else:
-            found[column] = words.str.lower().map(vocabulary.SEX_NAMES if name == "sex" else SITES)
-        strange = found[column].isna() & ~words.str.lower().isin(vocabulary.MISSING)
+            found[column] = words.str.lower().map(NAMES["SEX_NAMES"] if name == "sex" else SITES)
+        strange = found[column].isna() & ~words.str.lower().isin(MISSING)
         found.loc[strange, "notes"] += f"{name} '" + words[strange] + "' is not known and counts as missing. "
     return found.assign(notes=found["notes"].str.strip())
 

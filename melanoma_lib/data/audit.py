@@ -1,4 +1,4 @@
-"""What to know about a case table before training on it: counts, gaps, cameras, leakage, contradictions, repeats."""
+"""What to know about a case table before training on it: counts, gaps, cameras, leakage, repeats."""
 
 from __future__ import annotations
 
@@ -11,22 +11,15 @@ from textwrap import shorten
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
+from melanoma_lib.data.images import read_upright
 from melanoma_lib.data.schema import is_leaky, listed, validate_cases
 from melanoma_lib.data.sources import on_disk
 from melanoma_lib.data.splits import SPLITS, audit_leakage
+from melanoma_lib.errors import CorruptImageError
 from melanoma_lib.utils import progress_bar
 
 GAPS = ["patient_id", "lesion_id", "age_approx", "sex", "anatom_site_general_challenge", "acquisition", "mask_path"]
-STEADY = (  # what one lesion or one patient cannot have two of
-    ("lesion_id", "target"),
-    ("lesion_id", "diagnosis"),
-    ("lesion_id", "sex"),
-    ("lesion_id", "anatom_site_general_challenge"),
-    ("patient_id", "sex"),
-)
-SIZES = {"1": 1, "2": 2, "3-5": 5, "6-10": 10, "11-50": 50, "51+": np.inf}  # images of a unit, at most
 HASH_SIDE = 16  # 16 x 16 frequencies give 256 bits
 # Chosen on HAM10000: 110 of the 111 pairs so found share a lesion, and the last is one lesion listed twice; at 64 bits most are
 # two lesions.
@@ -46,23 +39,18 @@ class CaseAudit(dict[str, "pd.Series | pd.DataFrame | str"]):
         return "\n\n".join(f"{title}\n{_text(found)}" for title, found in self.items())
 
 
-def audit_cases(
-    cases: pd.DataFrame, images: bool = True, seed: int = 0, n_splits: int = 10, show_progress: bool = False
-) -> CaseAudit:
-    """Look a case table over before anything is trained on it.
+def audit_cases(cases: pd.DataFrame, n_splits: int = 10, show_progress: bool = False) -> CaseAudit:
+    """Look a case table over before anything is trained on it, and those of its images that are there.
 
     Args:
         cases: case table, as ``load_cases`` returns it (``missing_images="keep"`` audits a table without its images).
-        images: also open the image files that are there, and look for repeats.
-        seed: first seed of the splits that measure leakage.
-        n_splits: number of those splits.
+        n_splits: number of the splits that measure leakage.
         show_progress: draw a bar while images are compared.
 
     Returns:
         ``case table``; ``counts`` (also of what is absent or was left out); ``missing values`` (share of empty cells of each
-        column, by class); ``acquisition`` (images, melanomas and prevalence of each camera or clinic); ``images of one unit``
-        (how many lesions and patients have so many); ``leakage`` (of :func:`audit_leakage`); ``contradictions`` (what one unit
-        has two values of); ``repeated photographs`` (of :func:`find_duplicates`, those in two groups first); ``unreadable
+        column, by class); ``acquisition`` (images, melanomas and prevalence of each camera or clinic); ``leakage`` (of
+        :func:`audit_leakage`); ``repeated photographs`` (of :func:`find_duplicates`, those in two groups first); ``unreadable
         files``; ``columns that give the answer away``.
 
     Raises:
@@ -72,7 +60,7 @@ def audit_cases(
     cases = validate_cases(cases)
     empty, melanoma = cases[GAPS].isna(), cases["target"] == 1
     groups = cases.groupby("group_id")["target"].max().value_counts()  # of each class
-    present = cases[on_disk(cases["image_path"])] if images else cases.iloc[:0]
+    present = cases[on_disk(cases["image_path"])]
     pairs, unreadable = find_duplicates(present, show_progress)
     cameras = cases.groupby(cases["acquisition"].fillna("not recorded"))["target"]
     cameras = cameras.agg(images="size", melanomas="sum", prevalence="mean").sort_values("images", ascending=False)
@@ -102,14 +90,10 @@ def audit_cases(
             {"all": empty.mean(), "melanoma": empty[melanoma].mean(), "other": empty[~melanoma].mean()}
         ),
         "acquisition": cameras.rename(index=lambda name: shorten(name, 60)).rename_axis(None),
-        "images of one unit": pd.DataFrame(
-            {unit: _sizes(cases[unit]) for unit in ("lesion_id", "patient_id") if cases[unit].notna().any()}
-        ),
-        "leakage": audit_leakage(cases, seed=seed, n_splits=n_splits) if splittable
+        "leakage": audit_leakage(cases, n_splits=n_splits) if splittable
         else "not measured: fewer than three groups of a class",
-        "contradictions": _contradictions(cases),
         "repeated photographs": pairs.sort_values("same_group", kind="stable", ignore_index=True) if len(present)
-        else "not looked for: no image was opened",
+        else "not looked for: no image is there",
         "unreadable files": listed(unreadable) or "none",
         "columns that give the answer away": ", ".join(leaky) or "none",
     })  # fmt: skip
@@ -122,22 +106,6 @@ def _text(found: pd.Series | pd.DataFrame | str) -> str:
         return "none"
     more = f"\nand {len(found) - MOST} more" if len(found) > MOST else ""
     return found.head(MOST).to_string(float_format="{:.2%}".format, na_rep="-") + more
-
-
-def _sizes(ids: pd.Series) -> pd.Series:
-    counts = ids.value_counts()
-    binned = pd.cut(counts, [0, *SIZES.values()], labels=[*SIZES]).value_counts(sort=False)
-    return pd.concat([binned, pd.Series({"largest": counts.max()})])
-
-
-def _contradictions(cases: pd.DataFrame) -> pd.DataFrame:
-    rows = []
-    for unit, column in STEADY:
-        values = cases.groupby(unit)[column].nunique()
-        twofold = values.index[values > 1]
-        if len(twofold):
-            rows.append((unit, column, len(twofold), ", ".join(twofold[:3])))
-    return pd.DataFrame(rows, columns=["unit", "column", "units", "examples"])
 
 
 def find_duplicates(cases: pd.DataFrame, show_progress: bool = False) -> tuple[pd.DataFrame, list[str]]:
@@ -176,10 +144,8 @@ def _hash(path: str | Path) -> np.ndarray | None:
     import imagehash
 
     try:
-        with Image.open(path) as image:
-            image.draft("L", (128, 128))  # lets JPEG decode at a fraction of its size
-            grey = image.convert("L")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        grey = read_upright(Path(path), 128).convert("L")
+    except CorruptImageError:
         return None  # reported by the caller as unreadable
     flat = len(set(grey.getextrema())) == 1
     return np.packbits(np.zeros(HASH_SIDE**2, bool) if flat else imagehash.phash(grey, HASH_SIDE).hash.ravel())

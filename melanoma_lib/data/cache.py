@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from melanoma_lib.data.images import backbone_normalisation, evaluation_pixels, read_square
+from melanoma_lib.data.schema import listed
 from melanoma_lib.errors import CorruptImageError, DataError
 from melanoma_lib.utils import replacing
 
@@ -116,6 +117,4 @@ def _build(target: Path, shape: tuple[int, ...], items: Iterable, make: Callable
             file.flush()
             os.fsync(file.fileno())
         if corrupt:
-            names = "\n  ".join(corrupt[:10])
-            more = f"\n  and {len(corrupt) - 10} more" if len(corrupt) > 10 else ""
-            raise CorruptImageError(f"{len(corrupt)} of {shape[0]} images cannot be decoded:\n  {names}{more}")
+            raise CorruptImageError(f"{len(corrupt)} of {shape[0]} images cannot be decoded: {listed(corrupt)}")

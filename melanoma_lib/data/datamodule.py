@@ -136,11 +136,12 @@ class DermoscopyDataModule(pl.LightningDataModule):
         augment = training and pixels is not None
         if pixels is not None and not training:
             pixels = open_evaluation_cache(pixels, settings.backbone, settings.image_size)
+        codes = pd.Categorical(self.cases["diagnosis"], categories=self.diagnoses).codes.astype(np.int64)
         return CaseDataset(
             pixels=pixels,
             metadata=self.encoder.transform(self.cases),
             targets=self.cases["target"].to_numpy(np.float32),
-            diagnoses=_codes(self.cases["diagnosis"], self.diagnoses),
+            diagnoses=np.where(codes < 0, UNKNOWN, codes),
             transform=training_transform(settings.backbone, settings.image_size, settings.augmentation) if augment else None,
             backbone=settings.backbone,
             metadata_dropout=settings.metadata_dropout if training and settings.modalities == "image+metadata" else 0.0,
@@ -171,7 +172,7 @@ class DermoscopyDataModule(pl.LightningDataModule):
         return DataLoader(
             dataset,
             batch_sampler=sampler,
-            collate_fn=_as_is,
+            collate_fn=dict,  # the data set makes whole batches
             num_workers=workers,
             persistent_workers=workers > 0,
             generator=torch.Generator(),  # of its own, or each pass would advance the global one
@@ -238,12 +239,6 @@ def source_root(settings: Settings, only: Collection[str] = ()) -> Path:
     return written.write(settings.data_root)
 
 
-def _codes(diagnoses: pd.Series, known: list[str]) -> np.ndarray:
-    """Position of each diagnosis among the known ones, ``UNKNOWN`` where it is not among them."""
-    codes = pd.Categorical(diagnoses, categories=known).codes.astype(np.int64)
-    return np.where(codes < 0, UNKNOWN, codes)
-
-
 def _check_split(cases: pd.DataFrame) -> None:
     """Refuse a split that training would only trip over at its end."""
     assert_no_straddling(cases["group_id"], cases["split"])
@@ -253,7 +248,3 @@ def _check_split(cases: pd.DataFrame) -> None:
                 f"split {name!r} needs melanomas and other lesions; the split column holds "
                 f"{cases.groupby('split')['target'].agg(['size', 'sum']).to_dict('index')} (cases, melanomas)"
             )
-
-
-def _as_is(batch: Batch) -> Batch:
-    return batch

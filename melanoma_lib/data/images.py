@@ -26,11 +26,19 @@ GREY_OF_RGB = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow weighs 
 
 
 def read_square(file: Path | IO[bytes] | Image.Image, side: int) -> np.ndarray:
-    """Decode an image and squash its whole frame to a square; no border is cut, so no lesion is lost.
+    """The whole frame squashed to a square, uint8 RGB, shape ``(side, side, 3)``: no border is cut, so no lesion is lost.
+
+    Args and errors are those of :func:`read_upright`.
+    """
+    return np.asarray(read_upright(file, side).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def read_upright(file: Path | IO[bytes] | Image.Image, side: int) -> Image.Image:
+    """Decode an image to RGB, upright, no side below ``side`` pixels unless the file's is.
 
     Args:
         file: path or open binary file of anything Pillow reads, or an image that Pillow has open; it is left as it is.
-        side: of the result, uint8 RGB, shape ``(side, side, 3)``.
+        side: what the result will be shrunk to.
 
     Raises:
         CorruptImageError: if the file is no image or is cut short.
@@ -38,10 +46,9 @@ def read_square(file: Path | IO[bytes] | Image.Image, side: int) -> np.ndarray:
     try:
         with nullcontext(file.copy()) if isinstance(file, Image.Image) else Image.open(file) as image:
             image.draft("RGB", (side, side))  # lets JPEG decode at 1/2, 1/4, 1/8 when that is still large enough
-            upright = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
+            return _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
     except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as error:  # of Pillow's decoders
         raise CorruptImageError(f"{file}: expected a readable image, got {error}; restore or remove the file") from error
-    return np.asarray(upright.resize((side, side), Image.Resampling.BICUBIC))
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -81,21 +88,16 @@ def stored_side(image_size: int) -> int:
 
 
 def evaluation_pixels(backbone: str, image_size: int) -> Callable[[Image.Image], Any]:
-    """The pixels of the one evaluation transform: the whole frame, squashed with the interpolation of the timm model.
-
-    Returns:
-        A callable from a PIL image to a uint8 tensor, shape ``(3, image_size, image_size)``; :func:`normalise` scales batches.
-    """
+    """The evaluation transform before :func:`normalise`: from a PIL image, squashed, to uint8 ``(3, image_size, image_size)``."""
     from timm.data import create_transform
 
     return create_transform(image_size, crop_pct=1.0, crop_mode="squash", normalize=False, **backbone_normalisation(backbone))
 
 
 def evaluation_transform(backbone: str, image_size: int) -> Callable[[Image.Image], Any]:
-    """The one evaluation transform: whole frame to ``image_size``, scaled by the timm model's own mean and deviation.
+    """The one evaluation transform: from a PIL image, its whole frame squashed, to float ``(3, image_size, image_size)``.
 
-    Returns:
-        A callable from a PIL image to a float tensor, shape ``(3, image_size, image_size)``.
+    Interpolation, mean and deviation are those of the timm model.
     """
     pixels = evaluation_pixels(backbone, image_size)
     return lambda image: normalise(pixels(image)[None], backbone)[0]  # (3, S, S) -> (1, 3, S, S) -> (3, S, S)
@@ -109,28 +111,15 @@ def prepare_image(file: Path | IO[bytes], backbone: str, image_size: int) -> Any
 def training_transform(backbone: str, image_size: int, augmentation: str = "mild") -> Callable[[Image.Image], Any]:
     """The augmentation: quarter turns, both flips, crops of at least 70% of the frame, mild colour.
 
-    The strong one changes colours twice as much and hides, in every second image, a patch of up to a tenth of it. Both draw what
-    :func:`timm_augmentation` draws and give its pixels to within rounding, in half the time.
+    The strong one changes colours twice as much and hides, in every second image, a patch of up to a tenth of it. All is drawn
+    as timm's training transform draws it; the pixels are its to within rounding, in half the time.
 
     Returns:
-        A callable from a PIL image to a uint8 tensor, shape ``(3, image_size, image_size)``; :func:`normalise` scales batches.
-    """
-    from timm.data.transforms import RandomResizedCropAndInterpolation
-    from torchvision.transforms import ColorJitter, Compose
-
-    faster = {RandomResizedCropAndInterpolation: _crop_on_tensors, ColorJitter: _jitter_at_once}
-    turn, timm_part, *patch = timm_augmentation(backbone, image_size, augmentation).transforms
-    return Compose([turn, *(partial(faster[type(s)], s) if type(s) in faster else s for s in timm_part.transforms), *patch])
-
-
-def timm_augmentation(backbone: str, image_size: int, augmentation: str = "mild") -> Any:
-    """The augmentation as timm runs it, image by image: quarter turns, its training transform and, if strong, a patch erased.
-
-    Returns:
-        A composition from a PIL image to a uint8 tensor, shape ``(3, image_size, image_size)``.
+        A composition from a PIL image to a uint8 tensor, shape ``(3, image_size, image_size)``; :func:`normalise` scales batches.
     """
     from timm.data import create_transform
-    from torchvision.transforms import Compose, RandomErasing
+    from timm.data.transforms import RandomResizedCropAndInterpolation
+    from torchvision.transforms import ColorJitter, Compose, RandomErasing
 
     normalisation = backbone_normalisation(backbone)
     augment = create_transform(
@@ -144,10 +133,12 @@ def timm_augmentation(backbone: str, image_size: int, augmentation: str = "mild"
         normalize=False,
         **normalisation,
     )
-    if augmentation == "mild":
-        return Compose([_quarter_turn, augment])
-    blank = [round(255 * mean) for mean in normalisation["mean"]]  # what says nothing to the backbone
-    return Compose([_quarter_turn, augment, RandomErasing(p=0.5, scale=(0.02, 0.1), value=blank)])
+    faster = {RandomResizedCropAndInterpolation: _crop_on_tensors, ColorJitter: _jitter_at_once}
+    steps = [partial(faster[type(step)], step) if type(step) in faster else step for step in augment.transforms]
+    if augmentation == "strong":
+        blank = [round(255 * mean) for mean in normalisation["mean"]]  # what says nothing to the backbone
+        steps.append(RandomErasing(p=0.5, scale=(0.02, 0.1), value=blank))
+    return Compose([_quarter_turn, *steps])
 
 
 def _crop_on_tensors(crop: Any, image: Image.Image) -> Any:

@@ -40,13 +40,7 @@ def fold_cases(cases: pd.DataFrame, folds: int, fold: int, seed: int = 0) -> pd.
 
     Each fold is dealt as two halves, by the rules of :func:`split_cases`. The fold itself is the test, half of the next one
     is validation (early stopping, calibration, threshold), the rest is training: with five folds 70, 10 and 20 percent. No
-    case validates twice.
-
-    Args:
-        cases: case table; ``group_id`` and ``target`` are used.
-        folds: number of folds, at least 2.
-        fold: which one is tested, from 1.
-        seed: as for :func:`split_cases`, and so are result and errors.
+    case validates twice. ``fold`` counts from 1; the rest is as for :func:`split_cases`.
     """
     if folds < 2 or not 1 <= fold <= folds:
         raise ValueError(f"fold={fold} of folds={folds}: expected at least 2 folds and one of them, counted from 1")

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from melanoma_lib.data.schema import CASE_COLUMNS, SEXES, SITES
+from melanoma_lib.data.schema import CASE_COLUMNS
+from melanoma_lib.data.vocabulary import MAX_AGE, SEXES, SITES
 from melanoma_lib.evaluation.intervals import wilson_interval
 
 MISSING = "missing"  # the choice of cases where a field is empty
@@ -23,8 +24,10 @@ FIELDS = {
     "image": "image_file",
     "outcome": "outcome",
 }
+AGES = tuple(f"{years} to {years + 9}" for years in range(0, int(MAX_AGE) + 1, 10))
 OUTCOMES = ("false negative", "false positive", "true positive", "true negative")
-VOCABULARY = {"target": (1, 0), "sex": SEXES, "site": SITES, "outcome": OUTCOMES}  # known even where the table has no such case
+# known even where the table has no such case
+VOCABULARY = {"target": (1, 0), "sex": SEXES, "age": AGES, "site": SITES, "outcome": OUTCOMES}
 ORDERS = {"table": "as in the table", "worst": "worst errors first"}
 LABELS = ("not melanoma", "melanoma")  # by target
 PATHS = ("image_path", "mask_path")  # shown by file name: a page that is passed on should not tell where it was made
@@ -62,31 +65,34 @@ def worst_first(cases: pd.DataFrame, rows: NDArray[np.intp]) -> NDArray[np.intp]
     return rows[np.lexsort((np.where(kind < 2, -distance, distance), kind))]
 
 
+def field_values(cases: pd.DataFrame, name: str) -> pd.Series:
+    """What the cases have in one of ``FIELDS``, ages by decade; missing where it is not known."""
+    values = cases[FIELDS[name]]
+    return values.map(lambda years: AGES[int(years // 10)], na_action="ignore") if name == "age" else values
+
+
 def filter_cases(cases: pd.DataFrame, **filters: Any) -> NDArray[np.intp]:
     """Positions of the cases that fit every filter, in table order.
 
     Args:
         cases: case table; a ``split`` column, if there is one, can be filtered too.
-        **filters: value by field (``target``, ``sex``, ``site``, ``diagnosis``, ``acquisition``, ``split``, ``outcome``), or
-            ``"missing"`` for the cases where it is empty; ``age`` takes a pair of years, both ends included, None for an open
-            end.
+        **filters: value by field (``target``, ``sex``, ``age``, ``site``, ``diagnosis``, ``acquisition``, ``split``,
+            ``outcome``), or ``"missing"`` for the cases where it is empty; ages are decades such as ``"40 to 49"``.
 
     Returns:
         Row positions for ``cases.iloc``, shape ``(n,)``, ascending; all rows without filters.
 
     Raises:
-        ValueError: for a field the table lacks, a value it cannot hold, or an age range that is none.
+        ValueError: for a field the table lacks, or a value it cannot hold.
     """
-    fields = {name: column for name, column in FIELDS.items() if column in cases.columns}
+    fields = [name for name, column in FIELDS.items() if column in cases.columns]
     fits = np.ones(len(cases), dtype=bool)
     for name, wanted in filters.items():
         if name not in fields:
-            raise ValueError(f"filter {name!r} is not known; this table offers {list(fields)}")
-        values = cases[fields[name]]
+            raise ValueError(f"filter {name!r} is not known; this table offers {fields}")
+        values = field_values(cases, name)
         if isinstance(wanted, str) and wanted == MISSING:
             fits &= values.isna().to_numpy()
-        elif name == "age":
-            fits &= values.between(*_age_range(wanted)).to_numpy()
         else:
             known = VOCABULARY.get(name) or sorted(values.dropna().unique())
             if wanted not in known:
@@ -95,29 +101,15 @@ def filter_cases(cases: pd.DataFrame, **filters: Any) -> NDArray[np.intp]:
     return np.flatnonzero(fits)
 
 
-def _age_range(wanted: Any) -> tuple[float, float]:
-    try:
-        low, high = wanted
-        low, high = -math.inf if low is None else float(low), math.inf if high is None else float(high)
-    except (TypeError, ValueError):
-        low = high = math.nan
-    if not low <= high:
-        raise ValueError(f"age {wanted!r} is no range; expected (from, to) in years, from <= to, or {MISSING!r}")
-    return low, high
+def summary_of(cases: pd.DataFrame, rows: NDArray[np.intp], by_label: bool = False) -> str:
+    """How many cases match, how many of them are melanoma, and from how many people and lesions they come, in words.
 
-
-def summary_of(cases: pd.DataFrame, rows: NDArray[np.intp], by_label: bool = False) -> dict[str, Any]:
-    """How many cases match, how many of them are melanoma, and from how many people and lesions they come.
+    The interval of the share is Wilson's, each patient or lesion one observation, since their images resemble each other.
 
     Args:
         cases: case table.
         rows: positions from `filter_cases`.
-        by_label: whether label or diagnosis was chosen, so that the share of melanoma tells nothing; ``text`` leaves it out.
-
-    Returns:
-        ``matches``, ``melanomas``, ``patients`` and ``lesions`` (None where the table has no such ids), ``share`` of melanoma
-        as an `Interval` (Wilson, each patient or lesion one observation, since their images resemble each other), and
-        ``text``, all of it in words.
+        by_label: whether label or diagnosis was chosen, so that the share of melanoma tells nothing and is left out.
     """
     matching = cases.iloc[rows]
     melanomas, groups = int(matching["target"].sum()), matching["group_id"].nunique()
@@ -125,12 +117,11 @@ def summary_of(cases: pd.DataFrame, rows: NDArray[np.intp], by_label: bool = Fal
     rate = "" if by_label else f" = {share.value:.1%} (95% confidence interval {share.low:.1%} to {share.high:.1%})"
     said = [f"{len(rows):,} of {len(cases):,} cases match"]
     said += [f"{melanomas:,} melanoma{rate}"] if len(rows) else []
-    counts = {}
     for unit in ("patient", "lesion"):
-        ids = f"{unit}_id"
-        count = counts[f"{unit}s"] = matching[ids].nunique() if cases[ids].notna().any() else None
-        said.append(f"{unit}s not recorded" if count is None else f"{count:,} {unit}{'' if count == 1 else 's'}")
-    return {"matches": len(rows), "melanomas": melanomas, "share": share, "text": " · ".join(said), **counts}
+        count = matching[f"{unit}_id"].nunique()
+        known = cases[f"{unit}_id"].notna().any()
+        said.append(f"{count:,} {unit}{'' if count == 1 else 's'}" if known else f"{unit}s not recorded")
+    return " · ".join(said)
 
 
 def page_of(cases: pd.DataFrame, rows: NDArray[np.intp], page: int = 1, page_size: int = 24) -> dict[str, Any]:
@@ -185,18 +176,14 @@ def choices_of(cases: pd.DataFrame) -> list[dict[str, Any]]:
     """What the page offers: each field in which cases differ, with its values and how many cases have each.
 
     Returns:
-        For each field ``field`` and ``options``, a list of ``value`` and ``text``; for the age ``low``, ``high`` (years)
-        and ``missing`` (cases) instead.
+        For each field ``field`` and ``options``, a list of ``value`` and ``text``.
     """
     choices = []
     for name, column in FIELDS.items():
-        values = cases.get(column, pd.Series(dtype=object))
+        values = field_values(cases, name) if column in cases.columns else pd.Series(dtype=object)
         counts, missing = values.value_counts(), int(values.isna().sum())
         if len(counts) + bool(missing) < 2:
             continue  # nothing to choose
-        if name == "age":
-            choices.append({"field": name, "low": float(values.min()), "high": float(values.max()), "missing": missing})
-            continue
         known = [value for value in VOCABULARY.get(name, counts.index) if value in counts.index]
         options = [(value, LABELS[value] if name == "target" else str(value), int(counts[value])) for value in known]
         options += [(MISSING, MISSING, missing)] if missing else []

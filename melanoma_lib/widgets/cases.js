@@ -37,34 +37,6 @@ function choiceControl({ field, options }, change) {
   return { element, field, show };
 }
 
-function ageControl({ field, low, high, missing }, change) {
-  const bound = (label, placeholder) =>
-    h("input", { type: "number", min: 0, max: 120, step: 1, placeholder, "aria-label": label, onChange: send });
-  const from = bound("age from, years", low);
-  const to = bound("age to, years", high);
-  const gap = h("input", { type: "checkbox", "aria-label": "age missing", onChange: send });
-  const number = (input) => (input.value === "" ? null : Number(input.value));
-  function send() {
-    const reversed = from.value !== "" && to.value !== "" && Number(from.value) > Number(to.value);
-    to.setCustomValidity(reversed ? `The range ends before it starts: choose ${from.value} or more.` : "");
-    from.disabled = to.disabled = gap.checked;
-    if (gap.checked) change(field, "missing");
-    else if (from.reportValidity() && to.reportValidity()) {
-      change(field, from.value === "" && to.value === "" ? undefined : [number(from), number(to)]);
-    }
-  }
-  const show = (wanted) => {
-    gap.checked = from.disabled = to.disabled = wanted === "missing";
-    [from.value, to.value] = Array.isArray(wanted) ? wanted.map((year) => year ?? "") : ["", ""];
-    to.setCustomValidity("");
-  };
-  const parts = [from, "to", to];
-  if (missing) parts.push(h("label", {}, gap, ` missing (${missing.toLocaleString("en")})`));
-  const range = h("span", { className: "mk-row", style: { gap: "6px" } }, ...parts);
-  const element = h("div", { className: "mk-field", role: "group", "aria-label": "age" }, h("span", {}, "age (years)"), range);
-  return { element, field, show };
-}
-
 function filterBar(model) {
   const put = (name, value) => {
     model.set(name, value);
@@ -75,7 +47,7 @@ function filterBar(model) {
     const { [field]: _, ...others } = model.get("filters");
     send(wanted === undefined ? others : { ...others, [field]: wanted });
   };
-  const controls = model.get("choices").map((choice) => (choice.options ? choiceControl : ageControl)(choice, change));
+  const controls = model.get("choices").map((choice) => choiceControl(choice, change));
   controls.forEach(({ element, field }) => element.classList.toggle("mkc-telling", TELLING.includes(field)));
   const orders = Object.entries(model.get("orders"));
   const order = chooser("order", orders, model.get("order"), (value) => put("order", value));
@@ -157,10 +129,8 @@ function quizOf(start, redraw) {
 /** Does in a page without a kernel what the kernel does elsewhere, with the cases that the page holds. */
 function answerAlone(model) {
   const held = model.get("held"), size = model.get("page_size");
-  const fits = ({ values }) => Object.entries(model.get("filters")).every(([field, wanted]) => {
-    if (wanted === "missing" || field !== "age") return values[field] === (wanted === "missing" ? null : wanted);
-    return values.age !== null && values.age >= (wanted[0] ?? -Infinity) && values.age <= (wanted[1] ?? Infinity);
-  });
+  const fits = ({ values }) => Object.entries(model.get("filters")).every(
+    ([field, wanted]) => values[field] === (wanted === "missing" ? null : wanted));
   const turn = () => {
     const chosen = held.filter(fits), pages = Math.max(1, Math.ceil(chosen.length / size)), page = Math.min(pages, model.get("page"));
     if (model.get("order") === "worst") chosen.sort((a, b) => a.worst - b.worst);

@@ -1,32 +1,29 @@
 """Look at the cases: filter them by metadata, page through their images, pick one."""
 
 import io
-import os
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import traitlets
-from PIL import ExifTags, Image
+from PIL import Image, ImageOps
 
-from melanoma_lib.data.images import read_square
+from melanoma_lib.data.images import read_upright
 from melanoma_lib.data.schema import CASE_COLUMNS
+from melanoma_lib.data.sources import on_disk
 from melanoma_lib.errors import CorruptImageError, DataError
 from melanoma_lib.plotting import DescribedFigure, kit_figure, panel, with_alt_text
 from melanoma_lib.widgets.base import HERE, Explorer, answering, script
 from melanoma_lib.widgets.case_selection import (
-    FIELDS,
     LABELS,
-    MISSING,
     ORDERS,
-    OUTCOMES,
     choices_of,
     facts_of,
+    field_values,
     filter_cases,
     note_outcomes,
     page_of,
@@ -39,85 +36,23 @@ LARGE = 288  # pixels, longer side of the selected image
 MOST_ALONE = 200  # cases that a page of its own holds, with their images: a few MB
 
 
-@lru_cache(maxsize=1024)  # a few kB each
-def thumbnail(path: Path, side: int, changed: int = 0) -> bytes:
-    """The image as JPEG, upright.
-
-    Args:
-        path: image file.
-        side: pixels of the longer side.
-        changed: the file's time of change, so that a picture kept is never that of an earlier file of the name.
-
-    Raises:
-        CorruptImageError: if the file cannot be decoded.
-    """
-    square = read_square(path, side)  # (side, side, 3): decoded as everywhere else in the kit, and fast
-    with Image.open(path) as image:
-        width, height = image.size
-        if image.getexif().get(ExifTags.Base.Orientation, 1) > 4:  # stored lying down
-            width, height = height, width
-    scale = side / max(width, height)
-    picture = Image.fromarray(square).resize((max(1, round(width * scale)), max(1, round(height * scale))))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=88)
-    return buffer.getvalue()
-
-
-def _picture(path: str, side: int) -> dict[str, Any]:
-    """JPEG bytes, or None and why there are none."""
+def picture_of(path: str | Path, side: int) -> dict[str, Any]:
+    """The image upright as ``picture``, JPEG bytes with ``side`` pixels on the longer side, or None and the ``problem``."""
     file = Path(path)
     if not file.is_file():
         return {"picture": None, "problem": ABSENT}
     try:
-        return {"picture": thumbnail(file, side, file.stat().st_mtime_ns), "problem": ""}
+        image = ImageOps.contain(read_upright(file, side), (side, side))
     except CorruptImageError as error:
         return {"picture": None, "problem": f"cannot be read: {error}".replace(str(file), file.name)}
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=88)
+    return {"picture": buffer.getvalue(), "problem": ""}
 
 
 def _pictures(cases: pd.DataFrame, rows: Sequence[int], side: int) -> list[dict[str, Any]]:
     with ThreadPoolExecutor() as pool:  # decoding lets other threads run
-        return list(pool.map(lambda path: _picture(path, side), cases["image_path"].iloc[rows]))
-
-
-def note_files(cases: pd.DataFrame) -> pd.DataFrame:
-    """The table with a column ``image_file``: ``downloaded`` or ``not downloaded``, for `filter_cases` to choose by ``image``."""
-    present = cases["image_path"].map(os.path.isfile)  # several times faster than Path
-    return cases.assign(image_file=np.where(present, "downloaded", "not downloaded"))
-
-
-def contact_sheet(cases: pd.DataFrame, presets: Mapping[str, Mapping[str, Any]], columns: int = 6) -> DescribedFigure:
-    """The first matching images of several filters, one row each, with their labels.
-
-    Args:
-        cases: case table, from `note_files`.
-        presets: filters as for `filter_cases`, by the name of the row.
-        columns: images in a row.
-    """
-    said = []
-    with kit_figure(1.9 * columns, 2.9 * len(presets)) as figure:
-        for strip, (name, filters) in zip(figure.subfigures(len(presets), 1, squeeze=False)[:, 0], presets.items(), strict=True):
-            rows = filter_cases(cases, **filters)
-            rows = worst_first(cases, rows) if "outcome" in filters else rows
-            absent = cases["image_file"].iloc[rows] == "not downloaded"
-            rows = rows[np.argsort(absent, kind="stable")]  # a row of placeholders shows nothing while there are images
-            said.append(f"{name}: {len(rows):,} of {len(cases):,} cases")
-            strip.suptitle(said[-1], fontsize=14, x=0.01, ha="left")
-            shown, grid = page_of(cases, rows, 1, columns), strip.subplots(1, columns)
-            for axes in grid:
-                axes.axis("off")
-            pictures = _pictures(cases, shown["rows"], LARGE)
-            for axes, tile, picture in zip(grid, shown["tiles"], pictures, strict=False):
-                mark = "▲" if tile["melanoma"] else "●"
-                told = f"{mark} {LABELS[tile['melanoma']]}\n{tile['person']}\n{tile['site']}"
-                jpeg, problem = picture["picture"], textwrap.shorten(picture["problem"], 60)
-                pixels = np.asarray(Image.open(io.BytesIO(jpeg))) if jpeg else np.full((3, 4, 3), 240, np.uint8)
-                panel(axes, pixels, told)
-                axes.set_aspect(pixels.shape[0] / pixels.shape[1])
-                axes.text(0.5, 0.5, textwrap.fill(problem, 18), ha="center", va="center")
-    return with_alt_text(figure, f"Contact sheet, up to {columns} images a row with label, age, sex and site. {'; '.join(said)}.")
-
-
-# --- the explorer ------------------------------------------------------------------------------------------------------------
+        return list(pool.map(lambda path: picture_of(path, side), cases["image_path"].iloc[rows]))
 
 
 class CaseExplorer(Explorer):
@@ -164,7 +99,8 @@ class CaseExplorer(Explorer):
             raise DataError(f"expected a case table with rows, got {len(cases)} rows and no column {absent}; see load_cases")
         if thumbnail < 1 or page_size < 1:
             raise ValueError(f"thumbnail and page_size must be at least 1, got {thumbnail} and {page_size}")
-        self._cases = note_files(cases if threshold is None else note_outcomes(cases, threshold))
+        cases = cases.assign(image_file=np.where(on_disk(cases["image_path"]), "downloaded", "not downloaded"))
+        self._cases = cases if threshold is None else note_outcomes(cases, threshold)
         self._rows = filter_cases(self._cases)
         orders = {} if threshold is None else ORDERS
         super().__init__(thumbnail=thumbnail, page_size=page_size, choices=choices_of(self._cases), orders=orders)
@@ -193,7 +129,7 @@ class CaseExplorer(Explorer):
         pictures = _pictures(self._cases, state["rows"], self.thumbnail)
         by_label = bool({"target", "diagnosis", "outcome"} & self.filters.keys())
         self.view = {
-            "text": summary_of(self._cases, self._rows, by_label)["text"],
+            "text": summary_of(self._cases, self._rows, by_label),
             "page": state["page"],
             "pages": state["pages"],
             "tiles": [tile | picture for tile, picture in zip(state["tiles"], pictures, strict=True)],
@@ -223,8 +159,8 @@ class CaseExplorer(Explorer):
         part, worst = self._cases.iloc[rows], np.arange(len(rows))
         if self.orders:
             worst[worst_first(part, worst.copy())] = np.arange(len(rows))
-        fields = part[[FIELDS[choice["field"]] for choice in self.choices]].astype(object)
-        values = fields.where(fields.notna(), None).set_axis([choice["field"] for choice in self.choices], axis=1)
+        fields = pd.DataFrame({choice["field"]: field_values(part, choice["field"]) for choice in self.choices}, dtype=object)
+        values = fields.where(fields.notna(), None)
         tiles = page_of(self._cases, rows, page_size=MOST_ALONE)["tiles"]
         known = zip(tiles, _pictures(self._cases, rows, LARGE), values.to_dict("records"), worst.tolist(), rows, strict=True)
         held = [
@@ -235,10 +171,23 @@ class CaseExplorer(Explorer):
         return start | {"held": held, "choices": choices_of(part)}
 
     def presets_figure(self) -> DescribedFigure:
-        """With answers the worst errors; melanomas, other lesions, and cases with something missing; a row each."""
-        presets: dict[str, dict[str, Any]] = {"Melanoma": {"target": 1}, "Not melanoma": {"target": 0}}
-        gaps = [name for name in ("age", "sex", "site") if self._cases[FIELDS[name]].isna().any()]
-        presets |= {f"{name.capitalize()} missing": {name: MISSING} for name in gaps[:1]}
-        if self.orders:
-            presets = {f"{name.capitalize()}s, worst first": {"outcome": name} for name in OUTCOMES[:2]} | presets
-        return contact_sheet(self._cases, presets)
+        """Six melanomas and six other lesions among the cases that match, with a threshold the worst errors."""
+        rows = worst_first(self._cases, self._rows) if self.orders else self._rows
+        part = self._cases.iloc[rows]
+        # by class, and images that are there first: a row of placeholders shows nothing
+        order = part.reset_index(drop=True).sort_values(["target", "image_file"], ascending=[False, True], kind="stable")
+        rows = rows[order.groupby("target").head(6).index]
+        tiles, pictures = page_of(self._cases, rows, 1, 12)["tiles"], _pictures(self._cases, rows, LARGE)
+        with kit_figure(11.4, 5.4) as figure:
+            grid = figure.subplots(2, 6).ravel()
+            for axes in grid:
+                axes.axis("off")
+            for axes, tile, picture in zip(grid, tiles, pictures, strict=False):
+                jpeg, problem = picture["picture"], textwrap.shorten(picture["problem"], 60)
+                pixels = np.asarray(Image.open(io.BytesIO(jpeg))) if jpeg else np.full((3, 4, 3), 240, np.uint8)
+                panel(axes, pixels, f"{LABELS[tile['melanoma']]}\n{tile['person']}\n{tile['site']}")
+                axes.set_aspect(pixels.shape[0] / pixels.shape[1])
+                axes.text(0.5, 0.5, textwrap.fill(problem, 18), ha="center", va="center")
+        melanomas = sum(tile["melanoma"] for tile in tiles)
+        said = f"{melanomas} melanomas and {len(tiles) - melanomas} other lesions with age, sex and site"
+        return with_alt_text(figure, f"{said}. {self.view['text']}.")

@@ -29,7 +29,6 @@ from melanoma_lib.widgets.case_selection import FIELDS, LABELS, note_outcomes
 SIDE = 352  # pixels of the pictures in the page, eleven for each of the 32 means that lines follow
 STEPS = 127  # of a packed map on either side of zero; the page never enlarges them, and its colours have no more
 MOST_CASES = 60  # each costs the page some 100 kB
-WANTED = {"true positive": 4, "false negative": 3, "false positive": 3, "true negative": 2}  # of a dozen
 AGES = range(0, 91, 5)  # years that are offered beside those recorded
 METADATA = {name: FIELDS[name] for name in ("age", "sex", "site")}
 NEEDED = ("image_id", "image_path", "mask_path", "group_id", *METADATA.values(), "target", "probability")
@@ -47,20 +46,20 @@ class SignedMap(NamedTuple):
     doubtful: bool
 
 
-def choose_cases(cases: pd.DataFrame, threshold: float, n: int = 12) -> pd.DataFrame:
-    """Varied cases at random: true and false positives and negatives in the proportion of ``WANTED``, one of a ``group_id``.
+def choose_cases(cases: pd.DataFrame, threshold: float, each: int = 3) -> pd.DataFrame:
+    """Varied cases at random: up to ``each`` true and false positives and negatives, all of different groups.
 
     Args:
         cases: case table with ``probability``.
         threshold: ``probability >= threshold`` is called melanoma.
-        n: how many at most; where one kind is short the others make up for it.
+        each: how many of a kind at most.
 
     Returns:
         Rows of the table with their ``outcome``, kind by kind, those nearest to the threshold first.
     """
-    noted = note_outcomes(cases, threshold).drop_duplicates("group_id").sample(frac=1, random_state=0, ignore_index=True)
-    share = (noted.groupby("outcome").cumcount() + 1) / noted["outcome"].map(WANTED)
-    return noted.loc[share.nsmallest(n).index].sort_values(["outcome", "from_threshold"], ascending=[False, True])
+    noted = note_outcomes(cases, threshold).drop_duplicates("group_id").sample(frac=1, random_state=0)
+    chosen = noted.dropna(subset="outcome").groupby("outcome").head(each)
+    return chosen.sort_values(["outcome", "from_threshold"], ascending=[False, True])
 
 
 def signed_maps(model: MelanomaNet, image: Tensor, metadata: Tensor) -> dict[MapKey, SignedMap]:
@@ -147,7 +146,6 @@ class LayerExplorer(Explorer):
         cases: its tested cases with their ``probability``, as ``run.cases("test")`` gives them.
         chosen: image_ids to look at; a varied dozen if None.
         model: ``run.model()``, where it is already at hand.
-        layer: that both maps show first; if None, that of :func:`~melanoma_lib.explain.default_layer`.
 
     Attributes:
         shown: what the page shows: ``case``, ``method_a``, ``layer_a``, ``method_b``, ``layer_b``, ``direction``, ``opacity``,
@@ -155,7 +153,7 @@ class LayerExplorer(Explorer):
         maps: by image_id, every map by method, layer and direction.
 
     Raises:
-        DataError: if the table lacks a column or a chosen case, no case or more than 60 are chosen, or there is no such layer.
+        DataError: if the table lacks a column or a chosen case, or no case or more than 60 are chosen.
         CorruptImageError: if an image or mask cannot be read.
         ForeignThresholdError: if the stored threshold belongs to another model.
         ValueError: if the model has no layer that gives a map.
@@ -169,12 +167,7 @@ class LayerExplorer(Explorer):
     shown = traitlets.Dict().tag(sync=True)
 
     def __init__(
-        self,
-        run: Run,
-        cases: pd.DataFrame,
-        chosen: Sequence[str] | None = None,
-        model: MelanomaNet | None = None,
-        layer: str | None = None,
+        self, run: Run, cases: pd.DataFrame, chosen: Sequence[str] | None = None, model: MelanomaNet | None = None
     ) -> None:
         threshold = run.operating_point.threshold
         self.run, self.model = run, model or run.model()
@@ -201,7 +194,7 @@ class LayerExplorer(Explorer):
         }
         self.palette = SIGNED(np.linspace(0, 1, 255), bytes=True).tobytes()  # 255 colours, RGBA, of -1 to 1
         self.cases = [self._case(row) for row in range(len(self.table))]
-        first, layer = self.table.iloc[0], layer or default_layer(self.layers, size)
+        first, layer = self.table.iloc[0], default_layer(self.layers, size)
         shown = {"case": first["image_id"], "method_a": "gradcam", "layer_a": layer, "method_b": "eigencam", "layer_b": layer}
         shown |= {"direction": 1, "opacity": 1.0, "one_scale": False, "lines": True, "outline": True}
         self.shown = shown | recorded_metadata(first)
@@ -249,8 +242,8 @@ class LayerExplorer(Explorer):
         }
 
     def risk(self, age: float | None, sex: str | None, site: str | None) -> float:
-        """Calibrated risk of the case in view with these metadata, as the page shows it; they are some of the choices."""
-        place = tuple(self.choices[name].index(value) for name, value in (("age", age), ("sex", sex), ("site", site)))
+        """Calibrated risk of the case in view with these of the choices, as the page shows it."""
+        place = tuple(values.index(value) for values, value in zip(self.choices.values(), (age, sex, site), strict=True))
         return float(self.run.calibrator.risk(self._logits[self.shown["case"]][place]))
 
     def show(self, **values: Any) -> None:
@@ -272,13 +265,11 @@ class LayerExplorer(Explorer):
         shown = proposal["value"]
         if self.shown and shown.keys() != self.shown.keys():
             raise DataError(f"shown: expected {list(self.shown)}, got {list(shown)}")
-        offered = {"case": list(self.maps), "direction": [1, -1]} | self.choices
-        offered |= dict.fromkeys(("method_a", "method_b"), CAM_METHODS)
-        offered |= dict.fromkeys(("layer_a", "layer_b"), tuple(self.layers))
-        offered |= dict.fromkeys(("one_scale", "lines", "outline"), (True, False))
+        offered = {"case": self.maps, "method_a": CAM_METHODS, "method_b": CAM_METHODS, "layer_a": self.layers}
+        offered |= {"layer_b": self.layers, "direction": (1, -1)} | self.choices
         for name, values in offered.items():
             if shown[name] not in values:
-                raise DataError(f"{name}: expected one of {values}, got {shown[name]!r}")
+                raise DataError(f"{name}: expected one of {list(values)}, got {shown[name]!r}")
         if not 0 <= shown["opacity"] <= 1:
             raise DataError(f"opacity: expected a share from 0 to 1, got {shown['opacity']!r}")
         return shown

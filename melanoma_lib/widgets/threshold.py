@@ -13,11 +13,9 @@ from melanoma_lib.evaluation.operating import METRICS, ratio
 from melanoma_lib.plotting import (
     BLUE,
     GREEN,
-    GREY,
     ORANGE,
     VERMILLION,
     DescribedFigure,
-    draw_table,
     kit_figure,
     with_alt_text,
 )
@@ -167,52 +165,33 @@ class ThresholdExplorer(Explorer):
         """The operating point at the page's threshold."""
         return self.curve.at(self.threshold)
 
-    @property
-    def state(self) -> dict[str, float]:
-        """What the page says, as `threshold_state` has it."""
-        return threshold_state(self.curve, self.threshold, self.prevalence, self.calibrator)
-
     def presets_figure(self) -> DescribedFigure:
-        """Histogram and ROC curve with the usual thresholds marked, and a table of what each decides."""
-        curve, presets = self.curve, preset_thresholds(self.curve)
-        if self.threshold not in presets.values():
-            presets = {"chosen": self.threshold} | presets
-        rows = {name: threshold_state(curve, value, self.prevalence, self.calibrator) for name, value in presets.items()}
-        markers = dict(zip(presets, "osD^vP*", strict=False))
-        with kit_figure(12.8, 7.6) as figure:
-            panels = figure.subplot_mosaic([["scores", "roc"], ["table", "table"]], width_ratios=(1.7, 1), height_ratios=(2, 1))
-            scores, roc, table = panels["scores"], panels["roc"], panels["table"]
+        """Histogram and ROC curve with the usual thresholds marked, and what each decides."""
+        curve, rules = self.curve, {"chosen": self.threshold} | preset_thresholds(self.curve)
+        described = []
+        with kit_figure(12.8, 6.6) as figure:
+            scores, roc = figure.subplots(1, 2, width_ratios=(1.7, 1))
             for share, sign, colour in zip(self.facts["shares"], (1, -1), (VERMILLION, BLUE), strict=True):
                 scores.bar((np.arange(BINS) + 0.5) / BINS, sign * np.array(share), 1 / BINS, color=colour)
             scores.axhline(0, color="black", linewidth=0.8)
-            top = 1.25 * scores.get_ylim()[1]
             fpr, tpr, _ = curve.roc()
             roc.plot(fpr, tpr, color=ORANGE)
-            roc.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (2, 3)))
-            for name, state in rows.items():
-                scores.axvline(presets[name], color=GREEN, linewidth=1.4, linestyle="--")
-                scores.plot(presets[name], 0.94 * top, markers[name], color=GREEN, markersize=10)
-                roc.plot(1 - state["specificity"], state["sensitivity"], markers[name], color=GREEN, markersize=10, label=name)
+            for (name, threshold), marker in zip(rules.items(), "osD^vP", strict=True):
+                state = threshold_state(curve, threshold, self.prevalence, self.calibrator)
+                rates = ", ".join(f"{key} {state[key]:.1%}" for key in ("sensitivity", "specificity"))
+                described.append(f"{name}: threshold {threshold:.3f}, {rates}, PPV {state['ppv']:.1%}")
+                place = {"color": GREEN, "marker": marker, "markersize": 10}
+                scores.axvline(threshold, color=GREEN, linewidth=1.4, linestyle="--")
+                scores.plot(threshold, 0, **place)
+                roc.plot(1 - state["specificity"], state["sensitivity"], **place, linestyle="", label=described[-1])
             scores.set(xlim=(0, 1), xlabel="probability", ylabel="negatives  |  melanomas", title="Scores, share of each class")
-            scores.set_ylim(top=top)
             scores.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.0%}")
             roc.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="false-positive rate", aspect="equal")
             roc.set_title(f"ROC: sensitivity, AUROC {curve.auroc:.3f}")
-            roc.legend(loc="lower right", fontsize=11)
-            heads = ["rule", "threshold", "stands for\na risk of", "sensitivity", "specificity", f"PPV at\n{self.prevalence:.1%}"]
-            cells = [
-                [name, f"{presets[name]:.3f}", *(f"{row[key]:.1%}" for key in ("risk", "sensitivity", "specificity", "ppv"))]
-                for name, row in rows.items()
-            ]
-            draw_table(table, heads, cells)
-        said = "; ".join(
-            f"{name}: threshold {presets[name]:.3f}, sensitivity {state['sensitivity']:.1%}, "
-            f"specificity {state['specificity']:.1%}, PPV {state['ppv']:.1%}"
-            for name, state in rows.items()
-        )
-        return with_alt_text(
-            figure, f"Score histograms and ROC curve (AUROC {curve.auroc:.3f}) with the usual thresholds. {said}."
-        )
+            title = f"PPV at a prevalence of {self.prevalence:.1%}"
+            figure.legend(loc="outside lower center", ncols=2, fontsize=10, title=title)
+        said = "; ".join(described)
+        return with_alt_text(figure, f"Score histograms and ROC curve (AUROC {curve.auroc:.3f}), usual thresholds: {said}.")
 
 
 def packed_counts(curve: OperatingCurve) -> bytes:

@@ -28,7 +28,7 @@ CELLS = (
 
 @pytest.fixture(scope="module")
 def explorer(tiny_run):
-    return LayerExplorer(tiny_run, choose_cases(tiny_run.cases("test"), tiny_run.operating_point.threshold, 4))
+    return LayerExplorer(tiny_run, choose_cases(tiny_run.cases("test"), tiny_run.operating_point.threshold, 1))
 
 
 @pytest.fixture(scope="module")

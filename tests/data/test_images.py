@@ -2,6 +2,7 @@ import io
 import random
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from torchvision.transforms import v2
+from torchvision.transforms import Compose, v2
 
 from melanoma_lib.data.images import (
     eight_views,
@@ -17,7 +18,6 @@ from melanoma_lib.data.images import (
     read_square,
     seeded_transforms,
     stored_side,
-    timm_augmentation,
     training_transform,
 )
 from melanoma_lib.errors import CorruptImageError
@@ -151,7 +151,8 @@ def drawn_alike(backbone, size, image, seed, augmentation="mild"):
     """One image through timm's own augmentation and through the kit's, both from the same state of the generators."""
     pair = []
     state = random.getstate()
-    timm, kit = timm_augmentation(backbone, size, augmentation), training_transform(backbone, size, augmentation)
+    kit = training_transform(backbone, size, augmentation)
+    timm = Compose([step.args[0] if isinstance(step, partial) else step for step in kit.transforms])
     with torch.random.fork_rng():
         for transform in (timm, kit):
             random.seed(seed)

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from melanoma_lib.data import vocabulary
 from melanoma_lib.data.sources import load_cases
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
+from melanoma_lib.data.vocabulary import MISSING, NAMES
 from melanoma_lib.errors import DataError, MissingImagesError, UnknownValueError
 
 HAM = "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
@@ -116,7 +116,7 @@ def test_absent_images_are_refused_dropped_or_kept(ham, caplog):
 
 
 def test_a_wrong_folder_says_what_was_sought_what_is_there_and_where_to_look(ham, tmp_path_factory):
-    with pytest.raises(DataError, match=r"no isic2020 folder: looked for train\.csv.*found 'HAM10000.*looks like ham10000"):
+    with pytest.raises(DataError, match=r"no isic2020 folder: looked for ISIC_2020.*csv.*found 'HAM10000.*looks like ham10000"):
         load_cases("isic2020", ham)
     outer = tmp_path_factory.mktemp("outer")
     put(outer / "archive", {"train.csv": ISIC_2020})
@@ -331,10 +331,10 @@ def test_isic_archive_rule_for_the_target(tmp_path, row, target):
 def test_isic_archive_vocabulary_covers_the_archives_own_hierarchy():
     fields = pytest.importorskip("isic_metadata.fields", reason="isic-cli is not installed")
     pairs = {":".join([*value.split(":"), ""][:2]).casefold() for value in (d.value for d in fields.DiagnosisEnum)}
-    assert pairs <= set(vocabulary.ISIC_ARCHIVE_DIAGNOSES)
-    assert {d.value.casefold() for d in fields.LegacyDxEnum} - {"other"} == set(vocabulary.ISIC_ARCHIVE_LEGACY_DIAGNOSES)
-    assert {s.value for s in fields.AnatomSiteGeneralEnum} <= set(vocabulary.ISIC_SITES)
-    assert {s.value.split(":")[0].casefold() for s in fields.AnatomSiteEnum} <= set(vocabulary.ISIC_ARCHIVE_SITE_LEVELS)
+    assert pairs <= set(NAMES["ISIC_ARCHIVE_DIAGNOSES"])
+    assert {d.value.casefold() for d in fields.LegacyDxEnum} - {"other"} == set(NAMES["ISIC_ARCHIVE_LEGACY_DIAGNOSES"])
+    assert {s.value for s in fields.AnatomSiteGeneralEnum} <= set(NAMES["ISIC_SITES"])
+    assert {s.value.split(":")[0].casefold() for s in fields.AnatomSiteEnum} <= set(NAMES["ISIC_ARCHIVE_SITE_LEVELS"])
 
 
 def test_isic_archive_keeps_dermoscopy_only_caps_ages_joins_a_lesion_to_its_patient_and_knows_sites(tmp_path):
@@ -389,7 +389,7 @@ def test_what_the_generator_writes_is_read_back_unchanged(tmp_path):
     ("mark", "newline", "encoding"), [(",", "\n", "utf-8"), (";", "\r\n", "utf-8-sig"), ("\t", "\n\n", "utf-8")]
 )
 def test_any_dress_of_a_known_word_is_understood(tmp_path, mark, newline, encoding, dress):
-    sites = [*vocabulary.HAM10000_SITES, *sorted(vocabulary.MISSING)]
+    sites = [*NAMES["HAM10000_SITES"], *sorted(MISSING)]
     sexes, ages = ["female", "male", "NA", "unknown"], ["0", "85.0", "nan", " ", "120"]
     lines = [["Lesion_ID", " image_id", "dx", "dx_type", "age", "sex ", "localization"]]
     for i, site in enumerate(sites):
@@ -397,7 +397,7 @@ def test_any_dress_of_a_known_word_is_understood(tmp_path, mark, newline, encodi
     text = newline.join(mark.join(f'"{value}"' for value in line) for line in lines)
     put(tmp_path, {"HAM10000_metadata.csv": text.encode(encoding)} | images(*(f"ISIC_{i}" for i in range(len(sites)))))
     cases = load_cases("ham10000", tmp_path)
-    known = [vocabulary.HAM10000_SITES.get(site, "?") for site in sites]
+    known = [NAMES["HAM10000_SITES"].get(site, "?") for site in sites]
     assert cases["anatom_site_general_challenge"].fillna("?").tolist() == known
     assert cases["sex"].fillna("?").tolist() == [["female", "male", "?", "?"][i % 4] for i in range(len(sites))]
     assert cases["age_approx"].fillna(-1).tolist() == [[0, 85, -1, -1, 120][i % 5] for i in range(len(sites))]

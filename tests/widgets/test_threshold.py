@@ -83,7 +83,6 @@ def test_values_can_be_set_and_are_held_to_their_range():
     assert explorer.point == explorer.curve.at(0.25)
     explorer.threshold = 0.75
     assert explorer.point == explorer.curve.at(0.75)
-    assert explorer.state == threshold_state(explorer.curve, 0.75, 0.05)
     for name, wrong in (("threshold", 1.5), ("prevalence", 0.0), ("fn_cost", 0.0), ("fp_cost", -1.0)):
         with pytest.raises(traitlets.TraitError):
             setattr(explorer, name, wrong)
