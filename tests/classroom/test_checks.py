@@ -230,6 +230,7 @@ WRONG = [
     (focal.focal_loss, loss(log=lambda z: torch.log(torch.sigmoid(z) + 1e-8)), "clamped or added to"),
     (focal.focal_loss, loss(factor=lambda miss, gamma: (1 - (1 - miss.exp())) ** gamma), "the gradient is not finite"),
     (focal.focal_loss, loss(factor=lambda miss, gamma: torch.exp(gamma * miss).detach()), "must not be detached"),
+    (focal.focal_loss, lambda *given: losses.focal_loss(*given).detach().requires_grad_(), "has no gradient"),
     (focal.probe, lambda box: reads(box, swap=True), "two gammas are swapped"),
     (focal.probe, lambda box: reads(box, same=True), "of its own class"),
     (training.training_loop, partial(training._fit, split="test", outputs=torch.sigmoid, zero=False), "(and 2 more)"),

@@ -35,14 +35,15 @@ def _look_closer(compute: Callable) -> None:
         logits, targets = torch.as_tensor(z).reshape(-1), torch.as_tensor(y).reshape(-1)
         mine, right = logits.clone().requires_grad_(), logits.clone().requires_grad_()
         loss, wanted = ask(compute, mine, targets, alpha, gamma, copies=False), losses.focal_loss(right, targets, alpha, gamma)
-        if not getattr(loss, "requires_grad", False):
-            not_yet("its result has no gradient: stay with torch from the logits to the loss, without .item(), numpy or no_grad")
-        loss.backward()
         wanted.backward()
+        if getattr(loss, "requires_grad", False):
+            loss.backward()
+        if mine.grad is None:
+            not_yet("its result has no gradient: stay with torch from the logits to the loss, without .item(), numpy or no_grad")
         where = f"at logit {z}, target {y} and gamma {gamma}"
         if not torch.isfinite(loss):
             not_yet(f"{where} the loss is {loss.item()}: the sigmoid has become 0 or 1. Use F.logsigmoid for ln p_t")
-        if mine.grad is None or not torch.isfinite(mine.grad).all():
+        if not torch.isfinite(mine.grad).all():
             not_yet(f"{where} the gradient is not finite. Write (1 - p_t)^gamma as exp(gamma * ln(1 - p_t)), with F.logsigmoid")
         if not torch.isclose(loss, wanted, rtol=1e-3, atol=1e-12):
             not_yet(f"{where} the loss is {loss:.4g}, not {wanted:.4g}: what is in a logarithm must not be clamped or added to")

@@ -73,10 +73,7 @@ rates = Exercise(
         "these are counts: divide each by the cases of its class": {"first": "tp", "second": "tn"},
         "the first is the share of melanomas that are not flagged; sensitivity is the rest": {"first": "fnr"},
         "the second is the share of other lesions that are flagged; specificity is the rest": {"second": "fpr"},
-        "the two are swapped. confusion_matrix sorts the classes, 0 before 1": {
-            "first": "tnr",
-            "second": "tpr",
-        },
+        "sensitivity and specificity are swapped. confusion_matrix sorts 0 before 1": {"first": "tnr", "second": "tpr"},
     },
     hint="scikit-learn's confusion_matrix(targets, called).ravel() gives tn, fp, fn, tp",
 )
