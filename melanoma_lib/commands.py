@@ -37,14 +37,14 @@ def train(settings: Settings, jobs: int = 1, backend: Backend = "loky", schedule
 
 def evaluate(settings: Settings, run: Path | None = None, tta: bool = False, source: str | None = None) -> None:
     """Report on a run: table, JSON and figures; with --source on another collection, beside its own test cases."""
-    from melanoma_lib.reports import evaluate_run
+    from melanoma_lib.reports.report import evaluate_run
 
     found = _run(run, settings)
     if source is None:
         report = evaluate_run(found, tta=tta)
     else:
         from melanoma_lib.data.datamodule import cases_for
-        from melanoma_lib.reports import evaluate_external
+        from melanoma_lib.reports.external import evaluate_external
 
         if tta and not found.settings.tta:
             raise KitError("--tta makes another model, without a threshold of its own here; train with --tta to test its views")
@@ -76,18 +76,18 @@ def errors(settings: Settings, run: Path | None = None, n: int = 8, heatmaps: bo
 
 def compare(runs: Sequence[Path], out: Path | None = None) -> None:
     """Set runs against the first on the test cases they share; runs of several seeds: gain of each branch, over seeds."""
-    from melanoma_lib import reports
+    from melanoma_lib.reports import comparison
     from melanoma_lib.runs import Run
 
     found = [Run(path) for path in runs]
-    if reports.differ_in_seeds(found):
-        table = reports.compare_seeds(found)
-        print(reports.with_intervals(table).to_string(index=False))
+    if comparison.differ_in_seeds(found):
+        table = comparison.compare_seeds(found)
+        print(comparison.with_intervals(table).to_string(index=False))
     else:
-        table = reports.compare_runs(found, found[0].settings.n_resamples)
-        print(reports.comparison_text(table))
+        table = comparison.compare_runs(found, found[0].settings.n_resamples)
+        print(comparison.comparison_text(table))
     if out:
-        reports.save_table(table, out)
+        comparison.save_table(table, out)
 
 
 def explain(

@@ -51,4 +51,3 @@ class ExportError(KitError):
 
 class LessonError(KitError):
     """A notebook or slide deck cannot be used as it is, is given or asks for what there is not, or does not run."""
-

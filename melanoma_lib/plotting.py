@@ -15,12 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Okabe and Ito 2008: told apart under every common colour blindness, and by lightness in grey.
-BLUE, VERMILLION, GREEN, ORANGE, SKY, GREY, BLACK = (
+BLUE, VERMILLION, GREEN, ORANGE, GREY, BLACK = (
     "#0072B2",
     "#D55E00",
     "#009E73",
     "#E69F00",
-    "#56B4E9",
     "#767676",
     "#000000",
 )

@@ -45,17 +45,17 @@ def in_project(path: str | Path) -> Path:
 
 
 @contextmanager
-def progress_bar(label: str, total: int, show: bool = True) -> Iterator[Callable[[], None]]:
-    """Yield a function to call after each of ``total`` steps; the bar appears with the first call and shows the time left."""
+def progress_bar(label: str, total: int, show: bool = True) -> Iterator[Callable[..., None]]:
+    """Yield a function to call after each of ``total`` steps, with a note to show; the bar, with the time left, appears then."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}")
     bar = Progress(*columns, disable=not show, transient=False)
-    task = bar.add_task(label, total=total)
+    task = bar.add_task(label, total=total, note="")
 
-    def advance() -> None:
+    def advance(note: str = "") -> None:
         bar.start()  # does nothing once started
-        bar.advance(task)
+        bar.update(task, advance=1, note=note)
 
     try:
         yield advance

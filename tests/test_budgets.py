@@ -11,12 +11,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "melanoma_lib"
 BUDGET = {
-    "lines of the library": 17_750,
+    "lines of the library": 15_000,
     "modules": 101,
-    "modules at the root": 18,
-    "import layers": 15,
-    "lines of tests": 13_050,
-    "lines of JavaScript, CSS and HTML": 1_970,
+    "modules at the root": 12,
+    "import layers": 14,
+    "lines of tests": 12_670,
+    "lines of JavaScript, CSS and HTML": 1_841,
     "functions of prose": 0,
     "longest module": 320,
     "words of README": 1_999,

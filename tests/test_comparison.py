@@ -13,16 +13,8 @@ from melanoma_lib.__main__ import main
 from melanoma_lib.data import load_cases
 from melanoma_lib.errors import DataError, RunError
 from melanoma_lib.evaluation import delong_test
-from melanoma_lib.reports import (
-    compare_runs,
-    compare_seeds,
-    comparison_text,
-    differ_in_seeds,
-    evaluate_external,
-    predict_cases,
-    save_table,
-    seen_cases,
-)
+from melanoma_lib.reports.comparison import compare_runs, compare_seeds, comparison_text, differ_in_seeds, save_table
+from melanoma_lib.reports.external import evaluate_external, predict_cases, seen_cases
 from melanoma_lib.settings import Settings
 from melanoma_lib.training import train
 from tests.data.builders import case_table, write_isic2020

@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 from melanoma_lib.__main__ import main
 from melanoma_lib.data.splits import fold_cases
 from melanoma_lib.errors import DataError, RunError, SettingsError
-from melanoma_lib.reports import compare_seeds
-from melanoma_lib.runs import FOLDS, Run
+from melanoma_lib.reports.comparison import compare_seeds
+from melanoma_lib.runs.run import FOLDS, Run
 from melanoma_lib.settings import Settings
 from melanoma_lib.training import trainer
 from melanoma_lib.training.folds import cross_validate, fold_settings, workers

@@ -12,7 +12,7 @@ from melanoma_lib.data import SyntheticDermoscopy
 from melanoma_lib.data.images import stored_side
 from melanoma_lib.data.synthetic import painted_jpeg
 from melanoma_lib.inference import Predictor
-from melanoma_lib.runs import CHECKPOINT, Run, finished_runs, sha256
+from melanoma_lib.runs.run import CHECKPOINT, Run, finished_runs, sha256
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference"
 NAMES = ("ham10000", "synthetic", "synthetic_ink")

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import RunError
-from melanoma_lib.reports import bayes_ceiling, evaluate_run, predict_with_views
+from melanoma_lib.reports.report import bayes_ceiling, evaluate_run, predict_with_views
 
 
 def test_report_holds_the_runs_numbers_and_described_figures(tiny_run):

@@ -21,7 +21,9 @@ from melanoma_lib.__main__ import main
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import ForeignThresholdError, RunError
 from melanoma_lib.evaluation import OperatingCurve
-from melanoma_lib.runs import (
+from melanoma_lib.runs import choose_operating_point
+from melanoma_lib.runs import writer as run_writer
+from melanoma_lib.runs.run import (
     DEMONSTRATION,
     ENVIRONMENT,
     FOLDS,
@@ -30,9 +32,7 @@ from melanoma_lib.runs import (
     REFERENCE,
     REQUIRED,
     Run,
-    choose_operating_point,
 )
-from melanoma_lib.runs import writer as run_writer
 from melanoma_lib.settings import Settings
 from melanoma_lib.training import train
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from melanoma_lib.reports import wandb_logger
+from melanoma_lib.reports.report import wandb_logger
 from melanoma_lib.runs import Run
 from melanoma_lib.training import train
 

@@ -19,7 +19,7 @@ from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.evaluation import evaluate_predictions
 from melanoma_lib.export.card import write_card
 from melanoma_lib.inference.logits import predict_logits
-from melanoma_lib.runs import CHECKPOINT, ENVIRONMENT, HISTORY, SETTINGS, SPLITS, Run, sha256
+from melanoma_lib.runs.run import CHECKPOINT, ENVIRONMENT, HISTORY, SETTINGS, SPLITS, Run, sha256
 from melanoma_lib.runs.writer import RunWriter
 from melanoma_lib.settings import Settings
 from melanoma_lib.utils import replacing, write_text

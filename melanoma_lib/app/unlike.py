@@ -145,7 +145,7 @@ def fit(run: Run) -> Reference:
     from melanoma_lib.data.datamodule import DermoscopyDataModule
     from melanoma_lib.data.sampling import Draw
     from melanoma_lib.export.writer import reading_of
-    from melanoma_lib.reports import predict_with_views
+    from melanoma_lib.reports.report import predict_with_views
 
     data, model = DermoscopyDataModule(run.settings, run.cases()), run.model()
     dataset = data.dataset(training=False)

@@ -59,7 +59,8 @@ def external_table(
     others = min(summary["n"] - summary["n_melanoma"] for summary in summaries.values())
     bearing = {name: min(melanomas, others) for name in found.index} | {"sensitivity": melanomas, "specificity": others}
     bearing |= dict.fromkeys(("images", "groups", "melanomas", "prevalence"))
-    found["evidence"] = ["" if (count := bearing[name]) is None else _evidence(count >= MIN_CASES) for name in found.index]
+    told = {None: "", True: ENOUGH, False: TOO_FEW}
+    found["evidence"] = [told[None if bearing[name] is None else bearing[name] >= MIN_CASES] for name in found.index]
     return found.rename_axis("measure")
 
 
@@ -111,7 +112,7 @@ def recalibration_table(
             for place, name in enumerate(CALIBRATION, start=2):
                 row |= {name: middle[place], f"{name}_low": low[place], f"{name}_high": high[place]}
             enough = (middle[0] >= MIN_LOCAL or update == "none") and middle[1] >= MIN_CASES and row["usable"] >= 0.5
-            rows.append(row | {"evidence": _evidence(enough)})
+            rows.append(row | {"evidence": ENOUGH if enough else TOO_FEW})
     return pd.DataFrame(rows)
 
 
@@ -133,7 +134,3 @@ def _updates(log_odds: np.ndarray, y: np.ndarray) -> dict[str, tuple[float, floa
 def _fit(log_odds: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     (slope,), (intercept,) = fit_logistic(log_odds, y, np.ones((1, y.size)))
     return float(slope), float(intercept)
-
-
-def _evidence(enough: bool) -> str:
-    return ENOUGH if enough else TOO_FEW

@@ -144,13 +144,7 @@ def interval_text(interval: dict, spec: str = ".3f") -> str:
 
 
 class FoldPredictions(NamedTuple):
-    """What one fold's model says.
-
-    Attributes:
-        tables: of the ``val`` and ``test`` cases, with target, logit, probability, risk.
-        calibrator: fitted on the fold's validation cases.
-        threshold: on ``probability``, chosen on the fold's validation cases.
-    """
+    """What one fold's model says of its ``val`` and ``test`` cases; both others were fitted on the former."""
 
     tables: dict[str, pd.DataFrame]
     calibrator: Calibrator

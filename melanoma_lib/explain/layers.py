@@ -24,7 +24,6 @@ class CamLayer:
 
     Attributes:
         name: of the module within ``model.image_branch``.
-        module: the module itself.
         stride: pixels of the image between two neighbouring points.
         channels: values a point has.
         layout: of the module's output: NCHW, NHWC, or NLC for the tokens of a transformer.

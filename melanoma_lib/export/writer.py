@@ -19,7 +19,7 @@ from melanoma_lib.evaluation import Calibrator, evaluate_predictions
 from melanoma_lib.inference.document import RECORD, UNSEALED, Document, Reading, sealed
 from melanoma_lib.inference.predictor import ONNX, TORCHSCRIPT, Predictor
 from melanoma_lib.model import MelanomaNet
-from melanoma_lib.reports import predict_with_views
+from melanoma_lib.reports.report import predict_with_views
 from melanoma_lib.runs import Run
 from melanoma_lib.runs.writer import choose_operating_point
 from melanoma_lib.utils import replacing

@@ -29,13 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """A finished evaluation.
-
-    Attributes:
-        summary: as ``evaluate_predictions`` returns it.
-        text: the same as a table of 100 columns.
-        folder: where summary, table and figures were written.
-    """
+    """A finished evaluation: the numbers, the same as text of 100 columns, and the folder of both and of the figures."""
 
     summary: dict
     text: str

@@ -44,15 +44,9 @@ PHOTOGRAPH = 256  # pixels a side of what is drawn
 
 @dataclass(frozen=True)
 class StoredOperatingPoint:
-    """A threshold on ``probability``, chosen on validation, and the digests of the model and predictions it belongs to.
+    """``probability >= threshold`` is flagged: chosen by ``rule`` on validation, where it has these rates.
 
-    Attributes:
-        threshold: ``probability >= threshold`` is called melanoma.
-        rule: how it was chosen, in words.
-        sensitivity: on validation.
-        specificity: on validation.
-        checkpoint_sha256: of the checkpoint that made the predictions.
-        predictions_sha256: of the validation predictions it was chosen on.
+    The digests are those of the checkpoint and of the validation predictions that it belongs to.
     """
 
     threshold: float
@@ -87,7 +81,6 @@ class Run:
             or in the kit's own checkout.
 
     Attributes:
-        path: where it lies.
         is_cross_validation: whether it was gathered from the runs of several folds, which have a model each.
 
     Raises:

@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +20,7 @@ from melanoma_lib.data.datamodule import UNKNOWN, Batch
 from melanoma_lib.losses import FocalLoss
 from melanoma_lib.model import MelanomaNet, hold_early, takes_any_size
 from melanoma_lib.settings import Settings
-from melanoma_lib.utils import replacing
+from melanoma_lib.utils import progress_bar, replacing
 from melanoma_lib.weights import load_branch
 
 log = logging.getLogger(__name__)
@@ -246,25 +247,22 @@ class TimeLeft(pl.Callback):
     """One bar over the whole training, with the time left and the last validation scores."""
 
     def __init__(self) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}")
-        self.bar = Progress(*columns)
+        self.bar = ExitStack()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the bar, moved on by what a resumed run has behind it."""
-        total = trainer.max_epochs * trainer.num_training_batches
-        self.task = self.bar.add_task("training", total=total, completed=trainer.global_step, note="")
-        self.bar.start()
+        self.advance = self.bar.enter_context(progress_bar("training", trainer.max_epochs * trainer.num_training_batches))
+        for _ in range(trainer.global_step):
+            self.advance()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
         """Advance, with the scores of the last validation."""
-        label, scores = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", trainer.callback_metrics
-        note = f"val AUROC {scores['val/auroc']:.3f}, F1 {scores['val/f1']:.3f}" if "val/auroc" in scores else ""
-        self.bar.update(self.task, completed=trainer.global_step, description=label, note=note)
+        scores = trainer.callback_metrics
+        told = f", val AUROC {scores['val/auroc']:.3f}, F1 {scores['val/f1']:.3f}" if "val/auroc" in scores else ""
+        self.advance(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}{told}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
         """Close the bar, also before an error, so that this is readable."""
-        self.bar.stop()
+        self.bar.close()
 
     on_exception = on_train_end

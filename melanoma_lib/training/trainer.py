@@ -19,8 +19,7 @@ from torch import distributed
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import RunError, SettingsError
 from melanoma_lib.inference import predict_logits, prediction_device
-from melanoma_lib.model import MelanomaNet
-from melanoma_lib.reports import log_run, wandb_logger
+from melanoma_lib.reports.report import log_run, wandb_logger
 from melanoma_lib.runs.run import HISTORY, Run
 from melanoma_lib.runs.writer import RunWriter
 from melanoma_lib.settings import Settings
@@ -34,8 +33,6 @@ from melanoma_lib.training.module import (
     warn_of_double_correction,
 )
 from melanoma_lib.weights import require_backbone, require_digest
-
-log = logging.getLogger(__name__)
 
 
 def quiet() -> dict[str, bool]:
@@ -148,7 +145,10 @@ def train(
         writer.mark_demonstration(writer.path)
         return Run(settings.run_path)
     with writer.working() if leads else nullcontext(writer.partial) as work:
-        require_weights(settings)  # now, not after minutes of preparing data
+        if "image" in settings.modalities:  # now, not after minutes of preparing data
+            if settings.init_weights:
+                require_digest(settings.init_weights)
+            require_backbone(settings.backbone, settings.pretrained and settings.init_weights is None)
         data = DermoscopyDataModule(settings, cases)
         if leads:
             warn_of_double_correction(settings)
@@ -158,25 +158,15 @@ def train(
             fit(module, data, work, watchers, logger)
             if not leads:
                 raise SystemExit(0)
-            model = load_best(module, work / "checkpoints" / "best.ckpt").to(prediction_device())
+            best = torch.load(work / "checkpoints" / "best.ckpt", map_location=module.device, weights_only=True)
+            module.load_state_dict(best["state_dict"])
+            model = module.model.to(prediction_device())
             loaders = {"val": data.val_dataloader(), "test": data.test_dataloader()}
             logits = {split: predict_logits(model, loader, settings.tta) for split, loader in loaders.items()}
             writer.finish(data.cases, data.encoder, logits)
             if logger:
                 log_run(logger, Run(work))
     return writer.publish()
-
-
-def require_weights(settings: Settings) -> None:
-    """Fail if the weights that the image branch is to start from are not to be had.
-
-    Raises:
-        WeightsUnavailableError: saying which, and what to do.
-    """
-    if "image" in settings.modalities:
-        if settings.init_weights:
-            require_digest(settings.init_weights)
-        require_backbone(settings.backbone, settings.pretrained and settings.init_weights is None)
 
 
 def prepare(settings: Settings, data: DermoscopyDataModule) -> MelanomaModule:
@@ -219,30 +209,20 @@ def fit(
     data.trainer = None  # from here on its loaders give all cases, not this process's share
 
 
-def load_best(module: MelanomaModule, checkpoint: Path) -> MelanomaNet:
-    """The module's model with the weights of a checkpoint."""
-    module.load_state_dict(torch.load(checkpoint, map_location=module.device, weights_only=True)["state_dict"])
-    return module.model
-
-
 def _mode(settings: Settings) -> str:
     return "min" if settings.monitor == "val/loss" else "max"
 
 
-def keep_freed_memory() -> bool:
-    """Tell glibc to keep freed blocks for the next training step and not hand them back to the system, page by page.
-
-    Returns:
-        Whether the C library took the advice; others than glibc are left as they are.
-    """
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed blocks for the next training step and not hand them back to the system, page by page."""
     import ctypes
 
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # macOS, Windows, musl: no such library or call
-        return False
-    trim_threshold, mmap_threshold = -1, -3  # names of malloc.h
-    return bool(mallopt(trim_threshold, 2**31 - 1) and mallopt(mmap_threshold, 2**30))
+    except (OSError, AttributeError):  # macOS, Windows, musl: no such library or call, and nothing to tell
+        return
+    for option, value in ((-1, 2**31 - 1), (-3, 2**30)):  # malloc.h's names of the thresholds for trimming and for mmap
+        mallopt(option, value)
 
 
 def cpu_precision(backbone: str) -> str:

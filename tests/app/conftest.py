@@ -10,7 +10,7 @@ from melanoma_lib.app import Service
 from melanoma_lib.app.unlike import Reference
 from melanoma_lib.data.images import PAINTED
 from melanoma_lib.export import export_run
-from melanoma_lib.runs import SETTINGS, Run
+from melanoma_lib.runs.run import SETTINGS, Run
 from tests.app.live import Server
 
 MARKS = PAINTED, PAINTED.replace(b"painted", b"brought")  # of a painted file; of one passed off as a photograph

@@ -14,7 +14,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from melanoma_lib.runs import ENVIRONMENT
+from melanoma_lib.runs.run import ENVIRONMENT
 from tests.app.live import Server
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from melanoma_lib.app.unlike import REFERENCE
 from melanoma_lib.data import load_cases
 from melanoma_lib.errors import DataError
 from melanoma_lib.inference.predictor import COLUMNS
-from melanoma_lib.reports import predict_with_views
+from melanoma_lib.reports.report import predict_with_views
 from melanoma_lib.runs import Run
 from tests.app.pictures import encoded
 

@@ -21,8 +21,8 @@ from melanoma_lib.errors import DataError, ExportError, ForeignThresholdError, R
 from melanoma_lib.evaluation import OperatingCurve, wilson_interval
 from melanoma_lib.explain import heatmaps
 from melanoma_lib.inference.document import PAINTING
-from melanoma_lib.reports import predict_with_views
-from melanoma_lib.runs import CHECKPOINT, OPERATING_POINT, SETTINGS, Run
+from melanoma_lib.reports.report import predict_with_views
+from melanoma_lib.runs.run import CHECKPOINT, OPERATING_POINT, SETTINGS, Run
 from melanoma_lib.training import train
 from tests.app.conftest import MARKS
 from tests.app.pictures import encoded

@@ -9,7 +9,7 @@ from PIL import Image
 from melanoma_lib.__main__ import main
 from melanoma_lib.errors import DataError
 from melanoma_lib.explain.report import errors_report, worst_errors
-from melanoma_lib.runs import SETTINGS, Run
+from melanoma_lib.runs.run import SETTINGS, Run
 
 
 @pytest.mark.parametrize("n", [1, 3, 12])

@@ -15,7 +15,7 @@ from melanoma_lib.errors import CorruptImageError, DataError, ExportError
 from melanoma_lib.export import Predictor, export_run
 from melanoma_lib.export.writer import write_export
 from melanoma_lib.inference.document import Preprocessing
-from melanoma_lib.reports import predict_with_views
+from melanoma_lib.reports.report import predict_with_views
 
 from .models import document_of, model_of, picture
 

@@ -14,7 +14,7 @@ from melanoma_lib.errors import DataError, ExportError, ForeignThresholdError
 from melanoma_lib.export import FORMATS, Predictor, export_run, writer
 from melanoma_lib.export.writer import describe_run, example_inputs, write_export
 from melanoma_lib.inference.document import licence_of
-from melanoma_lib.runs import CHECKPOINT, OPERATING_POINT, Run
+from melanoma_lib.runs.run import CHECKPOINT, OPERATING_POINT, Run
 
 from .models import ENCODER, document_of, model_of
 
