@@ -50,18 +50,18 @@ def gather(given: Sequence[Path]) -> pd.DataFrame:
         DataError: if there is no image, or a table cannot be read or names none.
     """
     tables = {path: _read_patients(path) for path in given if path.suffix.lower() in TABLES and path.is_file()}
-    images = [file for path in given if path not in tables for file in (_images_in(path) if path.is_dir() else [path])]
-    if tables and set(given) == set(tables):
+    found = {path: _images_in(path) if path.is_dir() else [path] for path in given if path not in tables}
+    if empty := [str(path) for path, files in found.items() if not files]:
+        raise DataError(f"{', '.join(empty)} holds no image; expected files that end in {', '.join(IMAGES)}")
+    if not found:
         for folder, table in ((path.parent, table) for path, table in tables.items()):
             below = {name: file for file in _images_in(folder) for name in (file.stem, file.name)}
             table["image"] = [
                 folder / name if (folder / name).is_file() else below.get(name, folder / name) for name in table.index
             ]
         return pd.concat(tables.values()).drop_duplicates("image", ignore_index=True)
-    if not images:
-        asked, endings = ", ".join(map(str, given)), ", ".join(IMAGES)
-        raise DataError(f"{asked} holds no image; expected files, or folders with files, that end in {endings}")
-    known, images = pd.concat([pd.DataFrame(columns=[*COLUMNS.values(), "notes"]), *tables.values()]), list(dict.fromkeys(images))
+    images = list(dict.fromkeys(file for files in found.values() for file in files))
+    known = pd.concat([pd.DataFrame(columns=[*COLUMNS.values(), "notes"]), *tables.values()])
     known.index = [Path(name).name for name in known.index]
     known = known[~known.index.duplicated()]
     cases = known.reindex([path.name if path.name in known.index else path.stem for path in images]).reset_index(drop=True)
@@ -113,6 +113,8 @@ def answer_files(source: Run | Path, cases: pd.DataFrame, tta: bool = False, sho
     """
     service = Service(source)
     service.load()
+    looks = service.document.preprocessing is not None
+    tta = tta and looks  # metadata have one view
     if tta and 8 not in service.readings:
         service.learn_training()
     service.reading(tta)  # which is refused once, not with each image
@@ -121,9 +123,9 @@ def answer_files(source: Run | Path, cases: pd.DataFrame, tta: bool = False, sho
 
     def answer(case: NamedTuple) -> dict:
         row, patient = {"image": str(case.image)}, Patient(case.age_approx, case.sex, case.anatom_site_general_challenge)
-        looks, reads = service.document.preprocessing is not None, service.document.encoder is not None
+        reads = service.document.encoder is not None
         try:
-            picture = service.admit(case.image.read_bytes()) if looks else None
+            picture = service.admit(case.image.read_bytes(), local=True) if looks else None
             said = service.ask(picture, patient if reads else Patient(), tta)
         except (KitError, OSError) as error:
             return row | {"decision": UNREAD, "warnings": str(error)}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from functools import cache
 from html import escape
 
@@ -54,16 +55,21 @@ class Page:
         names = [f"Painted lesion, {name} true risk" for name in LESIONS]
         names = [*names, DARK] if self.settings.source == "synthetic" else [PAINTING]
         self.names = {f"example-{i}": name for i, name in enumerate(names)} if self.reads_images else {}
+        self._painting, self._examples = threading.Lock(), {}
 
     def example(self, token: str) -> tuple[bytes, Patient]:
         """An example by its name; all are painted when the first is asked for, as the page need not wait for them."""
-        return paint_examples()[list(self.names).index(token)]
+        with self._painting:
+            return paint_examples()[list(self.names).index(token)]
 
     def case(self, token: str) -> Case | None:
         """The case of a name, None where there is none yet; DataError if it is no longer kept."""
         if token not in self.names:
             return self.store.get(token) if token else None
-        return self.service.admit(self.example(token)[0])
+        key = token, self.service.reference is None  # what was admitted before there was a reference has no warnings
+        if key not in self._examples:
+            self._examples[key] = self.service.admit(self.example(token)[0])
+        return self._examples[key]
 
     def patient_of(self, token: str) -> tuple:
         """Age, sex and site that go with an example; of an upload those in the form stay."""

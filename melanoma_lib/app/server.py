@@ -1,6 +1,7 @@
 """The server: the page, a small JSON API, and nothing else of what Gradio could serve."""
 
 import asyncio
+import base64
 import os
 import re
 import socket
@@ -17,7 +18,10 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import Base64Bytes, BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from melanoma_lib.app.page import Page, build_page
 from melanoma_lib.app.service import BACKENDS, PREVALENCE, Patient, Service
@@ -49,12 +53,38 @@ FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "
 class Question(BaseModel, extra="forbid", strict=True):
     """The body of ``POST /api/predict``; null and left out mean the same."""
 
-    image: Base64Bytes | None = None
+    image: str | None = None
     age: float | None = None
     sex: str | None = None
     site: str | None = None
     tta: bool | None = None
     prevalence: float | None = Field(None, gt=0, lt=1)
+
+
+class OnlyThePage:
+    """Refuses every address that the page does not need, and tells the browser to stay on this machine.
+
+    It passes messages on as they come. FastAPI's ``middleware("http")`` takes the stream of Gradio's answers for disconnected
+    now and then, and an answer is lost.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+        elif SERVED.fullmatch(scope["path"]):
+            await self.app(scope, receive, send_with_headers)
+        else:
+            await JSONResponse({"error": "There is nothing at this address."}, 404)(scope, receive, send_with_headers)
 
 
 def create_app(service: Service) -> FastAPI:
@@ -98,9 +128,14 @@ def create_app(service: Service) -> FastAPI:
             first = error.errors(include_url=False)[0]
             where, fields = f"{first['loc'][0]}: " if first["loc"] else "", ", ".join(Question.model_fields)
             raise DataError(f"The body must be a JSON object with fields among {fields}. {where}{first['msg']}.") from None
-        case = None if asked.image is None else await decoding(service.admit, asked.image)
+        try:
+            data = None if asked.image is None else base64.b64decode(asked.image, validate=True)
+        except ValueError:
+            raise DataError("image must be the base64 of an image file, without spaces and without a data: prefix.") from None
+        case = None if data is None else await decoding(service.admit, data)
         patient = Patient(asked.age, asked.sex, asked.site)
-        return JSONResponse(await decoding(service.ask, case, patient, bool(asked.tta), asked.prevalence or PREVALENCE))
+        said = await run_in_threadpool(service.ask, case, patient, bool(asked.tta), asked.prevalence or PREVALENCE)
+        return JSONResponse(said)
 
     blocks = build_page(page)
     blocks.queue(default_concurrency_limit=4, api_open=False)
@@ -111,13 +146,7 @@ def create_app(service: Service) -> FastAPI:
         enable_monitoring=False, theme=theme, css_paths=[FOLDER / "page.css"], show_error=True,
     )  # fmt: skip
 
-    @app.middleware("http")
-    async def serve_the_page_alone(request: Request, follow: Callable) -> Response:
-        served = SERVED.fullmatch(request.url.path)
-        answer = await follow(request) if served else JSONResponse({"error": "There is nothing at this address."}, 404)
-        answer.headers.update(HEADERS)
-        return answer
-
+    app.add_middleware(OnlyThePage)
     return app
 
 

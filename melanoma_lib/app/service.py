@@ -38,13 +38,13 @@ class Case:
     """A picture made ready; nothing else of the upload is kept.
 
     Attributes:
-        shown: for the page, uint8, shape ``(h, w, 3)``.
+        shown: for the page, uint8, shape ``(h, w, 3)``; None of a local file.
         pixels: for the network, float32, shape ``(3, S, S)``.
         notes: how it was read, where that is worth telling.
         warnings: in which respects it is unlike training; if there is one, no answer about it is anything to rely on.
     """
 
-    shown: np.ndarray
+    shown: np.ndarray | None
     pixels: np.ndarray
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -134,8 +134,10 @@ class Service:
             self.readings = self.readings | {8: reference.views}
         self.reference, self.lacks = reference, ""
 
-    def admit(self, data: bytes) -> Case:
-        """Read an upload and compare it with the images of training; of its bytes nothing is kept.
+    def admit(self, data: bytes, local: bool = False) -> Case:
+        """Read an upload, or a ``local`` file that no page shows, and compare it with the images of training.
+
+        Of its bytes nothing is kept.
 
         Raises:
             CorruptImageError: if it cannot be read; the message is for the user.
@@ -145,7 +147,7 @@ class Service:
         preprocessing = self.document.preprocessing
         if preprocessing is None:
             raise DataError("This model looks at age, sex and site alone; it takes no image.")
-        square, shown, notes = open_upload(data, preprocessing.stored_side)
+        square, shown, notes = open_upload(data, preprocessing.stored_side, local)
         pixels, warnings = preprocessing.prepare(Image.fromarray(square)), self.document.warnings(data)
         if self.reference is not None:
             from melanoma_lib.app.unlike import layer_features
@@ -153,6 +155,8 @@ class Service:
             with self._asking:
                 features = layer_features(self.model, pixels[None])
             warnings += self.reference.warnings(square, features)
+        else:  # and stays so, whatever is known later
+            notes += (f"Not compared with the images of training: {self.lacks}.",)
         return Case(shown, pixels, notes, warnings)
 
     def reading(self, tta: bool = False) -> tuple[int, Reading]:
@@ -163,7 +167,8 @@ class Service:
         self.load()
         views = 8 if tta or 1 not in self.readings else 1
         if views not in self.readings:
-            raise DataError("There is no calibration and threshold for eight averaged views here, so they cannot be averaged.")
+            why = self.lacks if isinstance(self.run, Run) else "export the run with --tta, and ask that file"
+            raise DataError(f"Eight views cannot be averaged, as no calibration and threshold for them are at hand: {why}.")
         return views, self.readings[views]
 
     def ask(self, case: Case | None, patient: Patient, tta: bool = False, prevalence: float = PREVALENCE) -> dict[str, Any]:
@@ -174,7 +179,7 @@ class Service:
         said = {name: values[0].item() for name, values in reading.answers(logits).items()}
         tested = reading.test["at_threshold"]
         counts = {name: tested[name] for name in ("tp", "fp", "tn", "fn")}
-        point, notes = OperatingPoint(reading.threshold, **counts), case.notes if case else ()
+        point = OperatingPoint(reading.threshold, **counts)
         many, rates = point.per_thousand(prevalence), {"ppv": point.ppv_at(prevalence), "npv": point.npv_at(prevalence)}
         return said | {
             "threshold": reading.threshold,
@@ -191,7 +196,7 @@ class Service:
             "similar_test_cases": similar_cases(self._tests[views], said["risk"]) if self._tests else None,
             "reliable": not (case and case.warnings),
             "warnings": list(case.warnings) if case else [],
-            "notes": [*notes, *([f"Not compared with the images of training: {self.lacks}."] if case and self.lacks else [])],
+            "notes": list(case.notes) if case else [],
             "note": NOTE,
         }
 
@@ -214,7 +219,7 @@ class Service:
     def facts(self) -> dict[str, Any]:
         """What the page and the API tell of the run, fit for JSON."""
         self.load()
-        encoder, told = self.document.encoder, ("run", "source", "licence", "backbone", "modalities", "note")
+        encoder, told = self.document.encoder, ("source", "licence", "backbone", "modalities", "note")
         return {name: getattr(self.document, name) for name in told} | {
             "run": self.run.path.name,
             "backend": BACKENDS[self.backend],

@@ -17,8 +17,6 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from scipy.spatial.distance import cdist
-from sklearn.preprocessing import normalize
 
 from melanoma_lib.data.images import GREY_OF_RGB
 from melanoma_lib.errors import ForeignThresholdError, RunError
@@ -43,6 +41,7 @@ MEASURES = {
     "green": ("The colours are not those of skin: too purple", "The colours are not those of skin: too green"),
     "grain": ("The image has no detail", "The image is covered by noise, text or a pattern"),
 }
+SIGNED = ("warmth", "green")
 ARRAYS = ("low", "high", "features", "test")
 
 
@@ -126,7 +125,8 @@ class Reference:
             square: as training's images are cached, uint8, shape ``(C, C, 3)``.
             features: as :func:`layer_features` gives them, shape ``(1, F)``.
         """
-        limits = zip(MEASURES.items(), measure(square), self.low, self.high, strict=True)
+        low = np.where([name in SIGNED for name in MEASURES], self.low, self.low.clip(0))  # a margin below zero is no brightness
+        limits = zip(MEASURES.items(), measure(square), low, self.high, strict=True)
         said = [
             f"{words[int(value > high)]} ({name} {value:.2f}, of training images {low:.2f} to {high:.2f})."
             for (name, words), value, low, high in limits
@@ -160,7 +160,7 @@ def fit(run: Run) -> Reference:
     if not run.settings.tta:
         tables = predict_with_views(run)
         views, test = reading_of(run, **tables), tables["test"][["risk", "target"]].to_numpy(float)
-    known = normalize(features(training)).astype(np.float16)
+    known = torch.nn.functional.normalize(torch.from_numpy(features(training))).half().numpy()
     far = float(np.quantile(distances(features(data.rows("val")), known), FAR))
     return Reference(run.operating_point.checkpoint_sha256, low - margin, high + margin, known, far, views, test)
 
@@ -170,7 +170,8 @@ def distances(features: np.ndarray, known: np.ndarray) -> np.ndarray:
 
     Source: Sun et al. 2022, "Out-of-distribution detection with deep nearest neighbors", which takes the k-th distance.
     """
-    return np.sort(cdist(normalize(features), normalize(known.astype(float))))[:, :NEIGHBOURS].mean(1)  # of (m, n)
+    unit = [torch.nn.functional.normalize(torch.from_numpy(one.astype(np.float64))) for one in (features, known)]
+    return torch.cdist(*unit).topk(min(NEIGHBOURS, len(known)), largest=False).values.mean(1).numpy()  # of (m, n)
 
 
 def layer_features(model: MelanomaNet, images: torch.Tensor | np.ndarray) -> np.ndarray:

@@ -34,33 +34,34 @@ NOTES = (
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of bombs, refused below, and of odd EXIF, of which only the turn counts
 
 
-def open_upload(data: bytes, side: int) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+def open_upload(data: bytes, side: int, local: bool = False) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
     """Read a file of unknown origin, once it is known to be harmless: kind, frames and pixels are looked at before decoding.
 
     Args:
         data: the file.
         side: of the square that the network's input is made from.
+        local: a file of this machine, of any size, that no page shows.
 
     Returns:
         The whole frame squashed to a square as in training, uint8, shape ``(side, side, 3)``; upright for the page, at most
-        ``SHOWN_SIDE`` pixels a side, uint8, shape ``(h, w, 3)``; and notes on how it was read, for the user.
+        ``SHOWN_SIDE`` pixels a side, uint8, shape ``(h, w, 3)``, or None; and notes on how it was read, for the user.
 
     Raises:
         CorruptImageError: if the bytes are no photograph that can be read whole; the message is for the user.
     """
     if not data:
         raise CorruptImageError("The file is empty. Choose a photograph of the lesion.")
-    if len(data) > MAX_BYTES:
+    if len(data) > MAX_BYTES and not local:
         raise CorruptImageError(TOO_LARGE.format(len(data) / 1024**2))
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            notes = _inspect(image)
+            notes = _inspect(image, local)
             size = image.size[::-1] if image.getexif().get(0x0112) in (5, 6, 7, 8) else image.size  # lying on its side
             if image.has_transparency_data:
                 counts = image.convert("RGBA").getchannel("A").histogram()
                 if clear := sum(counts[:128]) / sum(counts):
                     notes += (f"{max(clear, 0.01):.0%} of the image is transparent; the model sees the colours stored beneath.",)
-        square, shown = (read_square(io.BytesIO(data), pixels) for pixels in (side, SHOWN_SIDE))
+        square, shown = (read_square(io.BytesIO(data), pixels) if pixels else None for pixels in (side, not local and SHOWN_SIDE))
     except UnidentifiedImageError:
         raise CorruptImageError(
             f"This is not an image that can be read. The page reads {READS}, whatever the file is called; save pictures of "
@@ -74,14 +75,16 @@ def open_upload(data: bytes, side: int) -> tuple[np.ndarray, np.ndarray, tuple[s
         raise CorruptImageError(
             "The file is damaged or cut short: it does not decode to its end. Copy or export it again."
         ) from error
-    scale = min(1, SHOWN_SIDE / max(size))
-    return square, np.asarray(Image.fromarray(shown).resize([max(1, round(scale * length)) for length in size])), notes
+    if shown is not None:
+        scale = min(1, SHOWN_SIDE / max(size))
+        shown = np.asarray(Image.fromarray(shown).resize([max(1, round(scale * length)) for length in size]))
+    return square, shown, notes
 
 
-def _inspect(image: Image.Image) -> tuple[str, ...]:
+def _inspect(image: Image.Image, local: bool) -> tuple[str, ...]:
     """Refuse by the header alone; else what to tell about a picture of unusual kind."""
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    if width * height > MAX_PIXELS and not local:
         raise CorruptImageError(TOO_MANY.format(f"{width:,} x {height:,}"))
     if min(width, height) < MIN_SIDE:
         raise CorruptImageError(

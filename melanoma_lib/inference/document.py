@@ -51,6 +51,10 @@ class Preprocessing:
         "squash to image_size by the filter named in interpolation; (pixel - 255 mean) / (255 std) in float32; colours first"
     )
 
+    def __post_init__(self) -> None:
+        if self.interpolation.upper() not in (known := Image.Resampling._member_names_):
+            raise ExportError(f"Pillow knows no interpolation {self.interpolation!r}; it has {known}")
+
     def prepare(self, file: Path | IO[bytes] | Image.Image) -> np.ndarray:
         """Float32 pixels of an image, shape ``(3, image_size, image_size)``; CorruptImageError if it cannot be decoded."""
         square, size = Image.fromarray(read_square(file, self.stored_side)), (self.image_size, self.image_size)
@@ -200,9 +204,10 @@ def read_sealed(path: str | Path) -> bytes:
     The seal finds damage, a network changed after export, and a record (threshold, calibration) of another file. It is no
     signature: whoever changes a file on purpose can seal it again.
     """
-    if not Path(path).is_file():
-        raise ExportError(f"{path} cannot be read: there is no such file; {AGAIN}")
-    data = Path(path).read_bytes()
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ExportError(f"{path} cannot be read: {error.strerror}; {AGAIN}") from error
     if not (seals := SEAL.findall(data)):
         old = RECORD.encode() in data
         what = "comes from an earlier version of this kit, or is damaged" if old else "is no model exported by this kit"

@@ -207,8 +207,10 @@ def _torch(model: MelanomaNet) -> Network:
 
 def _torchscript(data: bytes) -> tuple[str, Network]:
     """Record and network of a TorchScript file."""
-    import torch
-
+    try:
+        import torch
+    except ImportError as error:
+        raise ExportError("a torchscript file needs PyTorch, which is not installed; export it as onnx") from error
     record = {RECORD: ""}
     with warnings.catch_warnings(action="ignore"):  # TorchScript is deprecated; whoever has such a file knows
         module = torch.jit.load(io.BytesIO(data), _extra_files=record)

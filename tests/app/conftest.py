@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from melanoma_lib.app import Service
+from melanoma_lib.app.service import Service
 from melanoma_lib.app.unlike import Reference
 from melanoma_lib.data.images import PAINTED
 from melanoma_lib.export import export_run

@@ -15,8 +15,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from melanoma_lib.app import Patient
 from melanoma_lib.app.server import Question
+from melanoma_lib.app.service import Patient
 from melanoma_lib.settings import TEST_ENV_PREFIX
 from tests.app.pictures import API_FAULTS, FAULTS
 

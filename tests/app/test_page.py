@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from melanoma_lib.app import Patient
+from melanoma_lib.app.service import Patient
 from melanoma_lib.app.words import percent
 from tests.app.pictures import FAULTS, encoded, exif
 from tests.app.pictures import lesion as painted
@@ -87,7 +87,7 @@ def test_upload_then_metadata_then_layer_then_prevalence(server, browser, servic
         answer = service.ask(case, Patient(71, "female", "torso"), prevalence=0.02)
         page.get_by_role("spinbutton", name=re.compile("Prevalence")).fill("2")
         many = answer["of_thousand"]
-        expect(page.locator("#ml-meaning")).to_contain_text(f"flags {many['tp']} of them and misses {many['fn']}")
+        expect(page.locator("#ml-meaning")).to_contain_text(f"flags {many['tp']} of them and not the other {many['fn']}")
         expect(page.locator("#ml-meaning")).to_contain_text(percent(answer["ppv_at_prevalence"]))
         outside = page.evaluate("fetch('http://127.0.0.2:9/?on-purpose').then(() => 'sent', (error) => error.name)")
         assert outside == "TypeError"  # the browser is told to stay on this machine

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from melanoma_lib.app import Patient, Service
 from melanoma_lib.app.files import WITHHELD, answer_files, gather
 from melanoma_lib.app.page import Page
-from melanoma_lib.app.service import similar_cases
+from melanoma_lib.app.service import Patient, Service, similar_cases
 from melanoma_lib.app.unlike import REFERENCE, Reference
 from melanoma_lib.app.uploads import Store
 from melanoma_lib.app.words import html
@@ -189,7 +189,7 @@ def test_a_run_without_its_images_says_what_it_cannot_do(app_run, lesion, tmp_pa
     assert "gone" in service.lacks
     case = service.admit(lesion)
     assert case.warnings == ()
-    with pytest.raises(DataError, match="no calibration and threshold for eight averaged views"):
+    with pytest.raises(DataError, match=r"Eight views cannot be averaged.*gone"):
         service.ask(case, Patient(), tta=True)
     answer = service.ask(case, Patient())
     assert 0 < answer["risk"] < 1
@@ -260,15 +260,21 @@ def test_a_model_of_photographs_relies_on_nothing_painted(service, lesion, app_r
 
 def test_whoever_asks_before_the_model_is_loaded_waits_or_is_told(app_run, service, lesion, tmp_path):
     late = Service(app_run)
-    assert not late.readings
+    loaded, load = [], late._load_run
+    late._load_run = lambda: (loaded.append("begun"), time.sleep(0.3), load())
     with ThreadPoolExecutor(2) as pool:
         asked, chosen = pool.submit(lambda: late.ask(late.admit(lesion), Patient(50))), pool.submit(Page(late, Store()).choices)
         assert asked.result()["logit"] == service.ask(service.admit(lesion), Patient(50))["logit"]
         assert [value for _, value in chosen.result()[0]["choices"]] == list(service.layers)
+    assert loaded == ["begun"]  # once for both
     folder = shutil.copytree(app_run.path, tmp_path / "run")
     (folder / REFERENCE).unlink()
     bare = Service(Run(folder))
-    assert any("being prepared" in note for note in bare.ask(bare.admit(lesion), Patient())["notes"])
+    early = bare.admit(lesion)
+    assert any("being prepared" in note for note in early.notes)
+    bare.reference, bare.lacks = service.reference, ""  # what is known later says nothing of a case admitted before
+    assert any("being prepared" in note for note in bare.ask(early, Patient())["notes"])
+    assert bare.ask(bare.admit(lesion), Patient())["notes"] == []
     (folder / CHECKPOINT).write_bytes(b"damaged")
     with pytest.raises(ForeignThresholdError):
         Service(Run(folder))

@@ -2,14 +2,14 @@
 
 import io
 import time
+import weakref
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melanoma_lib.app import open_upload
-from melanoma_lib.app.uploads import FORMATS, MAX_BYTES, Store
+from melanoma_lib.app.uploads import FORMATS, MAX_BYTES, Store, open_upload
 from melanoma_lib.data.images import read_square
 from melanoma_lib.errors import CorruptImageError, DataError
 from tests.app.pictures import FAULTS, encoded, exif, lesion
@@ -68,21 +68,29 @@ def test_damage_never_raises_anything_but_the_refusal(kind, data):
         assert len(str(refused)) < 300
 
 
+class Kept:
+    """Stands for a case, and can be watched as it goes."""
+
+
 def test_the_store_forgets_the_oldest_and_the_old():
-    store = Store(most=3, seconds=60)
-    names = [store.put(f"case {i}") for i in range(3)]
+    store, cases = Store(most=3, seconds=60), [Kept() for _ in range(5)]
+    watched = [weakref.ref(case) for case in cases]
+    names = [store.put(cases.pop(0)) for _ in range(3)]
     assert min(map(len, names)) >= 20  # nothing to guess
     store.get(names[0])
-    store.put("case 3")
-    assert [store.get(names[place]) for place in (2, 0)] == ["case 2", "case 0"]
+    store.put(cases.pop(0))
+    assert [watch() is None for watch in watched[:4]] == [False, True, False, False]  # its memory is free
+    assert [store.get(names[place]) is watched[place]() for place in (2, 0)] == [True, True]
     with pytest.raises(DataError, match="Choose it again"):
         store.get(names[1])
     store.drop(names[0])
     store.drop("never-there")
+    assert watched[0]() is None
     with pytest.raises(DataError):
         store.get(names[0])
     brief = Store(seconds=0.05)
-    name = brief.put("case")
+    name = brief.put(cases.pop())
     time.sleep(0.1)
     with pytest.raises(DataError):
         brief.get(name)
+    assert watched[4]() is None
