@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 # Okabe and Ito 2008: told apart under every common colour blindness, and by lightness in grey.
 BLUE, VERMILLION, GREEN, ORANGE, GREY, BLACK = (
@@ -122,10 +123,12 @@ def panel(
         mask: lesion pixels, shape ``(h, w)``; its outline is drawn.
     """
     axes.imshow(photograph, extent=(0, 1, 1, 0))
+    axes.set_aspect(len(photograph) / len(photograph[0]))
     if heatmap is not None:
         overlay(axes, heatmap)
     if mask is not None and np.any(mask):
-        axes.contour(np.asarray(mask, dtype=float), [0.5], colors="white", linewidths=1.2, extent=(0, 1, 0, 1))
+        outline = axes.contour(np.asarray(mask, dtype=float), [0.5], colors="white", linewidths=1.2, extent=(0, 1, 0, 1))
+        outline.set_path_effects([withStroke(linewidth=2.6, foreground="black")])  # white alone is lost on pale skin
     axes.set_title(title, fontsize=10)
     axes.axis("off")
 

@@ -82,7 +82,8 @@ def test_each_rule_chooses_the_best_of_all_thresholds_on_validation(rule):
     scores = np.round(rng.normal(0.4 + 0.2 * targets, 0.2).clip(0.01, 0.99), 2)
     settings = Settings(threshold_rule=rule, min_sensitivity=0.8, min_specificity=0.7, fn_cost=4)
     point = choose_operating_point(pd.DataFrame({"target": targets.astype(int), "probability": scores}), settings)
-    rates = {t: (recall_score(targets, scores >= t), recall_score(~targets, scores < t)) for t in np.unique(scores)}
+    tried = [*np.unique(scores), np.nextafter(scores.max(), 1)]
+    rates = {t: (recall_score(targets, scores >= t), recall_score(~targets, scores < t)) for t in tried}
     best = {
         "sensitivity": lambda: max(t for t, (sensitivity, _) in rates.items() if sensitivity >= 0.8),
         "specificity": lambda: min(t for t, (_, specificity) in rates.items() if specificity >= 0.7),
@@ -96,9 +97,12 @@ def test_each_rule_chooses_the_best_of_all_thresholds_on_validation(rule):
     assert (point["sensitivity"], point["specificity"]) == pytest.approx(expected)
 
 
-def test_a_specificity_that_no_score_reaches_flags_nobody():
+def test_nobody_is_flagged_where_no_score_reaches_the_specificity_or_pays():
     point = OperatingCurve([0, 1], [0.7, 0.7]).for_specificity(0.9)
     assert point.threshold > 0.7 and point.specificity == 1
+    upside_down = pd.DataFrame({"target": [1, 0, 0, 0], "probability": [0.1, 0.5, 0.7, 0.9]})
+    chosen = choose_operating_point(upside_down, Settings(threshold_rule="cost", fn_cost=1))
+    assert chosen["threshold"] > 0.9 and (chosen["sensitivity"], chosen["specificity"]) == (0, 1)
 
 
 def test_operating_point_is_the_highest_threshold_that_reaches_the_sensitivity(tiny_run):

@@ -144,6 +144,7 @@ def test_fingerprint_changes_with_every_setting_that_shapes_the_result_and_no_ot
 
 def test_fingerprints_are_those_of_stored_runs():
     assert Settings(image_size=224).fingerprint() == "02718e09"
+    assert Settings().fingerprint() == "8445ac52"
     assert Settings(profile="fast", source="ham10000", folds=5, fold=2).fingerprint() == "ea4c564c"
     assert Settings(image_size=224, augmentation="strong", init_weights="/w/simclr-0123456789ab.pt").fingerprint() == "29a418b9"
 

@@ -1,7 +1,4 @@
-"""How good is a classifier, how sure are we, and for whom: arrays in, numbers and figures out; no files.
-
-Names are loaded on first use, so that importing the package costs nothing.
-"""
+"""How good is a classifier, how sure are we, and for whom: arrays in, numbers and figures out; no files."""
 
 from melanoma_lib.utils import lazy_names
 

@@ -62,6 +62,8 @@ def precision_recall_figure(curve: OperatingCurve, point: OperatingPoint) -> Des
 def confusion_figure(point: OperatingPoint) -> DescribedFigure:
     """The four cells as counts and shares of their row; both classes must be present."""
     counts = np.array([[point.tp, point.fn], [point.fp, point.tn]])
+    if not counts.sum(axis=1).all():
+        raise ValueError(f"expected both classes, got {counts[0].sum()} melanomas and {counts[1].sum()} other lesions")
     shares = counts / counts.sum(axis=1, keepdims=True)
     names = (("true positive", "false negative"), ("false positive", "true negative"))
     with kit_figure(6.4, 5.6) as figure:
@@ -90,8 +92,10 @@ def reliability_figure(risks: Mapping[str, ArrayLike], targets: ArrayLike, bins:
         bins: quantile bins of `reliability_bins`; bars are its Wilson intervals.
 
     Raises:
-        ValueError: as `reliability_bins`.
+        ValueError: if there are none or more than three, or as `reliability_bins`.
     """
+    if not 1 <= len(risks) <= 3:
+        raise ValueError(f"risks: expected one to three, got {len(risks)}")
     n = check_targets(targets, both_classes=False).size
     with kit_figure(7.0, 7.2) as figure:
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1))

@@ -187,7 +187,7 @@ def rate_intervals(
     A resample in which a metric is undefined (one class only, nobody flagged) is left out of that metric's interval;
     `Interval.resamples` says how many remain. A proportion of exactly 0 or 1 never varies under resampling: its
     interval is Wilson's, with each group that bears on it as one observation, and says so in `Interval.method`. So is
-    that of an F1 of 0 or 1, as F1 = 2 J / (1 + J), J being the share of found melanomas among the cases that are melanomas
+    that of an F1 of 0 or 1, as F1 = 2 J / (1 + J), J being the share of true positives among the cases that are melanomas
     or flagged. A perfect AUROC, average precision or MCC never varies either, which is no certainty: its ends are NaN.
 
     Args:

@@ -27,15 +27,15 @@ class OperatingPoint:
     """Confusion counts at one threshold and every rate that follows from them.
 
     The fields may also be arrays of one shape (many thresholds, or many resamples): every rate is then an array.
-    A ratio 0/0 is NaN; a positive number over 0 is infinite (`lr_positive` without false alarms,
-    `biopsies_per_melanoma` when none is found).
+    A ratio 0/0 is NaN; a positive number over 0 is infinite (`lr_positive` without false positives,
+    `biopsies_per_melanoma` without true ones).
 
     Args:
-        threshold: a case with ``score >= threshold`` is called melanoma.
-        tp: melanomas called melanoma.
-        fp: negatives called melanoma.
-        tn: negatives not flagged.
-        fn: melanomas missed.
+        threshold: a case with ``score >= threshold`` is flagged.
+        tp: melanomas that are flagged.
+        fp: negatives that are flagged.
+        tn: negatives that are not.
+        fn: melanomas that are not.
 
     Raises:
         ValueError: if a count is negative.
@@ -57,7 +57,7 @@ class OperatingPoint:
 
     @property
     def sensitivity(self) -> float:
-        """Share of melanomas found (recall)."""
+        """Share of the melanomas that are flagged (recall)."""
         return ratio(self.tp, self.tp + self.fn)
 
     @property
@@ -67,17 +67,17 @@ class OperatingPoint:
 
     @property
     def ppv(self) -> float:
-        """Share of alarms that are melanoma, at the prevalence of this sample (precision)."""
+        """Share of the flagged that are melanomas, at the prevalence of this sample (precision)."""
         return ratio(self.tp, self.tp + self.fp)
 
     @property
     def npv(self) -> float:
-        """Share of all-clears that are right, at the prevalence of this sample."""
+        """Share of those not flagged that are negatives, at the prevalence of this sample."""
         return ratio(self.tn, self.tn + self.fn)
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of sensitivity and PPV; 0 where no melanoma is found."""
+        """Harmonic mean of sensitivity and PPV; 0 without true positives."""
         return ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
 
     @property
@@ -94,8 +94,8 @@ class OperatingPoint:
     def mcc(self) -> float:
         """Matthews correlation, -1 to 1; NaN (not 0, as scikit-learn has it) where a row or column is empty."""
         # Two square roots of two factors: the product of four counts overflows int64 from 60,000 cases on.
-        called, let_go = np.float64(self.tp + self.fp), np.float64(self.tn + self.fn)
-        spread = np.sqrt(called * (self.tp + self.fn)) * np.sqrt(let_go * (self.tn + self.fp))
+        positive, negative = np.float64(self.tp + self.fp), np.float64(self.tn + self.fn)
+        spread = np.sqrt(positive * (self.tp + self.fn)) * np.sqrt(negative * (self.tn + self.fp))
         return ratio(np.float64(self.tp) * self.tn - np.float64(self.fp) * self.fn, spread)
 
     @property
@@ -105,28 +105,28 @@ class OperatingPoint:
 
     @property
     def lr_positive(self) -> float:
-        """Factor by which an alarm multiplies the odds of melanoma."""
+        """Factor by which being flagged multiplies the odds of melanoma."""
         return ratio(self.sensitivity, ratio(self.fp, self.tn + self.fp))
 
     @property
     def lr_negative(self) -> float:
-        """Factor by which an all-clear multiplies the odds of melanoma."""
+        """Factor by which not being flagged multiplies the odds of melanoma."""
         return ratio(ratio(self.fn, self.tp + self.fn), self.specificity)
 
     @property
     def biopsies_per_melanoma(self) -> float:
-        """Lesions removed for each melanoma found, if every alarm is removed (number needed to excise)."""
+        """Lesions removed for each true positive, if all flagged ones are (number needed to excise)."""
         return ratio(self.tp + self.fp, self.tp)
 
     def ppv_at(self, prevalence: float) -> float:
         """PPV where melanoma has another prevalence in [0, 1], by Bayes' rule; sensitivity and specificity carry over."""
-        found = self.sensitivity * check_fraction(prevalence, "prevalence", zero=True, one=True)
-        return ratio(found, found + (1 - self.specificity) * (1 - prevalence))
+        true = self.sensitivity * check_fraction(prevalence, "prevalence", zero=True, one=True)
+        return ratio(true, true + (1 - self.specificity) * (1 - prevalence))
 
     def npv_at(self, prevalence: float) -> float:
         """NPV where melanoma has another prevalence in [0, 1], by Bayes' rule; sensitivity and specificity carry over."""
-        cleared = self.specificity * (1 - check_fraction(prevalence, "prevalence", zero=True, one=True))
-        return ratio(cleared, cleared + (1 - self.sensitivity) * prevalence)
+        true = self.specificity * (1 - check_fraction(prevalence, "prevalence", zero=True, one=True))
+        return ratio(true, true + (1 - self.sensitivity) * prevalence)
 
     def per_thousand(self, prevalence: float | None = None) -> "OperatingPoint":
         """The same rates among 1,000 lesions, in whole lesions (or images, or people: whatever was counted).
@@ -210,7 +210,7 @@ class OperatingCurve:
         return OperatingPoint(threshold, tp=tp, fp=fp, tn=self.n_negative - fp, fn=self.n_positive - tp)
 
     def for_sensitivity(self, target: float) -> OperatingPoint:
-        """The highest observed score that still finds the share ``target`` of melanomas: the fewest false alarms.
+        """The highest observed score that flags the share ``target`` of the melanomas: the fewest false positives.
 
         Raises:
             ValueError: if ``target`` lies outside (0, 1].
@@ -229,12 +229,12 @@ class OperatingCurve:
         return self.at(self.thresholds[reached[0]] if len(reached) else np.nextafter(self.thresholds.max(), np.inf))
 
     def max_f1(self) -> OperatingPoint:
-        """The observed score with the highest F1; among equals the lowest, which finds the most melanomas."""
+        """The observed score with the highest F1; among equals the lowest, which flags the most melanomas."""
         tp, fp = self.tp[:-1], self.fp[:-1]
         return self.at(self.thresholds[np.argmax(2 * tp / (tp + fp + self.n_positive))])
 
     def max_youden(self) -> OperatingPoint:
-        """The observed score with the highest Youden index; among equals the lowest, which finds the most melanomas."""
+        """The observed score with the highest Youden index; among equals the lowest, which flags the most melanomas."""
         # Integers, so that equal indices compare as equal.
         return self.at(self.thresholds[np.argmax(self.tp[:-1] * self.n_negative - self.fp[:-1] * self.n_positive)])
 

@@ -1,7 +1,4 @@
-"""Where a model looked, how far to believe it: heatmaps of every layer, drawn with their sign, and graded.
-
-Names are loaded on first use, so that importing the package costs nothing.
-"""
+"""Where a model looked, how far to believe it: heatmaps of every layer, drawn with their sign, and graded."""
 
 from melanoma_lib.utils import lazy_names
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from melanoma_lib.explain.image_only import PUBLISHED, published_map
+from melanoma_lib.explain.image_only import PUBLISHED, published_maps
 from melanoma_lib.explain.layers import CamLayer, cam_layers
 from melanoma_lib.explain.methods import METHODS
 from melanoma_lib.model import MelanomaNet
@@ -59,8 +59,8 @@ def heatmaps(
             to the image.
 
     Returns:
-        A dictionary from layer to map, signed float32, shape ``(B, h, w)``, in the order asked for; its ``doubtful_sign`` tells
-        which maps may be upside down.
+        A dictionary from layer to map, float32, shape ``(B, h, w)``, signed unless as published, in the order asked for; its
+        ``doubtful_sign`` tells which maps may be upside down.
 
     Raises:
         ValueError: if the model has no image branch; if a layer, method or direction is not among those that work; if a logit is
@@ -70,10 +70,10 @@ def heatmaps(
         return heatmaps_by_method(model, image, metadata, [method], layers, direction, size)[method]
     _check(PUBLISHED, [method], direction)
     found = Heatmaps()
-    for layer in _chosen(model, layers):
-        maps = torch.from_numpy(published_map(method, model, layer.name, image, metadata, direction))
-        found[layer.name] = _resized(maps, size).numpy()
-        found.doubtful_sign[layer.name] = np.full(len(image), method.startswith("eigen"))  # as the decomposition gave it
+    names = [layer.name for layer in _chosen(model, layers)]
+    for name, maps in published_maps(method, model, names, image, metadata, direction).items():
+        found[name] = _resized(torch.from_numpy(maps), size).numpy()
+        found.doubtful_sign[name] = np.full(len(image), method.startswith("eigen"))  # as the decomposition gave it
     return found
 
 

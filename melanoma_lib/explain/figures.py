@@ -50,8 +50,12 @@ def heatmap_figure(
         title: above all.
 
     Raises:
-        ValueError: if a map is not finite or of another shape.
+        ValueError: if there is no map, one is not finite or of another shape, or the image is not uint8 of three colours.
     """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not maps:
+        raise ValueError(f"expected an image, uint8, (H, W, 3), and maps; got {image.dtype} of {image.shape}, {len(maps)} maps")
+    if mask is not None and mask.shape[0] * image.shape[1] != mask.shape[1] * image.shape[0]:
+        raise ValueError(f"mask: expected the proportions of the image, {image.shape[:2]}, got shape {mask.shape}")
     for name, heatmap in maps.items():
         if np.ndim(heatmap) != 2 or not np.isfinite(heatmap).all():
             raise ValueError(f"map {name!r}: expected finite values of shape (h, w), one case, got {np.shape(heatmap)}")
@@ -68,17 +72,19 @@ def heatmap_figure(
         bar = figure.colorbar(
             ScalarMappable(Normalize(-1, 1), SIGNED), ax=panels.tolist(), location="bottom", aspect=40, shrink=0.7
         )
-        bar.set_label("share of the ± above each map;\nblack lines: half of it, dashed below zero")
+        lesion = "" if mask is None else "; white: the lesion"
+        bar.set_label(f"share of the ± above each map;\nblack lines: half of it, dashed below zero{lesion}")
         figure.suptitle(title, fontsize=16, x=0.01, ha="left")
     peaks = {name: (heatmap.max(), heatmap.min() + 0.0, *_peak(heatmap, mask)) for name, heatmap in maps.items()}
     return with_alt_text(
         figure,
-        f"{title or 'Heatmaps'}: the image and maps drawn over it"
+        f"{title or 'Heatmaps'}: the image and maps drawn over it ({len(maps)})"
         + ("" if mask is None else f"; the outlined lesion covers {mask.mean():.0%} of the image")
         + "".join(
             f"; {name}: nothing positive, lowest {lowest:.2g}" if highest <= 0 else
             f"; {name}: peak {highest:.2g} at {across:.0%} from the left and {down:.0%} from the top"
             + ("" if mask is None else f", {energy:.0%} of the positive energy on the lesion")
+            + f", lowest {lowest:.2g}"
             for name, (highest, lowest, across, down, energy) in peaks.items()
         ) + ".",
     )  # fmt: skip

@@ -1,7 +1,10 @@
 """Our model of two inputs for packages that pass on one: what is asked of pytorch-grad-cam goes through here."""
 
 import copy
+from collections.abc import Sequence
 from functools import partial
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import torch
@@ -44,27 +47,35 @@ class ImageOnly(nn.Module):
         return self.model(image, None if metadata is None else metadata.expand(len(image), -1))
 
 
-def published_map(
-    method: str, model: MelanomaNet, layer: str, image: Tensor, metadata: Tensor | None, direction: int
-) -> np.ndarray:
-    """Maps of one layer as pytorch-grad-cam gives them, float32 in [0, 1], shape ``(B, H, W)``.
+def published_maps(
+    method: str, model: MelanomaNet, layers: Sequence[str], image: Tensor, metadata: Tensor | None, direction: int
+) -> dict[str, np.ndarray]:
+    """Maps of some layers as pytorch-grad-cam gives them, float32 in [0, 1], shape ``(B, H, W)`` each.
 
     Args:
         method: one of ``PUBLISHED``.
         model: with an image branch; a copy is asked, since an interrupted call would leave its hooks behind.
-        layer: name from :func:`cam_layers`.
+        layers: names from :func:`cam_layers`.
         image: shape ``(B, 3, H, W)``.
         metadata: shape ``(B, M)`` or None.
         direction: sign of the logit in the score.
+
+    Raises:
+        ValueError: if a logit is not finite.
     """
     import pytorch_grad_cam  # seven seconds
 
-    twin = copy.deepcopy(model).eval().requires_grad_(True)  # the package refuses frozen models
-    found, target = cam_layers(twin)[layer], lambda logit: direction * logit
-    as_maps, maps = partial(found.as_maps, image_size=image.shape[2:]), []
-    with torch.inference_mode(False), torch.enable_grad():
+    target, maps, silent = lambda logit: direction * logit, {layer: [] for layer in layers}, SimpleNamespace(tqdm=iter)
+    with torch.inference_mode(False), torch.enable_grad(), mock.patch.object(pytorch_grad_cam.score_cam, "tqdm", silent):
+        twin = copy.deepcopy(model).eval().requires_grad_(True)  # the package refuses frozen models
         for case in range(len(image)):
+            one = image[case : case + 1].clone()  # an inference tensor would stop the backward pass
             alone = ImageOnly(twin, None if metadata is None else metadata[case : case + 1].clone())
-            with getattr(pytorch_grad_cam, PUBLISHED[method])(alone, [found.module], as_maps) as cam:
-                maps.append(cam(image[case : case + 1].clone(), [target])[0])
-    return np.stack(maps)
+            if not torch.isfinite(logit := alone(one)).all():
+                raise ValueError(f"expected finite logits, got {logit.item()}; look for NaN in image, metadata and weights")
+            for layer, found in maps.items():
+                grid = cam_layers(twin)[layer]
+                as_maps = partial(grid.as_maps, image_size=image.shape[2:])
+                with getattr(pytorch_grad_cam, PUBLISHED[method])(alone, [grid.module], as_maps) as cam:
+                    found.append(cam(one, [target])[0])
+    return {layer: np.stack(found) for layer, found in maps.items()}

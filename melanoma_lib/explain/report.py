@@ -91,8 +91,10 @@ def errors_report(run, n: int, out: Path, maps: bool = False) -> pd.DataFrame:
         DataError: if ``n`` is not from 1 to ``MOST_ERRORS``. Once the table is written: if no error was made, the images are
             gone, or the model looks at none.
     """
+    from melanoma_lib.data.images import read_square
     from melanoma_lib.explain import cam_layers, default_layer, heatmaps
     from melanoma_lib.explain.figures import gallery_figure
+    from melanoma_lib.runs.run import PHOTOGRAPH
 
     table = worst_errors(run, n)
     write_text(out / "errors.csv", table.to_csv(index=False))
@@ -101,9 +103,10 @@ def errors_report(run, n: int, out: Path, maps: bool = False) -> pd.DataFrame:
     if maps and "image" not in run.settings.modalities:
         raise DataError(f"{run.path} looks at metadata alone, so there is no heatmap; leave them out")
     cases = run.cases().set_index("image_id", drop=False).loc[table["image_id"]]
-    images, metadata, pictures, _ = run.batch(cases)
+    pictures = [read_square(path, PHOTOGRAPH) for path in cases["image_path"]]
     title, found = run.path.name, None
     if maps:
+        images, metadata, *_ = run.batch(cases)
         model, title = run.model(), f"{title}, Grad-CAM: vermillion raises the risk, blue lowers it"
         layer = default_layer(cam_layers(model), run.settings.image_size)
         found = heatmaps(model, images, metadata, layer, "gradcam")[layer]

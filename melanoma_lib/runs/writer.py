@@ -204,13 +204,14 @@ class RunWriter:
 def choose_operating_point(validation: pd.DataFrame, settings: Settings) -> dict:
     """What ``threshold_rule`` chooses on validation: threshold, rule in words, sensitivity, specificity."""
     curve = OperatingCurve(validation["target"], validation["probability"])
-    costs = settings.fn_cost * (curve.n_positive - curve.tp[:-1]) + curve.fp[:-1]  # at each observed score
+    candidates = np.append(curve.thresholds, np.nextafter(curve.thresholds[-1], np.inf))  # the last flags nobody
+    costs = settings.fn_cost * (curve.n_positive - curve.tp) + curve.fp
     point = {
         "sensitivity": lambda: curve.for_sensitivity(settings.min_sensitivity),
         "specificity": lambda: curve.for_specificity(settings.min_specificity),
         "f1": curve.max_f1,
         "youden": curve.max_youden,
-        "cost": lambda: curve.at(curve.thresholds[np.argmin(costs)]),
+        "cost": lambda: curve.at(candidates[np.argmin(costs)]),
         "0.5": lambda: curve.at(0.5),
     }[settings.threshold_rule]()
     rule = RULES[settings.threshold_rule].format_map(settings.model_dump())

@@ -46,6 +46,10 @@ def test_observed_over_expected_resamples_groups():
     row = found.loc["observed_over_expected"]
     assert (row["external_low"], row["external_high"]) == pytest.approx((row["internal_low"], row["internal_high"]))
     assert row["internal_low"] < row["internal"] < row["internal_high"]
+    tables["external"] = t.assign(risk=0.0)  # whoever expects nothing
+    summaries = {"internal": evaluate_predictions(t, 0.4, n=10), "external": evaluate_predictions(tables["external"], 0.4, n=10)}
+    row = external_table(summaries, tables, n=100).loc["observed_over_expected"]
+    assert row["external"] == np.inf and np.isnan(row["external_low"])
 
 
 def logistic(log_odds, y):

@@ -4,7 +4,7 @@ from matplotlib import pyplot as plt
 from matplotlib.text import Text
 from sklearn.metrics import roc_curve
 
-from melanoma_lib.evaluation import Interval, OperatingCurve, reliability_bins
+from melanoma_lib.evaluation import Interval, OperatingCurve, OperatingPoint, reliability_bins
 from melanoma_lib.evaluation.figures import confusion_figure, precision_recall_figure, reliability_figure, roc_figure
 from melanoma_lib.plotting import BLUE, VERMILLION
 from tests.evaluation.cases import prediction_table
@@ -63,6 +63,15 @@ def test_reliability_draws_the_bins():
     assert histogram.get_yscale() == "log"
 
 
-def test_what_is_no_risk_is_refused():
-    with pytest.raises(ValueError, match="logit: expected probabilities"):
-        reliability_figure({"logit": [2.0, 0.1]}, [0, 1])
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: reliability_figure({}, [0, 1]), "one to three, got 0"),
+        (lambda: reliability_figure({name: [0.2, 0.1] for name in "abcd"}, [0, 1]), "one to three, got 4"),
+        (lambda: reliability_figure({"logit": [2.0, 0.1]}, [0, 1]), "logit: expected probabilities"),
+        (lambda: confusion_figure(OperatingPoint(0.5, 0, 3, 4, 0)), "both classes, got 0 melanomas"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()

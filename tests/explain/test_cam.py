@@ -71,16 +71,17 @@ def untidy_net():
 
 
 @pytest.mark.parametrize(("method", "as_published"), [*((method, False) for method in CAM_METHODS), ("scorecam", True)])
-def test_the_model_is_left_as_it_was(method, as_published):
+def test_the_model_is_left_as_it_was(method, as_published, capfd):
     model, image, metadata = untidy_net()
     before = state(model)
     found = heatmaps(model, image, metadata, ["blocks.3", "blocks.1"], method, as_published=as_published)
     assert state(model) == before
     assert list(found) == ["blocks.3", "blocks.1"]
     assert all(heatmap.dtype == np.float32 and np.isfinite(heatmap).all() for heatmap in found.values())
+    assert capfd.readouterr().err == ""  # pytorch-grad-cam would draw a bar
 
 
-@pytest.mark.parametrize(("method", "call"), [("gradcam", 1)])
+@pytest.mark.parametrize(("method", "call"), [("gradcam", 1), ("scorecam", 3)])
 @pytest.mark.parametrize("part", ["image_branch.blocks.4", "head"])
 def test_the_model_is_left_as_it_was_when_a_call_fails(method, call, part):
     model, image, metadata = untidy_net()
@@ -94,17 +95,20 @@ def test_the_model_is_left_as_it_was_when_a_call_fails(method, call, part):
     model.get_submodule(part).register_forward_pre_hook(fail)
     before = state(model)
     with pytest.raises(RuntimeError, match="out of memory"):
-        heatmaps(model, image, metadata, layers=["blocks.1"], method=method)
+        heatmaps(model, image, metadata, layers=["blocks.1"], method=method, as_published=method == "scorecam")
     assert state(model) == before
 
 
-@pytest.mark.parametrize("method", ["gradcam", "eigengradcam"])
-def test_frozen_training_and_gradient_free_callers_change_nothing(method):
+@pytest.mark.parametrize(
+    ("method", "published"), [("gradcam", False), ("eigengradcam", False), ("gradcam", True), ("scorecam", True)]
+)
+def test_frozen_training_and_gradient_free_callers_change_nothing(method, published):
     model, (image, metadata) = small_net("test_efficientnet"), cases("test_efficientnet")
-    expected = heatmaps(model, image, metadata, layers=["blocks.0", "blocks.3"], method=method)
+    options = {"method": method, "as_published": published}
+    expected = heatmaps(model, image, metadata, layers=["blocks.0", "blocks.3"], **options)
 
     def check(image=image, metadata=metadata):
-        for name, heatmap in heatmaps(model, image, metadata, layers=["blocks.3", "blocks.0"], method=method).items():
+        for name, heatmap in heatmaps(model, image, metadata, layers=["blocks.3", "blocks.0"], **options).items():
             np.testing.assert_allclose(heatmap, expected[name], rtol=1e-3, atol=1e-4 * np.abs(expected[name]).max())
 
     with torch.inference_mode():
@@ -140,10 +144,10 @@ def test_a_model_that_is_dead_or_an_image_that_is_flat_gives_finite_maps(method)
 
 def test_sizes_and_a_model_without_metadata():
     model, (image, _) = small_net("test_resnet", modalities="image"), cases("test_resnet")
-    for method in ("gradcam", "eigencam"):
-        coarse = heatmaps(model, image, None, "layer2", method)["layer2"]
-        assert coarse.shape == (2, 8, 8)
-        fine = heatmaps(model, image, None, "layer2", method, size=(30, 70))["layer2"]
+    for method, published, side in (("gradcam", False, 8), ("eigencam", False, 8), ("scorecam", True, 64)):
+        coarse = heatmaps(model, image, None, "layer2", method, as_published=published)["layer2"]
+        assert coarse.shape == (2, side, side)
+        fine = heatmaps(model, image, None, "layer2", method, size=(30, 70), as_published=published)["layer2"]
         np.testing.assert_array_equal(fine[0], resize_heatmap(coarse[0], (30, 70)))
 
 
@@ -169,6 +173,7 @@ def test_eigen_maps_are_positive_where_the_layer_responds_and_admit_when_they_ca
         ({"method": "smoothgrad", "as_published": True}, "method: expected one of .*'scorecam'.*got 'smoothgrad'"),
         ({"direction": 0}, "direction: expected 1"),
         ({"image": torch.full((2, 3, 64, 64), torch.nan)}, "expected finite logits"),
+        ({"image": torch.full((2, 3, 64, 64), torch.nan), "method": "scorecam", "as_published": True}, "expected finite logits"),
         ({"model": small_net("test_resnet", modalities="metadata")}, "metadata only"),
     ],
 )

@@ -45,16 +45,21 @@ def test_the_alt_text_says_where_the_peak_lies_and_how_much_falls_on_the_lesion(
     text, fine = heatmap_figure(IMAGE, MAPS, MASK).alt_text, np.maximum(resize_heatmap(PEAK, (60, 80)), 0)
     share = fine[MASK].sum() / fine.sum()
     assert f"early: peak 0.02 at 44% from the left and 25% from the top, {share:.0%} of the positive energy" in text
+    assert "on the lesion, lowest -0.005;" in text and f"({len(MAPS)})" in text
     assert "nothing: nothing positive, lowest 0;" in text and "against: nothing positive, lowest -7." in text
 
 
 @pytest.mark.parametrize(
-    ("maps", "message"),
+    ("image", "maps", "mask", "message"),
     [
-        ({"batch": PEAK[None]}, r"'batch'.*\(h, w\).*got \(1, 6, 8\)"),
-        ({"broken": PEAK * np.nan}, "'broken'.*finite"),
+        (IMAGE / 255, MAPS, None, "uint8.*got float64"),
+        (IMAGE[..., 0], MAPS, None, r"got uint8 of \(60, 80\)"),
+        (IMAGE, {}, None, "0 maps"),
+        (IMAGE, MAPS, MASK.T, r"mask: expected the proportions of the image, \(60, 80\), got shape \(80, 60\)"),
+        (IMAGE, {"batch": PEAK[None]}, None, r"'batch'.*\(h, w\).*got \(1, 6, 8\)"),
+        (IMAGE, {"broken": PEAK * np.nan}, None, "'broken'.*finite"),
     ],
 )
-def test_what_cannot_be_drawn_is_an_error(maps, message):
+def test_what_cannot_be_drawn_is_an_error(image, maps, mask, message):
     with pytest.raises(ValueError, match=message):
-        heatmap_figure(IMAGE, maps)
+        heatmap_figure(image, maps, mask)

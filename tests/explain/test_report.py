@@ -34,6 +34,15 @@ def test_the_gallery_tells_every_case_and_maps_come_below(tiny_run, tmp_path):
     assert heights[1] > 1.6 * heights[0]
 
 
+def test_a_cross_validation_has_a_gallery_without_maps(tiny_run, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a cross-validation has no single encoder")
+
+    monkeypatch.setattr(Run, "batch", refuse)
+    errors_report(tiny_run, 2, tmp_path / "out")
+    assert (tmp_path / "out" / "errors.png").is_file()
+
+
 def test_without_images_the_table_is_written_all_the_same(tiny_run, tmp_path):
     gone = Run(shutil.copytree(tiny_run.path, tmp_path / "gone"))
     settings = tiny_run.settings.with_changes(source="ham10000", data_dir=tmp_path / "nowhere")
