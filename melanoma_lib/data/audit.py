@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from textwrap import shorten
 
 import numpy as np
 import pandas as pd
@@ -25,6 +24,10 @@ HASH_SIDE = 16  # 16 x 16 frequencies give 256 bits
 # two lesions.
 MAX_BITS = 30
 MOST = 20  # rows of a finding that are printed
+EXPLAINED = {
+    "leakage": ": share of test images with another image of the same unit in training, mean of some splits; - without such ids",
+    "columns that give the answer away": " (never inputs of a model)",
+}
 BLOCK = 64  # images compared with all others at a time: with 33,000 images 70 MB
 
 
@@ -36,7 +39,7 @@ class CaseAudit(dict[str, "pd.Series | pd.DataFrame | str"]):
     """
 
     def __repr__(self) -> str:
-        return "\n\n".join(f"{title}\n{_text(found)}" for title, found in self.items())
+        return "\n\n".join(f"{title}{EXPLAINED.get(title, '')}\n{_text(found)}" for title, found in self.items())
 
 
 def audit_cases(cases: pd.DataFrame, n_splits: int = 10, show_progress: bool = False) -> CaseAudit:
@@ -89,7 +92,7 @@ def audit_cases(cases: pd.DataFrame, n_splits: int = 10, show_progress: bool = F
         "missing values": pd.DataFrame(
             {"all": empty.mean(), "melanoma": empty[melanoma].mean(), "other": empty[~melanoma].mean()}
         ),
-        "acquisition": cameras.rename(index=lambda name: shorten(name, 60)).rename_axis(None),
+        "acquisition": cameras.rename_axis(None),
         "leakage": audit_leakage(cases, n_splits=n_splits) if splittable
         else "not measured: fewer than three groups of a class",
         "repeated photographs": pairs.sort_values("same_group", kind="stable", ignore_index=True) if len(present)
@@ -104,6 +107,7 @@ def _text(found: pd.Series | pd.DataFrame | str) -> str:
         return found
     if found.empty:
         return "none"
+    found = found.rename(index=lambda name: f"{name[:59]}…" if isinstance(name, str) and len(name) > 60 else name)
     more = f"\nand {len(found) - MOST} more" if len(found) > MOST else ""
     return found.head(MOST).to_string(float_format="{:.2%}".format, na_rep="-") + more
 
@@ -144,7 +148,7 @@ def _hash(path: str | Path) -> np.ndarray | None:
     import imagehash
 
     try:
-        grey = read_upright(Path(path), 128).convert("L")
+        grey = read_upright(Path(path), 128, "L").convert("L")
     except CorruptImageError:
         return None  # reported by the caller as unreadable
     flat = len(set(grey.getextrema())) == 1

@@ -84,6 +84,7 @@ def _kept(
                     raise OSError(errno.ENOSPC, "no room")
                 log.info("preparing %d images in %s", shape[0], target)
                 _build(target, shape, items, make, on_progress)
+        return np.load(target, mmap_mode="r")
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DataError(
@@ -91,7 +92,6 @@ def _kept(
                 f"{shutil.disk_usage(folder).free / 1e6:.1f} MB are free; make room or point --cache-dir to another disk"
             ) from error
         raise DataError(f"cannot cache images in {folder} ({error}); point --cache-dir to a folder you may write to") from error
-    return np.load(target, mmap_mode="r")
 
 
 def _build(target: Path, shape: tuple[int, ...], items: Iterable, make: Callable, on_progress: Callable[[], None] | None) -> None:

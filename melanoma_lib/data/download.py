@@ -200,8 +200,9 @@ def _unpack(archive: Path, target: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)  # what a killed process left
     try:
         with zipfile.ZipFile(archive) as content:
-            _require_space(target, sum(member.file_size for member in content.infolist()))
-            content.extractall(temporary)  # never outside: it drops "..", drives and leading slashes
+            members = [member for member in content.infolist() if not member.filename.startswith("__MACOSX")]
+            _require_space(target, sum(member.file_size for member in members))
+            content.extractall(temporary, members)  # never outside: it drops "..", drives and leading slashes
         inner = temporary / target.name
         (inner if inner.is_dir() else temporary).replace(target)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:

@@ -33,19 +33,20 @@ def read_square(file: Path | IO[bytes] | Image.Image, side: int) -> np.ndarray:
     return np.asarray(read_upright(file, side).resize((side, side), Image.Resampling.BICUBIC))
 
 
-def read_upright(file: Path | IO[bytes] | Image.Image, side: int) -> Image.Image:
+def read_upright(file: Path | IO[bytes] | Image.Image, side: int, draft: str = "RGB") -> Image.Image:
     """Decode an image to RGB, upright, no side below ``side`` pixels unless the file's is.
 
     Args:
         file: path or open binary file of anything Pillow reads, or an image that Pillow has open; it is left as it is.
         side: what the result will be shrunk to.
+        draft: ``L`` decodes the brightness of a JPEG alone.
 
     Raises:
         CorruptImageError: if the file is no image or is cut short.
     """
     try:
         with nullcontext(file.copy()) if isinstance(file, Image.Image) else Image.open(file) as image:
-            image.draft("RGB", (side, side))  # lets JPEG decode at 1/2, 1/4, 1/8 when that is still large enough
+            image.draft(draft, (side, side))  # lets JPEG decode at 1/2, 1/4, 1/8 when that is still large enough
             return _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
     except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as error:  # of Pillow's decoders
         raise CorruptImageError(f"{file}: expected a readable image, got {error}; restore or remove the file") from error

@@ -25,7 +25,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 class _Source:
     """Where a data set keeps its things; names are matched whatever their letter case."""
 
-    tables: tuple[str, ...]  # editions of the main table, those that tell more first; finding one is what tells the source
+    tables: tuple[str, ...]  # editions of the main table; finding one is what tells the source
     read: Callable[[Path], pd.DataFrame]
     images: tuple[str, ...] = ()  # folders searched for images, first hit wins
     masks: tuple[str, ...] = ()  # folders searched for lesion masks named <image_id>_segmentation.png
@@ -108,20 +108,26 @@ def _report_missing(names: pd.Series, total: int, searched: list[str], policy: s
 
 
 def _locate(root: Path, source: str) -> list[Path]:
-    """The source's table, or those of its parts, each in the first edition that is there."""
+    """The source's table, or those of its parts; of several editions the one with most columns (Dataverse's names the camera)."""
     names = _SOURCES[source].tables
     wanted = " or ".join(names)
     if not root.is_dir():
         problem = "is a file, not a folder" if root.exists() else "does not exist"
         raise DataError(f"{root} {problem}; expected the folder of {source}, with {wanted} in it.{_fetch_hint(source)}")
-    found: dict[str, Path] = {}
+    editions: dict[str, list[Path]] = {}
     for name in names:
         if (path := resolve(root, name)) and path.is_file():
-            found.setdefault(path.stem.casefold() if _SOURCES[source].parts else "", path)
-    if found:
-        return list(found.values())
+            editions.setdefault(path.stem.casefold() if _SOURCES[source].parts else "", []).append(path)
+    if editions:
+        return [max(paths, key=_count_columns) for paths in editions.values()]
     here = sorted(entry.name for entry in os.scandir(root))
     raise DataError(f"{root} is no {source} folder: looked for {wanted}; found {listed(here) or 'nothing'}.{_hint(root, source)}")
+
+
+def _count_columns(path: Path) -> int:
+    with path.open("rb") as file:
+        header = file.readline()
+    return max(header.count(mark) for mark in (b"\t", b";", b","))
 
 
 def _hint(root: Path, source: str) -> str:

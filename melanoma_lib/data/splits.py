@@ -138,7 +138,9 @@ def audit_leakage(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, se
         training holds another image of the same unit, in [0, 1], when split ``by image`` and ``by group``; NaN where the source
         has no such ids.
     """
-    train, seeds = _shares(val, test)[0], range(seed, seed + n_splits)
+    if n_splits < 1:
+        raise ValueError(f"n_splits={n_splits} must be at least 1")
+    cases, train, seeds = cases.reset_index(drop=True), _shares(val, test)[0], range(seed, seed + n_splits)
     leaks = {
         "by image": [_overlap(cases, _split_images(cases["target"], train, val, s)) for s in seeds],
         "by group": [_overlap(cases, split_cases(cases, val, test, s)) for s in seeds],
