@@ -4,6 +4,7 @@ import base64
 import functools
 import html
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from string import Template
@@ -23,6 +24,17 @@ SHARED_STYLE = HERE / "common.css"
 def script(*names: str) -> str:
     """The shared helpers followed by an explorer's own scripts, as the single module that a page loads."""
     return "\n".join(path.read_text(encoding="utf-8") for path in (SHARED_SCRIPT, *(HERE / name for name in names)))
+
+
+class Number(traitlets.Float):
+    """A number in its range; NaN, which compares with no limit, is in none."""
+
+    def validate(self, explorer: Any, value: Any) -> float | None:
+        """The value, or a TraitError."""
+        value = super().validate(explorer, value)
+        if value is not None and not math.isfinite(value):
+            self.error(explorer, value)
+        return value
 
 
 class Explorer(anywidget.AnyWidget):

@@ -29,7 +29,7 @@ OUTCOMES = ("false negative", "false positive", "true positive", "true negative"
 # known even where the table has no such case
 VOCABULARY = {"target": (1, 0), "sex": SEXES, "age": AGES, "site": SITES, "outcome": OUTCOMES}
 ORDERS = {"table": "as in the table", "worst": "worst errors first"}
-LABELS = ("not melanoma", "melanoma")  # by target
+LABELS = ("other lesion", "melanoma")  # by target
 PATHS = ("image_path", "mask_path")  # shown by file name: a page that is passed on should not tell where it was made
 
 

@@ -4,7 +4,7 @@ const TELLING = ["target", "diagnosis", "outcome"]; // fields that give the labe
 
 function badge(melanoma) {
   const shape = h("span", { "aria-hidden": "true" }, melanoma ? "▲ " : "● ");
-  const [kind, word] = melanoma ? ["mkc-melanoma", "melanoma"] : ["mkc-other", "not melanoma"];
+  const [kind, word] = melanoma ? ["mkc-melanoma", "melanoma"] : ["mkc-other", "other lesion"];
   return h("span", { className: `mkc-line ${kind}` }, shape, word);
 }
 
@@ -120,7 +120,7 @@ function quizOf(start, redraw) {
   const button = h("button", { type: "button", onClick: toggle }, "Quiz");
   const said = (image_id) => {
     const { guess: wanted, melanoma } = guesses.get(image_id) ?? {};
-    return wanted === undefined ? "" : `You said ${wanted ? "melanoma" : "not melanoma"}: ${wanted === melanoma ? "right" : "wrong"}.`;
+    return wanted === undefined ? "" : `You said ${wanted ? "melanoma" : "other lesion"}: ${wanted === melanoma ? "right" : "wrong"}.`;
   };
   const hides = ({ image_id }) => on && !guesses.has(image_id);
   return { element: h("div", { className: "mk-row mkc-pager" }, button, score), hides, guess, said };

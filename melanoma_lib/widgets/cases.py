@@ -43,7 +43,7 @@ def picture_of(path: str | Path, side: int) -> dict[str, Any]:
         return {"picture": None, "problem": ABSENT}
     try:
         image = ImageOps.contain(read_upright(file, side), (side, side))
-    except CorruptImageError as error:
+    except (CorruptImageError, ValueError) as error:  # the latter of a line of pixels, which has no smaller picture
         return {"picture": None, "problem": f"cannot be read: {error}".replace(str(file), file.name)}
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=88)
@@ -186,7 +186,6 @@ class CaseExplorer(Explorer):
                 jpeg, problem = picture["picture"], textwrap.shorten(picture["problem"], 60)
                 pixels = np.asarray(Image.open(io.BytesIO(jpeg))) if jpeg else np.full((3, 4, 3), 240, np.uint8)
                 panel(axes, pixels, f"{LABELS[tile['melanoma']]}\n{tile['person']}\n{tile['site']}")
-                axes.set_aspect(pixels.shape[0] / pixels.shape[1])
                 axes.text(0.5, 0.5, textwrap.fill(problem, 18), ha="center", va="center")
         melanomas = sum(tile["melanoma"] for tile in tiles)
         said = f"{melanomas} melanomas and {len(tiles) - melanomas} other lesions with age, sex and site"

@@ -1,11 +1,10 @@
 """Move alpha and gamma and see what focal loss pays, how it pulls, and what its output means."""
 
 import numpy as np
-import traitlets
 from numpy.typing import ArrayLike, NDArray
 
 from melanoma_lib.plotting import BLUE, GREY, ORANGE, VERMILLION, DescribedFigure, kit_figure, with_alt_text
-from melanoma_lib.widgets.base import HERE, Explorer, script
+from melanoma_lib.widgets.base import HERE, Explorer, Number, script
 
 OUTPUTS = np.linspace(0.005, 0.995, 199)  # at which the picture of presets draws its curves
 PRESETS = {  # alpha, gamma
@@ -61,9 +60,9 @@ class FocalLossExplorer(Explorer):
 
     _esm = script("plot.js", "focal_numbers.js", "focal.js")
     _css = Explorer._css + (HERE / "focal.css").read_text(encoding="utf-8")
-    alpha = traitlets.Float(0.25, allow_none=True, min=1e-6, max=1 - 1e-6).tag(sync=True)
-    gamma = traitlets.Float(2.0, min=0.0, max=10.0).tag(sync=True)
-    output = traitlets.Float(0.5, min=1e-6, max=1 - 1e-6).tag(sync=True)
+    alpha = Number(0.25, allow_none=True, min=1e-6, max=1 - 1e-6).tag(sync=True)
+    gamma = Number(2.0, min=0.0, max=10.0).tag(sync=True)
+    output = Number(0.5, min=1e-6, max=1 - 1e-6).tag(sync=True)
 
     def presets_figure(self) -> DescribedFigure:
         """Four losses: loss, gradient in the logit and true risk against the output."""
@@ -84,7 +83,7 @@ class FocalLossExplorer(Explorer):
             heads = ("loss (dotted: another lesion)", "gradient in the logit", "true risk")
             for axes, head, limits in zip(panels, heads, ((0, 3), (-1.5, 1.5), (0, 1)), strict=True):
                 axes.set(title=head, xlabel="output p", xlim=(0, 1), ylim=limits)
-            decoder.legend()
+            figure.legend(loc="outside lower center", ncols=4)
         return with_alt_text(
             figure,
             "Four losses: loss, gradient in the logit and true risk against the output; at an output of 0.5: "

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -44,6 +44,13 @@ class SignedMap(NamedTuple):
 
     values: np.ndarray
     doubtful: bool
+
+
+def require_offered(offered: Mapping[str, Collection], given: Mapping[str, Any]) -> None:
+    """DataError for the first value that is not among those offered under its name."""
+    for name, values in offered.items():
+        if given[name] not in values:
+            raise DataError(f"{name}: expected one of {list(values)}, got {given[name]!r}")
 
 
 def choose_cases(cases: pd.DataFrame, threshold: float, each: int = 3) -> pd.DataFrame:
@@ -242,7 +249,8 @@ class LayerExplorer(Explorer):
         }
 
     def risk(self, age: float | None, sex: str | None, site: str | None) -> float:
-        """Calibrated risk of the case in view with these of the choices, as the page shows it."""
+        """Calibrated risk of the case in view with these of the choices, as the page shows it; DataError for any other."""
+        require_offered(self.choices, {"age": age, "sex": sex, "site": site})
         place = tuple(values.index(value) for values, value in zip(self.choices.values(), (age, sex, site), strict=True))
         return float(self.run.calibrator.risk(self._logits[self.shown["case"]][place]))
 
@@ -267,9 +275,7 @@ class LayerExplorer(Explorer):
             raise DataError(f"shown: expected {list(self.shown)}, got {list(shown)}")
         offered = {"case": self.maps, "method_a": CAM_METHODS, "method_b": CAM_METHODS, "layer_a": self.layers}
         offered |= {"layer_b": self.layers, "direction": (1, -1)} | self.choices
-        for name, values in offered.items():
-            if shown[name] not in values:
-                raise DataError(f"{name}: expected one of {list(values)}, got {shown[name]!r}")
+        require_offered(offered | dict.fromkeys(("one_scale", "lines", "outline"), (True, False)), shown)
         if not 0 <= shown["opacity"] <= 1:
             raise DataError(f"opacity: expected a share from 0 to 1, got {shown['opacity']!r}")
         return shown
@@ -287,4 +293,5 @@ class LayerExplorer(Explorer):
         risk, flagged = self.risk(**recorded_metadata(case.iloc[0])), self.facts["threshold"]["risk"]
         title = f"{shown['case']}, {LABELS[int(case['target'].iloc[0])]}: risk {risk:.1%}, flagged from {flagged:.1%}"
         mask = batch.masks[0] if batch.masks.any() else None
-        return heatmap_figure(batch.photographs[0], maps, mask, f"{title}\nEducational, not for diagnosis")
+        title += "\nAge, sex and site as recorded. Educational, not for diagnosis"
+        return heatmap_figure(batch.photographs[0], maps, mask, title)

@@ -19,7 +19,7 @@ from melanoma_lib.plotting import (
     kit_figure,
     with_alt_text,
 )
-from melanoma_lib.widgets.base import HERE, Explorer, script
+from melanoma_lib.widgets.base import HERE, Explorer, Number, script
 
 ISIC_2020_PREVALENCE = 584 / 33_126  # melanomas among the training images of the challenge
 BINS = 60  # of the score histograms
@@ -119,10 +119,10 @@ class ThresholdExplorer(Explorer):
 
     _esm = script("plot.js", "threshold_numbers.js", "threshold_plots.js", "threshold.js")
     _css = Explorer._css + (HERE / "threshold.css").read_text(encoding="utf-8")
-    threshold = traitlets.Float(0.5, min=0.0, max=1.0).tag(sync=True)
-    prevalence = traitlets.Float(0.5, min=1e-4, max=0.9999).tag(sync=True)
-    fn_cost = traitlets.Float(20.0, min=1e-6, max=1e9).tag(sync=True)
-    fp_cost = traitlets.Float(1.0, min=1e-6, max=1e9).tag(sync=True)
+    threshold = Number(0.5, min=0.0, max=1.0).tag(sync=True)
+    prevalence = Number(0.5, min=1e-4, max=0.9999).tag(sync=True)
+    fn_cost = Number(20.0, min=1e-6, max=1e9).tag(sync=True)
+    fp_cost = Number(1.0, min=1e-6, max=1e9).tag(sync=True)
     simple = traitlets.Bool(True).tag(sync=True)
     facts = traitlets.Dict().tag(sync=True)
     counts = traitlets.Bytes().tag(sync=True)

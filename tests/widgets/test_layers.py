@@ -1,5 +1,7 @@
 """LayerExplorer: its maps, logits and risks against the library and the whole model; what it packs, asks and refuses."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -113,7 +115,8 @@ def test_the_pages_maps_are_the_librarys_and_its_risks_those_the_run_wrote_down(
         own = recorded_metadata(stored)
         assert {name: explorer.shown[name] for name in own} == own
         assert explorer.risk(**own) == pytest.approx(stored["risk"], abs=1e-3)
-        for other in ({"age": None}, {"sex": None}, {"age": 90.0, "site": explorer.choices["site"][-2]}):
+        every = itertools.product(*(values[:: max(1, len(values) // 3)] for values in explorer.choices.values()))
+        for other in ({"age": None}, {"sex": None}, *(dict(zip(own, one, strict=True)) for one in every)):
             logit = model_logit(explorer, row, **own | other)
             assert explorer.risk(**own | other) == pytest.approx(explorer.run.calibrator.risk(logit), abs=1e-4)
 
@@ -126,7 +129,15 @@ def test_grad_cam_and_eigencam_start_on_the_default_layer(explorer):
 
 @pytest.mark.parametrize(
     "values",
-    [{"case": "nobody"}, {"method_a": "magic"}, {"layer_b": "no"}, {"direction": 0}, {"opacity": 1.5}, {"age": -5}],
+    [
+        {"case": "nobody"},
+        {"method_a": "magic"},
+        {"layer_b": "no"},
+        {"direction": 0},
+        {"opacity": 1.5},
+        {"age": -5},
+        {"lines": "maybe"},
+    ],
 )
 def test_what_cannot_be_shown_is_refused_and_changes_nothing(explorer, values):
     before = explorer.shown
