@@ -1,7 +1,9 @@
 """Running lessons without a reader: executed notebook, HTML page and summary of each, and the committed outputs renewed."""
 
+import base64
 import copy
 import html
+import io
 import logging
 import re
 import tempfile
@@ -12,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from PIL import Image
 
 from melanoma_lib.classroom.lesson import Lesson, Scalar, tags_of, without_tests
 from melanoma_lib.errors import LessonError
 from melanoma_lib.utils import write_text
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+LARGE_PICTURE = 100_000  # bytes; charts are below it, sheets of photographs above
 COMPARED = "nbval-check-output"  # nbval's own tag: it compares the outputs of these cells
 # On paper nothing scrolls: what is wider than the page would be cut off.
 PRINT_STYLE = """<style>
@@ -228,4 +232,18 @@ def normalised(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             for output in cell.outputs:
                 if "execution_count" in output:
                     output.execution_count = cell.execution_count
+                if "image/png" in output.get("data", {}):
+                    output.data["image/png"] = smaller(output.data["image/png"])
     return notebook
+
+
+def smaller(png: str) -> str:
+    """A picture, base64 of a PNG, in 256 colours where that saves space: each refresh stays in the repository for good."""
+    data, buffer = base64.b64decode(png), io.BytesIO()
+    with Image.open(io.BytesIO(data)) as picture:
+        if picture.mode == "P" or len(data) < LARGE_PICTURE:
+            return png
+        # Rare colours, such as the ends of a colour bar, keep an entry of their own: a median cut would mix them with others.
+        few = picture.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2)
+    few.save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode() if buffer.tell() < len(data) else png

@@ -111,6 +111,8 @@ def number(value: Any, digits: int = 3, undefined: str | None = None, form: str 
     """
     if isinstance(value, str):
         return value
+    if isinstance(value, Mapping | list):
+        raise LessonError(f"expected one value, got a group of {len(value)}; name one of {', '.join(map(str, value))}")
     if value is None or not math.isfinite(value):
         if undefined is None:
             raise LessonError('this run leaves the number undefined; say what to write then, such as undefined="–"')
@@ -120,7 +122,7 @@ def number(value: Any, digits: int = 3, undefined: str | None = None, form: str 
 
 def percent(value: float | None, digits: int = 1, undefined: str | None = None) -> str:
     """A share in percent."""
-    if isinstance(value, str):
+    if isinstance(value, str | bool):
         raise LessonError(f"expected a share, got {value!r}")
     return number(value, digits, undefined, "%")
 

@@ -1,8 +1,9 @@
-"""A grid of parameters over one lesson: every point a run of its own, resumed where it stopped, gathered into one table."""
+"""A grid of parameters over one lesson: a notebook a point, a run a training, resumed where it stopped, in one table."""
 
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from melanoma_lib.classroom.lesson import Lesson, Scalar
+from melanoma_lib.classroom.lesson import Lesson, Scalar, tags_of
 from melanoma_lib.classroom.papermill import run_lesson
 from melanoma_lib.errors import LessonError
 from melanoma_lib.utils import replacing, write_text
@@ -29,25 +30,44 @@ class Point:
 
 
 def grid(lesson: Lesson, over: Mapping[str, Sequence[Any]], fixed: Mapping[str, Any], out: Path) -> list[Point]:
-    """Every combination, checked before the first one runs; each trains in a run directory of its own.
+    """Every combination, checked before the first one runs.
+
+    Points that differ in nothing that training sees share a run directory, so that it is trained once; where nothing of that
+    kind is swept, all read the run that the lesson or ``fixed`` names.
 
     Raises:
-        LessonError: for an unknown parameter, an ill-typed value, an empty grid, or a lesson without ``run_dir``.
+        LessonError: for an unknown parameter, an ill-typed value, an empty grid, or where no run is named or trained.
     """
     if "run_dir" not in lesson.parameters:
         raise LessonError(f"{lesson.name} leaves no run to compare: it has no parameter run_dir; sweep 03_training")
-    if taken := sorted({"run_dir"} & (set(over) | set(fixed)) | (set(over) & set(fixed))):
+    trained = _seen_by_training(lesson)
+    if taken := sorted({"run_dir"} & (set(over) | (set(fixed) if trained & set(over) else set())) | (set(over) & set(fixed))):
         raise LessonError(f"{', '.join(taken)}: a sweep chooses run_dir itself, and a parameter is either swept or fixed")
     if not over or not all(over.values()):
         raise LessonError("nothing to sweep: expected --over name=value,value …")
     points = []
     for combination in itertools.product(*over.values()):
         values = lesson.with_defaults(dict(fixed) | dict(zip(over, combination, strict=True)))
-        key = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
-        folder = out / f"{lesson.name}-{key}"
-        run_dir = {"run_dir": str((folder / "run").resolve())}
-        points.append(Point(folder, {name: values[name] for name in over}, values | run_dir))
+        folder = out / f"{lesson.name}-{_digest(values)}"
+        if trained & set(over):
+            key = _digest({name: values[name] for name in trained})
+            values["run_dir"] = str((out / f"{lesson.name}-run-{key}").resolve())
+        elif not values["run_dir"]:
+            raise LessonError("what is swept trains nothing, and run_dir is empty: name a run, such as -p run_dir runs/mine")
+        points.append(Point(folder, {name: values[name] for name in over}, values))
     return points
+
+
+def _seen_by_training(lesson: Lesson) -> set[str]:
+    """Parameters that stand in some code before or in the last cell that trains: whatever they do there may shape the run."""
+    cells = [cell.source for cell in lesson.notebook.cells if cell.cell_type == "code" and "parameters" not in tags_of(cell)]
+    last = max((place for place, source in enumerate(cells) if re.search(r"(?<![.\w])train\(", source)), default=-1)
+    before = "\n".join(cells[: last + 1])
+    return {name for name in lesson.parameters if re.search(rf"\b{name}\b", before)} - {"run_dir"}
+
+
+def _digest(values: Mapping[str, Scalar]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def sweep(lesson: Lesson, points: Sequence[Point], out: Path, jobs: int = 1) -> pd.DataFrame:
@@ -58,7 +78,11 @@ def sweep(lesson: Lesson, points: Sequence[Point], out: Path, jobs: int = 1) -> 
     """
     from joblib import Parallel, delayed
 
-    Parallel(n_jobs=jobs, verbose=10)(delayed(run_point)(lesson.path, point) for point in points)
+    first: dict[Scalar, Point] = {}  # of each run; it trains, if anything does, and the others wait for it
+    for point in points:
+        first.setdefault(point.values["run_dir"], point)
+    for part in (first.values(), [point for point in points if point not in first.values()]):
+        Parallel(n_jobs=jobs, verbose=10)(delayed(run_point)(lesson.path, point) for point in part)
     table = pd.DataFrame([row_of(point) for point in points])
     with replacing(out / "comparison.csv") as temporary:
         table.to_csv(temporary, index=False)

@@ -1,12 +1,16 @@
+import base64
+import io
 import re
 
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
 from melanoma_lib.__main__ import main
 from melanoma_lib.classroom.handout import handout_page
 from melanoma_lib.classroom.lesson import Lesson, tags_of
-from melanoma_lib.classroom.papermill import digest_text, refresh, run_lessons, summary
+from melanoma_lib.classroom.papermill import digest_text, refresh, run_lessons, smaller, summary
 from melanoma_lib.errors import LessonError
 from tests.notebooks.mini import IMPORTS, mini_lesson
 from tests.notebooks.nbval_run import ROOT, run_nbval
@@ -134,3 +138,23 @@ def test_the_command_line_runs_checks_and_refuses(lesson, tmp_path, monkeypatch,
     monkeypatch.chdir(ROOT)
     assert main(["notebooks", "check", "06"]) == 0
     assert "1 passed" in capfd.readouterr().out
+
+
+def test_a_photograph_is_kept_in_fewer_bytes_and_looks_the_same():
+    y, x = np.mgrid[:400, :400]
+    waves = np.stack([120 + 60 * np.sin(x / 90), 90 + 50 * np.cos(y / 70), 100 + 40 * np.sin((x + y) / 80)], axis=2)
+    pixels = (waves + np.random.default_rng(0).normal(0, 6, waves.shape)).clip(0, 255).astype(np.uint8)
+    pixels[-20:, :40] = blue = (0, 114, 178)  # the end of a colour bar below a picture of other colours
+    before = as_png(pixels)
+    after = smaller(before)
+    assert len(after) < 0.6 * len(before) and smaller(after) == after
+    seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(after))).convert("RGB")).astype(int)
+    assert np.abs(seen - pixels).mean() < 8
+    assert np.abs(seen[-16:, 4:36] - blue).max() < 20
+    assert smaller(as_png(pixels[:50, :50])) == as_png(pixels[:50, :50])
+
+
+def as_png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()

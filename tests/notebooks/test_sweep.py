@@ -44,10 +44,26 @@ def test_a_sweep_compares_its_runs_goes_on_where_it_stopped_and_repeats_a_change
 
 
 def test_points_differ_in_folder_run_and_values(tmp_path):
-    points = grid(Lesson(mini_lesson(tmp_path)), {"seed": ["0", "1"], "rate": ["0.1", "0.2"]}, {"shout": "yes"}, tmp_path)
+    trains = "if seed < 0:\n    train(settings)\nprint(seed)"
+    lesson = Lesson(mini_lesson(tmp_path, extra=trains))
+    points = grid(lesson, {"seed": ["0", "1"], "rate": ["0.1", "0.2"]}, {"shout": "yes"}, tmp_path)
     assert [point.varied for point in points] == [{"seed": s, "rate": r} for s in (0, 1) for r in (0.1, 0.2)]
-    assert len({point.folder for point in points}) == len({point.values["run_dir"] for point in points}) == 4
+    assert len({point.folder for point in points}) == 4
+    assert len({point.values["run_dir"] for point in points}) == 2  # of the two, the seed alone stands before what trains
     assert all(point.values["shout"] is True for point in points)
+    moved = grid(lesson, {"seed": ["0", "1"], "rate": ["0.1", "0.2"]}, {"shout": "yes"}, tmp_path / "elsewhere")
+    assert [point.folder.name for point in moved] == [point.folder.name for point in points]  # and so resumes there
+    with pytest.raises(LessonError, match="chooses run_dir itself"):
+        grid(lesson, {"seed": ["1"]}, {"run_dir": str(tmp_path)}, tmp_path)
+    changes = "changes = {'learning_rate': rate}"  # by another name, in a cell of its own
+    points = grid(Lesson(mini_lesson(tmp_path, digest=changes, extra=trains)), {"rate": ["0.1", "0.2"]}, {}, tmp_path)
+    assert len({point.values["run_dir"] for point in points}) == 2
+
+
+def test_a_sweep_of_the_analysis_alone_trains_nothing_and_reads_the_run_that_is_named(tmp_path):
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    points = grid(Lesson(mini_lesson(tmp_path)), {"rate": ["0.1", "0.2"]}, {"run_dir": "runs/mine"}, tmp_path)
+    assert [point.values["run_dir"] for point in points] == ["runs/mine"] * 2
 
 
 @pytest.mark.parametrize(
@@ -58,6 +74,7 @@ def test_points_differ_in_folder_run_and_values(tmp_path):
         ({"seed": []}, {}, "nothing to sweep"),
         ({"run_dir": ["a"]}, {}, "chooses run_dir itself"),
         ({"seed": ["1"]}, {"seed": "2"}, "either swept or fixed"),
+        ({"rate": ["1"]}, {}, "name a run"),
     ],
 )
 def test_a_grid_is_refused_before_anything_runs(tmp_path, over, fixed, words):

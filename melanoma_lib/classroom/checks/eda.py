@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from melanoma_lib.classroom.checks.engine import Exercise, not_yet, shown
+from melanoma_lib.classroom.checks.engine import Exercise, ask, not_yet, shown
 from melanoma_lib.data import SyntheticDermoscopy
 
 UNEVEN = 0.12  # mean relative error of the test prevalence; stratified splits of the made-up table stay below, others well above
@@ -46,6 +46,8 @@ def _bars(draw, taken, label):
         axes = draw(taken, label)
         if hasattr(axes, "facet_axis"):
             not_yet("that is seaborn's grid of axes: end with return grid.ax, or draw with sns.barplot")
+        if not getattr(axes, "patches", None):
+            not_yet(f"expected the axes, with bars, as sns.barplot returns them, got {shown(axes)}: end with return")
         boxes = [(bar.get_width(), bar.get_height()) for bar in axes.patches]
         names = {text.get_text() for text in (*axes.get_yticklabels(), *axes.get_xticklabels())}
         legend = axes.get_legend() is not None
@@ -126,8 +128,9 @@ def grouped_split(split: Callable, cases: pd.DataFrame) -> None:
     Raises:
         NotYet: with what is wrong and where to look.
     """
+    parts = ask(split, cases, 0)
     grouping(split)
-    shares = " and ".join(f"{cases['target'].iloc[part].mean():.1%}" for part in split(cases, 0))
+    shares = " and ".join(f"{cases['target'].iloc[part].mean():.1%}" for part in parts)
     print(f"Here: {cases['group_id'].nunique():,} groups; melanomas are {shares} of training and test images.")
 
 
