@@ -68,7 +68,7 @@ HELP = {
     "host": "address to listen on; 127.0.0.1 is this machine alone",
     "parameters": "value of a notebook parameter; may be repeated",
     "over": "values to sweep, such as seed=0,1,2",
-    "run_dir": "run to fill the decks from, by default the one that lesson 00 trains",
+    "run_dir": "run to fill the decks from, by default the one that lesson 00 reads",
     "markdown": "write the filled Markdown and figures alone, without Marp",
     "images": "of the larger archive, by default those of ISIC 2024",
 }

@@ -184,7 +184,8 @@ def app(
     """Serve a run as a page on this machine: risk, decision, heatmap (not for diagnosis)."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # asked when Gradio is imported; nothing is to leave the machine
     found = _run(run or settings.run_dir, settings, needs_model=True)
-    from melanoma_lib.app import Service, serve
+    from melanoma_lib.app.server import serve
+    from melanoma_lib.app.service import Service
 
     serve(Service(found, backend), host, port)
 
@@ -259,19 +260,14 @@ def notebooks_sweep(
 
 
 def slides_build(
-    names: Sequence[str] = (), run_dir: Path | None = None, out: Path = Path("reports/slides"), markdown: bool = False
-) -> None:
+    names: Sequence[str] = (), run_dir: Path = Path("data/reference/synthetic"), out: Path = Path("reports/slides"),
+    markdown: bool = False,
+) -> None:  # fmt: skip
     """Fill slide decks from a run; render each as HTML and PDF, offline."""
     from melanoma_lib.classroom.slides import build, find_decks, run_values
     from melanoma_lib.runs import Run
-    from melanoma_lib.training import train as train_run
 
-    decks = find_decks(names)
-    if run_dir:
-        run = Run(run_dir)
-    else:  # the run of lesson 00, which is trained where it is missing
-        run = train_run(Settings.for_notebook(profile="fast", source="synthetic", seed=0).with_changes(resume=True))
-    for path in build(decks, run_values(run), out, () if markdown else ("html", "pdf")):
+    for path in build(find_decks(names), run_values(Run(run_dir)), out, () if markdown else ("html", "pdf")):
         print(path)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from melanoma_lib.app import Reference
+from melanoma_lib.app.unlike import Reference
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.evaluation import evaluate_predictions
 from melanoma_lib.export.card import write_card
