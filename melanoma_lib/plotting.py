@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from numpy.typing import ArrayLike
 
 # Okabe and Ito 2008: told apart under every common colour blindness, and by lightness in grey.
 BLUE, VERMILLION, GREEN, ORANGE, GREY, BLACK = (
@@ -111,19 +112,20 @@ def overlay(axes: Axes, heatmap: np.ndarray, limit: float = 1.0) -> None:
 
 
 def panel(
-    axes: Axes, photograph: np.ndarray, title: str = "", heatmap: np.ndarray | None = None, mask: np.ndarray | None = None
+    axes: Axes, photograph: ArrayLike, title: str = "", heatmap: np.ndarray | None = None, mask: np.ndarray | None = None
 ) -> None:
     """Draw a photograph without ticks, with a heatmap over it, the outline of a lesion, or both.
 
     Args:
         axes: where to.
-        photograph: shape ``(H, W, 3)``, uint8 or from 0 to 1.
+        photograph: shape ``(H, W, 3)``, uint8 or from 0 to 1, or such an image of Pillow.
         title: above it.
         heatmap: as for :func:`overlay`.
         mask: lesion pixels, shape ``(h, w)``; its outline is drawn.
     """
+    photograph = np.asarray(photograph)
     axes.imshow(photograph, extent=(0, 1, 1, 0))
-    axes.set_aspect(len(photograph) / len(photograph[0]))
+    axes.set_aspect(photograph.shape[0] / photograph.shape[1])
     if heatmap is not None:
         overlay(axes, heatmap)
     if mask is not None and np.any(mask):

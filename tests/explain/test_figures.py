@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
 
 from melanoma_lib.explain import heatmap_figure
 from melanoma_lib.explain.cam import resize_heatmap
 from melanoma_lib.explain.figures import signed_overlay
+from melanoma_lib.plotting import panel
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
 MASK = np.zeros((60, 80), bool)
@@ -63,3 +66,11 @@ def test_the_alt_text_says_where_the_peak_lies_and_how_much_falls_on_the_lesion(
 def test_what_cannot_be_drawn_is_an_error(image, maps, mask, message):
     with pytest.raises(ValueError, match=message):
         heatmap_figure(image, maps, mask)
+
+
+@pytest.mark.parametrize("photograph", [IMAGE, Image.fromarray(IMAGE)])
+def test_a_panel_has_the_proportions_of_its_photograph(photograph):
+    axes = Figure().subplots()
+    panel(axes, photograph, heatmap=PEAK, mask=MASK)
+    height, width = IMAGE.shape[:2]
+    assert axes.get_aspect() == height / width and axes.get_xlim() == (0, 1) and axes.get_ylim() == (1, 0)
