@@ -125,12 +125,12 @@ def panel(
     """
     photograph = np.asarray(photograph)
     axes.imshow(photograph, extent=(0, 1, 1, 0))
-    axes.set_aspect(photograph.shape[0] / photograph.shape[1])
     if heatmap is not None:
         overlay(axes, heatmap)
     if mask is not None and np.any(mask):
         outline = axes.contour(np.asarray(mask, dtype=float), [0.5], colors="white", linewidths=1.2, extent=(0, 1, 0, 1))
         outline.set_path_effects([withStroke(linewidth=2.6, foreground="black")])  # white alone is lost on pale skin
+    axes.set_aspect(photograph.shape[0] / photograph.shape[1])  # each imshow makes pixels of its own square
     axes.set_title(title, fontsize=10)
     axes.axis("off")
 
