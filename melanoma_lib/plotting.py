@@ -108,7 +108,7 @@ def overlay(axes: Axes, heatmap: np.ndarray, limit: float = 1.0) -> None:
         raise ValueError(f"heatmap: expected finite values of shape (h, w), got shape {heatmap.shape}")
     alpha = np.clip(0.1 + 0.6 * heatmap / limit, 0, 1)
     extent = axes.images[0].get_extent() if axes.images else (0, 1, 1, 0)
-    axes.imshow(heatmap, cmap="inferno", alpha=alpha, clim=(0, limit), extent=extent)
+    axes.imshow(heatmap, cmap="inferno", alpha=alpha, clim=(0, limit), extent=extent, aspect=axes.get_aspect())
 
 
 def panel(
@@ -124,13 +124,12 @@ def panel(
         mask: lesion pixels, shape ``(h, w)``; its outline is drawn.
     """
     photograph = np.asarray(photograph)
-    axes.imshow(photograph, extent=(0, 1, 1, 0))
+    axes.imshow(photograph, extent=(0, 1, 1, 0), aspect=photograph.shape[0] / photograph.shape[1])
     if heatmap is not None:
         overlay(axes, heatmap)
     if mask is not None and np.any(mask):
         outline = axes.contour(np.asarray(mask, dtype=float), [0.5], colors="white", linewidths=1.2, extent=(0, 1, 0, 1))
         outline.set_path_effects([withStroke(linewidth=2.6, foreground="black")])  # white alone is lost on pale skin
-    axes.set_aspect(photograph.shape[0] / photograph.shape[1])  # each imshow makes pixels of its own square
     axes.set_title(title, fontsize=10)
     axes.axis("off")
 
