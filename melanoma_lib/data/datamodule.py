@@ -104,7 +104,7 @@ class DermoscopyDataModule(pl.LightningDataModule):
         self.settings = settings
         cases = cases_for(settings) if cases is None else cases
         if "split" not in cases:
-            cases = cases.assign(split=split_of(settings, cases))
+            cases = cases.assign(split=_split(settings, cases))
         _check_split(cases)
         self.cases = cases.reset_index(drop=True)
         training = self.cases[self.cases["split"] == "train"]
@@ -199,12 +199,7 @@ def cases_for(settings: Settings, only: Collection[str] = ()) -> pd.DataFrame:
     return cases
 
 
-def split_of(settings: Settings, cases: pd.DataFrame) -> pd.Series:
-    """The split of these settings: of one fold of a cross-validation, or by the shares they name.
-
-    Raises:
-        SettingsError: if all folds are asked for, which no single split serves.
-    """
+def _split(settings: Settings, cases: pd.DataFrame) -> pd.Series:
     if not settings.folds:
         return split_cases(cases, settings.val_fraction, settings.test_fraction, settings.seed)
     if not settings.fold:

@@ -98,15 +98,14 @@ def resolve(root: Path, relative: str) -> Path | None:
 
 def read_synthetic(path: Path) -> pd.DataFrame:
     """The table that ``SyntheticDermoscopy.write`` leaves; columns of numbers or booleans alone become such."""
-    table = read_table(path, needs=CASE_COLUMNS)
-    for column in table.columns:
-        table[column] = table[column].replace("", np.nan)
-        if column not in TEXT_COLUMNS:
-            numbers, flags = pd.to_numeric(table[column], errors="coerce"), table[column].isin(("True", "False"))
-            if flags.all():
-                table[column] = table[column] == "True"
-            elif numbers.notna().equals(table[column].notna()):
-                table[column] = numbers
+    table = read_table(path, needs=CASE_COLUMNS).replace("", np.nan)
+    for column in table.columns.difference(TEXT_COLUMNS):
+        if table[column].isin(("True", "False")).all():
+            table[column] = table[column] == "True"
+            continue
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        if numbers.notna().equals(table[column].notna()):
+            table[column] = numbers
     table.attrs = {"dropped_rows": {}, "leaky_columns": sorted(filter(is_leaky, table.columns))}
     return table
 

@@ -59,7 +59,7 @@ def load_cases(
         UnknownValueError: a site, sex or diagnosis that ``data.vocabulary`` does not know.
         MissingImagesError: image files are absent and ``missing_images`` is ``"error"``, or none is there to go on with.
     """
-    if source not in _SOURCES:
+    if source not in SOURCES:
         raise DataError(f"source {source!r} is not known; expected one of {list(SOURCES)}.")
     if missing_images not in ("error", "drop", "keep"):
         raise ValueError(f"missing_images is {missing_images!r}; expected 'error', 'drop' or 'keep'")
@@ -69,14 +69,14 @@ def load_cases(
         raise DataError(f"image_dirs: {listed(strangers)} does not exist or is not a folder.")
     tables = _locate(root, source)
     table = ", ".join(map(str, tables))
-    parts = [_SOURCES[source].read(part) for part in tables]
+    parts = [SOURCES[source].read(part) for part in tables]
     rows = pd.concat(parts)
     if len(parts) > 1:  # errors then name the file of a row, too
         rows.index = [f"{path.name}:{line}" for path, part in zip(tables, parts, strict=True) for line in part.index]
     if source == "synthetic":
         rows, absent, searched = _own_files(rows, root)
     else:
-        rows, absent, searched = _find_files(rows, root, _SOURCES[source], [Path(folder) for folder in image_dirs])
+        rows, absent, searched = _find_files(rows, root, SOURCES[source], [Path(folder) for folder in image_dirs])
         rows["group_id"] = group_ids(rows)
     cases = validate_cases(rows, origin=table)
     if absent.any() and missing_images != "keep":
@@ -109,7 +109,7 @@ def _report_missing(names: pd.Series, total: int, searched: list[str], policy: s
 
 def _locate(root: Path, source: str) -> list[Path]:
     """The source's table, or those of its parts; of several editions the one with most columns (Dataverse's names the camera)."""
-    names = _SOURCES[source].tables
+    names = SOURCES[source].tables
     wanted = " or ".join(names)
     if not root.is_dir():
         problem = "is a file, not a folder" if root.exists() else "does not exist"
@@ -117,7 +117,7 @@ def _locate(root: Path, source: str) -> list[Path]:
     editions: dict[str, list[Path]] = {}
     for name in names:
         if (path := resolve(root, name)) and path.is_file():
-            editions.setdefault(path.stem.casefold() if _SOURCES[source].parts else "", []).append(path)
+            editions.setdefault(path.stem.casefold() if SOURCES[source].parts else "", []).append(path)
     if editions:
         return [max(paths, key=_count_columns) for paths in editions.values()]
     here = sorted(entry.name for entry in os.scandir(root))
@@ -132,7 +132,7 @@ def _count_columns(path: Path) -> int:
 
 def _hint(root: Path, source: str) -> str:
     def holds(folder: Path, name: str) -> bool:
-        return any(resolve(folder, table) for table in _SOURCES[name].tables)
+        return any(resolve(folder, table) for table in SOURCES[name].tables)
 
     for name in SOURCES:
         if name != source and holds(root, name):
@@ -198,7 +198,7 @@ def _own_files(rows: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, pd.Series,
 
 _PARTS_2017 = tuple(f"ISIC-2017_{part}" for part in ("Training", "Validation", "Test_v2"))
 _PARTS_2018 = tuple(f"ISIC2018_Task3_{part}" for part in ("Training", "Validation", "Test"))
-_SOURCES: dict[str, _Source] = {
+SOURCES: dict[str, _Source] = {
     "synthetic": _Source(("cases.csv",), readers.read_synthetic),
     "ham10000": _Source(
         ("HAM10000_metadata", "HAM10000_metadata.tab", "HAM10000_metadata.dataverse.csv", "HAM10000_metadata.csv"),
@@ -235,4 +235,3 @@ _SOURCES: dict[str, _Source] = {
     ),
     "isic_archive": _Source(("metadata.csv",), readers.read_isic_archive, images=(".", "images")),
 }
-SOURCES = tuple(_SOURCES)
