@@ -20,7 +20,6 @@ from melanoma_lib.data.splits import assert_no_straddling, fold_cases, split_cas
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
 from melanoma_lib.errors import DataError, SettingsError
 from melanoma_lib.settings import Settings
-from melanoma_lib.utils import progress_bar
 
 # image (B, 3, S, S), metadata (B, M), target (B,), diagnosis (B,): code or UNKNOWN, row (B,): position in the case table
 Batch = dict[str, torch.Tensor]
@@ -125,9 +124,8 @@ class DermoscopyDataModule(pl.LightningDataModule):
         """Cached images of all cases, uint8 ``(N, C, C, 3)``, decoded on first use; None without an image branch."""
         if "image" in self.settings.modalities and self._pixels is None:
             paths = [Path(path) for path in self.cases["image_path"]]
-            with progress_bar("decoding images, once", len(paths), self.settings.progress) as advance:
-                side = stored_side(self.settings.image_size)
-                self._pixels = open_cache(paths, side, self.settings.cache_dir, advance)
+            side = stored_side(self.settings.image_size)
+            self._pixels = open_cache(paths, side, self.settings.cache_dir, self.settings.progress)
         return self._pixels
 
     def dataset(self, training: bool) -> CaseDataset:

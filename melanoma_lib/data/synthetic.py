@@ -6,7 +6,6 @@ Not medical data. It teaches how a classifier is trained, tested and fooled; it 
 import hashlib
 import io
 import json
-import shutil
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -201,29 +200,26 @@ class SyntheticDermoscopy:
             root = root.with_name(f"{root.name}-{part_of}")
             if self._already_in(root, part_of):
                 return root
-        part = None
         try:
             root.parent.mkdir(parents=True, exist_ok=True)
-            part = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".part", dir=root.parent))
-            for folder in ("images", "masks", "artefacts"):
-                (part / folder).mkdir()
-            with progress_bar("painting synthetic cases", len(chosen)) as advance:
-                for index in chosen:
-                    _save(self.render(index), part, self.cases["image_id"][index])
-                    advance()
-            self.cases.iloc[chosen].to_csv(part / TABLE, index=False)
-            (part / DESCRIPTION).write_text(self._description(part_of), encoding="utf-8")
-            part.chmod(0o755)  # mkdtemp's own mode would shut out other readers
-            part.replace(root)
+            with tempfile.TemporaryDirectory(".part", f".{root.name}.", root.parent, ignore_cleanup_errors=True) as temporary:
+                part = Path(temporary)
+                for folder in ("images", "masks", "artefacts"):
+                    (part / folder).mkdir()
+                with progress_bar("painting synthetic cases", len(chosen)) as advance:
+                    for index in chosen:
+                        _save(self.render(index), part, self.cases["image_id"][index])
+                        advance()
+                self.cases.iloc[chosen].to_csv(part / TABLE, index=False)
+                (part / DESCRIPTION).write_text(self._description(part_of), encoding="utf-8")
+                part.chmod(0o755)  # its own mode would shut out other readers
+                part.replace(root)
         except OSError as error:
             if not self._already_in(root, part_of):  # else another process was faster with the same data
                 raise DataError(
                     f"cannot write synthetic cases to {root}: {error}; nothing was left there. Choose a folder you may write to, "
                     "or free some space."
                 ) from error
-        finally:
-            if part:
-                shutil.rmtree(part, ignore_errors=True)
         return root
 
     def _description(self, part_of: str = "") -> str:
