@@ -49,10 +49,9 @@ def load_cases(
             HAM10000 part from HAM10000's folders.
 
     Returns:
-        The table described in ``data.schema``, one row per image, with ``RangeIndex``. ``attrs`` holds ``source``, ``root``,
-        ``table`` (the file or files read), ``absent_images`` and ``dropped_images`` (numbers), ``dropped_rows`` (reason:
-        number, for rows left out on principle) and ``leaky_columns`` (columns of the file that give the answer away, left
-        behind).
+        The table described in ``data.schema``, one row per image, with ``RangeIndex``. ``attrs`` holds ``source``, ``table``
+        (the file or files read), ``absent_images`` and ``dropped_images`` (numbers), ``dropped_rows`` (reason: number, for
+        rows left out on principle) and ``leaky_columns`` (columns of the file that give the answer away, left behind).
 
     Raises:
         DataError: unknown source, wrong folder, unreadable or empty table, missing column, value outside the schema.
@@ -85,7 +84,6 @@ def load_cases(
     cases = cases.reset_index(drop=True)
     cases.attrs = {
         "source": source,
-        "root": str(root),
         "table": table,
         "absent_images": int(absent.sum()),
         "dropped_images": 0 if missing_images == "keep" else int(absent.sum()),
