@@ -30,7 +30,7 @@ def read_table(path: Path, needs: Sequence[str]) -> pd.DataFrame:
         any content are left out.
 
     Raises:
-        DataError: unreadable, no rows, or one of the columns it ``needs``, in lower case, is missing.
+        DataError: unreadable, no rows, two columns of one name in lower case, or one of those it ``needs`` is missing.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -50,6 +50,8 @@ def read_table(path: Path, needs: Sequence[str]) -> pd.DataFrame:
         ) from error
     table = table.fillna("").apply(lambda column: column.str.strip())
     table.columns = table.columns.str.strip().str.lower()
+    if (again := table.columns.duplicated()).any():
+        raise DataError(f"{path}: column {listed(table.columns[again])} is there twice, letter case aside; keep one.")
     table.index += 2  # line 1 is the header
     table = table[(table != "").any(axis=1)]
     missing = [column for column in needs if column not in table.columns]
