@@ -61,11 +61,9 @@ def open_evaluation_cache(pixels: np.memmap, backbone: str, image_size: int) -> 
     """
     images, prepare = Path(pixels.filename), evaluation_pixels(backbone, image_size)
     name = f"evaluation-{image_size}px-{backbone_normalisation(backbone)['interpolation']}-of-{images.name}"
-
-    def squash(image: np.ndarray) -> np.ndarray:
-        return prepare(Image.fromarray(image)).permute(1, 2, 0).numpy()  # (C, C, 3) -> (3, S, S) -> (S, S, 3)
-
-    return _kept(images.with_name(name), (len(pixels), image_size, image_size, 3), pixels, squash)
+    shape = (len(pixels), image_size, image_size, 3)
+    # Each image from (C, C, 3) over (3, S, S) to (S, S, 3).
+    return _kept(images.with_name(name), shape, pixels, lambda image: prepare(Image.fromarray(image)).permute(1, 2, 0).numpy())
 
 
 def _kept(target: Path, shape: tuple[int, ...], items: Iterable, make: Callable, show_progress: bool = False) -> np.memmap:

@@ -96,6 +96,7 @@ class DermoscopyDataModule(pl.LightningDataModule):
         cases: the case table with its ``split`` column (train, val, test).
         encoder: fitted on the training split only.
         diagnoses: the words of the training split, in alphabetical order.
+        train_prevalence: share of melanomas among the training cases.
     """
 
     def __init__(self, settings: Settings, cases: pd.DataFrame | None = None) -> None:
@@ -109,12 +110,8 @@ class DermoscopyDataModule(pl.LightningDataModule):
         training = self.cases[self.cases["split"] == "train"]
         self.encoder = MetadataEncoder.fit(training)
         self.diagnoses = sorted(training["diagnosis"].dropna().unique())
+        self.train_prevalence = float(training["target"].mean())
         self._pixels: np.ndarray | None = None
-
-    @property
-    def train_prevalence(self) -> float:
-        """Share of melanomas among the training cases."""
-        return float(self.cases.loc[self.cases["split"] == "train", "target"].mean())
 
     def rows(self, split: str) -> np.ndarray:
         """Row numbers of a split."""
