@@ -94,9 +94,8 @@ def validate_cases(cases: pd.DataFrame, origin: str = "case table") -> pd.DataFr
         raise DataError(f"{origin}: the table has a header but no rows; at least one case is needed.")
     if not cases.index.is_unique:
         raise DataError(f"{origin}: the row labels repeat; call reset_index(drop=True) first.")
-    others = [column for column in cases.columns if column not in CASE_COLUMNS]
-    typed = cases[[*CASE_COLUMNS, *others]].copy()
-    typed[list(TEXT_COLUMNS)] = typed[list(TEXT_COLUMNS)].astype(TEXT)
+    columns = [*CASE_COLUMNS, *cases.columns.difference(CASE_COLUMNS, sort=False)]
+    typed = cases[columns].astype(dict.fromkeys(TEXT_COLUMNS, TEXT))
     for column in ("age_approx", "target"):
         typed[column] = _numbers(typed[column], column, origin)
     _check_values(typed, origin)

@@ -18,8 +18,6 @@ from melanoma_lib.errors import DataError, MissingImagesError
 
 log = logging.getLogger("melanoma_lib")
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-
 
 @dataclass(frozen=True)
 class _Source:
@@ -150,7 +148,7 @@ def _fetch_hint(source: str) -> str:
 # --- image and mask files: each returns the rows with paths, which images are absent, and where they were sought -----------
 
 
-def list_files(folders: Iterable[Path | None], suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> dict[str, str]:
+def list_files(folders: Iterable[Path | None], suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png")) -> dict[str, str]:
     """Stem -> path of the files directly in the folders, the first folder winning.
 
     Each directory is read once and no file is looked at, so that tens of thousands of images take a fraction of a second.
