@@ -16,14 +16,14 @@ from PIL import Image
 from melanoma_lib.data.images import backbone_normalisation, evaluation_pixels, read_square
 from melanoma_lib.data.schema import listed
 from melanoma_lib.errors import CorruptImageError, DataError
-from melanoma_lib.utils import replacing
+from melanoma_lib.utils import progress_bar, replacing
 
 log = logging.getLogger(__name__)
 
 CACHE_FORMAT = 2  # raise when read_square changes what it returns
 
 
-def open_cache(paths: Sequence[Path], side: int, cache_dir: Path, on_progress: Callable[[], None] | None = None) -> np.memmap:
+def open_cache(paths: Sequence[Path], side: int, cache_dir: Path, show_progress: bool = False) -> np.memmap:
     """Memory-mapped pixels of the images at ``paths``, decoding them only if no cache of these very files exists.
 
     The cache is keyed by each file's path, size and time of change, and by the side, so a changed, added or removed image gives
@@ -31,8 +31,7 @@ def open_cache(paths: Sequence[Path], side: int, cache_dir: Path, on_progress: C
     for a cache.
 
     Returns:
-        read-only uint8 array in the order of the paths, shape ``(len(paths), side, side, 3)``; ``on_progress`` is called after
-        each decoded image.
+        read-only uint8 array in the order of the paths, shape ``(len(paths), side, side, 3)``.
 
     Raises:
         CorruptImageError: naming the files that cannot be decoded; no cache is left behind.
@@ -48,7 +47,7 @@ def open_cache(paths: Sequence[Path], side: int, cache_dir: Path, on_progress: C
             raise DataError(f"{path}: cannot be read ({error}); check the data folder") from error
         key.update(f"\n{path.resolve()} {status.st_size} {status.st_mtime_ns}".encode(errors="surrogateescape"))
     target = cache_dir / f"images-{side}px-{key.hexdigest()[:24]}.npy"
-    return _kept(target, (len(paths), side, side, 3), paths, lambda path: read_square(path, side), on_progress)
+    return _kept(target, (len(paths), side, side, 3), paths, lambda path: read_square(path, side), show_progress)
 
 
 def open_evaluation_cache(pixels: np.memmap, backbone: str, image_size: int) -> np.memmap:
@@ -62,16 +61,12 @@ def open_evaluation_cache(pixels: np.memmap, backbone: str, image_size: int) -> 
     """
     images, prepare = Path(pixels.filename), evaluation_pixels(backbone, image_size)
     name = f"evaluation-{image_size}px-{backbone_normalisation(backbone)['interpolation']}-of-{images.name}"
-
-    def squash(image: np.ndarray) -> np.ndarray:
-        return prepare(Image.fromarray(image)).permute(1, 2, 0).numpy()  # (C, C, 3) -> (3, S, S) -> (S, S, 3)
-
-    return _kept(images.with_name(name), (len(pixels), image_size, image_size, 3), pixels, squash)
+    shape = (len(pixels), image_size, image_size, 3)
+    # Each image from (C, C, 3) over (3, S, S) to (S, S, 3).
+    return _kept(images.with_name(name), shape, pixels, lambda image: prepare(Image.fromarray(image)).permute(1, 2, 0).numpy())
 
 
-def _kept(
-    target: Path, shape: tuple[int, ...], items: Iterable, make: Callable, on_progress: Callable[[], None] | None = None
-) -> np.memmap:
+def _kept(target: Path, shape: tuple[int, ...], items: Iterable, make: Callable, show_progress: bool = False) -> np.memmap:
     """The array at ``target``; where it is not there yet, what ``make`` returns for each item, uint8 of shape ``shape[1:]``."""
     from filelock import FileLock
 
@@ -83,7 +78,7 @@ def _kept(
                 if math.prod(shape) > shutil.disk_usage(folder).free:
                     raise OSError(errno.ENOSPC, "no room")
                 log.info("preparing %d images in %s", shape[0], target)
-                _build(target, shape, items, make, on_progress)
+                _build(target, shape, items, make, show_progress)
         return np.load(target, mmap_mode="r")
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -94,7 +89,7 @@ def _kept(
         raise DataError(f"cannot cache images in {folder} ({error}); point --cache-dir to a folder you may write to") from error
 
 
-def _build(target: Path, shape: tuple[int, ...], items: Iterable, make: Callable, on_progress: Callable[[], None] | None) -> None:
+def _build(target: Path, shape: tuple[int, ...], items: Iterable, make: Callable, show_progress: bool) -> None:
     for abandoned in target.parent.glob(f".{target.name}.*.tmp"):  # by a killed build
         abandoned.unlink()
     corrupt: list[str] = []
@@ -108,12 +103,11 @@ def _build(target: Path, shape: tuple[int, ...], items: Iterable, make: Callable
 
     # Written through the file, not the map: a full disk is then an error and not a bus fault.
     with replacing(target) as temporary, ThreadPoolExecutor(os.cpu_count()) as pool:
-        with temporary.open("wb") as file:
+        with temporary.open("wb") as file, progress_bar("decoding images, once", shape[0], show_progress) as advance:
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
             for pixels in pool.map(pixels_of, items):
                 file.write(pixels.tobytes())
-                if on_progress:
-                    on_progress()
+                advance()
             file.flush()
             os.fsync(file.fileno())
         if corrupt:

@@ -20,7 +20,6 @@ from melanoma_lib.data.splits import assert_no_straddling, fold_cases, split_cas
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
 from melanoma_lib.errors import DataError, SettingsError
 from melanoma_lib.settings import Settings
-from melanoma_lib.utils import progress_bar
 
 # image (B, 3, S, S), metadata (B, M), target (B,), diagnosis (B,): code or UNKNOWN, row (B,): position in the case table
 Batch = dict[str, torch.Tensor]
@@ -97,6 +96,7 @@ class DermoscopyDataModule(pl.LightningDataModule):
         cases: the case table with its ``split`` column (train, val, test).
         encoder: fitted on the training split only.
         diagnoses: the words of the training split, in alphabetical order.
+        train_prevalence: share of melanomas among the training cases.
     """
 
     def __init__(self, settings: Settings, cases: pd.DataFrame | None = None) -> None:
@@ -104,18 +104,14 @@ class DermoscopyDataModule(pl.LightningDataModule):
         self.settings = settings
         cases = cases_for(settings) if cases is None else cases
         if "split" not in cases:
-            cases = cases.assign(split=split_of(settings, cases))
+            cases = cases.assign(split=_split(settings, cases))
         _check_split(cases)
         self.cases = cases.reset_index(drop=True)
         training = self.cases[self.cases["split"] == "train"]
         self.encoder = MetadataEncoder.fit(training)
         self.diagnoses = sorted(training["diagnosis"].dropna().unique())
+        self.train_prevalence = float(training["target"].mean())
         self._pixels: np.ndarray | None = None
-
-    @property
-    def train_prevalence(self) -> float:
-        """Share of melanomas among the training cases."""
-        return float(self.cases.loc[self.cases["split"] == "train", "target"].mean())
 
     def rows(self, split: str) -> np.ndarray:
         """Row numbers of a split."""
@@ -125,9 +121,8 @@ class DermoscopyDataModule(pl.LightningDataModule):
         """Cached images of all cases, uint8 ``(N, C, C, 3)``, decoded on first use; None without an image branch."""
         if "image" in self.settings.modalities and self._pixels is None:
             paths = [Path(path) for path in self.cases["image_path"]]
-            with progress_bar("decoding images, once", len(paths), self.settings.progress) as advance:
-                side = stored_side(self.settings.image_size)
-                self._pixels = open_cache(paths, side, self.settings.cache_dir, advance)
+            side = stored_side(self.settings.image_size)
+            self._pixels = open_cache(paths, side, self.settings.cache_dir, self.settings.progress)
         return self._pixels
 
     def dataset(self, training: bool) -> CaseDataset:
@@ -199,12 +194,7 @@ def cases_for(settings: Settings, only: Collection[str] = ()) -> pd.DataFrame:
     return cases
 
 
-def split_of(settings: Settings, cases: pd.DataFrame) -> pd.Series:
-    """The split of these settings: of one fold of a cross-validation, or by the shares they name.
-
-    Raises:
-        SettingsError: if all folds are asked for, which no single split serves.
-    """
+def _split(settings: Settings, cases: pd.DataFrame) -> pd.Series:
     if not settings.folds:
         return split_cases(cases, settings.val_fraction, settings.test_fraction, settings.seed)
     if not settings.fold:

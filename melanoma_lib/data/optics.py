@@ -20,8 +20,8 @@ TEXELS = 512  # side of the square bank
 BANK_SEED = 2026
 TEXELS_PER_MM = 10.0  # so that a 12.8 mm view at 128 px reads about one texel a pixel
 
-# Absorption of red, green, blue by one unit of pigment; shallow melanin looks brown, clumped melanin black, deep melanin blue
-BROWN, BLACK, BLOOD, BLUE = range(4)
+# Absorption of red, green, blue by one unit of brown (shallow melanin), black (clumped melanin), blood and blue (deep melanin)
+BROWN = 0
 ABSORPTION = np.array([[0.33, 0.93, 1.22], [1.15, 1.22, 1.15], [0.12, 0.90, 0.62], [1.05, 0.80, 0.55]], np.float32)
 PALE_SKIN = np.array([0.06, 0.0, 0.20, 0.0], np.float32)  # pigment of the skin that cameras are balanced on
 

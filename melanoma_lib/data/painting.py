@@ -7,18 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from melanoma_lib.data.optics import (
-    ABSORPTION,
-    BLACK,
-    BLOOD,
-    BROWN,
-    PAINTS,
-    Camera,
-    Pigments,
-    expose,
-    sample_textures,
-    smoothstep,
-)
+from melanoma_lib.data.optics import BROWN, PAINTS, Camera, Pigments, expose, sample_textures, smoothstep
 
 ANGLES = 1024  # directions in the table of a lesion's outline
 THETA = np.linspace(-np.pi, np.pi, ANGLES, endpoint=False)
@@ -52,19 +41,18 @@ class Skin:
 
 def skin_pigments(skin: Skin, tex: dict[str, np.ndarray], rng: np.random.Generator) -> Pigments:
     """Healthy skin around a lesion."""
-    amounts = np.zeros((len(ABSORPTION), *tex["cloud"].shape), np.float32)
     # most skin is even; a fifth or so is sun-damaged and blotchy
     uneven, lines = 0.008 + 0.045 * rng.random() ** 3, rng.uniform(0.01, 0.08)
     fine = rng.uniform(0.004, 0.022) * tex["grain"]
     coarse = tex["cloud"] + tex["mottle"]
-    amounts[BROWN] = 0.9 * skin.tone * (1 + 1.5 * uneven * coarse) + 0.3 * uneven * coarse + fine
-    amounts[BROWN] += lines * (tex["furrow"] - 0.3)
+    brown = 0.9 * skin.tone * (1 + 1.5 * uneven * coarse) + 0.3 * uneven * coarse + fine
+    brown += lines * (tex["furrow"] - 0.3)
     if skin.freckles > 0.15:
-        amounts[BROWN] += skin.freckles * 0.30 * smoothstep(tex["cloud"] + 0.5 * tex["mottle"], 0.9, 3.2)
-    amounts[BLACK] = 0.20 * skin.tone
-    amounts[BLOOD] = skin.blood * (1 + (0.10 + 3.0 * uneven) * tex["drift"] + 3.0 * uneven * tex["mottle"]) + fine
+        brown += skin.freckles * 0.30 * smoothstep(tex["cloud"] + 0.5 * tex["mottle"], 0.9, 3.2)
+    blood = skin.blood * (1 + (0.10 + 3.0 * uneven) * tex["drift"] + 3.0 * uneven * tex["mottle"]) + fine
     curls = rng.uniform(-0.22, 0.22)  # fine vessels, or the white flakes of dry skin, or neither
-    amounts[BLOOD] += max(curls, 0) * tex["vessel"]
+    blood += max(curls, 0) * tex["vessel"]
+    amounts = np.stack([brown, np.full_like(brown, 0.20 * skin.tone), blood, np.zeros_like(brown)])
     return Pigments(amounts, [(PAINTS["scale"], -curls * tex["vessel"])] if curls < -0.07 else [])
 
 

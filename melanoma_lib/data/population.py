@@ -18,7 +18,7 @@ from scipy.special import betaincinv, expit, ndtr, ndtri
 from scipy.stats import qmc
 
 from melanoma_lib.data.optics import CAMERAS
-from melanoma_lib.data.schema import CASE_COLUMNS, group_ids, validate_cases
+from melanoma_lib.data.schema import group_ids, validate_cases
 from melanoma_lib.data.vocabulary import SITES
 
 
@@ -204,5 +204,4 @@ def draw_cases(n_patients: int, seed: int, prevalence: float, shortcut: Mapping[
         acquisition=style,
     )
     cases["group_id"] = group_ids(cases)
-    others = [column for column in cases.columns if column not in CASE_COLUMNS]
-    return validate_cases(cases[[*CASE_COLUMNS, *others]], "synthetic cases")
+    return validate_cases(cases, "synthetic cases")

@@ -30,7 +30,7 @@ def read_table(path: Path, needs: Sequence[str]) -> pd.DataFrame:
         any content are left out.
 
     Raises:
-        DataError: unreadable, no rows, or one of the columns it ``needs``, in lower case, is missing.
+        DataError: unreadable, no rows, two columns of one name in lower case, or one of those it ``needs`` is missing.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -50,6 +50,8 @@ def read_table(path: Path, needs: Sequence[str]) -> pd.DataFrame:
         ) from error
     table = table.fillna("").apply(lambda column: column.str.strip())
     table.columns = table.columns.str.strip().str.lower()
+    if (again := table.columns.duplicated()).any():
+        raise DataError(f"{path}: column {listed(table.columns[again])} is there twice, letter case aside; keep one.")
     table.index += 2  # line 1 is the header
     table = table[(table != "").any(axis=1)]
     missing = [column for column in needs if column not in table.columns]
@@ -98,15 +100,14 @@ def resolve(root: Path, relative: str) -> Path | None:
 
 def read_synthetic(path: Path) -> pd.DataFrame:
     """The table that ``SyntheticDermoscopy.write`` leaves; columns of numbers or booleans alone become such."""
-    table = read_table(path, needs=CASE_COLUMNS)
-    for column in table.columns:
-        table[column] = table[column].replace("", np.nan)
-        if column not in TEXT_COLUMNS:
-            numbers, flags = pd.to_numeric(table[column], errors="coerce"), table[column].isin(("True", "False"))
-            if flags.all():
-                table[column] = table[column] == "True"
-            elif numbers.notna().equals(table[column].notna()):
-                table[column] = numbers
+    table = read_table(path, needs=CASE_COLUMNS).replace("", np.nan)
+    for column in table.columns.difference(TEXT_COLUMNS):
+        if table[column].isin(("True", "False")).all():
+            table[column] = table[column] == "True"
+            continue
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        if numbers.notna().equals(table[column].notna()):
+            table[column] = numbers
     table.attrs = {"dropped_rows": {}, "leaky_columns": sorted(filter(is_leaky, table.columns))}
     return table
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from melanoma_lib.data.vocabulary import MAX_AGE, SEXES, SITES
 from melanoma_lib.errors import DataError
-
-if TYPE_CHECKING:
-    import pandera.pandas as pa
 
 CASE_COLUMNS = (
     "image_id",
@@ -98,9 +94,8 @@ def validate_cases(cases: pd.DataFrame, origin: str = "case table") -> pd.DataFr
         raise DataError(f"{origin}: the table has a header but no rows; at least one case is needed.")
     if not cases.index.is_unique:
         raise DataError(f"{origin}: the row labels repeat; call reset_index(drop=True) first.")
-    others = [column for column in cases.columns if column not in CASE_COLUMNS]
-    typed = cases[[*CASE_COLUMNS, *others]].copy()
-    typed[list(TEXT_COLUMNS)] = typed[list(TEXT_COLUMNS)].astype(TEXT)
+    columns = [*CASE_COLUMNS, *cases.columns.difference(CASE_COLUMNS, sort=False)]
+    typed = cases[columns].astype(dict.fromkeys(TEXT_COLUMNS, TEXT))
     for column in ("age_approx", "target"):
         typed[column] = _numbers(typed[column], column, origin)
     _check_values(typed, origin)
@@ -117,15 +112,16 @@ def _numbers(values: pd.Series, column: str, origin: str) -> pd.Series:
     return numbers
 
 
-def _schema() -> pa.DataFrameSchema:
-    import pandera.pandas as pa  # half a second, and only the loading of data needs it
+def _check_values(cases: pd.DataFrame, origin: str) -> None:
+    import pandera.errors  # half a second, and only the loading of data needs it
+    import pandera.pandas as pa
 
     filled = pa.Check(lambda text: text.str.strip() != "", error="filled text")
     required, optional = pa.Column(checks=filled), pa.Column(checks=filled, nullable=True)
     site = pa.Check.isin(SITES, error=f"one of {list(SITES)} or missing")
     risk = pa.Check.in_range(0, 1, error="a probability from 0 to 1")
     age = pa.Check.in_range(0, MAX_AGE, error=f"years from 0 to {MAX_AGE:g}, or missing")
-    return pa.DataFrameSchema(
+    schema = pa.DataFrameSchema(
         dict.fromkeys(("image_path", "group_id", "diagnosis"), required)
         | dict.fromkeys(("patient_id", "lesion_id", "acquisition", "mask_path"), optional)
         | {
@@ -137,13 +133,8 @@ def _schema() -> pa.DataFrameSchema:
             "true_risk": pa.Column(float, checks=risk, required=False),
         }
     )
-
-
-def _check_values(cases: pd.DataFrame, origin: str) -> None:
-    import pandera.errors
-
     try:
-        _schema().validate(cases, lazy=True)
+        schema.validate(cases, lazy=True)
     except pandera.errors.SchemaErrors as error:
         failures = error.failure_cases.sort_values("index", kind="stable")
         wanted = {"not_nullable": "a value in every row", "field_uniqueness": "each image once"}

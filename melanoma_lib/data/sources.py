@@ -18,8 +18,6 @@ from melanoma_lib.errors import DataError, MissingImagesError
 
 log = logging.getLogger("melanoma_lib")
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-
 
 @dataclass(frozen=True)
 class _Source:
@@ -49,17 +47,16 @@ def load_cases(
             HAM10000 part from HAM10000's folders.
 
     Returns:
-        The table described in ``data.schema``, one row per image, with ``RangeIndex``. ``attrs`` holds ``source``, ``root``,
-        ``table`` (the file or files read), ``absent_images`` and ``dropped_images`` (numbers), ``dropped_rows`` (reason:
-        number, for rows left out on principle) and ``leaky_columns`` (columns of the file that give the answer away, left
-        behind).
+        The table described in ``data.schema``, one row per image, with ``RangeIndex``. ``attrs`` holds ``source``, ``table``
+        (the file or files read), ``absent_images`` and ``dropped_images`` (numbers), ``dropped_rows`` (reason: number, for
+        rows left out on principle) and ``leaky_columns`` (columns of the file that give the answer away, left behind).
 
     Raises:
         DataError: unknown source, wrong folder, unreadable or empty table, missing column, value outside the schema.
         UnknownValueError: a site, sex or diagnosis that ``data.vocabulary`` does not know.
         MissingImagesError: image files are absent and ``missing_images`` is ``"error"``, or none is there to go on with.
     """
-    if source not in _SOURCES:
+    if source not in SOURCES:
         raise DataError(f"source {source!r} is not known; expected one of {list(SOURCES)}.")
     if missing_images not in ("error", "drop", "keep"):
         raise ValueError(f"missing_images is {missing_images!r}; expected 'error', 'drop' or 'keep'")
@@ -69,14 +66,14 @@ def load_cases(
         raise DataError(f"image_dirs: {listed(strangers)} does not exist or is not a folder.")
     tables = _locate(root, source)
     table = ", ".join(map(str, tables))
-    parts = [_SOURCES[source].read(part) for part in tables]
+    parts = [SOURCES[source].read(part) for part in tables]
     rows = pd.concat(parts)
     if len(parts) > 1:  # errors then name the file of a row, too
         rows.index = [f"{path.name}:{line}" for path, part in zip(tables, parts, strict=True) for line in part.index]
     if source == "synthetic":
         rows, absent, searched = _own_files(rows, root)
     else:
-        rows, absent, searched = _find_files(rows, root, _SOURCES[source], [Path(folder) for folder in image_dirs])
+        rows, absent, searched = _find_files(rows, root, SOURCES[source], [Path(folder) for folder in image_dirs])
         rows["group_id"] = group_ids(rows)
     cases = validate_cases(rows, origin=table)
     if absent.any() and missing_images != "keep":
@@ -85,7 +82,6 @@ def load_cases(
     cases = cases.reset_index(drop=True)
     cases.attrs = {
         "source": source,
-        "root": str(root),
         "table": table,
         "absent_images": int(absent.sum()),
         "dropped_images": 0 if missing_images == "keep" else int(absent.sum()),
@@ -109,7 +105,7 @@ def _report_missing(names: pd.Series, total: int, searched: list[str], policy: s
 
 def _locate(root: Path, source: str) -> list[Path]:
     """The source's table, or those of its parts; of several editions the one with most columns (Dataverse's names the camera)."""
-    names = _SOURCES[source].tables
+    names = SOURCES[source].tables
     wanted = " or ".join(names)
     if not root.is_dir():
         problem = "is a file, not a folder" if root.exists() else "does not exist"
@@ -117,7 +113,7 @@ def _locate(root: Path, source: str) -> list[Path]:
     editions: dict[str, list[Path]] = {}
     for name in names:
         if (path := resolve(root, name)) and path.is_file():
-            editions.setdefault(path.stem.casefold() if _SOURCES[source].parts else "", []).append(path)
+            editions.setdefault(path.stem.casefold() if SOURCES[source].parts else "", []).append(path)
     if editions:
         return [max(paths, key=_count_columns) for paths in editions.values()]
     here = sorted(entry.name for entry in os.scandir(root))
@@ -132,7 +128,7 @@ def _count_columns(path: Path) -> int:
 
 def _hint(root: Path, source: str) -> str:
     def holds(folder: Path, name: str) -> bool:
-        return any(resolve(folder, table) for table in _SOURCES[name].tables)
+        return any(resolve(folder, table) for table in SOURCES[name].tables)
 
     for name in SOURCES:
         if name != source and holds(root, name):
@@ -152,7 +148,7 @@ def _fetch_hint(source: str) -> str:
 # --- image and mask files: each returns the rows with paths, which images are absent, and where they were sought -----------
 
 
-def list_files(folders: Iterable[Path | None], suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> dict[str, str]:
+def list_files(folders: Iterable[Path | None], suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png")) -> dict[str, str]:
     """Stem -> path of the files directly in the folders, the first folder winning.
 
     Each directory is read once and no file is looked at, so that tens of thousands of images take a fraction of a second.
@@ -198,7 +194,7 @@ def _own_files(rows: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, pd.Series,
 
 _PARTS_2017 = tuple(f"ISIC-2017_{part}" for part in ("Training", "Validation", "Test_v2"))
 _PARTS_2018 = tuple(f"ISIC2018_Task3_{part}" for part in ("Training", "Validation", "Test"))
-_SOURCES: dict[str, _Source] = {
+SOURCES: dict[str, _Source] = {
     "synthetic": _Source(("cases.csv",), readers.read_synthetic),
     "ham10000": _Source(
         ("HAM10000_metadata", "HAM10000_metadata.tab", "HAM10000_metadata.dataverse.csv", "HAM10000_metadata.csv"),
@@ -235,4 +231,3 @@ _SOURCES: dict[str, _Source] = {
     ),
     "isic_archive": _Source(("metadata.csv",), readers.read_isic_archive, images=(".", "images")),
 }
-SOURCES = tuple(_SOURCES)

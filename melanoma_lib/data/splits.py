@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -32,7 +34,9 @@ def split_cases(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, seed
         ValueError: shares out of range.
         DataError: a row without group, or too few groups of a class to put one into each split.
     """
-    return _named(cases, np.array(SPLITS)[_deal_groups(cases, _shares(val, test), seed, "training, validation and test")])
+    if not (0 < val < 1 and 0 < test < 1 and val + test < 1):
+        raise ValueError(f"val={val} and test={test} must be above 0 and leave something for training (val + test < 1)")
+    return _deal_groups(cases, SPLITS, (1 - val - test, val, test), seed, "training, validation and test")
 
 
 def fold_cases(cases: pd.DataFrame, folds: int, fold: int, seed: int = 0) -> pd.Series:
@@ -44,11 +48,10 @@ def fold_cases(cases: pd.DataFrame, folds: int, fold: int, seed: int = 0) -> pd.
     """
     if folds < 2 or not 1 <= fold <= folds:
         raise ValueError(f"fold={fold} of folds={folds}: expected at least 2 folds and one of them, counted from 1")
-    halves = _deal_groups(cases, (1 / (2 * folds),) * (2 * folds), seed, f"the halves of {folds} folds")  # (N,)
-    split = np.full(len(cases), "train", dtype=object)
-    split[halves // 2 == fold - 1] = "test"
-    split[halves == 2 * (fold % folds)] = "val"
-    return _named(cases, split)
+    named = ["train"] * (2 * folds)
+    named[2 * (fold - 1) : 2 * fold] = ["test", "test"]
+    named[2 * (fold % folds)] = "val"
+    return _deal_groups(cases, named, (1 / (2 * folds),) * (2 * folds), seed, f"the halves of {folds} folds")
 
 
 def assert_no_straddling(groups: pd.Series, split: pd.Series) -> None:
@@ -73,20 +76,8 @@ def assert_no_straddling(groups: pd.Series, split: pd.Series) -> None:
         )
 
 
-def _shares(val: float, test: float) -> tuple[float, float, float]:
-    if not (0 < val < 1 and 0 < test < 1 and val + test < 1):
-        raise ValueError(f"val={val} and test={test} must be above 0 and leave something for training (val + test < 1)")
-    return 1 - val - test, val, test
-
-
-def _named(cases: pd.DataFrame, split: np.ndarray) -> pd.Series:
-    named = pd.Series(split, index=cases.index, name="split").astype(TEXT)
-    assert_no_straddling(cases["group_id"], named)
-    return named
-
-
-def _deal_groups(cases: pd.DataFrame, shares: tuple[float, ...], seed: int, needing: str) -> np.ndarray:
-    """Number of the part that each case goes to, shape ``(N,)``, from 0; ``needing`` names the parts in an error."""
+def _deal_groups(cases: pd.DataFrame, names: Sequence[str], shares: tuple[float, ...], seed: int, needing: str) -> pd.Series:
+    """The part that each case goes to, as text; parts have names, which may repeat, and shares. ``needing`` is for an error."""
     if cases["group_id"].isna().any():
         raise DataError(f"row {cases['group_id'].isna().idxmax()} has no group_id; fill the column with group_ids().")
     groups = cases.groupby("group_id")["target"].agg(images="size", melanomas="sum").sort_index()
@@ -99,7 +90,7 @@ def _deal_groups(cases: pd.DataFrame, shares: tuple[float, ...], seed: int, need
             )
     rng = np.random.default_rng(seed)
     dealt = pd.concat([_deal(stratum, shares, rng) for _, stratum in groups.groupby(has_melanoma)])
-    return cases["group_id"].map(dealt).to_numpy(int)
+    return pd.Series(np.array(names)[cases["group_id"].map(dealt)], cases.index, TEXT, "split")
 
 
 def _deal(groups: pd.DataFrame, shares: tuple[float, ...], rng: np.random.Generator) -> pd.Series:
@@ -140,9 +131,9 @@ def audit_leakage(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, se
     """
     if n_splits < 1:
         raise ValueError(f"n_splits={n_splits} must be at least 1")
-    cases, train, seeds = cases.reset_index(drop=True), _shares(val, test)[0], range(seed, seed + n_splits)
+    cases, seeds = cases.reset_index(drop=True), range(seed, seed + n_splits)
     leaks = {
-        "by image": [_overlap(cases, _split_images(cases["target"], train, val, s)) for s in seeds],
+        "by image": [_overlap(cases, _split_images(cases["target"], 1 - val - test, val, s)) for s in seeds],
         "by group": [_overlap(cases, split_cases(cases, val, test, s)) for s in seeds],
     }
     return pd.concat({how: sum(found) / n_splits for how, found in leaks.items()})

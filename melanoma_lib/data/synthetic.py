@@ -6,7 +6,6 @@ Not medical data. It teaches how a classifier is trained, tested and fooled; it 
 import hashlib
 import io
 import json
-import shutil
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -78,7 +77,12 @@ class SyntheticDermoscopy:
             raise ValueError(f"prevalence must lie between 0 and 1, got {prevalence!r}")
         self.n_patients, self.seed, self.image_size = int(n_patients), int(seed), int(image_size)
         self.prevalence = float(prevalence)
-        self.shortcut = _checked_shortcut(shortcut or {})
+        for name, tie in (shortcut := shortcut or {}).items():
+            if name not in ARTEFACTS:
+                raise ValueError(f"shortcut: unknown artefact {name!r}; expected some of {list(ARTEFACTS)}")
+            if not -1 <= tie <= 1:
+                raise ValueError(f"shortcut: the tie of {name!r} must lie between -1 and 1, got {tie!r}")
+        self.shortcut = {name: float(shortcut[name]) for name in ARTEFACTS if name in shortcut}
 
     @classmethod
     def of_folder(cls, root: Path) -> "SyntheticDermoscopy | None":
@@ -95,11 +99,6 @@ class SyntheticDermoscopy:
             return cls(**{name: stored[name] for name in KNOBS})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{description}: expected the knobs {list(KNOBS)} as JSON, got {error!r}; write it again") from error
-
-    @property
-    def knobs(self) -> dict[str, object]:
-        """Everything the data set depends on; JSON-ready and accepted by the constructor."""
-        return {name: getattr(self, name) for name in KNOBS}
 
     @property
     def fingerprint(self) -> str:
@@ -134,7 +133,7 @@ class SyntheticDermoscopy:
         """
         if not 0 <= index < len(self):
             raise IndexError(f"case {index} does not exist; there are {len(self)}, numbered from 0")
-        row = self._rows[index]
+        row = self.cases.iloc[index].to_dict()  # as numbers of Python: those of NumPy would make all pixels float64
         if artefacts is None:
             artefacts = [name for name in ARTEFACTS if row[f"truth_artefact_{name}"]]
         elif unknown := set(artefacts) - set(ARTEFACTS):
@@ -201,34 +200,32 @@ class SyntheticDermoscopy:
             root = root.with_name(f"{root.name}-{part_of}")
             if self._already_in(root, part_of):
                 return root
-        part = None
         try:
             root.parent.mkdir(parents=True, exist_ok=True)
-            part = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".part", dir=root.parent))
-            for folder in ("images", "masks", "artefacts"):
-                (part / folder).mkdir()
-            with progress_bar("painting synthetic cases", len(chosen)) as advance:
-                for index in chosen:
-                    _save(self.render(index), part, self.cases["image_id"][index])
-                    advance()
-            self.cases.iloc[chosen].to_csv(part / TABLE, index=False)
-            (part / DESCRIPTION).write_text(self._description(part_of), encoding="utf-8")
-            part.chmod(0o755)  # mkdtemp's own mode would shut out other readers
-            part.replace(root)
+            with tempfile.TemporaryDirectory(".part", f".{root.name}.", root.parent, ignore_cleanup_errors=True) as temporary:
+                part = Path(temporary)
+                for folder in ("images", "masks", "artefacts"):
+                    (part / folder).mkdir()
+                with progress_bar("painting synthetic cases", len(chosen)) as advance:
+                    for index in chosen:
+                        _save(self.render(index), part, self.cases["image_id"][index])
+                        advance()
+                self.cases.iloc[chosen].to_csv(part / TABLE, index=False)
+                (part / DESCRIPTION).write_text(self._description(part_of), encoding="utf-8")
+                part.chmod(0o755)  # its own mode would shut out other readers
+                part.replace(root)
         except OSError as error:
             if not self._already_in(root, part_of):  # else another process was faster with the same data
                 raise DataError(
                     f"cannot write synthetic cases to {root}: {error}; nothing was left there. Choose a folder you may write to, "
                     "or free some space."
                 ) from error
-        finally:
-            if part:
-                shutil.rmtree(part, ignore_errors=True)
         return root
 
     def _description(self, part_of: str = "") -> str:
         part = {"only": part_of} if part_of else {}
-        return json.dumps({"version": VERSION, "artefacts": ARTEFACTS, **self.knobs, **part}, indent=1, sort_keys=True)
+        knobs = {name: getattr(self, name) for name in KNOBS}
+        return json.dumps({"version": VERSION, "artefacts": ARTEFACTS, **knobs, **part}, indent=1, sort_keys=True)
 
     def _already_in(self, root: Path, part_of: str = "") -> bool:
         """Whether ``root`` holds these data; False if there is nothing, an error if there is something else."""
@@ -246,19 +243,6 @@ class SyntheticDermoscopy:
 
     def _rng(self, *stream: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence([self.seed, *stream]))
-
-    @cached_property
-    def _rows(self) -> list[dict]:
-        return self.cases.to_dict("records")
-
-
-def _checked_shortcut(shortcut: Mapping[str, float]) -> dict[str, float]:
-    for name, tie in shortcut.items():
-        if name not in ARTEFACTS:
-            raise ValueError(f"shortcut: unknown artefact {name!r}; expected some of {list(ARTEFACTS)}")
-        if not -1 <= tie <= 1:
-            raise ValueError(f"shortcut: the tie of {name!r} must lie between -1 and 1, got {tie!r}")
-    return {name: float(shortcut[name]) for name in ARTEFACTS if name in shortcut}
 
 
 def painted_jpeg(pixels: np.ndarray) -> bytes:

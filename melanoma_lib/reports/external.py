@@ -14,7 +14,6 @@ from melanoma_lib.reports.comparison import with_intervals
 from melanoma_lib.reports.report import Report, report_figures, write_report
 from melanoma_lib.runs import Run
 from melanoma_lib.runs.writer import prediction_table
-from melanoma_lib.utils import progress_bar
 
 BATCH = 64
 
@@ -131,8 +130,7 @@ def _batches(run: Run, cases: pd.DataFrame, cache_dir: Path) -> Iterator[dict]:
     pixels = None
     if "image" in settings.modalities:
         paths = [Path(path) for path in cases["image_path"]]
-        with progress_bar("decoding images, once", len(paths), settings.progress) as advance:
-            decoded = open_cache(paths, stored_side(settings.image_size), cache_dir, advance)
+        decoded = open_cache(paths, stored_side(settings.image_size), cache_dir, settings.progress)
         pixels = open_evaluation_cache(decoded, settings.backbone, settings.image_size)  # (N, S, S, 3)
     for start in range(0, len(cases), BATCH):
         batch = {"metadata": metadata[start : start + BATCH]}

@@ -93,10 +93,6 @@ def challenge(shop, monkeypatch):
     return shop
 
 
-def quiet(_: str) -> None:
-    pass
-
-
 def names(root: Path) -> set[str]:
     return {path.name for path in root.iterdir()}
 
@@ -114,7 +110,7 @@ def test_a_source_is_fetched_licence_first_can_be_loaded_and_is_not_fetched_twic
     assert Path(cases["image_path"][1]).read_bytes() == PIXELS[::-1]
     assert names(root) == WHOLE
     asked = len(challenge.asked)
-    fetch("isic2020", root, show=quiet)
+    fetch("isic2020", root)
     assert len(challenge.asked) == asked
 
 
@@ -122,7 +118,7 @@ def test_a_cut_connection_is_resumed_where_it_stopped(challenge, tmp_path):
     challenge.cuts = {ARCHIVE: [2**17, 2**16]}
     (tmp_path / ".jpeg.tmp").mkdir()
     (tmp_path / ".jpeg.tmp" / "half.jpg").write_text("left by a killed process")
-    fetch("isic2020", tmp_path, show=quiet)
+    fetch("isic2020", tmp_path)
     assert challenge.replies(ARCHIVE) == [None, "bytes=131072-", "bytes=196608-"]
     assert len(load_cases("isic2020", tmp_path)) == 2
     assert sorted(path.name for path in (tmp_path / "jpeg").rglob("*.jpg")) == ["ISIC_1.jpg", "ISIC_2.jpg"]
@@ -133,10 +129,10 @@ def test_what_came_before_the_network_failed_is_kept_for_the_next_call(challenge
     challenge.ranges = ranges
     challenge.cuts = {ARCHIVE: [200_000, 0, 0]}
     with pytest.raises(DownloadError, match="cannot be fetched"):
-        fetch("isic2020", tmp_path, show=quiet)
+        fetch("isic2020", tmp_path)
     assert names(tmp_path) == {Path(TABLE).name, "ISIC_2020_Training_JPEG.zip.part"}
     challenge.cuts = {}
-    fetch("isic2020", tmp_path, show=quiet)
+    fetch("isic2020", tmp_path)
     assert names(tmp_path) == WHOLE
     assert len(load_cases("isic2020", tmp_path)) == 2
 
@@ -147,9 +143,9 @@ def test_a_rest_of_another_version_is_found_out_and_begun_anew(challenge, tmp_pa
     (tmp_path / f"{Path(TABLE).name}.part").write_bytes(b"?" * 30)
     if length < len(challenge.files[ARCHIVE]):
         with pytest.raises(DownloadError, match="is no sound zip file"):
-            fetch("isic2020", tmp_path, show=quiet)
+            fetch("isic2020", tmp_path)
         assert names(tmp_path) == {Path(TABLE).name}
-    fetch("isic2020", tmp_path, show=quiet)
+    fetch("isic2020", tmp_path)
     assert names(tmp_path) == WHOLE
     assert (tmp_path / Path(TABLE).name).read_bytes() == challenge.files[TABLE]
 
@@ -159,10 +155,10 @@ def test_a_broken_archive_leaves_no_folder_and_is_fetched_again(challenge, tmp_p
     whole = challenge.files[ARCHIVE]
     challenge.files[ARCHIVE] = damage(whole)
     with pytest.raises(DownloadError, match=r"(?s)is no sound zip file .*run this again.*By hand: open https"):
-        fetch("isic2020", tmp_path, show=quiet)
+        fetch("isic2020", tmp_path)
     assert names(tmp_path) == {Path(TABLE).name}
     challenge.files[ARCHIVE] = whole
-    assert len(load_cases("isic2020", fetch("isic2020", tmp_path, show=quiet))) == 2
+    assert len(load_cases("isic2020", fetch("isic2020", tmp_path))) == 2
 
 
 @pytest.mark.parametrize("name", ["../evil.txt", "train/../../evil.txt", "/evil.txt", "C:/evil.txt", "..\\evil.txt", "link"])
@@ -173,7 +169,7 @@ def test_nothing_in_an_archive_lands_outside_its_folder(challenge, tmp_path, nam
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr(member, "/etc/passwd")
     challenge.files[ARCHIVE] = buffer.getvalue()
-    root = fetch("isic2020", tmp_path / "a" / "root", show=quiet)
+    root = fetch("isic2020", tmp_path / "a" / "root")
     assert names(tmp_path) == {"a"} and names(tmp_path / "a") == {"root"} and names(root) == WHOLE
     assert not any(path.is_symlink() for path in root.rglob("*"))
 
@@ -181,18 +177,18 @@ def test_nothing_in_an_archive_lands_outside_its_folder(challenge, tmp_path, nam
 def test_what_a_server_sends_in_place_of_the_file_is_told(challenge, tmp_path):
     challenge.kind = "text/html; charset=utf-8"
     with pytest.raises(DownloadError, match=r"sent a web page in place of the file"):
-        fetch("isic2020", tmp_path, show=quiet)
+        fetch("isic2020", tmp_path)
     assert not list(tmp_path.glob("*.csv"))
     challenge.kind = "text/csv"
     challenge.cuts = {TABLE: [150]}
     with pytest.raises(DownloadError, match="cannot be fetched"):
-        fetch("isic2020", tmp_path, show=quiet)
+        fetch("isic2020", tmp_path)
     assert not list(tmp_path.glob("*.csv"))
     del challenge.files[ARCHIVE]
     with pytest.raises(DownloadError, match=r"(?s)JPEG\.zip cannot be fetched \(404 .*By hand"):
-        fetch("isic2020", tmp_path, show=quiet)
+        fetch("isic2020", tmp_path)
     with pytest.raises(DownloadError, match="see that the folder can be written to"):
-        fetch("isic2020", tmp_path / Path(TABLE).name, show=quiet)
+        fetch("isic2020", tmp_path / Path(TABLE).name)
 
 
 @pytest.mark.parametrize("source", OFFERS)
@@ -210,7 +206,7 @@ def test_too_little_space_is_said_and_leaves_nothing_half(challenge, tmp_path, m
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
         with pytest.raises(DownloadError, match=r"needs .* bytes, 10 are free; free some space and run this again"):
-            fetch("isic2020", tmp_path, show=quiet)
+            fetch("isic2020", tmp_path)
     assert not list(tmp_path.glob("*.csv"))
 
     def full(*_):
@@ -218,7 +214,7 @@ def test_too_little_space_is_said_and_leaves_nothing_half(challenge, tmp_path, m
 
     monkeypatch.setattr(zipfile.ZipFile, "extractall", full)
     with pytest.raises(DownloadError, match="No space left on device; free some space and run this again"):
-        fetch("isic2020", tmp_path, show=quiet)
+        fetch("isic2020", tmp_path)
     assert names(tmp_path) == {Path(TABLE).name, "ISIC_2020_Training_JPEG.zip"}  # the archive need not come again
 
 
@@ -247,7 +243,7 @@ def dataverse(shop, monkeypatch):
 
 
 def test_ham10000_comes_from_the_dataverse_with_its_own_checksums(dataverse, tmp_path):
-    cases = load_cases("ham10000", fetch("ham10000", tmp_path, show=quiet))
+    cases = load_cases("ham10000", fetch("ham10000", tmp_path))
     assert list(cases["acquisition"]) == ["rosendahl"]
     assert cases["mask_path"].notna().all()
     assert not dataverse.replies("/api/access/datafile/4")
@@ -256,7 +252,7 @@ def test_ham10000_comes_from_the_dataverse_with_its_own_checksums(dataverse, tmp
 def test_a_wrong_checksum_is_refused_and_nothing_stays(dataverse, tmp_path):
     dataverse.files["/api/access/datafile/0"] += b"!"
     with pytest.raises(DownloadError, match=r"HAM10000_images_part_1\.zip came with MD5 .* the publisher states"):
-        fetch("ham10000", tmp_path, show=quiet)
+        fetch("ham10000", tmp_path)
     assert names(tmp_path) == {"HAM10000_metadata"}
 
 
@@ -264,7 +260,7 @@ def test_a_wrong_checksum_is_refused_and_nothing_stays(dataverse, tmp_path):
 def test_a_dataverse_that_answers_otherwise_is_reported(dataverse, tmp_path, reply):
     dataverse.files[dataverse.listing] = reply
     with pytest.raises(DownloadError, match="gave no answer as expected"):
-        fetch("ham10000", tmp_path, show=quiet)
+        fetch("ham10000", tmp_path)
 
 
 # --- collections of the archive, by isic-cli ----------------------------------------------------------------------------
@@ -299,7 +295,7 @@ def fake_cli(monkeypatch, root, images: int, status: int = 0) -> list[list[str]]
 
 def test_a_collection_is_found_by_name_on_any_page(archive, tmp_path, monkeypatch):
     commands = fake_cli(monkeypatch, tmp_path, images=2)
-    fetch("isic_archive", tmp_path, show=quiet)
+    fetch("isic_archive", tmp_path)
     assert commands[0][1:] == ["-m", "isic_cli.cli", "image", "download", "--collections", "731", str(tmp_path)]
     assert len(load_cases("isic_archive", tmp_path)) == 2
 
@@ -322,4 +318,4 @@ def test_isic_cli_understands_the_command_we_give():
 def test_collections_that_cannot_be_had_are_reported(archive, tmp_path, monkeypatch, name, images, status, message):
     fake_cli(monkeypatch, tmp_path, images, status)
     with pytest.raises(DownloadError, match=message):
-        fetch("isic_archive", tmp_path, name, show=quiet)
+        fetch("isic_archive", tmp_path, name)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import Compose, v2
 
+from melanoma_lib.data import images
 from melanoma_lib.data.images import (
     eight_views,
     evaluation_transform,
@@ -126,22 +127,13 @@ def test_the_evaluation_transform_equals_a_plain_torchvision_pipeline(backbone, 
     torch.testing.assert_close(evaluation_transform(backbone, 32)(image), reference(image))
 
 
-@pytest.fixture
-def augment():
-    """The training transform of one backbone, drawing from fixed seeds."""
-    state = random.getstate()
-    random.seed(0)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield training_transform("tf_efficientnet_lite0", 48)
-    random.setstate(state)
-
-
-def test_training_images_come_in_all_eight_orientations_equally_often(augment):
+def test_training_images_come_in_all_eight_orientations_equally_often():
+    augment = training_transform("tf_efficientnet_lite0", 48)
     corner = np.zeros((48, 48, 3), np.uint8)
     corner[4:44, 4:20], corner[32:44, 4:40] = 200, 200  # an L
     views = [view[0].float() for view in eight_views(torch.from_numpy(corner).permute(2, 0, 1)[None])]
-    seen = [augment(Image.fromarray(corner)).float() for _ in range(240)]
+    with seeded_transforms(0):
+        seen = [augment(Image.fromarray(corner)).float() for _ in range(240)]
     likeliest = [int(torch.stack([(image * view).sum() for view in views]).argmax()) for image in seen]
     counts = np.bincount(likeliest, minlength=8)
     assert ((counts > 9) & (counts < 51)).all()  # 30 each, give or take four standard deviations
@@ -150,15 +142,11 @@ def test_training_images_come_in_all_eight_orientations_equally_often(augment):
 def drawn_alike(backbone, size, image, seed, augmentation="mild"):
     """One image through timm's own augmentation and through the kit's, both from the same state of the generators."""
     pair = []
-    state = random.getstate()
     kit = training_transform(backbone, size, augmentation)
     timm = Compose([step.args[0] if isinstance(step, partial) else step for step in kit.transforms])
-    with torch.random.fork_rng():
-        for transform in (timm, kit):
-            random.seed(seed)
-            torch.manual_seed(seed)
-            pair.append((transform(image), random.random(), float(torch.rand(()))))
-    random.setstate(state)
+    for transform in (timm, kit):
+        with seeded_transforms(seed):
+            pair.append((transform(image), images.random.random(), float(torch.rand(()))))
     return pair
 
 

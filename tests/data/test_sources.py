@@ -75,6 +75,7 @@ def test_the_dataverse_table_is_preferred_under_each_of_its_names(ham, name, mar
     [
         (HAM + HAM_ROWS, "", "cannot be read"),
         (HAM_ROWS, "\n,,,,,,\n", "header but no rows"),
+        ("localization", "localization, AGE ", "csv: column 'age' is there twice, letter case aside; keep one"),
         ("dx,", "dia,", r"column 'dx' missing; expected .*found .*'dia'"),
         ("scalp", "elbow", r"csv, row 2: localization 'elbow' is not known \(nor are 1 further rows\).*HAM10000_SITES in"),
         ("mel,histo", ",histo", "csv, row 2: dx '' is not known"),
