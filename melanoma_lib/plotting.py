@@ -91,25 +91,6 @@ def describe(plot: Any, text: str) -> None:
     display({"image/png": picture.getvalue(), "text/plain": text}, raw=True, metadata={"image/png": {"alt": text}})
 
 
-def overlay(axes: Axes, heatmap: np.ndarray, limit: float = 1.0) -> None:
-    """Lay a heatmap over what an axes shows: inferno, the less transparent the higher the value.
-
-    Args:
-        axes: with a picture drawn on it.
-        heatmap: shape ``(h, w)``, from 0; stretched over the picture.
-        limit: the value of the brightest colour.
-
-    Raises:
-        ValueError: if it is no finite array of two dimensions.
-    """
-    heatmap = np.asarray(heatmap, dtype=float)
-    if heatmap.ndim != 2 or not np.isfinite(heatmap).all():
-        raise ValueError(f"heatmap: expected finite values of shape (h, w), got shape {heatmap.shape}")
-    alpha = np.clip(0.1 + 0.6 * heatmap / limit, 0, 1)
-    extent = axes.images[0].get_extent() if axes.images else (0, 1, 1, 0)
-    axes.imshow(heatmap, cmap="inferno", alpha=alpha, clim=(0, limit), extent=extent)
-
-
 def panel(
     axes: Axes, photograph: np.ndarray, title: str = "", heatmap: np.ndarray | None = None, mask: np.ndarray | None = None
 ) -> None:
@@ -119,13 +100,19 @@ def panel(
         axes: where to.
         photograph: shape ``(H, W, 3)``, uint8 or from 0 to 1.
         title: above it.
-        heatmap: as for :func:`overlay`.
+        heatmap: shape ``(h, w)``, from 0 to 1, stretched over the photograph: inferno, the less transparent the higher the value.
         mask: lesion pixels, shape ``(h, w)``; its outline is drawn.
+
+    Raises:
+        ValueError: if the heatmap is no finite array of two dimensions.
     """
     axes.imshow(photograph, extent=(0, 1, 1, 0))
     axes.set_aspect(len(photograph) / len(photograph[0]))
     if heatmap is not None:
-        overlay(axes, heatmap)
+        heatmap = np.asarray(heatmap, dtype=float)
+        if heatmap.ndim != 2 or not np.isfinite(heatmap).all():
+            raise ValueError(f"heatmap: expected finite values of shape (h, w), got shape {heatmap.shape}")
+        axes.imshow(heatmap, cmap="inferno", alpha=np.clip(0.1 + 0.6 * heatmap, 0, 1), clim=(0, 1), extent=(0, 1, 1, 0))
     if mask is not None and np.any(mask):
         outline = axes.contour(np.asarray(mask, dtype=float), [0.5], colors="white", linewidths=1.2, extent=(0, 1, 0, 1))
         outline.set_path_effects([withStroke(linewidth=2.6, foreground="black")])  # white alone is lost on pale skin

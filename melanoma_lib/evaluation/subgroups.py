@@ -14,18 +14,6 @@ MIN_GROUPS = 10  # patients or lesions of each class below which resampling says
 METRICS = ("auroc", "sensitivity", "specificity")
 
 
-def subgroup_labels(predictions: pd.DataFrame) -> dict[str, pd.Series]:
-    """Subgroup of each row by variable: those of sex, age and site that the table has, missing values as "missing"."""
-    labels = {}
-    for variable, column in COLUMNS.items():
-        if column in predictions.columns:
-            values = predictions[column]
-            if variable == "age":
-                values = pd.cut(values.astype(float), AGE_EDGES, right=False, labels=AGE_BANDS)
-            labels[variable] = values.astype(object).where(values.notna(), "missing")
-    return labels
-
-
 def subgroup_table(
     predictions: pd.DataFrame,
     threshold: float,
@@ -53,21 +41,23 @@ def subgroup_table(
     """
     require_columns(predictions, ("group_id", "target", "probability"))
     check_scores(predictions["probability"], check_targets(predictions["target"], both_classes=False).size, "probability")
-    cuts = {"all": pd.Series("all", index=predictions.index)} | subgroup_labels(predictions)
+    cuts = {"all": pd.Series("all", index=predictions.index)}
+    cuts |= {variable: predictions[column] for variable, column in COLUMNS.items() if column in predictions}
     rows = []
-    for variable, labels in cuts.items():
+    for variable, values in cuts.items():
+        if variable == "age":
+            values = pd.cut(values.astype(float), AGE_EDGES, right=False, labels=AGE_BANDS)
+        labels = values.astype(object).where(values.notna(), "missing")
         order = [*AGE_BANDS] if variable == "age" else sorted(set(labels) - {"missing"})
         for subgroup in [*order, "missing"]:
             part = predictions[(labels == subgroup).to_numpy()]
             if len(part):
                 intervals, note = _intervals(part, threshold, n, seed)
                 counts = {"n": len(part), "n_groups": part["group_id"].nunique(), "n_melanoma": int(part["target"].sum())}
-                numbers = {
-                    f"{name}{end}": number
-                    for name, i in intervals.items()
-                    for end, number in (("", i.value), ("_low", i.low), ("_high", i.high))
-                }
-                rows.append({"variable": variable, "subgroup": subgroup} | counts | numbers | {"note": note})
+                row = {"variable": variable, "subgroup": subgroup} | counts
+                for name, interval in intervals.items():
+                    row |= interval.columns(name)
+                rows.append(row | {"note": note})
     return pd.DataFrame(rows)
 
 

@@ -1,7 +1,6 @@
 """Heatmaps of all layers at once: signed, not normalised, and the model left as it was."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch.nn import functional
 from melanoma_lib.explain.image_only import PUBLISHED, published_maps
 from melanoma_lib.explain.layers import CamLayer, cam_layers
 from melanoma_lib.explain.methods import METHODS
+from melanoma_lib.inference.logits import undisturbed
 from melanoma_lib.model import MelanomaNet
 
 CAM_METHODS = tuple(METHODS)
@@ -126,19 +126,6 @@ def _chosen(model: MelanomaNet, layers: str | Sequence[str] | None) -> list[CamL
     if unknown or not names:
         raise ValueError(f"layers of {model.backbone!r}: expected some of {list(known)}, got {unknown or names}")
     return [known[name] for name in names]
-
-
-@contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients inside; afterwards, whatever happened, each part is in the mode it was in."""
-    training = [module for module in model.modules() if module.training]  # a frozen branch may not be among them
-    model.eval()
-    try:
-        with torch.inference_mode(False), torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def activations_and_gradients(
