@@ -6,13 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import expit
 from sklearn.metrics import recall_score, roc_auc_score
 
 from melanoma_lib.__main__ import main
 from melanoma_lib.data import load_cases
 from melanoma_lib.errors import DataError, RunError
-from melanoma_lib.evaluation import delong_test
+from melanoma_lib.evaluation import Calibrator, delong_test
 from melanoma_lib.reports.comparison import compare_runs, compare_seeds, comparison_text, differ_in_seeds, save_table
 from melanoma_lib.reports.external import evaluate_external, predict_cases, seen_cases
 from melanoma_lib.settings import Settings
@@ -90,8 +89,7 @@ def test_a_run_answers_its_own_test_cases_as_it_did(tiny_run):
 
 
 def test_a_cross_validation_answers_as_the_mean_of_its_folds(tiny_run, monkeypatch):
-    steady = SimpleNamespace(slope=2.0, intercept=-1.0, risk=lambda logits: expit(2 * np.asarray(logits) - 1))
-    monkeypatch.setattr(type(tiny_run), "calibrator", steady)
+    monkeypatch.setattr(type(tiny_run), "calibrator", Calibrator(2.0, -1.0))
     point = SimpleNamespace(threshold=0.3)
     both = SimpleNamespace(
         is_cross_validation=True, folds=[tiny_run, tiny_run], operating_point=point, settings=tiny_run.settings

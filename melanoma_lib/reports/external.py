@@ -1,22 +1,22 @@
 """A run on another collection: its own stored threshold and calibration, on cases that it has not seen."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
+from melanoma_lib.data.cache import open_cache
+from melanoma_lib.data.images import stored_side
 from melanoma_lib.errors import DataError, RunError
 from melanoma_lib.evaluation import evaluate_predictions, external_table, recalibration_table, summary_table
+from melanoma_lib.inference import Predictor, prediction_device
 from melanoma_lib.reports.comparison import with_intervals
 from melanoma_lib.reports.report import Report, report_figures, write_report
 from melanoma_lib.runs import Run
 from melanoma_lib.runs.writer import prediction_table
 from melanoma_lib.utils import progress_bar
-
-BATCH = 64
 
 
 def evaluate_external(run: Run, cases: pd.DataFrame, cache_dir: Path | None = None) -> Report:
@@ -101,12 +101,15 @@ def predict_cases(run: Run, cases: pd.DataFrame, cache_dir: Path | None = None) 
         RunError: if a fold's calibration has a slope of 0, or its threshold flags everybody or nobody.
         DataError: if an image is absent or cannot be decoded.
     """
-    from melanoma_lib.inference import predict_logits, prediction_device
-
     if not run.is_cross_validation:
-        model = run.model().to(prediction_device())
-        logits = predict_logits(model, _batches(run, cases, cache_dir or run.settings.cache_dir), run.settings.tta)
-        return prediction_table(cases, logits, run.calibrator)
+        shown, settings = cases, run.settings
+        if "image" in settings.modalities:
+            paths = [Path(path) for path in cases["image_path"]]
+            with progress_bar("decoding images, once", len(paths), settings.progress) as advance:
+                pixels = open_cache(paths, stored_side(settings.image_size), cache_dir or settings.cache_dir, advance)
+            shown = cases.assign(image_path=list(pixels))  # (N, H, H, 3) on disk -> N views of it
+        answers = Predictor(run, model=run.model().to(prediction_device())).predict_cases(shown)
+        return prediction_table(cases, answers["logit"].to_numpy(), run.calibrator)
     margins, log_odds = [], []
     for fold in run.folds:
         calibrator, threshold = fold.calibrator, fold.operating_point.threshold
@@ -119,24 +122,3 @@ def predict_cases(run: Run, cases: pd.DataFrame, cache_dir: Path | None = None) 
         log_odds.append(calibrator.slope * table["logit"] + calibrator.intercept)
     logits = np.mean(margins, axis=0) + logit(run.operating_point.threshold)
     return table.assign(logit=logits, probability=expit(logits), risk=expit(np.mean(log_odds, axis=0)))
-
-
-def _batches(run: Run, cases: pd.DataFrame, cache_dir: Path) -> Iterator[dict]:
-    import torch
-
-    from melanoma_lib.data.cache import open_cache, open_evaluation_cache
-    from melanoma_lib.data.images import normalise, stored_side
-
-    settings, metadata = run.settings, torch.from_numpy(run.encoder.transform(cases))  # (N, M)
-    pixels = None
-    if "image" in settings.modalities:
-        paths = [Path(path) for path in cases["image_path"]]
-        with progress_bar("decoding images, once", len(paths), settings.progress) as advance:
-            decoded = open_cache(paths, stored_side(settings.image_size), cache_dir, advance)
-        pixels = open_evaluation_cache(decoded, settings.backbone, settings.image_size)  # (N, S, S, 3)
-    for start in range(0, len(cases), BATCH):
-        batch = {"metadata": metadata[start : start + BATCH]}
-        if pixels is not None:
-            stack = torch.from_numpy(pixels[start : start + BATCH].copy()).permute(0, 3, 1, 2)  # (B, 3, S, S)
-            batch["image"] = normalise(stack, settings.backbone)
-        yield batch
