@@ -186,11 +186,7 @@ def gather_folds(folds: Sequence[FoldPredictions]) -> tuple[dict[str, pd.DataFra
 def evaluate_folds(test: pd.DataFrame, threshold: float, n: int = 2000, seed: int = 0) -> dict:
     """What ``evaluate_predictions`` reports, with the AUROC as the mean of the folds': each ranks the cases of one model.
 
-    Args:
-        test: out-of-fold predictions with ``fold``, as ``gather_folds`` gives them.
-        threshold: the common one.
-        n: number of resamples.
-        seed: of the resampling.
+    Arguments are those of ``evaluate_predictions``; the predictions have ``fold``, as ``gather_folds`` gives them.
 
     Returns:
         As ``evaluate_predictions``, with ``auroc_by_fold`` and ``auroc_pooled`` (all folds ranked as if by one model) besides,

@@ -137,18 +137,11 @@ def activations_and_gradients(
 ) -> tuple[list[Tensor], list[Tensor | None]]:
     """Activations of the layers and gradients of the score towards them, from one forward and at most one backward pass.
 
-    Args:
-        model: inside :func:`undisturbed`.
-        layers: at least one.
-        image: shape ``(B, 3, H, W)``.
-        metadata: shape ``(B, M)`` or None.
-        direction: sign of the logit in the score, or None for no gradients and no backward pass.
+    Arguments are those of :func:`heatmaps`, the model inside ``undisturbed``; without direction there is no backward pass.
+    ValueError if a logit is not finite.
 
     Returns:
         For each layer a tensor of shape ``(B, C, h, w)``, and again; the second is None without direction.
-
-    Raises:
-        ValueError: if a logit is not finite.
     """
     caught: dict[str, Tensor] = {}
 

@@ -52,16 +52,8 @@ def published_maps(
 ) -> dict[str, np.ndarray]:
     """Maps of some layers as pytorch-grad-cam gives them, float32 in [0, 1], shape ``(B, H, W)`` each.
 
-    Args:
-        method: one of ``PUBLISHED``.
-        model: with an image branch; a copy is asked, since an interrupted call would leave its hooks behind.
-        layers: names from :func:`cam_layers`.
-        image: shape ``(B, 3, H, W)``.
-        metadata: shape ``(B, M)`` or None.
-        direction: sign of the logit in the score.
-
-    Raises:
-        ValueError: if a logit is not finite.
+    Arguments are those of :func:`~melanoma_lib.explain.heatmaps`, ``method`` one of ``PUBLISHED``; ValueError if a logit is not
+    finite. A copy of the model is asked, since an interrupted call would leave its hooks behind.
     """
     import pytorch_grad_cam  # seven seconds
 

@@ -143,13 +143,7 @@ def predict_with_views(run: Run) -> dict[str, pd.DataFrame]:
 
 
 def report_figures(test: pd.DataFrame, summary: dict, threshold: float) -> dict[str, DescribedFigure]:
-    """The figures of a report, by file name: ROC, precision and recall, confusion, reliability.
-
-    Args:
-        test: predictions of the test split.
-        summary: of the same, as ``evaluate_predictions`` returns it.
-        threshold: on ``probability``.
-    """
+    """ROC, precision and recall, confusion and reliability, by file name, of predictions and their ``evaluate_predictions``."""
     from melanoma_lib.evaluation import figures
 
     targets = test["target"].to_numpy()

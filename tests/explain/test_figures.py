@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from melanoma_lib.explain import heatmap_figure
 from melanoma_lib.explain.cam import resize_heatmap
 from melanoma_lib.explain.figures import signed_overlay
+from melanoma_lib.plotting import panel
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
 MASK = np.zeros((60, 80), bool)
@@ -47,6 +48,12 @@ def test_the_alt_text_says_where_the_peak_lies_and_how_much_falls_on_the_lesion(
     assert f"early: peak 0.02 at 44% from the left and 25% from the top, {share:.0%} of the positive energy" in text
     assert "on the lesion, lowest -0.005;" in text and f"({len(MAPS)})" in text
     assert "nothing: nothing positive, lowest 0;" in text and "against: nothing positive, lowest -7." in text
+
+
+@pytest.mark.parametrize("heatmap", [PEAK[None], PEAK * np.nan])
+def test_a_panel_refuses_what_is_no_single_map(heatmap):
+    with pytest.raises(ValueError, match=r"heatmap: expected finite values of shape \(h, w\)"):
+        panel(plt.Figure().subplots(), IMAGE, heatmap=heatmap)
 
 
 @pytest.mark.parametrize(
