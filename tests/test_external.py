@@ -7,7 +7,8 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from melanoma_lib.evaluation import evaluate_predictions, external_table, recalibration_table
+from melanoma_lib.evaluation import evaluate_predictions
+from melanoma_lib.reports.external import external_table, recalibration_table
 from tests.evaluation.cases import prediction_table
 
 
