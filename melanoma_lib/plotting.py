@@ -16,14 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 # Okabe and Ito 2008: told apart under every common colour blindness, and by lightness in grey.
-BLUE, VERMILLION, GREEN, ORANGE, GREY, BLACK = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#E69F00",
-    "#767676",
-    "#000000",
-)
+BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
+ORANGE, GREY, BLACK = "#E69F00", "#767676", "#000000"
 STYLE = {
     "font.size": 13,
     "axes.titlesize": 14,

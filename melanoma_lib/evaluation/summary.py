@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from melanoma_lib.evaluation.calibration import Calibrator, bootstrap_calibration, expected_calibration_error
 from melanoma_lib.evaluation.inputs import check_scores, check_targets, require_columns
@@ -239,10 +239,11 @@ def gather_folds(folds: Sequence[FoldPredictions]) -> tuple[dict[str, pd.DataFra
         The tables of ``val`` and ``test``, with ``fold`` (1, 2, ...); and ``threshold``, ``sensitivity`` and ``specificity`` of
         the operating point, the latter two on ``val``.
     """
-    cuts = []  # on each fold's logits: the lowest that it calls melanoma
+    cuts = []  # on each fold's logits: the lowest that it calls melanoma, or the threshold itself where that is none
     for fold in folds:
         validation = fold.tables["val"]
-        cuts.append(validation.loc[validation["probability"] >= fold.threshold, "logit"].min())
+        flagged = validation.loc[validation["probability"] >= fold.threshold, "logit"]
+        cuts.append(flagged.min() if len(flagged) else logit(min(fold.threshold, 1 - 1e-6)))
     # Where calibration failed, and would reverse the ranking, the fold keeps its own scale.
     slopes = [fold.calibrator.slope if fold.calibrator.slope > 0 else 1.0 for fold in folds]
     common = float(np.mean([f.calibrator.slope * cut + f.calibrator.intercept for f, cut in zip(folds, cuts, strict=True)]))

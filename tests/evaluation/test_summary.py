@@ -3,11 +3,12 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import logit
+from scipy.special import expit, logit
 from sklearn import metrics as sk
 from sklearn.linear_model import LogisticRegression
 
 from melanoma_lib.evaluation import Calibrator, evaluate_predictions, subgroup_table, summary_table
+from melanoma_lib.evaluation.summary import FoldPredictions, gather_folds
 from tests.evaluation.cases import prediction_table
 
 
@@ -74,6 +75,16 @@ def test_perfect_predictions_are_reported_with_dashes_not_crashes(table):
 def test_bad_predictions_are_refused(table, change, message):
     with pytest.raises(ValueError, match=message):
         evaluate_predictions(change(table), threshold=0.5, n=10)
+
+
+@pytest.mark.parametrize("threshold", [0.5, np.nextafter(1, 2)])
+def test_a_fold_that_flags_nobody_keeps_its_decisions_among_the_others(threshold, table):
+    shy, other, same = table.assign(logit=table["logit"] - 9), prediction_table(seed=1), Calibrator(1.0, 0.0)
+    shy["probability"] = expit(shy["logit"])
+    tables, point = gather_folds([FoldPredictions({"val": t, "test": t}, same, p) for t, p in ((shy, threshold), (other, 0.6))])
+    test = tables["test"]
+    assert (test["probability"] >= point["threshold"]).tolist() == [*[False] * len(shy), *(other["probability"] >= 0.6)]
+    assert test["logit"].head(len(shy)).rank().tolist() == table["logit"].rank().tolist()
 
 
 # --- subgroups ---
