@@ -97,10 +97,10 @@ def explain(
     """Heatmaps of tested cases."""
     import pandas as pd
 
-    from melanoma_lib.explain.report import choose_case, explain_cases, report_folder
+    from melanoma_lib.explain.report import choose_case, explain_cases
 
     found = _run(run, settings, needs_model=True)
-    out = out or report_folder(found)
+    out = out or Path("reports") / "explain" / found.path.name
     try:
         cases = pd.DataFrame([choose_case(found.cases("test"), wanted) for wanted in image_id or [""]])
         explain_cases(found, cases, out, layers or None, method or ["gradcam"])

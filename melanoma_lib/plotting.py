@@ -17,14 +17,8 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
 
 # Okabe and Ito 2008: told apart under every common colour blindness, and by lightness in grey.
-BLUE, VERMILLION, GREEN, ORANGE, GREY, BLACK = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#E69F00",
-    "#767676",
-    "#000000",
-)
+BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
+ORANGE, GREY, BLACK = "#E69F00", "#767676", "#000000"
 STYLE = {
     "font.size": 13,
     "axes.titlesize": 14,
@@ -92,25 +86,6 @@ def describe(plot: Any, text: str) -> None:
     display({"image/png": picture.getvalue(), "text/plain": text}, raw=True, metadata={"image/png": {"alt": text}})
 
 
-def overlay(axes: Axes, heatmap: np.ndarray, limit: float = 1.0) -> None:
-    """Lay a heatmap over what an axes shows: inferno, the less transparent the higher the value.
-
-    Args:
-        axes: with a picture drawn on it.
-        heatmap: shape ``(h, w)``, from 0; stretched over the picture.
-        limit: the value of the brightest colour.
-
-    Raises:
-        ValueError: if it is no finite array of two dimensions.
-    """
-    heatmap = np.asarray(heatmap, dtype=float)
-    if heatmap.ndim != 2 or not np.isfinite(heatmap).all():
-        raise ValueError(f"heatmap: expected finite values of shape (h, w), got shape {heatmap.shape}")
-    alpha = np.clip(0.1 + 0.6 * heatmap / limit, 0, 1)
-    extent = axes.images[0].get_extent() if axes.images else (0, 1, 1, 0)
-    axes.imshow(heatmap, cmap="inferno", alpha=alpha, clim=(0, limit), extent=extent, aspect=axes.get_aspect())
-
-
 def panel(
     axes: Axes, photograph: ArrayLike, title: str = "", heatmap: np.ndarray | None = None, mask: np.ndarray | None = None
 ) -> None:
@@ -120,13 +95,20 @@ def panel(
         axes: where to.
         photograph: shape ``(H, W, 3)``, uint8 or from 0 to 1, or such an image of Pillow.
         title: above it.
-        heatmap: as for :func:`overlay`.
+        heatmap: shape ``(h, w)``, from 0 to 1, stretched over the photograph: inferno, the less transparent the higher the value.
         mask: lesion pixels, shape ``(h, w)``; its outline is drawn.
+
+    Raises:
+        ValueError: if the heatmap is no finite array of two dimensions.
     """
     photograph = np.asarray(photograph)
     axes.imshow(photograph, extent=(0, 1, 1, 0), aspect=photograph.shape[0] / photograph.shape[1])
     if heatmap is not None:
-        overlay(axes, heatmap)
+        heatmap = np.asarray(heatmap, dtype=float)
+        if heatmap.ndim != 2 or not np.isfinite(heatmap).all():
+            raise ValueError(f"heatmap: expected finite values of shape (h, w), got shape {heatmap.shape}")
+        alpha = np.clip(0.1 + 0.6 * heatmap, 0, 1)
+        axes.imshow(heatmap, cmap="inferno", alpha=alpha, clim=(0, 1), extent=(0, 1, 1, 0), aspect=axes.get_aspect())
     if mask is not None and np.any(mask):
         outline = axes.contour(np.asarray(mask, dtype=float), [0.5], colors="white", linewidths=1.2, extent=(0, 1, 0, 1))
         outline.set_path_effects([withStroke(linewidth=2.6, foreground="black")])  # white alone is lost on pale skin

@@ -1,4 +1,4 @@
-"""Runs against each other and on other collections, with scikit-learn and pandas as oracles."""
+"""Runs against each other, with scikit-learn and pandas as oracles; costs, recomputed by hand from a run's files."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,18 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import expit
 from sklearn.metrics import recall_score, roc_auc_score
 
 from melanoma_lib.__main__ import main
-from melanoma_lib.data import load_cases
-from melanoma_lib.errors import DataError, RunError
+from melanoma_lib.errors import RunError
 from melanoma_lib.evaluation import delong_test
-from melanoma_lib.reports.comparison import compare_runs, compare_seeds, comparison_text, differ_in_seeds, save_table
-from melanoma_lib.reports.external import evaluate_external, predict_cases, seen_cases
+from melanoma_lib.reports.comparison import compare_runs, compare_seeds, comparison_text, cost_table, differ_in_seeds, save_table
 from melanoma_lib.settings import Settings
 from melanoma_lib.training import train
-from tests.data.builders import case_table, write_isic2020
 from tests.evaluation.cases import prediction_table
 
 
@@ -73,78 +69,6 @@ def test_runs_that_cannot_be_paired_are_refused():
         compare_runs([SimpleNamespace(**vars(one) | {"predictions": lambda _: benign})])
 
 
-# --- another collection -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def isic2020(tmp_path_factory):
-    return write_isic2020(tmp_path_factory.mktemp("isic2020"))
-
-
-def test_a_run_answers_its_own_test_cases_as_it_did(tiny_run):
-    cases = tiny_run.cases()
-    found = predict_cases(tiny_run, cases[cases["split"] == "test"].reset_index(drop=True))
-    stored = tiny_run.predictions("test")
-    np.testing.assert_allclose(found["logit"], stored["logit"], atol=1e-5)
-    np.testing.assert_allclose(found["risk"], stored["risk"], atol=1e-6)
-
-
-def test_a_cross_validation_answers_as_the_mean_of_its_folds(tiny_run, monkeypatch):
-    steady = SimpleNamespace(slope=2.0, intercept=-1.0, risk=lambda logits: expit(2 * np.asarray(logits) - 1))
-    monkeypatch.setattr(type(tiny_run), "calibrator", steady)
-    point = SimpleNamespace(threshold=0.3)
-    both = SimpleNamespace(
-        is_cross_validation=True, folds=[tiny_run, tiny_run], operating_point=point, settings=tiny_run.settings
-    )
-    cases = tiny_run.cases().drop(columns="split")
-    one, mean = predict_cases(tiny_run, cases), predict_cases(both, cases)
-    np.testing.assert_allclose(mean["risk"], one["risk"])
-    clear = (one["probability"] - tiny_run.operating_point.threshold).abs() > 1e-6
-    decided = one["probability"] >= tiny_run.operating_point.threshold
-    assert ((mean["probability"] >= 0.3) == decided)[clear].all() and decided.nunique() == 2
-
-
-def test_a_run_is_evaluated_on_another_collection_in_one_command(tiny_run, isic2020, tmp_path, capsys):
-    words = ["evaluate", str(tiny_run.path), "--source", "isic2020", "--data-dir", str(isic2020), "--cache-dir", str(tmp_path)]
-    assert main(words) == 1
-    assert "--missing-images drop" in capsys.readouterr().err
-    assert main([*words, "--missing-images", "drop"]) == 0
-    folder, printed = tiny_run.path / "evaluation-isic2020", capsys.readouterr().out
-    found = pd.read_csv(folder / "comparison.csv", index_col="measure")
-    cases = load_cases("isic2020", isic2020, missing_images="drop")
-    asked = predict_cases(tiny_run, cases, tmp_path)
-    assert found.loc["auroc", "external"] == pytest.approx(roc_auc_score(asked["target"], asked["probability"]))
-    assert found.loc["auroc", "internal"] == pytest.approx(tiny_run.metrics["auroc"]["value"])
-    assert found.loc[["images", "groups", "melanomas"], "external"].tolist() == [90, 30, 15]
-    assert set(found["evidence"].dropna()) == {"too few to say"}
-    assert f"{found.loc['auroc', 'external']:.3f}" in printed and "too few to say" in printed
-    assert set(pd.read_csv(folder / "recalibration.csv")["patients"]) == {20, 50, 100}
-    assert (folder / "roc.png").is_file() and not (tiny_run.path / "evaluation").is_file()
-
-
-def test_a_model_of_metadata_alone_needs_no_image(tiny_settings, isic2020, tmp_path, capsys):
-    bare = tmp_path / "bare"
-    bare.mkdir()
-    (bare / "train.csv").write_bytes((isic2020 / "train.csv").read_bytes())
-    changes = {"source": "isic2020", "data_dir": bare, "modalities": "metadata", "max_epochs": 1, "runs_dir": tmp_path / "runs"}
-    assert len(train(tiny_settings.with_changes(**changes, run_dir=tmp_path / "own")).splits) == 120
-    run = train(tiny_settings.with_changes(modalities="metadata", max_epochs=1, runs_dir=tmp_path / "runs"))
-    assert main(["evaluate", str(run.path), "--source", "isic2020", "--data-dir", str(bare)]) == 0
-    found = pd.read_csv(run.path / "evaluation-isic2020" / "comparison.csv", index_col="measure")
-    assert found.loc["images", "external"] == 120
-
-
-def test_what_the_run_has_seen_is_left_out_and_counted(tiny_run):
-    own = tiny_run.cases()
-    with pytest.raises(DataError, match=f"of {len(own)} cases of synthetic {len(own)} are in the run's own table"):
-        evaluate_external(tiny_run, own.drop(columns="split"))
-    splits = pd.DataFrame({"image_id": ["image_0", "x", "y"], "group_id": ["lesion:L0", "lesion:L2", "patient:P3"]})
-    cases = case_table([0, 1, 0, 1, 0, 1], lesions=[None, "L1", "L2", "L3", None, "L5"], patients=[None] * 3 + ["P3", None, "P5"])
-    assert seen_cases(splits, cases).tolist() == [True, False, True, True, False, False]
-    again = cases.assign(image_id="image_0_downsampled").iloc[[4]]
-    assert seen_cases(splits, again).all()
-
-
 @pytest.fixture(scope="module")
 def ablation(tiny_settings, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ablation")
@@ -174,3 +98,34 @@ def test_seeds_of_runs_that_differ_in_more_are_refused(ablation, tiny_run):
         compare_seeds([ablation[0], tiny_run])
     with pytest.raises(RunError, match="are both of metadata, seed 0"):
         compare_seeds([ablation[0], ablation[0]])
+
+
+# --- costs ---
+
+
+def test_costs_are_those_of_the_history_and_the_caches_of_the_disk(tiny_run, capsys):
+    (row,) = cost_table([tiny_run], images := 1_000_000).to_dict("records")
+    splits, history = (pd.read_csv(tiny_run.path / f"{name}.csv") for name in ("splits", "history"))
+    seen = (splits["split"] != "test").sum()
+    milliseconds = 1000 * history["seconds"] / seen
+    found = [row["milliseconds"], row["milliseconds_low"], row["milliseconds_high"]]
+    assert found == pytest.approx([milliseconds.median(), milliseconds.min(), milliseconds.max()], abs=0.006)
+    whole = history["seconds"].median() * len(history) * images / len(splits) / 3600  # so many times what the run took
+    assert row["hours"] == pytest.approx(whole, abs=0.06)
+    files = [file for name in ("images", "evaluation") for file in Path(tiny_run.settings.cache_dir).glob(f"{name}-*.npy")]
+    arrays = [np.load(file, mmap_mode="r") for file in files]
+    bytes_an_image = {array.shape[1]: array[0].nbytes for array in arrays if array.shape[1] in (32, 39)}
+    assert len(bytes_an_image) == 2
+    assert row["cache_gigabytes"] == pytest.approx(sum(bytes_an_image.values()) * images / 1e9, abs=0.06)
+    assert main(["costs", str(tiny_run.path)]) == 0
+    said = capsys.readouterr().out
+    assert "401059" in said and f"{row['milliseconds']:.2f}".rstrip("0") in said
+
+
+def test_runs_of_another_recipe_are_refused(tiny_run, tiny_settings, tmp_path):
+    other = train(tiny_settings.with_changes(run_dir=tmp_path / "run", modalities="metadata", max_epochs=1))
+    assert cost_table([other])["cache_gigabytes"].item() == 0
+    with pytest.raises(RunError, match="more than the seed"):
+        cost_table([tiny_run, other])
+    with pytest.raises(RunError, match="got none"):
+        cost_table([])

@@ -12,9 +12,7 @@ __all__, __getattr__ = lazy_names(
         ),
         "paired": ("DeLongResult", "bootstrap_gain", "bootstrap_mean_auroc", "delong_test"),
         "calibration": ("Calibrator", "bootstrap_calibration", "carry_risk", "expected_calibration_error", "reliability_bins"),
-        "external": ("external_table", "recalibration_table"),
-        "subgroups": ("subgroup_table",),
         "figures": ("confusion_figure", "precision_recall_figure", "reliability_figure", "roc_figure"),
-        "summary": ("evaluate_predictions", "summary_table"),
+        "summary": ("evaluate_predictions", "subgroup_table", "summary_table"),
     },
 )  # fmt: skip

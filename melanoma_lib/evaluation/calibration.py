@@ -111,10 +111,8 @@ class Calibrator:
         """
         answers = check_targets(targets)
         x = check_scores(logits, answers.size, "logits")
-        if x.min() == x.max():
-            return cls._uninformed(answers.mean(), "the logits are all equal")
         y, equal = answers.astype(np.float64), np.ones((1, x.size))
-        if not _overlap(x, equal * y, equal * (1 - y))[0]:
+        if x.min() < x.max() and not _overlap(x, equal * y, equal * (1 - y))[0]:
             n_melanomas, n_others = int(answers.sum()), int((~answers).sum())
             y = np.where(answers, (n_melanomas + 1) / (n_melanomas + 2), 1 / (n_others + 2))
             warnings.warn(
@@ -123,19 +121,16 @@ class Calibrator:
                 "get more validation cases.",
                 stacklevel=2,
             )
-        slope, intercept = (float(values[0]) for values in fit_logistic(x, y, equal))
-        if slope <= 0:
-            return cls._uninformed(answers.mean(), f"the slope {slope:.3g} is not positive (melanomas score lower)")
-        return cls(slope, intercept)
-
-    @classmethod
-    def _uninformed(cls, prevalence: float, reason: str) -> "Calibrator":
+        slope, intercept = (float(values[0]) for values in fit_logistic(x, y, equal))  # NaN if all are equal
+        if slope > 0:
+            return cls(slope, intercept)
+        reason = f"the slope {slope:.3g} is not positive (melanomas score lower)" if slope <= 0 else "the logits are all equal"
         warnings.warn(
-            f"calibration: {reason}, so every case gets the prevalence, {prevalence:.3g}, as its risk. "
+            f"calibration: {reason}, so every case gets the prevalence, {answers.mean():.3g}, as its risk. "
             "Check labels and training.",
-            stacklevel=3,
+            stacklevel=2,
         )
-        return cls(0.0, float(logit(prevalence)))
+        return cls(0.0, float(logit(answers.mean())))
 
     def risk(self, logits: ArrayLike) -> NDArray[np.float64]:
         """Calibrated risk in [0, 1] of logits of any shape.

@@ -43,6 +43,7 @@ def roc_figure(curve: OperatingCurve, point: OperatingPoint, auroc: Interval) ->
 
 def precision_recall_figure(curve: OperatingCurve, point: OperatingPoint) -> DescribedFigure:
     """Precision (PPV) against recall (sensitivity), with the prevalence that chance reaches."""
+    ppv = "an undefined PPV, as it flags nobody" if np.isnan(point.ppv) else f"PPV {point.ppv:.3f}"
     with kit_figure() as figure:
         axes = figure.add_subplot()
         precision, recall, _ = curve.precision_recall()
@@ -55,7 +56,7 @@ def precision_recall_figure(curve: OperatingCurve, point: OperatingPoint) -> Des
     return with_alt_text(
         figure,
         f"Precision-recall curve with average precision {curve.average_precision:.3f}; chance would reach the prevalence, "
-        f"{curve.prevalence:.3f}; the marked {label} has sensitivity {point.sensitivity:.3f} and PPV {point.ppv:.3f}.",
+        f"{curve.prevalence:.3f}; the marked {label} has sensitivity {point.sensitivity:.3f} and {ppv}.",
     )
 
 

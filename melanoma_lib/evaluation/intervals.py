@@ -43,6 +43,10 @@ class Interval:
         finite = {name: float(number) if np.isfinite(number) else None for name, number in numbers.items()}
         return finite | {"resamples": self.resamples, "method": self.method}
 
+    def columns(self, name: str) -> dict[str, float]:
+        """Value and ends as in a row of a table: ``name``, ``name_low`` and ``name_high``."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
     @classmethod
     def from_replicates(cls, value: float, replicates: NDArray[np.float64]) -> "Interval":
         """Percentile interval (Efron 1979); NaN ends where fewer than half of the replicates are finite."""

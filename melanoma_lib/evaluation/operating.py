@@ -128,20 +128,15 @@ class OperatingPoint:
         true = self.specificity * (1 - check_fraction(prevalence, "prevalence", zero=True, one=True))
         return ratio(true, true + (1 - self.sensitivity) * prevalence)
 
-    def per_thousand(self, prevalence: float | None = None) -> "OperatingPoint":
-        """The same rates among 1,000 lesions, in whole lesions (or images, or people: whatever was counted).
-
-        Args:
-            prevalence: share of melanomas among them; that of these counts if None.
+    def per_thousand(self, prevalence: float) -> "OperatingPoint":
+        """The same rates among 1,000 lesions of this prevalence, in whole ones (or images, or people: whatever was counted).
 
         Raises:
             ValueError: if a class is empty or ``prevalence`` lies outside (0, 1).
         """
         if self.tp + self.fn == 0 or self.tn + self.fp == 0:
             raise ValueError(f"expected both classes, got tp={self.tp} fp={self.fp} tn={self.tn} fn={self.fn}")
-        own = (self.tp + self.fn) / (self.tp + self.fp + self.tn + self.fn)
-        prevalence = own if prevalence is None else check_fraction(prevalence, "prevalence")
-        melanomas = round(1000 * prevalence)
+        melanomas = round(1000 * check_fraction(prevalence, "prevalence"))
         tp, fp = round(melanomas * self.sensitivity), round((1000 - melanomas) * (1 - self.specificity))
         return OperatingPoint(self.threshold, tp, fp, tn=1000 - melanomas - fp, fn=melanomas - tp)
 

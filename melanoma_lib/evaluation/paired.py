@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from melanoma_lib.evaluation.inputs import check_scores, check_targets
 from melanoma_lib.evaluation.intervals import BLOCK, Interval, group_bootstrap, group_codes
@@ -73,11 +73,15 @@ def bootstrap_mean_auroc(
     if not samples or (baselines is not None and len(baselines) != len(samples)):
         raise ValueError(f"expected as many baselines as samples and at least one, got {len(baselines or [])}, {len(samples)}")
     names = np.unique(np.concatenate([np.asarray(groups, dtype=str) for _, _, groups in samples]))
-    rankings = [(+1, _ranking(*sample, names)) for sample in samples]
-    if baselines is not None:
-        rankings += [
-            (-1, _ranking(sample[0], scores, sample[2], names)) for sample, scores in zip(samples, baselines, strict=True)
-        ]
+    signed = [(+1, *sample) for sample in samples]
+    signed += [(-1, targets, scores, groups) for (targets, _, groups), scores in zip(samples, baselines or [], strict=False)]
+    rankings = []
+    for sign, targets, scores, groups in signed:
+        answers = check_targets(targets)
+        codes = names.searchsorted(np.asarray(groups, dtype=str))
+        if codes.size != answers.size:
+            raise ValueError(f"groups expect one name a case, got {codes.size} for {answers.size} cases")
+        rankings.append((sign, Ranking(answers, check_scores(scores, answers.size), codes)))
     value, replicates = group_bootstrap(
         lambda weights: np.sum([sign * one.metrics(weights)[0] for sign, one in rankings], axis=0) / len(samples),
         names.size, n, seed,
@@ -85,15 +89,6 @@ def bootstrap_mean_auroc(
     interval = Interval.from_replicates(float(value), replicates)
     # No resample of a perfect ranking is anything else, which is no certainty about the next cases.
     return replace(interval, low=np.nan, high=np.nan) if interval.value == interval.low == interval.high else interval
-
-
-def _ranking(targets: ArrayLike, scores: ArrayLike, groups: ArrayLike, names: NDArray[np.str_]) -> Ranking:
-    """A sample's ranking, its groups numbered by their place in ``names``."""
-    answers = check_targets(targets)
-    codes = names.searchsorted(np.asarray(groups, dtype=str))
-    if codes.size != answers.size:
-        raise ValueError(f"groups expect one name a case, got {codes.size} for {answers.size} cases")
-    return Ranking(answers, check_scores(scores, answers.size), codes)
 
 
 class DeLongResult(NamedTuple):

@@ -1,4 +1,4 @@
-"""One set of predictions in, everything a report needs out, as JSON and as a table; and the predictions of folds read as one."""
+"""One set of predictions in, all that a report needs out, for each subgroup too; and the predictions of folds read as one."""
 
 import math
 from collections.abc import Sequence
@@ -6,17 +6,21 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from melanoma_lib.evaluation.calibration import Calibrator, bootstrap_calibration, expected_calibration_error
 from melanoma_lib.evaluation.inputs import check_scores, check_targets, require_columns
-from melanoma_lib.evaluation.intervals import LEVEL, RATES, Interval, rate_intervals
+from melanoma_lib.evaluation.intervals import LEVEL, RATES, Interval, rate_intervals, wilson_interval
 from melanoma_lib.evaluation.operating import OperatingCurve
 from melanoma_lib.evaluation.paired import bootstrap_mean_auroc
-from melanoma_lib.evaluation.subgroups import METRICS, subgroup_table
 
 NOTE = "Educational, not for diagnosis."
 CALIBRATION_RESAMPLES = 500  # each is a regression of its own
+AGE_EDGES = (-np.inf, 30, 45, 60, 75, np.inf)
+AGE_BANDS = ("<30", "30-44", "45-59", "60-74", "75+")
+COLUMNS = {"sex": "sex", "age": "age_approx", "site": "anatom_site_general_challenge"}
+MIN_GROUPS = 10  # patients or lesions of each class below which resampling says too little
+METRICS = ("auroc", "sensitivity", "specificity")
 
 
 def evaluate_predictions(predictions: pd.DataFrame, threshold: float, n: int = 2000, seed: int = 0) -> dict:
@@ -77,6 +81,79 @@ def evaluate_predictions(predictions: pd.DataFrame, threshold: float, n: int = 2
             for row in table.to_dict("records")
         ],
     }
+
+
+def subgroup_table(
+    predictions: pd.DataFrame,
+    threshold: float,
+    n: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """AUROC, sensitivity and specificity of each subgroup at one common threshold.
+
+    Intervals resample whole groups where a subgroup has at least 10 groups of each class. Below that the two
+    rates get Wilson intervals with one observation a group and AUROC gets none; ``note`` says so. What cannot be
+    computed (no melanoma, no other lesion) is NaN, with a note.
+
+    Args:
+        predictions: columns group_id, target, probability, and any of sex, age_approx, anatom_site_general_challenge.
+        threshold: ``probability >= threshold`` is called melanoma.
+        n: number of resamples.
+        seed: of the resampling.
+
+    Returns:
+        One row a subgroup, the first for all cases: variable, subgroup, n, n_groups, n_melanoma, for each metric
+        its value and ``_low``, ``_high``, and note. Age bands are in years, lower end included.
+
+    Raises:
+        ValueError: for missing columns, an empty table, or values that `rate_intervals` refuses.
+    """
+    require_columns(predictions, ("group_id", "target", "probability"))
+    check_scores(predictions["probability"], check_targets(predictions["target"], both_classes=False).size, "probability")
+    cuts = {"all": pd.Series("all", index=predictions.index)}
+    cuts |= {variable: predictions[column] for variable, column in COLUMNS.items() if column in predictions}
+    rows = []
+    for variable, values in cuts.items():
+        if variable == "age":
+            values = pd.cut(values.astype(float), AGE_EDGES, right=False, labels=AGE_BANDS)
+        labels = values.astype(object).where(values.notna(), "missing")
+        order = [*AGE_BANDS] if variable == "age" else sorted(set(labels) - {"missing"})
+        for subgroup in [*order, "missing"]:
+            part = predictions[(labels == subgroup).to_numpy()]
+            if len(part):
+                intervals, note = _subgroup_intervals(part, threshold, n, seed)
+                counts = {"n": len(part), "n_groups": part["group_id"].nunique(), "n_melanoma": int(part["target"].sum())}
+                row = {"variable": variable, "subgroup": subgroup} | counts
+                for name, interval in intervals.items():
+                    row |= interval.columns(name)
+                rows.append(row | {"note": note})
+    return pd.DataFrame(rows)
+
+
+def _subgroup_intervals(part: pd.DataFrame, threshold: float, n: int, seed: int) -> tuple[dict[str, Interval], str]:
+    """AUROC, sensitivity and specificity of one subgroup, and a note where it is too small: see `subgroup_table`."""
+    melanoma, groups = part["target"].to_numpy() == 1, part["group_id"].to_numpy()
+    n_melanoma, n_other = (len(pd.unique(groups[rows])) for rows in (melanoma, ~melanoma))
+    if min(n_melanoma, n_other) >= MIN_GROUPS:
+        intervals = rate_intervals(melanoma, part["probability"], groups, threshold, n, seed)
+        return {name: intervals[name] for name in METRICS}, ""
+
+    def rate(right: np.ndarray, of: np.ndarray) -> Interval:
+        n_groups = len(pd.unique(groups[of]))
+        return wilson_interval(right[of].mean() * n_groups if n_groups else 0, n_groups)
+
+    called = part["probability"].to_numpy() >= threshold
+    intervals = {
+        "auroc": Interval(np.nan, np.nan, np.nan),
+        "sensitivity": rate(called, melanoma),
+        "specificity": rate(~called, ~melanoma),
+    }
+    if melanoma.all() or not melanoma.any():
+        absent = "no other lesion: AUROC and specificity" if melanoma.all() else "no melanoma: AUROC and sensitivity"
+        return intervals, f"{absent} undefined"
+    intervals["auroc"] = Interval(OperatingCurve(melanoma, part["probability"]).auroc, np.nan, np.nan)
+    few = f"{n_melanoma} melanoma and {n_other} other groups, under {MIN_GROUPS} of one"
+    return intervals, f"{few}: Wilson intervals, none for AUROC"
 
 
 def summary_table(summary: dict) -> str:
@@ -162,10 +239,11 @@ def gather_folds(folds: Sequence[FoldPredictions]) -> tuple[dict[str, pd.DataFra
         The tables of ``val`` and ``test``, with ``fold`` (1, 2, ...); and ``threshold``, ``sensitivity`` and ``specificity`` of
         the operating point, the latter two on ``val``.
     """
-    cuts = []  # on each fold's logits: the lowest that it calls melanoma
+    cuts = []  # on each fold's logits: the lowest that it calls melanoma, or the threshold itself where that is none
     for fold in folds:
         validation = fold.tables["val"]
-        cuts.append(validation.loc[validation["probability"] >= fold.threshold, "logit"].min())
+        flagged = validation.loc[validation["probability"] >= fold.threshold, "logit"]
+        cuts.append(flagged.min() if len(flagged) else logit(min(fold.threshold, 1 - 1e-6)))
     # Where calibration failed, and would reverse the ranking, the fold keeps its own scale.
     slopes = [fold.calibrator.slope if fold.calibrator.slope > 0 else 1.0 for fold in folds]
     common = float(np.mean([f.calibrator.slope * cut + f.calibrator.intercept for f, cut in zip(folds, cuts, strict=True)]))
@@ -186,11 +264,7 @@ def gather_folds(folds: Sequence[FoldPredictions]) -> tuple[dict[str, pd.DataFra
 def evaluate_folds(test: pd.DataFrame, threshold: float, n: int = 2000, seed: int = 0) -> dict:
     """What ``evaluate_predictions`` reports, with the AUROC as the mean of the folds': each ranks the cases of one model.
 
-    Args:
-        test: out-of-fold predictions with ``fold``, as ``gather_folds`` gives them.
-        threshold: the common one.
-        n: number of resamples.
-        seed: of the resampling.
+    Arguments are those of ``evaluate_predictions``; the predictions have ``fold``, as ``gather_folds`` gives them.
 
     Returns:
         As ``evaluate_predictions``, with ``auroc_by_fold`` and ``auroc_pooled`` (all folds ranked as if by one model) besides,

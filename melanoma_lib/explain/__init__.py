@@ -6,8 +6,7 @@ __all__, __getattr__ = lazy_names(
     __name__,
     {
         "layers": ["METHOD_NAMES", "cam_layers", "default_layer"],
-        "cam": ["CAM_METHODS", "heatmaps", "heatmaps_by_method"],
-        "image_only": ["ImageOnly"],
+        "cam": ["CAM_METHODS", "ImageOnly", "heatmaps", "heatmaps_by_method"],
         "figures": ["heatmap_figure"],
         "scores": ["score_heatmap"],
         "artefacts": ["artefact_pair", "paired_artefacts"],

@@ -37,11 +37,6 @@ class CamLayer:
     layout: str
     prefix: int
 
-    @property
-    def channel_axis(self) -> int:
-        """Axis of the channels in what the module puts out."""
-        return 1 if self.layout == "NCHW" else -1
-
     def as_maps(self, output: Tensor, image_size: tuple[int, int]) -> Tensor:
         """What the module put out for images of this height and width as one map per channel, shape ``(B, channels, h, w)``."""
         if self.layout == "NCHW":

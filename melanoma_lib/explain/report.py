@@ -12,11 +12,6 @@ from melanoma_lib.utils import replacing, write_text
 MOST_ERRORS = 12  # beside each other in a gallery
 
 
-def report_folder(run) -> Path:
-    """Where the files about a run's heatmaps lie, below the working directory."""
-    return Path("reports") / "explain" / run.path.name
-
-
 def choose_case(cases: pd.DataFrame, image_id: str = "") -> pd.Series:
     """A case by its ``image_id``; without one the melanoma of median risk, neither the easiest nor the hardest.
 

@@ -133,7 +133,7 @@ class Predictor:
 
         Its images, paths or any that :meth:`ask` takes, need not be recognised as painted: a case table knows its source.
         """
-        return self._table(list(cases.get("image_path", [])), cases, foreign=False)
+        return self._table(list(cases.get("image_path", [None] * len(cases))), cases, foreign=False)
 
     def prepare(self, image: Picture) -> np.ndarray:
         """The network's input of an image, float32, shape ``(3, S, S)``; errors as of :meth:`ask`, but of its source."""

@@ -61,9 +61,9 @@ def compare_runs(runs: Sequence[Run], n: int = 2000, seed: int = 0) -> pd.DataFr
             )
         found = rate_intervals(targets, table["probability"], groups, threshold, n, seed)
         gain = bootstrap_gain(targets, table["probability"], first["probability"], groups, n, seed)["auroc"]
-        row = {"run": str(run.path), "images": len(shared), "melanomas": counts[0]} | _ends("auroc", found["auroc"])
-        row |= _ends("difference", gain) | {"delong_p": delong_test(targets, table["probability"], first["probability"]).p_value}
-        row |= {name: end for rate in ("sensitivity", "specificity") for name, end in _ends(rate, found[rate]).items()}
+        row = {"run": str(run.path), "images": len(shared), "melanomas": counts[0]} | found["auroc"].columns("auroc")
+        row |= gain.columns("difference") | {"delong_p": delong_test(targets, table["probability"], first["probability"]).p_value}
+        row |= found["sensitivity"].columns("sensitivity") | found["specificity"].columns("specificity")
         rows.append(row | {"threshold": threshold})
     chosen = [run.settings.shaping() | {"data_dir": str(run.settings.data_root)} for run in runs]
     settings = pd.DataFrame(chosen, dtype=object).fillna("")
@@ -99,7 +99,7 @@ def compare_seeds(runs: Sequence[Run]) -> pd.DataFrame:
     rows = []
     for place, branch in enumerate(branches := [branch for branch in BRANCHES if branch in tables]):
         found = bootstrap_mean_auroc([one for test in tables[branch].values() for one in auroc_samples(test)])
-        row = {"inputs": BRANCHES[branch], "seeds": len(tables[branch])} | _ends("auroc", found)
+        row = {"inputs": BRANCHES[branch], "seeds": len(tables[branch])} | found.columns("auroc")
         for base in branches[:place]:
             pairs = [(tables[branch][seed], tables[base][seed]) for seed in sorted(set(tables[branch]) & set(tables[base]))]
             for mine, theirs in pairs:
@@ -109,7 +109,7 @@ def compare_seeds(runs: Sequence[Run]) -> pd.DataFrame:
             if pairs:
                 samples = [one for mine, _ in pairs for one in auroc_samples(mine)]
                 baselines = [scores for _, theirs in pairs for _, scores, _ in auroc_samples(theirs)]
-                row |= _ends(f"gain over {BRANCHES[base]}", bootstrap_mean_auroc(samples, baselines))
+                row |= bootstrap_mean_auroc(samples, baselines).columns(f"gain over {BRANCHES[base]}")
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -149,10 +149,6 @@ def save_table(table: pd.DataFrame, out: Path) -> None:
     """Write a table as CSV, or, where ``out`` does not end in ``.csv``, as JSON: a list of rows."""
     csv = out.suffix.lower() == ".csv"
     write_text(out, table.to_csv(index=False) if csv else table.to_json(orient="records", indent=2) + "\n")
-
-
-def _ends(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def cost_table(runs: Sequence[Run], images: int = ISIC_2024) -> pd.DataFrame:

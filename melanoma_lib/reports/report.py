@@ -55,14 +55,11 @@ def evaluate_run(run: Run, tta: bool = False) -> Report:
     if tta and not run.settings.tta:
         evaluated = evaluate_folds if run.is_cross_validation else evaluate_predictions
         test, threshold = _tested_with_views(run)
-        rule, name = point.rule, "evaluation-tta"
-        summary = evaluated(test, threshold, run.settings.n_resamples)
+        summary, name = evaluated(test, threshold, run.settings.n_resamples), "evaluation-tta"
     else:
-        threshold, rule, name = point.threshold, point.rule, "evaluation"
-        test, summary = run.predictions("test"), run.metrics
+        test, threshold, summary, name = run.predictions("test"), point.threshold, run.metrics, "evaluation"
     views = ", eight views averaged" if tta or run.settings.tta else ""
-    heading = f"{run.path.name}: test split{views}; threshold: {rule}\n\n"
-    text = heading + summary_table(summary)
+    text = f"{run.path.name}: test split{views}; threshold: {point.rule}\n\n{summary_table(summary)}"
     if ceilings := bayes_ceiling(test):
         table = pd.DataFrame({"AUROC": ceilings}).to_string(float_format="{:.3f}".format)
         text += f"\nHighest AUROC possible on these synthetic cases (by their true risk)\n{table}\n"
@@ -143,13 +140,7 @@ def predict_with_views(run: Run) -> dict[str, pd.DataFrame]:
 
 
 def report_figures(test: pd.DataFrame, summary: dict, threshold: float) -> dict[str, DescribedFigure]:
-    """The figures of a report, by file name: ROC, precision and recall, confusion, reliability.
-
-    Args:
-        test: predictions of the test split.
-        summary: of the same, as ``evaluate_predictions`` returns it.
-        threshold: on ``probability``.
-    """
+    """ROC, precision and recall, confusion and reliability, by file name, of predictions and their ``evaluate_predictions``."""
     from melanoma_lib.evaluation import figures
 
     targets = test["target"].to_numpy()

@@ -12,7 +12,7 @@ import pytorch_grad_cam
 import torch
 
 from melanoma_lib.explain import ImageOnly, cam_layers, heatmaps
-from melanoma_lib.explain.image_only import PUBLISHED
+from melanoma_lib.explain.cam import PUBLISHED
 from melanoma_lib.model import MelanomaNet
 from tests.bench.turns import options, table, take_turns
 

@@ -37,6 +37,11 @@ def test_every_figure_is_described_legible_when_projected_and_leaves_pyplot_alon
     assert plt.get_fignums() == []
 
 
+def test_a_point_that_flags_nobody_has_no_ppv_to_tell():
+    text = precision_recall_figure(CURVE, CURVE.at(np.inf)).alt_text
+    assert "undefined PPV" in text and "nan" not in text
+
+
 def test_roc_draws_the_curve_and_marks_the_point():
     (axes,) = FIGURES["roc"]().axes
     fpr, tpr, _ = roc_curve(CASES["target"], CASES["probability"], drop_intermediate=False)

@@ -1,12 +1,14 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
-from scipy.special import logit
+from scipy.special import expit, logit
 from sklearn import metrics as sk
 from sklearn.linear_model import LogisticRegression
 
-from melanoma_lib.evaluation import Calibrator, evaluate_predictions, summary_table
+from melanoma_lib.evaluation import Calibrator, evaluate_predictions, subgroup_table, summary_table
+from melanoma_lib.evaluation.summary import FoldPredictions, gather_folds
 from tests.evaluation.cases import prediction_table
 
 
@@ -73,3 +75,77 @@ def test_perfect_predictions_are_reported_with_dashes_not_crashes(table):
 def test_bad_predictions_are_refused(table, change, message):
     with pytest.raises(ValueError, match=message):
         evaluate_predictions(change(table), threshold=0.5, n=10)
+
+
+@pytest.mark.parametrize("threshold", [0.5, np.nextafter(1, 2)])
+def test_a_fold_that_flags_nobody_keeps_its_decisions_among_the_others(threshold, table):
+    shy, other, same = table.assign(logit=table["logit"] - 9), prediction_table(seed=1), Calibrator(1.0, 0.0)
+    shy["probability"] = expit(shy["logit"])
+    tables, point = gather_folds([FoldPredictions({"val": t, "test": t}, same, p) for t, p in ((shy, threshold), (other, 0.6))])
+    test = tables["test"]
+    assert (test["probability"] >= point["threshold"]).tolist() == [*[False] * len(shy), *(other["probability"] >= 0.6)]
+    assert test["logit"].head(len(shy)).rank().tolist() == table["logit"].rank().tolist()
+
+
+# --- subgroups ---
+
+
+def test_each_row_is_the_metric_of_its_own_cases():
+    cases = prediction_table()
+    table = subgroup_table(cases, 0.6, n=100).set_index(["variable", "subgroup"])
+    women = cases[cases["sex"] == "female"]
+    row = table.loc[("sex", "female")]
+    assert (row["n"], row["n_groups"], row["n_melanoma"]) == (
+        len(women),
+        women["group_id"].nunique(),
+        women["target"].sum(),
+    )
+    assert row["auroc"] == pytest.approx(sk.roc_auc_score(women["target"], women["probability"]))
+    assert row["sensitivity"] == pytest.approx(sk.recall_score(women["target"], women["probability"] >= 0.6))
+    assert row["specificity"] == pytest.approx(sk.recall_score(women["target"], women["probability"] >= 0.6, pos_label=0))
+    for metric in ("auroc", "sensitivity", "specificity"):
+        assert row[f"{metric}_low"] < row[metric] < row[f"{metric}_high"]
+    assert row["note"] == ""
+
+
+def test_subgroups_of_each_variable_add_up_and_keep_the_missing():
+    cases = prediction_table()
+    table = subgroup_table(cases, 0.5, n=10)
+    for variable, column in (("sex", "sex"), ("age", "age_approx"), ("site", "anatom_site_general_challenge")):
+        rows = table[table["variable"] == variable]
+        assert rows["n"].sum() == len(cases)
+        assert rows["n_melanoma"].sum() == cases["target"].sum()
+        assert rows.set_index("subgroup").loc["missing", "n"] == cases[column].isna().sum()
+    assert list(table["variable"].unique()) == ["all", "sex", "age", "site"]
+
+
+def test_age_bands_include_their_lower_end():
+    ages = [0.0, 29.0, 30.0, 44.9, 45.0, 60.0, 74.0, 75.0, 85.0, np.nan]
+    cases = pd.DataFrame({"group_id": range(10), "target": [0, 1] * 5, "probability": 0.5, "age_approx": ages})
+    rows = subgroup_table(cases, 0.5, n=10).query("variable == 'age'")
+    assert dict(zip(rows["subgroup"], rows["n"], strict=True)) == {
+        "<30": 2, "30-44": 2, "45-59": 1, "60-74": 2, "75+": 2, "missing": 1,
+    }  # fmt: skip
+
+
+def test_small_and_one_sided_subgroups_say_so():
+    cases = prediction_table()
+    cases["sex"] = "male"
+    cases.loc[cases.index[:3], "sex"] = "female"
+    cases.loc[cases.index[:3], "target"] = 0
+    table = subgroup_table(cases, 0.5, n=50).set_index("subgroup")
+    women = table.loc["female"]
+    assert "no melanoma" in women["note"]
+    assert np.isnan([women["auroc"], women["sensitivity"], women["sensitivity_low"]]).all()
+    assert 0 <= women["specificity_low"] < women["specificity_high"] <= 1
+    cases.loc[cases.index[0], "target"] = 1
+    women = subgroup_table(cases, 0.5, n=50).set_index("subgroup").loc["female"]
+    assert "Wilson" in women["note"] and np.isnan(women["auroc_low"]) and not np.isnan(women["auroc"])
+    assert women["sensitivity_high"] - women["sensitivity_low"] > 0.5  # one lesion proves little
+
+
+def test_a_table_without_groups_or_with_missing_probabilities_is_refused(table):
+    with pytest.raises(ValueError, match=r"missing \['group_id'\]"):
+        subgroup_table(table.drop(columns="group_id"), 0.5)
+    with pytest.raises(ValueError, match="probability: expected finite"):
+        subgroup_table(table.assign(probability=np.nan), 0.5)

@@ -4,20 +4,47 @@ import numpy as np
 import pytest
 import torch
 from pytorch_grad_cam import EigenCAM, GradCAM, ScoreCAM
+from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
 
 from melanoma_lib.explain import CAM_METHODS, ImageOnly, cam_layers, heatmaps
 from melanoma_lib.explain.cam import resize_heatmap
 from melanoma_lib.explain.methods import eigencam, eigengradcam
 from tests.explain.nets import BACKBONES, cases, small_net
-from tests.explain.peers import NAMELESS_SIGN, largest_difference
 
+NAMELESS_SIGN = ("eigencam", "eigengradcam")  # of which pytorch-grad-cam leaves the sign to the decomposition
 # Layers from which every way on starts with a layer norm: gradient times activation sums to nothing.
 BEFORE_A_NORM = {
     "test_convnext": ("stages.0", "stages.1", "stages.2"),
     "test_vit": ("blocks.4",),
     "test_mambaout": ("stages.0", "stages.1", "stages.2"),
 }
+
+
+def stretched(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """What pytorch-grad-cam makes of signed maps: no negatives, stretched to [0, 1], enlarged, stretched again.
+
+    Args:
+        maps: shape ``(B, h, w)``.
+        size: width and height wanted.
+
+    Returns:
+        Shape ``(B, height, width)``.
+    """
+    return scale_cam_image(np.maximum(scale_cam_image(np.maximum(maps, 0), size), 0))
+
+
+def largest_difference(ours: np.ndarray, theirs: np.ndarray, method: str) -> np.ndarray:
+    """How far maps lie apart at most, case by case, shape ``(B,)``, up to the sign of the maps where a component has none.
+
+    Args:
+        ours: signed maps, shape ``(B, h, w)``.
+        theirs: finished maps of pytorch-grad-cam, shape ``(B, H, W)``.
+        method: of both.
+    """
+    size = theirs.shape[:0:-1]
+    found = np.abs(stretched(ours, size) - theirs).max((1, 2))
+    return np.minimum(found, np.abs(stretched(-ours, size) - theirs).max((1, 2))) if method in NAMELESS_SIGN else found
 
 
 @pytest.mark.parametrize("direction", [1, -1])

@@ -52,6 +52,12 @@ def test_the_alt_text_says_where_the_peak_lies_and_how_much_falls_on_the_lesion(
     assert "nothing: nothing positive, lowest 0;" in text and "against: nothing positive, lowest -7." in text
 
 
+@pytest.mark.parametrize("heatmap", [PEAK[None], PEAK * np.nan])
+def test_a_panel_refuses_what_is_no_single_map(heatmap):
+    with pytest.raises(ValueError, match=r"heatmap: expected finite values of shape \(h, w\)"):
+        panel(plt.Figure().subplots(), IMAGE, heatmap=heatmap)
+
+
 @pytest.mark.parametrize(
     ("image", "maps", "mask", "message"),
     [

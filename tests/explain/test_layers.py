@@ -30,7 +30,7 @@ def test_every_layer_puts_out_what_its_description_says(backbone):
     for name, layer in layers.items():
         side = BACKBONES[backbone] // layer.stride
         assert layer.as_maps(outputs[name], image.shape[2:]).shape == (2, layer.channels, side, side)
-        assert layer.name == name and outputs[name].shape[layer.channel_axis] == layer.channels
+        assert layer.name == name
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,8 @@ def test_only_what_is_there_to_be_seen_is_asked_about(exported, tiny_run, test_c
                          ((None, None), "as many"), ((None, [{"age": 3}]), "looks at an image")):  # fmt: skip
         with pytest.raises(DataError, match=named):
             predictor.predict(*given)
+    with pytest.raises(DataError, match="looks at an image"):
+        predictor.predict_cases(test_cases.drop(columns="image_path"))
     with pytest.raises(ExportError, match="not for 8"):
         Predictor(tiny_run, tta=True)
 

@@ -133,7 +133,7 @@ def ours_in(lesson: Lesson) -> set[str]:
                 called = root_of(node.value.func)
                 if called[:1].isupper() and isinstance(node.targets[0], ast.Name):
                     names.add(node.targets[0].id)
-    return names - {"describe", "panel", "overlay", "use_theme"}
+    return names - {"describe", "panel", "use_theme"}
 
 
 def root_of(node: ast.AST) -> str:

@@ -1,5 +1,7 @@
 """External validation and recalibration, against scikit-learn, statsmodels and counting by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,13 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from melanoma_lib.evaluation import evaluate_predictions, external_table, recalibration_table
+from melanoma_lib.__main__ import main
+from melanoma_lib.data import load_cases
+from melanoma_lib.errors import DataError
+from melanoma_lib.evaluation import Calibrator, evaluate_predictions
+from melanoma_lib.reports.external import evaluate_external, external_table, predict_cases, recalibration_table, seen_cases
+from melanoma_lib.training import train
+from tests.data.builders import case_table, write_isic2020
 from tests.evaluation.cases import prediction_table
 
 
@@ -84,3 +92,71 @@ def test_from_too_few_nothing_is_concluded():
     assert found.loc[found["patients"] == 3].set_index("update")["usable"].is_monotonic_decreasing
     flat = recalibration_table(t.assign(risk=0.2), sizes=(50,), draws=5)
     assert (flat["usable"] == 0).all() and flat["slope"].isna().all()
+
+
+@pytest.fixture(scope="module")
+def isic2020(tmp_path_factory):
+    return write_isic2020(tmp_path_factory.mktemp("isic2020"))
+
+
+def test_a_run_answers_its_own_test_cases_as_it_did(tiny_run):
+    cases = tiny_run.cases()
+    found = predict_cases(tiny_run, cases[cases["split"] == "test"].reset_index(drop=True))
+    stored = tiny_run.predictions("test")
+    np.testing.assert_allclose(found["logit"], stored["logit"], atol=1e-5)
+    np.testing.assert_allclose(found["risk"], stored["risk"], atol=1e-6)
+
+
+def test_a_cross_validation_answers_as_the_mean_of_its_folds(tiny_run, monkeypatch):
+    monkeypatch.setattr(type(tiny_run), "calibrator", Calibrator(2.0, -1.0))
+    point = SimpleNamespace(threshold=0.3)
+    both = SimpleNamespace(
+        is_cross_validation=True, folds=[tiny_run, tiny_run], operating_point=point, settings=tiny_run.settings
+    )
+    cases = tiny_run.cases().drop(columns="split")
+    one, mean = predict_cases(tiny_run, cases), predict_cases(both, cases)
+    np.testing.assert_allclose(mean["risk"], one["risk"])
+    clear = (one["probability"] - tiny_run.operating_point.threshold).abs() > 1e-6
+    decided = one["probability"] >= tiny_run.operating_point.threshold
+    assert ((mean["probability"] >= 0.3) == decided)[clear].all() and decided.nunique() == 2
+
+
+def test_a_run_is_evaluated_on_another_collection_in_one_command(tiny_run, isic2020, tmp_path, capsys):
+    words = ["evaluate", str(tiny_run.path), "--source", "isic2020", "--data-dir", str(isic2020), "--cache-dir", str(tmp_path)]
+    assert main(words) == 1
+    assert "--missing-images drop" in capsys.readouterr().err
+    assert main([*words, "--missing-images", "drop"]) == 0
+    folder, printed = tiny_run.path / "evaluation-isic2020", capsys.readouterr().out
+    found = pd.read_csv(folder / "comparison.csv", index_col="measure")
+    cases = load_cases("isic2020", isic2020, missing_images="drop")
+    asked = predict_cases(tiny_run, cases, tmp_path)
+    assert found.loc["auroc", "external"] == pytest.approx(roc_auc_score(asked["target"], asked["probability"]))
+    assert found.loc["auroc", "internal"] == pytest.approx(tiny_run.metrics["auroc"]["value"])
+    assert found.loc[["images", "groups", "melanomas"], "external"].tolist() == [90, 30, 15]
+    assert set(found["evidence"].dropna()) == {"too few to say"}
+    assert f"{found.loc['auroc', 'external']:.3f}" in printed and "too few to say" in printed
+    assert set(pd.read_csv(folder / "recalibration.csv")["patients"]) == {20, 50, 100}
+    assert (folder / "roc.png").is_file() and not (tiny_run.path / "evaluation").is_file()
+
+
+def test_a_model_of_metadata_alone_needs_no_image(tiny_settings, isic2020, tmp_path, capsys):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "train.csv").write_bytes((isic2020 / "train.csv").read_bytes())
+    changes = {"source": "isic2020", "data_dir": bare, "modalities": "metadata", "max_epochs": 1, "runs_dir": tmp_path / "runs"}
+    assert len(train(tiny_settings.with_changes(**changes, run_dir=tmp_path / "own")).splits) == 120
+    run = train(tiny_settings.with_changes(modalities="metadata", max_epochs=1, runs_dir=tmp_path / "runs"))
+    assert main(["evaluate", str(run.path), "--source", "isic2020", "--data-dir", str(bare)]) == 0
+    found = pd.read_csv(run.path / "evaluation-isic2020" / "comparison.csv", index_col="measure")
+    assert found.loc["images", "external"] == 120
+
+
+def test_what_the_run_has_seen_is_left_out_and_counted(tiny_run):
+    own = tiny_run.cases()
+    with pytest.raises(DataError, match=f"of {len(own)} cases of synthetic {len(own)} are in the run's own table"):
+        evaluate_external(tiny_run, own.drop(columns="split"))
+    splits = pd.DataFrame({"image_id": ["image_0", "x", "y"], "group_id": ["lesion:L0", "lesion:L2", "patient:P3"]})
+    cases = case_table([0, 1, 0, 1, 0, 1], lesions=[None, "L1", "L2", "L3", None, "L5"], patients=[None] * 3 + ["P3", None, "P5"])
+    assert seen_cases(splits, cases).tolist() == [True, False, True, True, False, False]
+    again = cases.assign(image_id="image_0_downsampled").iloc[[4]]
+    assert seen_cases(splits, again).all()
