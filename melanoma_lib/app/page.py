@@ -166,20 +166,20 @@ def build_page(page: Page) -> gr.Blocks:
                 meaning = gr.HTML("", elem_id="ml-meaning")
         gr.HTML(html("footer", licence_of(settings.source)))
 
-        private = {"api_visibility": "private", "show_progress": "minimal"}
-        one_by_one = {"concurrency_limit": 1}  # in the order in which they were asked: the newest answer must come last
+        # Each event is a request of its own. Gradio's queue answers on one stream, which it closes after the last event; an
+        # event that joins at that moment is never answered. "always_last" asks again where something changed meanwhile.
+        private = {"api_visibility": "private", "show_progress": "minimal", "queue": False, "trigger_mode": "always_last"}
         given = [picker, age, sex, site]
-        asked = {"fn": page.answer, "inputs": [*given, tta, prevalence], "outputs": [answer, meaning], **one_by_one}
-        drawn = {"fn": page.pictures, "inputs": [*given, *looks], "outputs": pictures, **one_by_one}
+        asked = {"fn": page.answer, "inputs": [*given, tta, prevalence], "outputs": [answer, meaning], **private}
+        drawn = {"fn": page.pictures, "inputs": [*given, *looks], "outputs": pictures, **private}
         filled = picker.change(page.patient_of, picker, given[1:], **private)
-        filled.then(**asked, **private)
-        filled.then(**drawn, **private)
+        filled.then(**asked)
+        filled.then(**drawn)
         # A text box tells of typing by "change" alone, reliably; the others also "change" when an example fills them in.
         changed = [age.change, sex.input, site.input]
-        every = {"trigger_mode": "multiple", **private}  # "always_last" loses the last of two quick changes
-        gr.on([*changed, tta.input, prevalence.input], **asked, **every)
-        gr.on([*changed, *(control.input for control in looks)], **drawn, **every)
+        gr.on([*changed, tta.input, prevalence.input], **asked)
+        gr.on([*changed, *(control.input for control in looks)], **drawn)
         blocks.load(page.choices, None, [*looks, tta], **private)
         if not page.reads_images:
-            blocks.load(**asked, **private)
+            blocks.load(**asked)
     return blocks

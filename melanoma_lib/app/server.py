@@ -33,7 +33,7 @@ from melanoma_lib.errors import CorruptImageError, DataError, KitError
 SERVED = re.compile(
     r"/(|config|theme\.css|favicon\.ico|manifest\.json|robots\.txt|(assets|static|svelte)/.*"
     r"|api/(facts|predict|images(/[\w-]+)?|examples/[\w-]+)"
-    r"|gradio_api/(info|app_id|startup-events|theme\.css|reset|cancel|queue/(join|data)|(heartbeat|call|run)/[\w/-]+))/?"
+    r"|gradio_api/(info|app_id|startup-events|theme\.css|(heartbeat|run)/[\w/-]+))/?"
 )
 # The browser itself refuses to load from, or send to, any other machine.
 HEADERS = {
@@ -138,7 +138,6 @@ def create_app(service: Service) -> FastAPI:
         return JSONResponse(said)
 
     blocks = build_page(page)
-    blocks.queue(default_concurrency_limit=4, api_open=False)
     mono = ("ui-monospace", "Consolas", "monospace")
     theme = gr.themes.Base(font=FONTS, font_mono=mono, primary_hue="sky", neutral_hue="slate")
     app = gr.mount_gradio_app(
