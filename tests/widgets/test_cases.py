@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import traitlets
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
@@ -265,5 +266,5 @@ def test_what_is_no_case_table_is_refused():
         CaseExplorer(case_table([0]).drop(columns="diagnosis"))
     with pytest.raises(DataError, match="0 rows"):
         CaseExplorer(case_table([0]).iloc[:0])
-    with pytest.raises(ValueError, match="page_size must be at least 1, got 128 and 0"):
+    with pytest.raises(traitlets.TraitError, match=r"'page_size' .* should not be less than 1, but a value of 0"):
         CaseExplorer(case_table([0]), page_size=0)

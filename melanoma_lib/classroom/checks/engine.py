@@ -24,11 +24,6 @@ class NotYet(AssertionError):
         return [f"✗ not yet: {self}"]
 
 
-def passed(message: str) -> None:
-    """Say what the right answer showed."""
-    print(f"✓ {message}")
-
-
 def not_yet(diagnosis: str) -> NoReturn:
     """Say what is wrong with an answer and what to look at."""
     raise NotYet(diagnosis)
@@ -111,7 +106,7 @@ class Exercise:
             not_yet(faults[0] + more if self.hunt else "; and ".join(faults))
         if self.after:
             self.after(answer)
-        passed(self.success)
+        print(f"✓ {self.success}")
 
     def suspects(self, trials: Sequence[tuple]) -> Iterator[tuple[tuple[str, ...], list]]:
         """Diagnoses, and what an answer with these faults gives in each trial: no fault first, then the fewest."""
