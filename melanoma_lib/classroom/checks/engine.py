@@ -164,13 +164,13 @@ def plain(value: Any) -> Any:
     """An answer as an array of numbers where it holds numbers; anything else as it came."""
     if isinstance(value, (list, tuple)):
         value = [plain(one) for one in value]
-    elif hasattr(value, "detach"):  # a tensor
-        value = value.detach().cpu().numpy()
     if value is None or isinstance(value, str):
         return value
     try:
+        if hasattr(value, "detach"):  # a tensor; numpy knows no bfloat16
+            value = value.detach().cpu().double().numpy()
         return np.asarray(value, dtype=float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         return value
 
 
@@ -197,5 +197,5 @@ def shown(value: Any) -> str:
         return repr(value)
     try:
         return f"{float(value):.6g}"
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         return "a function" if hasattr(value, "__code__") else f"a {type(value).__name__}"
