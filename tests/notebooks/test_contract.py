@@ -181,10 +181,6 @@ def test_a_lesson_ends_with_a_task_on_ones_own_data():
         assert re.search(r"^## Your own data$", text, re.MULTILINE), lesson.name
 
 
-def test_an_executed_lesson_keeps_the_contract(lesson):
-    assert breaches(lesson) == []
-
-
 @pytest.mark.parametrize(
     ("replaced", "words"),
     [
