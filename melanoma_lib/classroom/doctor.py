@@ -137,8 +137,8 @@ def _folders(settings: Settings) -> Iterator[Finding]:
     for setting in ["cache_dir", "runs_dir", *(["data_root"] if settings.source == "synthetic" else [])]:
         folder = getattr(settings, setting)
         name, cure = f"folder {folder}", f"MELANOMA_{setting.replace('root', 'dir').upper()}=/a/folder/with/room"
-        existing = next(part for part in (folder.absolute(), *folder.absolute().parents) if part.exists())
         try:
+            existing = next(part for part in (folder.absolute(), *folder.absolute().parents) if part.exists())
             with tempfile.TemporaryFile(dir=existing):
                 free = shutil.disk_usage(existing).free
         except OSError as error:

@@ -10,12 +10,11 @@ from typing import Any
 import nbformat
 
 from melanoma_lib.classroom.lesson import Lesson
-from melanoma_lib.classroom.papermill import PRINT_STYLE, WIDGET_VIEW, as_html, run_lesson
+from melanoma_lib.classroom.papermill import PRINT_STYLE, WIDGET_STATE, WIDGET_VIEW, as_html, run_lesson
 from melanoma_lib.errors import LessonError
 from melanoma_lib.utils import replacing, write_text
 from melanoma_lib.widgets.base import embedded
 
-WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 PATIENCE = 300  # seconds
 # Nothing may be fetched, on paper an explorer is its picture, and the page keeps the lessons' width on a wide screen.

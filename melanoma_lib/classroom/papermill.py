@@ -20,6 +20,7 @@ from melanoma_lib.classroom.lesson import Lesson, Scalar, tags_of, without_tests
 from melanoma_lib.errors import LessonError
 from melanoma_lib.utils import write_text
 
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 LARGE_PICTURE = 100_000  # bytes; charts are below it, sheets of photographs above
 COMPARED = "nbval-check-output"  # nbval's own tag: it compares the outputs of these cells
@@ -75,6 +76,7 @@ def run_lessons(lessons: Sequence[Lesson], out: Path, parameters: Mapping[str, A
 def run_lesson(lesson: Lesson, out: Path, values: Mapping[str, Scalar], show_progress: bool = True) -> Outcome:
     """Execute one lesson with the values of all its parameters; a failing cell or explorer is told in ``status``."""
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     from melanoma_lib.classroom.kernels import AsyncOwnSocketsManager
 
@@ -97,6 +99,8 @@ def run_lesson(lesson: Lesson, out: Path, values: Mapping[str, Scalar], show_pro
         )
     except papermill.PapermillExecutionError as error:
         status = f"cell {error.cell_index}: {error.ename}: {error.evalue}".splitlines()[0]
+    except DeadKernelError:
+        status = "the kernel died, most often for want of memory: run fewer lessons at once, or with fewer cases"
     unfinished.replace(target)
     executed = nbformat.read(target, as_version=4)
     if status == "ok" and (failures := widget_failures(executed)):
@@ -128,7 +132,7 @@ def summary(outcomes: Sequence[Outcome]) -> str:
 
 def widget_failures(notebook: nbformat.NotebookNode) -> list[str]:
     """What explorers failed with: their ``problem``, or an error caught in an Output widget, where no cell turns red."""
-    states = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
+    states = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
     found = []
     for model in states.values():
         state = model.get("state", {})

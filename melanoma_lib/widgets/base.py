@@ -17,13 +17,11 @@ from melanoma_lib.plotting import DescribedFigure
 from melanoma_lib.utils import write_text
 
 HERE = Path(__file__).parent
-SHARED_SCRIPT = HERE / "common.js"
-SHARED_STYLE = HERE / "common.css"
 
 
 def script(*names: str) -> str:
     """The shared helpers followed by an explorer's own scripts, as the single module that a page loads."""
-    return "\n".join(path.read_text(encoding="utf-8") for path in (SHARED_SCRIPT, *(HERE / name for name in names)))
+    return "\n".join((HERE / name).read_text(encoding="utf-8") for name in ("common.js", *names))
 
 
 class Number(traitlets.Float):
@@ -49,7 +47,7 @@ class Explorer(anywidget.AnyWidget):
             are computed in Python.
     """
 
-    _css = SHARED_STYLE.read_text(encoding="utf-8")
+    _css = (HERE / "common.css").read_text(encoding="utf-8")
     problem = traitlets.Unicode("").tag(sync=True)
     alone = traitlets.Dict(default_value={}, allow_none=True).tag(sync=True)
 

@@ -76,6 +76,7 @@ class CaseExplorer(Explorer):
 
     Raises:
         DataError: if a column of the case table is missing or the table is empty.
+        traitlets.TraitError: if thumbnail or page_size is below 1.
     """
 
     _esm = script("cases.js")
@@ -86,19 +87,16 @@ class CaseExplorer(Explorer):
     orders = traitlets.Dict().tag(sync=True)
     page = traitlets.Int(1).tag(sync=True)
     selected = traitlets.Unicode("").tag(sync=True)
-    thumbnail = traitlets.Int(128).tag(sync=True)
+    thumbnail = traitlets.Int(128, min=1).tag(sync=True)
     choices = traitlets.List().tag(sync=True)
     view = traitlets.Dict().tag(sync=True)
     detail = traitlets.Dict().tag(sync=True)
-
-    page_size = traitlets.Int(24).tag(sync=True)
+    page_size = traitlets.Int(24, min=1).tag(sync=True)
 
     def __init__(self, cases: pd.DataFrame, thumbnail: int = 128, page_size: int = 24, threshold: float | None = None) -> None:
         absent = [column for column in CASE_COLUMNS if column not in cases.columns]
         if absent or cases.empty:
             raise DataError(f"expected a case table with rows, got {len(cases)} rows and no column {absent}; see load_cases")
-        if thumbnail < 1 or page_size < 1:
-            raise ValueError(f"thumbnail and page_size must be at least 1, got {thumbnail} and {page_size}")
         cases = cases.assign(image_file=np.where(on_disk(cases["image_path"]), "downloaded", "not downloaded"))
         self._cases = cases if threshold is None else note_outcomes(cases, threshold)
         self._rows = filter_cases(self._cases)

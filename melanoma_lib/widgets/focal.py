@@ -1,8 +1,10 @@
 """Move alpha and gamma and see what focal loss pays, how it pulls, and what its output means."""
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
+from melanoma_lib.losses import FocalLoss
 from melanoma_lib.plotting import BLUE, GREY, ORANGE, VERMILLION, DescribedFigure, kit_figure, with_alt_text
 from melanoma_lib.widgets.base import HERE, Explorer, Number, script
 
@@ -30,10 +32,6 @@ def focal_numbers(alpha: float | None, gamma: float, logits: ArrayLike) -> dict[
     Raises:
         ValueError: if alpha or gamma is out of range.
     """
-    import torch
-
-    from melanoma_lib.losses import FocalLoss
-
     loss, numbers = FocalLoss(alpha, gamma, "none"), {}
     for name, target in (("melanoma", 1.0), ("other", 0.0)):
         z = torch.tensor(np.asarray(logits, dtype=np.float64), requires_grad=True)

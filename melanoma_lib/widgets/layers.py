@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 
 from melanoma_lib.data.images import eight_views, read_square
-from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.errors import DataError
 from melanoma_lib.explain.cam import CAM_METHODS, heatmaps_by_method, resize_heatmap
 from melanoma_lib.explain.figures import SIGNED, heatmap_figure
@@ -114,12 +113,6 @@ def recorded_metadata(case: Mapping[str, Any]) -> dict[str, Any]:
     return values | {"age": None if values["age"] is None else float(values["age"])}
 
 
-def metadata_choices(cases: pd.DataFrame, encoder: MetadataEncoder) -> dict[str, list[Any]]:
-    """What ``age``, ``sex`` and ``site`` may be moved to: every fifth year, and what is recorded; None is "not known"."""
-    ages = sorted({*map(float, AGES), *cases["age_approx"].dropna().astype(float)})
-    return {"age": [None, *ages], "sex": [*encoder.sexes, None], "site": [*encoder.sites, None]}
-
-
 def logits_by_metadata(model: MelanomaNet, views: Sequence[Tensor], metadata: Tensor) -> np.ndarray:
     """Logits of one image with each of many metadata: the image passes its branch once a view, only the head is asked again.
 
@@ -181,7 +174,8 @@ class LayerExplorer(Explorer):
         self.run, self.model = run, model or run.model()
         self.layers = cam_layers(self.model)
         self.table = self._chosen(cases, chosen, threshold)
-        self.choices = metadata_choices(self.table, run.encoder)
+        ages = sorted({*map(float, AGES), *self.table["age_approx"].dropna().astype(float)})
+        self.choices = {"age": [None, *ages], "sex": [*run.encoder.sexes, None], "site": [*run.encoder.sites, None]}
         every = pd.DataFrame(list(product(*self.choices.values())), columns=list(METADATA.values()))
         self._every = torch.from_numpy(run.encoder.transform(every))
         self._logits: dict[str, np.ndarray] = {}  # by image_id, an axis each for age, sex and site

@@ -1,80 +1,18 @@
 """Move a threshold and see what it decides: counts, rates, lesions, predictive values and net benefit, exact at any size."""
 
-import math
 from typing import Any
 
 import numpy as np
 import traitlets
 from numpy.typing import ArrayLike
 
-from melanoma_lib.evaluation import Calibrator, OperatingCurve, OperatingPoint, carry_risk
-from melanoma_lib.evaluation.inputs import check_fraction
-from melanoma_lib.evaluation.operating import METRICS, ratio
-from melanoma_lib.plotting import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    VERMILLION,
-    DescribedFigure,
-    kit_figure,
-    with_alt_text,
-)
+from melanoma_lib.evaluation import Calibrator, OperatingCurve, OperatingPoint
+from melanoma_lib.plotting import BLUE, GREEN, ORANGE, VERMILLION, DescribedFigure, kit_figure, with_alt_text
 from melanoma_lib.widgets.base import HERE, Explorer, Number, script
 
 ISIC_2020_PREVALENCE = 584 / 33_126  # melanomas among the training images of the challenge
 BINS = 60  # of the score histograms
 CURVE_POINTS = 150  # of ROC and precision-recall, along each axis
-
-
-def threshold_state(
-    curve: OperatingCurve, threshold: float, prevalence: float | None = None, calibrator: Calibrator | None = None
-) -> dict[str, float]:
-    """Everything the page says of one threshold.
-
-    Args:
-        curve: of scores in [0, 1].
-        threshold: a score equal to it is positive.
-        prevalence: where the model would be used, in (0, 1); that of the cases if None. Sensitivity and specificity are taken to
-            carry over, and the odds of a risk to shift with the odds of the prevalence (Saerens et al. 2002).
-        calibrator: from logit to risk, on cases with the curve's prevalence; without one the scores are taken for risks.
-
-    Returns:
-        ``tp``, ``fp``, ``tn``, ``fn``; the same as ``tp_per_1000`` and so on, whole lesions among 1,000 there; of any prevalence
-        ``sensitivity``, ``specificity``, ``balanced_accuracy``, ``youden``, ``lr_positive``, ``lr_negative``; at the
-        prevalence given ``ppv``, ``npv``, ``biopsies_per_melanoma`` (lesions flagged for each melanoma among them), ``risk``
-        (what a score equal to the threshold stands for) and ``net_benefit`` of acting from this risk on; of these very cases
-        ``f1``, ``accuracy``, ``mcc``. NaN or infinite where undefined.
-
-    Raises:
-        ValueError: if the prevalence lies outside (0, 1) or the threshold is NaN.
-    """
-    prevalence = curve.prevalence if prevalence is None else check_fraction(prevalence, "prevalence")
-    point = curve.at(threshold)
-    thousand = point.per_thousand(prevalence)
-    risk = risk_at(threshold, curve.prevalence, prevalence, calibrator)
-    state = {name: getattr(point, name) for name in ("tp", "fp", "tn", "fn", *METRICS)}
-    state |= {f"{name}_per_1000": getattr(thousand, name) for name in ("tp", "fp", "tn", "fn")}
-    state |= {"ppv": point.ppv_at(prevalence), "npv": point.npv_at(prevalence), "risk": risk}
-    state["biopsies_per_melanoma"] = ratio(1.0, state["ppv"])
-    # Treated as by Vickers and Elkin (2006): what a false positive weighs is the odds of the risk from which one acts.
-    false_positives = (1 - prevalence) * (1 - point.specificity)
-    state["net_benefit"] = prevalence * point.sensitivity - (false_positives * ratio(risk, 1 - risk) if point.fp else 0.0)
-    return state
-
-
-def risk_at(threshold: float, own: float, prevalence: float, calibrator: Calibrator | None) -> float:
-    """Risk that a score stands for where melanoma has another prevalence.
-
-    Args:
-        threshold: the score, in [0, 1].
-        own: prevalence of the cases that the score or the calibrator was fitted to.
-        prevalence: where the model would be used.
-        calibrator: from logit to risk; None if the score is the risk.
-    """
-    if threshold <= 0 or threshold >= 1:
-        return float(threshold > 0)
-    risk = threshold if calibrator is None else calibrator.risk(math.log(threshold / (1 - threshold)))
-    return float(carry_risk(risk, own, prevalence))
 
 
 def preset_thresholds(curve: OperatingCurve) -> dict[str, float]:
@@ -99,7 +37,8 @@ class ThresholdExplorer(Explorer):
         scores: the higher, the more likely melanoma; shape ``(N,)``, in [0, 1].
         calibrator: from logit to risk, as ``run.calibrator``; without one the scores are taken for risks.
         threshold: where to start.
-        prevalence: where the model would be used, in (0, 1); by default that of the cases.
+        prevalence: where the model would be used, in (0, 1); by default that of the cases. Sensitivity and specificity are taken
+            to carry over, and the odds of a risk to shift with the odds of the prevalence (Saerens et al. 2002).
         fn_cost: cost of a false negative, above 0.
         fp_cost: cost of a false positive, above 0, in the same unit.
         simple: whether to start with slider, counts, histogram and ROC curve alone; a button of the page shows the rest.
@@ -156,7 +95,7 @@ class ThresholdExplorer(Explorer):
             fp_cost=fp_cost,
             simple=simple,
         )
-        self.curve, self.calibrator = curve, calibrator
+        self.curve = curve
         self.facts = page_facts(curve, np.asarray(targets) == 1, np.asarray(scores, dtype=np.float64), calibrator)
         self.counts = packed_counts(curve)
 
@@ -177,13 +116,13 @@ class ThresholdExplorer(Explorer):
             fpr, tpr, _ = curve.roc()
             roc.plot(fpr, tpr, color=ORANGE)
             for (name, threshold), marker in zip(rules.items(), "osD^vP", strict=True):
-                state = threshold_state(curve, threshold, self.prevalence, self.calibrator)
-                rates = ", ".join(f"{key} {state[key]:.1%}" for key in ("sensitivity", "specificity"))
-                described.append(f"{name}: threshold {threshold:.3f}, {rates}, PPV {state['ppv']:.1%}")
+                point = curve.at(threshold)
+                rates = f"sensitivity {point.sensitivity:.1%}, specificity {point.specificity:.1%}"
+                described.append(f"{name}: threshold {threshold:.3f}, {rates}, PPV {point.ppv_at(self.prevalence):.1%}")
                 place = {"color": GREEN, "marker": marker, "markersize": 10}
                 scores.axvline(threshold, color=GREEN, linewidth=1.4, linestyle="--")
                 scores.plot(threshold, 0, **place)
-                roc.plot(1 - state["specificity"], state["sensitivity"], **place, linestyle="", label=described[-1])
+                roc.plot(1 - point.specificity, point.sensitivity, **place, linestyle="", label=described[-1])
             scores.set(xlim=(0, 1), xlabel="probability", ylabel="negatives  |  melanomas", title="Scores, share of each class")
             scores.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.0%}")
             roc.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="false-positive rate", aspect="equal")

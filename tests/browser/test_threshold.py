@@ -2,16 +2,15 @@
 
 import numpy as np
 import pytest
+from scipy.special import logit
 from scipy.stats import binomtest
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
 from playwright.sync_api import expect
 
-from melanoma_lib.evaluation import Calibrator, OperatingCurve
-from melanoma_lib.widgets.threshold import (
-    ThresholdExplorer,
-    threshold_state,
-)
+from melanoma_lib.evaluation import Calibrator, OperatingCurve, carry_risk
+from melanoma_lib.evaluation.operating import METRICS, ratio
+from melanoma_lib.widgets import ThresholdExplorer
 from tests.browser.lab import KERNEL, ask_kernel, assert_legible, keep_kernel_busy, notebook_of, offline, press, spoken, wait_idle
 
 N = 400_000
@@ -64,6 +63,22 @@ def saved(world, chromium, tmp_path_factory):
         yield page
 
 
+def state_of(curve, threshold, prevalence=None, calibrator=None):
+    """Every number of the page, by the library: those of the operating point, and what follows from it at a prevalence."""
+    prevalence, point, risk = prevalence or curve.prevalence, curve.at(threshold), threshold
+    if 0 < threshold < 1:  # at the ends the page says no risk, and all of it
+        risk = threshold if calibrator is None else calibrator.risk(logit(threshold))
+        risk = float(carry_risk(risk, curve.prevalence, prevalence))
+    of_thousand, ppv = point.per_thousand(prevalence), point.ppv_at(prevalence)
+    cost = (1 - prevalence) * (1 - point.specificity) * ratio(risk, 1 - risk) if point.fp else 0.0
+    return (
+        {name: getattr(point, name) for name in ("tp", "fp", "tn", "fn", *METRICS)}
+        | {f"{name}_per_1000": getattr(of_thousand, name) for name in ("tp", "fp", "tn", "fn")}
+        | {"ppv": ppv, "npv": point.npv_at(prevalence), "biopsies_per_melanoma": ratio(1.0, ppv), "risk": risk}
+        | {"net_benefit": prevalence * point.sensitivity - cost}
+    )
+
+
 def enter(page, label, value):
     page.get_by_label(label, exact=True).fill(repr(value))
     page.get_by_label(label, exact=True).dispatch_event("change")
@@ -96,7 +111,7 @@ def test_every_number_is_the_librarys_at_any_threshold_and_prevalence(saved, cur
         percent = float(np.round(10 ** rng.uniform(-1.5, 1.9), 4))
         enter(saved, "threshold, exact", threshold)
         enter(saved, "prevalence, percent", percent)
-        expect_numbers(saved, threshold_state(curve, threshold, percent / 100, CALIBRATOR))
+        expect_numbers(saved, state_of(curve, threshold, percent / 100, CALIBRATOR))
 
 
 def test_it_starts_simple_with_wilsons_intervals_and_controls_that_stay_in_view(chromium, tmp_path):
@@ -135,7 +150,7 @@ def test_keys_move_the_threshold_exactly(saved, curve):
     keys = {"ArrowRight": 0.347, "ArrowLeft": 0.346, "Shift+ArrowRight": 0.356, "PageDown": 0.306, "Home": 0.0, "End": 1.0}
     for key, value in keys.items():
         press(saved, "threshold", key)
-        expect_numbers(saved, threshold_state(curve, value, calibrator=CALIBRATOR))
+        expect_numbers(saved, state_of(curve, value, calibrator=CALIBRATOR))
     assert saved.get_by_label("threshold", exact=True).get_attribute("aria-valuetext").startswith("1.000: sensitivity 0.0%")
 
 
@@ -149,7 +164,7 @@ def test_the_cheapest_threshold_is_that_of_the_library(saved, curve, miss, alarm
     share = percent / 100
     costs = [share * (1 - point.sensitivity) * miss + (1 - share) * (1 - point.specificity) * alarm for point in points]
     best = points[int(np.argmin(costs))]
-    expect_numbers(saved, threshold_state(curve, best.threshold, share, CALIBRATOR))
+    expect_numbers(saved, state_of(curve, best.threshold, share, CALIBRATOR))
 
 
 def test_a_number_out_of_range_is_refused_and_a_screen_reader_hears_where_it_rests(saved, curve):
@@ -159,7 +174,7 @@ def test_a_number_out_of_range_is_refused_and_a_screen_reader_hears_where_it_res
     assert saved.get_by_label("threshold, exact").evaluate("field => field.validationMessage") == "Expected a number from 0 to 1."
     assert shown(saved) == pytest.approx(before, nan_ok=True)
     enter(saved, "threshold, exact", 0.4)
-    state = threshold_state(curve, 0.4)
+    state = state_of(curve, 0.4)
     expect(saved.locator("[aria-live=polite]")).to_contain_text(f"Threshold 0.400: sensitivity {state['sensitivity']:.1%}")
     names = [saved.get_by_role("img").nth(i).get_attribute("aria-label") for i in range(6)]
     assert all(names) and any(f"AUROC {curve.auroc:.3f}" in name for name in names)
@@ -186,15 +201,15 @@ def test_page_and_kernel_keep_step_and_no_key_press_is_undone_by_an_echo(lab, cu
     cells = WORLD, "explorer = ThresholdExplorer(targets, scores, Calibrator(1.4, -0.9), threshold=0.3)\nexplorer"
     with lab.open(notebook_of(tmp_path, *cells), height=1200) as page:
         page.get_by_role("button", name="Show everything").click()
-        expect_numbers(page, threshold_state(curve, 0.3, calibrator=CALIBRATOR))
+        expect_numbers(page, state_of(curve, 0.3, calibrator=CALIBRATOR))
         press(page, "threshold", "ArrowRight", 5)
-        expect_numbers(page, threshold_state(curve, 0.305, calibrator=CALIBRATOR))
+        expect_numbers(page, state_of(curve, 0.305, calibrator=CALIBRATOR))
         page.wait_for_timeout(500)
         found = ask_kernel(page, "(explorer.threshold, explorer.point.tp, explorer.point.fp)")
         assert found == (0.305, curve.at(0.305).tp, curve.at(0.305).fp)
         ask_kernel(page, "(setattr(explorer, 'threshold', 0.6123), setattr(explorer, 'prevalence', 0.02))")
         expect(page.get_by_label("threshold, exact", exact=True)).to_have_value("0.6123")
-        expect_numbers(page, threshold_state(curve, 0.6123, 0.02, CALIBRATOR))
+        expect_numbers(page, state_of(curve, 0.6123, 0.02, CALIBRATOR))
         enter(page, "prevalence, percent", 12.5)
         page.wait_for_timeout(500)
         assert ask_kernel(page, "explorer.prevalence") == pytest.approx(0.125)

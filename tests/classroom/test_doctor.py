@@ -108,6 +108,8 @@ def test_a_full_disk_and_a_folder_that_cannot_be_written(monkeypatch, tmp_path, 
     (tmp_path / "file").touch()
     state_of_file, words = told(f"folder {tmp_path / 'file'}", Settings(runs_dir=tmp_path / "file" / "runs"))
     assert state_of_file == "fail" and "cannot be written" in words and "MELANOMA_RUNS_DIR=" in words
+    state_of_none, words = told("folder " + "x" * 300, Settings(runs_dir="x" * 300))  # no system takes such a name
+    assert state_of_none == "fail" and "cannot be written" in words
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=int(free * doctor.GIB)))
     finding = find("folder data/cache")
     assert (finding.state, "MELANOMA_CACHE_DIR" in finding.cure) == (state, state != "ok")

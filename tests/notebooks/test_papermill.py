@@ -76,6 +76,13 @@ def test_a_failing_cell_fails_the_run_and_keeps_what_was_executed(tmp_path):
     assert lesson.path.read_bytes() == before
 
 
+def test_a_kernel_that_dies_fails_its_lesson_alone(lesson, tmp_path):
+    dying = Lesson(mini_lesson(tmp_path / "dying", extra="import os\nos._exit(9)"))
+    first, second = run_lessons([dying, lesson], tmp_path / "out", {}, show_progress=False)
+    assert first.status.startswith("the kernel died") and first.digests == ("sum 45\n",)
+    assert second.ok and not list((tmp_path / "out").glob("*unfinished*"))
+
+
 def test_a_digest_is_the_same_whether_a_bar_ran_beside_it_or_not(tmp_path):
     digest = "print('sum', int(np.arange(10).sum()) + seed)"
     lesson = Lesson(mini_lesson(tmp_path, digest=digest))

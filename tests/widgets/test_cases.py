@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import traitlets
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
@@ -11,7 +12,7 @@ from scipy.stats import binomtest
 
 from melanoma_lib.data.schema import SEXES, SITES, validate_cases
 from melanoma_lib.errors import DataError
-from melanoma_lib.widgets.case_selection import filter_cases, note_outcomes, page_of, summary_of, worst_first
+from melanoma_lib.widgets.case_selection import FIELDS, filter_cases, note_outcomes, page_of, summary_of, worst_first
 from melanoma_lib.widgets.cases import CaseExplorer, picture_of
 from tests.data.builders import case_table
 
@@ -58,10 +59,6 @@ def opened(picture: bytes) -> Image.Image:
 
 # --- filtering ---------------------------------------------------------------------------------------------------------------
 
-COLUMN = {
-    "target": "target", "sex": "sex", "site": "anatom_site_general_challenge", "diagnosis": "diagnosis",
-    "acquisition": "acquisition", "split": "split",
-}  # fmt: skip
 FILTERS = st.fixed_dictionaries(
     {},
     optional={
@@ -82,7 +79,7 @@ def test_filters_agree_with_a_look_at_every_row(seed, filters):
 
     def fits(row):
         for name, wanted in filters.items():
-            value = row["age_approx"] if name == "age" else row[COLUMN[name]]
+            value = row[FIELDS[name]]
             if wanted == "missing" or pd.isna(value):
                 if not (wanted == "missing" and pd.isna(value)):
                     return False
@@ -265,5 +262,5 @@ def test_what_is_no_case_table_is_refused():
         CaseExplorer(case_table([0]).drop(columns="diagnosis"))
     with pytest.raises(DataError, match="0 rows"):
         CaseExplorer(case_table([0]).iloc[:0])
-    with pytest.raises(ValueError, match="page_size must be at least 1, got 128 and 0"):
+    with pytest.raises(traitlets.TraitError, match=r"'page_size' .* should not be less than 1, but a value of 0"):
         CaseExplorer(case_table([0]), page_size=0)

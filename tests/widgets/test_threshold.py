@@ -1,4 +1,4 @@
-"""ThresholdExplorer: its numbers against counting, scikit-learn and the curve; what it refuses; its page's values."""
+"""ThresholdExplorer: what carries over to another prevalence; what it refuses; its page's values."""
 
 import json
 import math
@@ -8,15 +8,10 @@ import pytest
 import traitlets
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn import metrics
 
-from melanoma_lib.evaluation import Calibrator, OperatingCurve
+from melanoma_lib.evaluation import Calibrator, OperatingCurve, carry_risk
 from melanoma_lib.widgets import ThresholdExplorer
-from melanoma_lib.widgets.threshold import (
-    preset_thresholds,
-    risk_at,
-    threshold_state,
-)
+from melanoma_lib.widgets.threshold import preset_thresholds
 
 
 def cases(n=400, seed=0, ties=True):
@@ -31,36 +26,14 @@ tied = st.integers(0, 10_000).flatmap(lambda seed: st.tuples(st.integers(4, 60),
 
 
 @given(tied, st.floats(0, 1), st.floats(0.001, 0.999))
-def test_numbers_equal_counting_and_scikit_learn(case, threshold, prevalence):
-    targets, scores = case
-    state = threshold_state(OperatingCurve(targets, scores), threshold, prevalence)
-    called = scores >= threshold
-    tn, fp, fn, tp = metrics.confusion_matrix(targets, called, labels=[0, 1]).ravel()
-    assert [state[name] for name in ("tp", "fp", "tn", "fn")] == [tp, fp, tn, fn]
-    assert state["sensitivity"] == pytest.approx(metrics.recall_score(targets, called))
-    assert state["f1"] == pytest.approx(metrics.f1_score(targets, called, zero_division=0))
-    assert state["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(targets, called))
-    # 1,000 lesions: whole, complete, and within half a lesion of the rates
-    lesions = [state[name] for name in ("tp_per_1000", "fn_per_1000", "fp_per_1000", "tn_per_1000")]
-    assert sum(lesions) == 1000
-    assert min(lesions) >= 0
-    assert state["tp_per_1000"] + state["fn_per_1000"] == round(1000 * prevalence)
-    assert abs(state["tp_per_1000"] - state["sensitivity"] * round(1000 * prevalence)) <= 0.5
-
-
-@given(tied, st.floats(0, 1))
-def test_at_the_cases_own_prevalence_nothing_is_carried_over(case, threshold):
-    targets, scores = case
-    curve = OperatingCurve(targets, scores)
-    state, point = threshold_state(curve, threshold), curve.at(threshold)
-    assert state["ppv"] == pytest.approx(point.ppv, nan_ok=True)
-    assert state["npv"] == pytest.approx(point.npv, nan_ok=True)
-    assert state["biopsies_per_melanoma"] == pytest.approx(point.biopsies_per_melanoma, nan_ok=True)
-    if threshold < 1:  # scores without a calibrator are risks, and net benefit is its definition
-        assert state["risk"] == pytest.approx(threshold)
-        called = scores >= threshold
-        by_hand = (called & (targets == 1)).mean() - (called & (targets == 0)).mean() * threshold / (1 - threshold)
-        assert state["net_benefit"] == pytest.approx(by_hand, abs=1e-12)
+def test_1000_lesions_are_whole_complete_and_within_half_a_lesion_of_the_rates(case, threshold, prevalence):
+    point = OperatingCurve(*case).at(threshold)
+    lesions = point.per_thousand(prevalence)
+    assert min(lesions.tp, lesions.fn, lesions.fp, lesions.tn) >= 0
+    assert lesions.tp + lesions.fn + lesions.fp + lesions.tn == 1000
+    assert lesions.tp + lesions.fn == round(1000 * prevalence)
+    assert abs(lesions.tp - point.sensitivity * round(1000 * prevalence)) <= 0.5
+    assert point.ppv_at(OperatingCurve(*case).prevalence) == pytest.approx(point.ppv, nan_ok=True)
 
 
 def test_a_risk_at_another_prevalence_is_that_of_cases_resampled_to_it():
@@ -73,9 +46,8 @@ def test_a_risk_at_another_prevalence_is_that_of_cases_resampled_to_it():
     near = np.abs(logits - 1.0) < 0.05
     melanomas, others = (near & targets).sum() / targets.sum(), (near & ~targets).sum() / (~targets).sum()
     seen = new * melanomas / (new * melanomas + (1 - new) * others)
-    shown = risk_at(1 / (1 + math.exp(-1.0)), own, new, Calibrator(slope, intercept))
-    assert shown == pytest.approx(seen, rel=0.05)
-    assert risk_at(0.3, own, own, None) == pytest.approx(0.3)
+    assert carry_risk(Calibrator(slope, intercept).risk(1.0), own, new) == pytest.approx(seen, rel=0.05)
+    assert carry_risk(0.3, own, own) == pytest.approx(0.3)
 
 
 def test_values_can_be_set_and_are_held_to_their_range():
@@ -107,8 +79,9 @@ def test_a_page_without_a_kernel_gets_the_presets_with_their_numbers():
     assert data["image/png"].startswith(b"\x89PNG")
     described = metadata["image/png"]["alt"]
     for name, value in {"chosen": 0.333, **preset_thresholds(explorer.curve)}.items():
-        state = threshold_state(explorer.curve, value, explorer.prevalence)
-        assert f"{name}: threshold {value:.3f}, sensitivity {state['sensitivity']:.1%}" in described
+        point = explorer.curve.at(value)
+        said = f"{name}: threshold {value:.3f}, sensitivity {point.sensitivity:.1%}, specificity {point.specificity:.1%}, PPV "
+        assert f"{said}{point.ppv_at(explorer.prevalence):.1%}" in described
 
 
 def test_a_saved_page_holds_its_values_and_asks_nothing_of_a_network(tmp_path):

@@ -24,11 +24,6 @@ class NotYet(AssertionError):
         return [f"✗ not yet: {self}"]
 
 
-def passed(message: str) -> None:
-    """Say what the right answer showed."""
-    print(f"✓ {message}")
-
-
 def not_yet(diagnosis: str) -> NoReturn:
     """Say what is wrong with an answer and what to look at."""
     raise NotYet(diagnosis)
@@ -111,7 +106,7 @@ class Exercise:
             not_yet(faults[0] + more if self.hunt else "; and ".join(faults))
         if self.after:
             self.after(answer)
-        passed(self.success)
+        print(f"✓ {self.success}")
 
     def suspects(self, trials: Sequence[tuple]) -> Iterator[tuple[tuple[str, ...], list]]:
         """Diagnoses, and what an answer with these faults gives in each trial: no fault first, then the fewest."""
@@ -169,13 +164,13 @@ def plain(value: Any) -> Any:
     """An answer as an array of numbers where it holds numbers; anything else as it came."""
     if isinstance(value, (list, tuple)):
         value = [plain(one) for one in value]
-    elif hasattr(value, "detach"):  # a tensor
-        value = value.detach().cpu().numpy()
     if value is None or isinstance(value, str):
         return value
     try:
+        if hasattr(value, "detach"):  # a tensor; numpy knows no bfloat16
+            value = value.detach().cpu().double().numpy()
         return np.asarray(value, dtype=float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         return value
 
 
@@ -202,5 +197,5 @@ def shown(value: Any) -> str:
         return repr(value)
     try:
         return f"{float(value):.6g}"
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         return "a function" if hasattr(value, "__code__") else f"a {type(value).__name__}"
