@@ -94,7 +94,7 @@ def test_the_untrained_model_starts_from_the_prior(prior):
 @pytest.mark.parametrize("prior", [0, 1, -0.1, float("nan")])
 def test_a_prior_that_is_no_open_probability_is_an_error(prior):
     with pytest.raises(ValueError, match=f"prior .*got {prior}"):
-        tiny().start_at(prior)
+        tiny(prior=prior)
 
 
 @pytest.mark.parametrize("pretrained", [True, False])

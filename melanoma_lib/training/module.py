@@ -18,7 +18,7 @@ from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryAvera
 
 from melanoma_lib.data.datamodule import UNKNOWN, Batch
 from melanoma_lib.losses import FocalLoss
-from melanoma_lib.model import MelanomaNet, hold_early, takes_any_size
+from melanoma_lib.model import MelanomaNet, hold_early
 from melanoma_lib.settings import Settings
 from melanoma_lib.utils import progress_bar, replacing
 from melanoma_lib.weights import load_branch
@@ -85,8 +85,10 @@ class MelanomaModule(pl.LightningModule):
         """The images, smaller in early epochs: what lesions look like from afar is learnt first, and faster."""
         settings = self.settings
         early = self.current_epoch < settings.small_epochs * settings.max_epochs
-        if image is None or not early or not takes_any_size(self.model.image_branch):
+        if image is None or not early:
             return image
+        if getattr(getattr(self.model.image_branch, "patch_embed", None), "strict_img_size", False):
+            return image  # a transformer that takes the size it was made for alone
         side = max(32, round(0.75 * settings.image_size / 32) * 32)  # what strides of 32 divide
         return F.interpolate(image, size=side, mode="bilinear", antialias=True)  # (B, 3, S, S) -> (B, 3, side, side)
 
