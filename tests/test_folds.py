@@ -213,4 +213,4 @@ def test_a_dask_cluster_takes_the_folds(folded, tiny_settings, tmp_path, capsys)
             tasks = client.run(lambda dask_worker: dask_worker.state.executed_count)
     assert sum(tasks.values()) >= FOLD_COUNT
     assert "finished" in capsys.readouterr().out
-    pd.testing.assert_frame_equal(Run.latest(tmp_path / "runs").predictions("test"), folded.predictions("test"))
+    pd.testing.assert_frame_equal(Run.default(tmp_path / "runs").predictions("test"), folded.predictions("test"))

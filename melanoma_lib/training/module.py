@@ -164,18 +164,15 @@ def loss_and_prior(settings: Settings, prevalence: float) -> tuple[nn.Module, fl
     return loss, weight * seen / (weight * seen + 1 - seen)
 
 
-def warn_of_double_correction(settings: Settings) -> str | None:
-    """Log and return a warning where both sampler and loss correct for the imbalance; None where at most one does."""
+def warn_of_double_correction(settings: Settings) -> None:
+    """Log a warning where both sampler and loss correct for the imbalance."""
     weights_loss = settings.loss == "weighted_bce" or (settings.loss == "focal" and (settings.alpha or 0.5) > 0.5)
-    if settings.sampler == "plain" or not weights_loss:
-        return None
-    named = "weighted_bce" if settings.loss == "weighted_bce" else f"focal alpha={settings.alpha}"
-    message = (
-        f"sampler={settings.sampler!r} already balances the classes and {named} weights melanomas again: the imbalance is "
-        "corrected twice and outputs run far above the risk. Use sampler='plain', or bce, or alpha=none."
-    )
-    log.warning(message)
-    return message
+    if settings.sampler != "plain" and weights_loss:
+        log.warning(
+            "sampler=%r already balances the classes and %s weights melanomas again: the imbalance is corrected twice and "
+            "outputs run far above the risk. Use sampler='plain', or bce, or alpha=none.",
+            settings.sampler, "weighted_bce" if settings.loss == "weighted_bce" else f"focal alpha={settings.alpha}",
+        )  # fmt: skip
 
 
 class MovingAverage(WeightAveraging):
