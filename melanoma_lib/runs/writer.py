@@ -19,7 +19,7 @@ from melanoma_lib import __version__
 from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.errors import KitError, RunError
 from melanoma_lib.evaluation import Calibrator, OperatingCurve, evaluate_predictions
-from melanoma_lib.evaluation.summary import FoldPredictions, evaluate_folds, gather_folds
+from melanoma_lib.evaluation.summary import FoldPredictions, evaluate_folds, gather_folds, interval_text
 from melanoma_lib.runs.run import (
     CALIBRATION,
     CHECKPOINT,
@@ -289,9 +289,8 @@ def list_runs(runs_dir: str | Path) -> tuple[pd.DataFrame, dict[Path, str]]:
 
 
 def _row_of(run: Run) -> tuple:
-    settings, auroc = run.settings, run.metrics["auroc"]
-    value, low, high = ("–" if auroc[name] is None else f"{auroc[name]:.3f}" for name in ("value", "low", "high"))
+    settings, auroc = run.settings, interval_text(run.metrics["auroc"])
     network = (settings.backbone, settings.image_size) if "image" in settings.modalities else (settings.modalities, "–")
     epochs, written = run.history["epoch"].nunique(), date.fromtimestamp((run.path / ENVIRONMENT).stat().st_mtime)
     finished = run.environment.get("finished", written.isoformat())
-    return str(run.path), settings.source, *network, epochs, f"{value} [{low}, {high}]", finished, run.demonstration
+    return str(run.path), settings.source, *network, epochs, auroc, finished, run.demonstration
