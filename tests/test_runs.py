@@ -193,8 +193,8 @@ def test_the_default_run_is_the_latest_that_is_no_demonstration_else_the_referen
 
 
 def test_runs_lists_each_run_and_tells_what_is_none(tiny_run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("melanoma_lib.runs.writer.reference_path", lambda: None)
     runs = tmp_path / "runs"
+    monkeypatch.setattr("melanoma_lib.runs.writer.reference_path", lambda: runs / "good")  # listed once nevertheless
     for name in ("good", "trapped", "torn", "old.partial"):
         shutil.copytree(tiny_run.path, runs / name)
     (runs / "trapped" / DEMONSTRATION).write_text("ink goes with the label")
@@ -209,6 +209,7 @@ def test_runs_lists_each_run_and_tells_what_is_none(tiny_run, tmp_path, monkeypa
     assert rows[1].endswith("ink goes with the label")
     assert all(word in rows[0] for word in ("good", "synthetic", "test_efficientnet", " 32 ", str(len(tiny_run.history))))
     assert "torn: JSONDecodeError" in told.err and "interrupted training: add --resume" in told.err
+    monkeypatch.setattr("melanoma_lib.runs.writer.reference_path", lambda: None)
     assert main(["runs", "--runs-dir", "nowhere"]) == 0
     assert "no finished run in nowhere" in capsys.readouterr().out
 

@@ -277,8 +277,10 @@ def list_runs(runs_dir: str | Path) -> tuple[pd.DataFrame, dict[Path, str]]:
         and what it demonstrates; and the folders that are no finished run, each with the reason.
     """
     reference, rows, others = reference_path(), [], {}
-    for place in (Path(runs_dir), reference and reference.parent):
-        for folder in sorted(place.iterdir()) if place and place.is_dir() else ():
+    given = (reference and reference.parent, Path(runs_dir))
+    places = {place.resolve(): place for place in given if place}  # one may be the other
+    for place in reversed(places.values()):
+        for folder in sorted(place.iterdir()) if place.is_dir() else ():
             if folder.is_dir() and not folder.name.startswith("."):
                 try:
                     rows.append(_row_of(Run(folder)))

@@ -222,6 +222,7 @@ def test_runs_of_one_branch(tiny_settings, modalities, lesion):
     predictions = run.predictions("test")
     given = [service.ask(None, patient_of(case))["logit"] for _, case in predictions.iterrows()]
     np.testing.assert_allclose(given, predictions["logit"], atol=1e-5)
+    assert service.ask(None, Patient(50), tta=True)["views"] == 1
     with pytest.raises(DataError, match="no image"):
         service.admit(lesion)
     assert service.layers == {}
