@@ -132,7 +132,8 @@ def test_packaged_weights_land_where_their_names_say(no_network):
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "tf_efficientnet_lite1"])
-def test_without_weights_and_network_three_ways_on_are_named(backbone, no_network):
+def test_without_weights_and_network_three_ways_on_are_named(backbone, no_network, monkeypatch):
+    monkeypatch.setattr(weights, "packaged_file", lambda _: None)  # whatever is installed here
     with pytest.raises(WeightsUnavailableError) as caught:
         MelanomaNet(backbone, n_metadata=5, pretrained=True)
     message = str(caught.value)
