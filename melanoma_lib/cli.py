@@ -158,7 +158,7 @@ def build() -> typer.Typer:
     functions = vars(commands)
     tree, groups = typer.Typer(add_completion=False, no_args_is_help=True), {}
     for panel, names in PANELS.items():
-        for function in (functions[name] for name in names if name in functions):
+        for function in (functions[name] for name in names):
             group, _, name = function.__name__.rpartition("_")
             if group and group not in groups:
                 groups[group] = typer.Typer(no_args_is_help=True)

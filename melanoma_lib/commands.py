@@ -29,8 +29,8 @@ def train(settings: Settings, jobs: int = 1, backend: Backend = "loky", schedule
         from melanoma_lib.training import train as train_run
 
         writer = RunWriter(settings)
-        if writer.is_finished and settings.resume:  # lessons take the run in --run-dir as it is; who trains means these settings
-            writer.require_same_settings(writer.path)
+        if writer.finished():  # lessons take the run in --run-dir as it is; who trains means these settings
+            writer.require_free_place()
         run = train_run(settings)
     print(f"finished {run.path}; next: python -m melanoma_lib evaluate {run.path}")
 

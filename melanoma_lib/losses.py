@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from scipy.special import expit
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -87,12 +88,14 @@ class FocalLoss(nn.Module):
             ValueError: if an output lies outside [0, 1].
         """
         output = _checked_probability(output, "output")
-        log_p, log_q = _logs(output)
+        tiny = np.finfo(np.float64).tiny  # keeps both logarithms finite and below zero
+        log_p = np.log(np.maximum(output, tiny)).clip(max=-tiny)
+        log_q = np.log1p(-np.minimum(output, 1 - 2**-53)).clip(max=-tiny)
         log_odds = self._log_pull(log_q, log_p) - self._log_pull(log_p, log_q)
         if self.alpha is not None:
             with np.errstate(divide="ignore"):  # a class without weight: the other one is always the better answer
                 log_odds = log_odds + np.log(np.float64(1 - self.alpha) / self.alpha)
-        risk = np.where(output == 0, 0.0, np.where(output == 1, 1.0, _sigmoid(log_odds)))
+        risk = np.where(output == 0, 0.0, np.where(output == 1, 1.0, expit(log_odds)))
         return float(risk) if risk.ndim == 0 else risk
 
     def optimal_output(self, true_risk):
@@ -111,9 +114,9 @@ class FocalLoss(nn.Module):
         low, high = np.full(risk.shape, -745.0), np.full(risk.shape, 745.0)  # beyond these exp leaves float64
         for _ in range(64):  # halves 1490 to below float64's resolution
             middle = (low + high) / 2
-            above = self.true_risk(_sigmoid(middle)) > risk
+            above = self.true_risk(expit(middle)) > risk
             low, high = np.where(above, low, middle), np.where(above, middle, high)
-        output = np.where(risk == 0, 0.0, np.where(risk == 1, 1.0, _sigmoid((low + high) / 2)))
+        output = np.where(risk == 0, 0.0, np.where(risk == 1, 1.0, expit((low + high) / 2)))
         return float(output) if output.ndim == 0 else output
 
     def _log_pull(self, log_p, log_miss):
@@ -136,14 +139,3 @@ def _checked_probability(values, name: str) -> np.ndarray:
     if not ((values >= 0) & (values <= 1)).all():  # NaN fails too
         raise ValueError(f"{name} expects probabilities in [0, 1], got {values[~((values >= 0) & (values <= 1))].flat[0]}")
     return values
-
-
-def _logs(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    tiny = np.finfo(np.float64).tiny
-    return np.log(np.maximum(p, tiny)).clip(max=-tiny), np.log1p(-np.minimum(p, 1 - 2**-53)).clip(max=-tiny)
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    from scipy.special import expit
-
-    return expit(x)

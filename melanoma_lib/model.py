@@ -22,12 +22,13 @@ class MelanomaNet(nn.Module):
         metadata_hidden: width of the metadata branch, or of each of its layers.
         dropout: rate in the metadata branch and before the logit.
         drop_path: stochastic depth rate of the image branch, ignored by backbones without it.
-        prior: output probability the untrained model starts from, in (0, 1); see :meth:`start_at`.
+        prior: what the untrained model answers on average, in (0, 1), so that the first steps do not unlearn a wrong base rate;
+            with focal loss ``FocalLoss.optimal_output(prevalence)``.
 
     Raises:
         WeightsUnavailableError: if pretrained weights are asked for and not to be had.
         SettingsError: if timm knows no such backbone.
-        ValueError: if modalities is unknown.
+        ValueError: if modalities is unknown or prior is not strictly between 0 and 1.
     """
 
     def __init__(
@@ -56,21 +57,9 @@ class MelanomaNet(nn.Module):
             self.n_features += widths[-1]
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.n_features, 1))
         if prior is not None:
-            self.start_at(prior)
-
-    @torch.no_grad()
-    def start_at(self, prior: float) -> None:
-        """Make the untrained model answer ``prior`` on average, so that the first steps do not unlearn a wrong base rate.
-
-        Args:
-            prior: output that suits the loss, in (0, 1): with focal loss ``FocalLoss.optimal_output(prevalence)``.
-
-        Raises:
-            ValueError: if prior is not strictly between 0 and 1.
-        """
-        if not 0 < prior < 1:
-            raise ValueError(f"prior expects a probability strictly between 0 and 1, got {prior}")
-        self.head[-1].bias.fill_(math.log(prior / (1 - prior)))
+            if not 0 < prior < 1:
+                raise ValueError(f"prior expects a probability strictly between 0 and 1, got {prior}")
+            nn.init.constant_(self.head[-1].bias, math.log(prior / (1 - prior)))
 
     def forward(self, image: Tensor | None, metadata: Tensor | None) -> Tensor:
         """Logit of melanoma.
@@ -109,17 +98,12 @@ def image_branch(backbone: str, pretrained: bool, drop_path: float = 0.0) -> nn.
     from melanoma_lib.weights import pretrained_backbone, timm_config
 
     timm_config(backbone)  # a misspelt name is an error of its own, not one of missing weights
-    options = {"drop_path_rate": drop_path} if drop_path and accepts_drop_path(backbone) else {}
+    options = {}
+    if drop_path and not timm.model_entrypoint(backbone).__module__.endswith((".densenet", ".vgg")):  # which reject it
+        options["drop_path_rate"] = drop_path
     if pretrained:
         return pretrained_backbone(backbone, **options)
     return timm.create_model(backbone, pretrained=False, num_classes=0, **options)
-
-
-def accepts_drop_path(backbone: str) -> bool:
-    """Whether the timm model knows stochastic depth; DenseNet and VGG do not and reject the argument."""
-    import timm
-
-    return not timm.model_entrypoint(backbone).__module__.endswith((".densenet", ".vgg"))
 
 
 def hold_early(branch: nn.Module, stride: int) -> None:
@@ -144,8 +128,3 @@ def hold_early(branch: nn.Module, stride: int) -> None:
         parameter.requires_grad_(False)
     for module in list(modules.values())[1 : up_to_last(list(modules))]:  # the first is the branch itself
         module.training = False  # of each alone: a container may hold later stages too
-
-
-def takes_any_size(branch: nn.Module) -> bool:
-    """Whether an image branch takes images of another size than it was made for, as convolutional ones do."""
-    return not getattr(getattr(branch, "patch_embed", None), "strict_img_size", False)

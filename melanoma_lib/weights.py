@@ -137,14 +137,7 @@ def load_branch(branch, file: Path) -> None:
 
 
 def pretrained_backbone(backbone: str, **options):
-    """A timm model without classifier, carrying ImageNet weights.
-
-    Args:
-        backbone: name of a timm model.
-        options: passed to ``timm.create_model``.
-
-    Returns:
-        The model, with ``num_classes=0``.
+    """A timm model without classifier, carrying ImageNet weights; further options are those of ``timm.create_model``.
 
     Raises:
         WeightsUnavailableError: at once, when neither a package, nor the local hub cache, nor the hub has the weights.

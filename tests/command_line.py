@@ -3,6 +3,7 @@
 import typer
 
 from melanoma_lib.cli import build
+from melanoma_lib.settings import Settings
 
 
 def parsed(words: list[str]) -> dict:
@@ -11,6 +12,13 @@ def parsed(words: list[str]) -> dict:
     while hasattr(command, "commands"):
         command = command.commands[rest.pop(0)]
     return command.make_context("command", rest).params
+
+
+def words_of(settings: Settings) -> list[str]:
+    """The words that give these settings on the command line."""
+    values = settings.model_dump(mode="json", exclude={"image_dirs"}).items()
+    given = {name: value for name, value in values if value is not None or name == "alpha"}
+    return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def command_names() -> list[str]:

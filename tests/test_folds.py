@@ -17,6 +17,7 @@ from melanoma_lib.runs.run import FOLDS, Run
 from melanoma_lib.settings import Settings
 from melanoma_lib.training import trainer
 from melanoma_lib.training.folds import cross_validate, fold_settings, workers
+from tests.command_line import words_of
 
 FOLD_COUNT = 3
 
@@ -109,8 +110,6 @@ def test_a_gathered_run_has_no_single_model(folded):
 
 
 def test_a_fold_trained_again_is_noticed(folded, tmp_path):
-    import shutil
-
     shutil.copytree(folded.path.parent, tmp_path / "runs")
     moved = Run(tmp_path / "runs" / folded.path.name)
     assert len(moved.folds) == FOLD_COUNT
@@ -181,8 +180,11 @@ def test_a_named_run_of_other_settings_is_not_taken_for_this_one(folded, tmp_pat
     with pytest.raises(RunError, match=r"mine was begun with other settings \(learning_rate\)"):
         cross_validate(settings.with_changes(learning_rate=0.001))
     shutil.rmtree(settings.run_path)
-    with pytest.raises(RunError, match=r"mine-fold1of3 was begun with other settings \(learning_rate\)"):
-        cross_validate(settings.with_changes(learning_rate=0.001))
+    first = next(fold_settings(settings)).run_path
+    for folder in (first, first.with_name("mine-fold1of3.partial")):  # interrupted ones too, before any is trained
+        first.rename(folder)
+        with pytest.raises(RunError, match=rf"{folder.name} was begun with other settings \(learning_rate\)"):
+            cross_validate(settings.with_changes(learning_rate=0.001))
 
 
 @pytest.mark.parametrize(("fault", "said"), [("absent", "holds other cases"), ("twice", "expected each once")])
@@ -203,14 +205,12 @@ def test_folds_that_are_not_of_one_table_are_not_gathered(fault, said, folded, t
 def test_a_dask_cluster_takes_the_folds(folded, tiny_settings, tmp_path, capsys):
     from dask.distributed import Client, LocalCluster
 
-    words = ["train", "--folds", str(FOLD_COUNT), "--runs-dir", str(tmp_path / "runs"), "--max-epochs", "2", "--jobs", "2"]
-    for name in ("source", "data_dir", "cache_dir", "backbone", "pretrained", "image_size", "n_patients", "metadata_hidden",
-                 "batch_size", "learning_rate", "n_resamples", "threads", "progress", "small_epochs", "precision"):  # fmt: skip
-        words += [f"--{name.replace('_', '-')}", str(getattr(tiny_settings, name))]
+    settings = tiny_settings.with_changes(folds=FOLD_COUNT, max_epochs=2, runs_dir=tmp_path / "runs")
+    words = ["train", *words_of(settings), "--jobs", "2"]
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         assert main([*words, "--backend", "dask", "--scheduler", cluster.scheduler_address]) == 0
         with Client(cluster) as client:
             tasks = client.run(lambda dask_worker: dask_worker.state.executed_count)
     assert sum(tasks.values()) >= FOLD_COUNT
     assert "finished" in capsys.readouterr().out
-    pd.testing.assert_frame_equal(Run.latest(tmp_path / "runs").predictions("test"), folded.predictions("test"))
+    pd.testing.assert_frame_equal(Run.default(tmp_path / "runs").predictions("test"), folded.predictions("test"))

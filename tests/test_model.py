@@ -94,7 +94,7 @@ def test_the_untrained_model_starts_from_the_prior(prior):
 @pytest.mark.parametrize("prior", [0, 1, -0.1, float("nan")])
 def test_a_prior_that_is_no_open_probability_is_an_error(prior):
     with pytest.raises(ValueError, match=f"prior .*got {prior}"):
-        tiny().start_at(prior)
+        tiny(prior=prior)
 
 
 @pytest.mark.parametrize("pretrained", [True, False])
@@ -132,7 +132,8 @@ def test_packaged_weights_land_where_their_names_say(no_network):
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "tf_efficientnet_lite1"])
-def test_without_weights_and_network_three_ways_on_are_named(backbone, no_network):
+def test_without_weights_and_network_three_ways_on_are_named(backbone, no_network, monkeypatch):
+    monkeypatch.setattr(weights, "packaged_file", lambda _: None)  # whatever is installed here
     with pytest.raises(WeightsUnavailableError) as caught:
         MelanomaNet(backbone, n_metadata=5, pretrained=True)
     message = str(caught.value)

@@ -17,6 +17,7 @@ from melanoma_lib.errors import SettingsError
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
 from melanoma_lib.training import processes, train
+from tests.command_line import words_of
 
 # The command line, without augmentation (which differs between one process and several) and with a note of each step's cases.
 COMMAND = """
@@ -37,13 +38,6 @@ MelanomaModule.training_step = noted
 datamodule.training_transform = lambda backbone, image_size, _: evaluation_pixels(backbone, image_size)
 sys.exit(main())
 """
-
-
-def words_of(settings: Settings) -> list[str]:
-    """The words that give these settings on the command line."""
-    values = settings.model_dump(mode="json", exclude={"image_dirs"}).items()
-    given = {name: value for name, value in values if value is not None or name == "alpha"}
-    return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
 @pytest.mark.slow

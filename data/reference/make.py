@@ -57,7 +57,7 @@ def pack(run: Run, name: str, commit: str, demonstration: str = "") -> None:
     write_text(writer.partial / ENVIRONMENT, json.dumps(run.environment | {"commit": commit}, indent=2) + "\n")
 
     shutil.rmtree(folder, ignore_errors=True)
-    packed = writer.publish()
+    packed = Run(writer.partial.rename(folder))
     write_card(packed)
     if run.settings.source != "synthetic":
         packed.settings = run.settings  # where the images lie here

@@ -114,7 +114,6 @@ def answer_files(source: Run | Path, cases: pd.DataFrame, tta: bool = False, sho
     service = Service(source)
     service.load()
     looks = service.document.preprocessing is not None
-    tta = tta and looks  # metadata have one view
     if tta and 8 not in service.readings:
         service.learn_training()
     service.reading(tta)  # which is refused once, not with each image

@@ -23,10 +23,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from melanoma_lib.app.page import Page, build_page
+from melanoma_lib.app.page import FOLDER, Page, build_page
 from melanoma_lib.app.service import BACKENDS, PREVALENCE, Patient, Service
 from melanoma_lib.app.uploads import MAX_BYTES, TOO_LARGE, Store
-from melanoma_lib.app.words import FOLDER
 from melanoma_lib.errors import CorruptImageError, DataError, KitError
 
 # What the page needs. Gradio's upload, file, proxy and history routes write to disk or reach out, so they are not served.

@@ -162,10 +162,10 @@ class Service:
     def reading(self, tta: bool = False) -> tuple[int, Reading]:
         """Number of averaged views and their reading; DataError if eight are wanted and were never calibrated.
 
-        ``tta`` asks for eight, which changes nothing of a run that always averages them.
+        ``tta`` asks for eight, which changes nothing of a run that always averages them, nor of metadata, which have one view.
         """
         self.load()
-        views = 8 if tta or 1 not in self.readings else 1
+        views = 8 if (tta and self.document.preprocessing is not None) or 1 not in self.readings else 1
         if views not in self.readings:
             why = self.lacks if isinstance(self.run, Run) else "export the run with --tta, and ask that file"
             raise DataError(f"Eight views cannot be averaged, as no calibration and threshold for them are at hand: {why}.")

@@ -102,22 +102,19 @@ class Run:
         return f"Run({str(self.path)!r})"
 
     @classmethod
-    def latest(cls, runs_dir: str | Path, needs_model: bool = False) -> "Run":
-        """The run finished last in a folder of runs that is no demonstration, and if ``needs_model`` no cross-validation.
+    def default(cls, runs_dir: str | Path, needs_model: bool = False) -> "Run":
+        """The run of a command that names none: the last of :func:`finished_runs`, else the reference run; logs which and why.
 
         Raises:
-            RunError: if the folder holds none.
+            RunError: if there is neither.
         """
-        if not (finished := finished_runs(runs_dir, needs_model)):
+        if finished := finished_runs(runs_dir, needs_model):
+            path, why = finished[-1], f"the latest finished run in {runs_dir}"
+        elif path := reference_path():
+            why = f"the reference run, as {runs_dir} holds none to take"
+        else:
             raise RunError(f"no finished run in {runs_dir}; make one with python -m melanoma_lib train, or name one")
-        return cls(finished[-1])
-
-    @classmethod
-    def default(cls, runs_dir: str | Path, needs_model: bool = False) -> "Run":
-        """The run of a command that names none: as :meth:`latest`, else the reference run; logs which one and why."""
-        reference = None if finished_runs(runs_dir, needs_model) else reference_path()
-        run = cls(reference) if reference else cls.latest(runs_dir, needs_model)
-        why = f"the reference run, as {runs_dir} holds none to take" if reference else f"the latest finished run in {runs_dir}"
+        run = cls(path)
         log.info("using %s (trained on %s): %s", run.path, run.settings.source, why)
         return run
 
@@ -290,7 +287,10 @@ class Run:
 
 
 def finished_runs(runs_dir: str | Path, needs_model: bool = False) -> list[Path]:
-    """Directories of the finished runs in a folder that may be taken unasked, as by :meth:`Run.latest`, the latest last."""
+    """Directories of the finished runs in a folder, the latest last; no demonstration, with ``needs_model`` no cross-validation.
+
+    They are those that may be taken unasked.
+    """
     passed_over = (DEMONSTRATION, FOLDS) if needs_model else (DEMONSTRATION,)
     files = sorted(Path(runs_dir).glob(f"*/{ENVIRONMENT}"), key=lambda file: file.stat().st_mtime)
     finished = [file.parent for file in files if file.parent.suffix != ".partial"]

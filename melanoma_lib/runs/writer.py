@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from melanoma_lib import __version__
 from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.errors import KitError, RunError
 from melanoma_lib.evaluation import Calibrator, OperatingCurve, evaluate_predictions
-from melanoma_lib.evaluation.summary import FoldPredictions, evaluate_folds, gather_folds
+from melanoma_lib.evaluation.summary import FoldPredictions, evaluate_folds, gather_folds, interval_text
 from melanoma_lib.runs.run import (
     CALIBRATION,
     CHECKPOINT,
@@ -66,18 +67,21 @@ class RunWriter:
         self.settings, self.path, self.partial = settings, settings.run_path, partial_path(settings.run_path)
         self.demonstration = demonstration
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether the run directory is there, complete."""
-        return (self.path / ENVIRONMENT).is_file()
+    def finished(self) -> Run | None:
+        """The run that is in this place already, complete, which ``resume`` takes as it is; None where there is none to take."""
+        if not (self.settings.resume and (self.path / ENVIRONMENT).is_file()):
+            return None
+        self.mark_demonstration(self.path)
+        return Run(self.path)
 
     @contextmanager
     def working(self) -> Iterator[Path]:
-        """The folder to work in, locked against a second training; left behind, resumable, when the body raises.
+        """The folder to fill, locked against a second training; it gets the run's name after the body.
+
+        Where the body raises it stays behind, resumable.
 
         Raises:
-            RunError: if another process trains this run, or an interrupted one is there and ``resume`` is off or its settings
-                differ.
+            RunError: if another process trains this run, or as of :meth:`require_free_place`.
         """
         from filelock import FileLock, Timeout
 
@@ -88,12 +92,11 @@ class RunWriter:
             raise RunError(f"another process is training {self.path}; wait for it or choose another --run-dir") from error
         with held:
             self.require_free_place()
-            stored = self.partial / SETTINGS
-            if not stored.exists():
+            if not (stored := self.partial / SETTINGS).exists():
                 write_text(stored, self.settings.to_json())
-            self.require_same_settings(self.partial)
             self.mark_demonstration(self.partial)
             yield self.partial
+            self.partial.rename(self.path)
 
     def mark_demonstration(self, folder: Path) -> None:
         """Say in ``folder`` that it holds a demonstration, if it does; earlier versions of the kit did not."""
@@ -101,27 +104,22 @@ class RunWriter:
             write_text(folder / DEMONSTRATION, self.demonstration + "\n")
 
     def require_free_place(self) -> None:
-        """Hold that nothing finished is in this run's place, and nothing interrupted that nobody asked to go on with.
+        """Hold that nothing is in this run's place or, with ``resume``, nothing but itself, finished or interrupted.
 
         Raises:
-            RunError: naming what is there.
+            RunError: naming what is there, or the settings in which it differs.
         """
-        if self.path.exists() and not (self.is_finished and self.settings.resume):
+        if self.path.exists() and not self.finished():
             raise RunError(f"{self.path} exists already; choose another --run-dir or --seed, or --resume to use it as it is")
         if self.partial.exists() and not self.settings.resume:
             raise RunError(f"{self.partial} is an interrupted run; add --resume to go on with it or delete it to start again")
-
-    def require_same_settings(self, folder: Path) -> None:
-        """Hold that a run in ``folder``, begun or finished, has these settings.
-
-        Raises:
-            RunError: naming the settings that differ.
-        """
-        found = Settings.from_json((folder / SETTINGS).read_text())
-        if found.fingerprint() != self.settings.fingerprint():
-            mine, theirs = self.settings.shaping(), found.shaping()
-            changed = sorted(name for name in mine | theirs if mine.get(name) != theirs.get(name))
-            raise RunError(f"{folder} was begun with other settings ({', '.join(changed)}); resume needs the same ones")
+        for stored in (self.path / SETTINGS, self.partial / SETTINGS):
+            if stored.exists():  # a run may have been killed before it was written
+                mine, theirs = self.settings.shaping(), Settings.from_json(stored.read_text()).shaping()
+                if changed := sorted(name for name in mine | theirs if mine.get(name) != theirs.get(name)):
+                    raise RunError(
+                        f"{stored.parent} was begun with other settings ({', '.join(changed)}); resume needs the same ones"
+                    )
 
     def claim_cases(self, cases: pd.DataFrame) -> None:
         """Note which cases the run is trained on, or hold a resumed run to those it was begun with.
@@ -136,7 +134,7 @@ class RunWriter:
             raise RunError(f"{self.partial} was begun with other cases ({len(found)}, now {len(mine)}); resume needs the same")
 
     def finish(self, cases: pd.DataFrame, encoder: MetadataEncoder, logits: dict[str, np.ndarray]) -> None:
-        """Calibrate, choose the operating point and evaluate; :meth:`publish` then gives the run its name.
+        """Calibrate, choose the operating point and evaluate: the run is then complete.
 
         Args:
             cases: case table with ``split``.
@@ -195,11 +193,6 @@ class RunWriter:
         _write_json(self.partial / METRICS, metrics)
         _write_json(self.partial / ENVIRONMENT, _environment())
 
-    def publish(self) -> Run:
-        """Rename the complete run to its final place."""
-        self.partial.rename(self.path)
-        return Run(self.path)
-
 
 def choose_operating_point(validation: pd.DataFrame, settings: Settings) -> dict:
     """What ``threshold_rule`` chooses on validation: threshold, rule in words, sensitivity, specificity."""
@@ -237,8 +230,6 @@ def _require_one_table(folds: Sequence[Run]) -> None:
 
 def prediction_table(cases: pd.DataFrame, logits: np.ndarray, calibrator: Calibrator) -> pd.DataFrame:
     """Predictions as a run keeps them: who the case is, target, logit, probability (sigmoid), calibrated risk."""
-    from scipy.special import expit
-
     known = [name for name in TRUE_RISKS if name in cases]
     described = cases[["image_id", "group_id", *DESCRIPTION, *known, "target"]]
     return described.assign(logit=logits, probability=expit(logits), risk=calibrator.risk(logits)).reset_index(drop=True)
@@ -286,8 +277,10 @@ def list_runs(runs_dir: str | Path) -> tuple[pd.DataFrame, dict[Path, str]]:
         and what it demonstrates; and the folders that are no finished run, each with the reason.
     """
     reference, rows, others = reference_path(), [], {}
-    for place in (Path(runs_dir), reference and reference.parent):
-        for folder in sorted(place.iterdir()) if place and place.is_dir() else ():
+    given = (reference and reference.parent, Path(runs_dir))
+    places = {place.resolve(): place for place in given if place}  # one may be the other
+    for place in reversed(places.values()):
+        for folder in sorted(place.iterdir()) if place.is_dir() else ():
             if folder.is_dir() and not folder.name.startswith("."):
                 try:
                     rows.append(_row_of(Run(folder)))
@@ -298,9 +291,8 @@ def list_runs(runs_dir: str | Path) -> tuple[pd.DataFrame, dict[Path, str]]:
 
 
 def _row_of(run: Run) -> tuple:
-    settings, auroc = run.settings, run.metrics["auroc"]
-    value, low, high = ("–" if auroc[name] is None else f"{auroc[name]:.3f}" for name in ("value", "low", "high"))
+    settings, auroc = run.settings, interval_text(run.metrics["auroc"])
     network = (settings.backbone, settings.image_size) if "image" in settings.modalities else (settings.modalities, "–")
     epochs, written = run.history["epoch"].nunique(), date.fromtimestamp((run.path / ENVIRONMENT).stat().st_mtime)
     finished = run.environment.get("finished", written.isoformat())
-    return str(run.path), settings.source, *network, epochs, f"{value} [{low}, {high}]", finished, run.demonstration
+    return str(run.path), settings.source, *network, epochs, auroc, finished, run.demonstration

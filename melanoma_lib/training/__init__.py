@@ -5,7 +5,7 @@ from melanoma_lib.utils import lazy_names
 __all__, __getattr__ = lazy_names(
     __name__,
     {
-        "trainer": ("processes", "quiet", "train", "trainer_for"),
+        "trainer": ("processes", "quiet", "train"),
         "module": ("MelanomaModule",),
         "folds": ("cross_validate", "workers"),
     },

@@ -44,19 +44,17 @@ def cross_validate(settings: Settings, jobs: int = 1) -> Run:
             "several processes train one fold, not all: give --fold 1, then --fold 2, ..., and gather without --devices"
         )
     writer = RunWriter(settings)
-    if writer.is_finished and settings.resume:
-        writer.require_same_settings(writer.path)
-        return Run(settings.run_path)
+    if run := writer.finished():
+        writer.require_free_place()
+        return run
     if jobs > 1 and not settings.threads:
         settings = settings.with_changes(threads=max(1, (os.cpu_count() or 1) // jobs), progress=False)
     for one in (writer, *map(RunWriter, fold_settings(settings))):  # before hours of training, not after
         one.require_free_place()
-        if one.is_finished:
-            one.require_same_settings(one.path)
     paths = Parallel(n_jobs=jobs)(delayed(_train_fold)(fold.to_json()) for fold in fold_settings(settings))
     with writer.working():
         writer.finish_folds([Run(path) for path in paths])
-    return writer.publish()
+    return Run(settings.run_path)
 
 
 def fold_settings(settings: Settings) -> Iterator[Settings]:

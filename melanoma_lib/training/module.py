@@ -18,7 +18,7 @@ from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryAvera
 
 from melanoma_lib.data.datamodule import UNKNOWN, Batch
 from melanoma_lib.losses import FocalLoss
-from melanoma_lib.model import MelanomaNet, hold_early, takes_any_size
+from melanoma_lib.model import MelanomaNet, hold_early
 from melanoma_lib.settings import Settings
 from melanoma_lib.utils import progress_bar, replacing
 from melanoma_lib.weights import load_branch
@@ -85,8 +85,10 @@ class MelanomaModule(pl.LightningModule):
         """The images, smaller in early epochs: what lesions look like from afar is learnt first, and faster."""
         settings = self.settings
         early = self.current_epoch < settings.small_epochs * settings.max_epochs
-        if image is None or not early or not takes_any_size(self.model.image_branch):
+        if image is None or not early:
             return image
+        if getattr(getattr(self.model.image_branch, "patch_embed", None), "strict_img_size", False):
+            return image  # a transformer that takes the size it was made for alone
         side = max(32, round(0.75 * settings.image_size / 32) * 32)  # what strides of 32 divide
         return F.interpolate(image, size=side, mode="bilinear", antialias=True)  # (B, 3, S, S) -> (B, 3, side, side)
 
@@ -162,18 +164,15 @@ def loss_and_prior(settings: Settings, prevalence: float) -> tuple[nn.Module, fl
     return loss, weight * seen / (weight * seen + 1 - seen)
 
 
-def warn_of_double_correction(settings: Settings) -> str | None:
-    """Log and return a warning where both sampler and loss correct for the imbalance; None where at most one does."""
+def warn_of_double_correction(settings: Settings) -> None:
+    """Log a warning where both sampler and loss correct for the imbalance."""
     weights_loss = settings.loss == "weighted_bce" or (settings.loss == "focal" and (settings.alpha or 0.5) > 0.5)
-    if settings.sampler == "plain" or not weights_loss:
-        return None
-    named = "weighted_bce" if settings.loss == "weighted_bce" else f"focal alpha={settings.alpha}"
-    message = (
-        f"sampler={settings.sampler!r} already balances the classes and {named} weights melanomas again: the imbalance is "
-        "corrected twice and outputs run far above the risk. Use sampler='plain', or bce, or alpha=none."
-    )
-    log.warning(message)
-    return message
+    if settings.sampler != "plain" and weights_loss:
+        log.warning(
+            "sampler=%r already balances the classes and %s weights melanomas again: the imbalance is corrected twice and "
+            "outputs run far above the risk. Use sampler='plain', or bce, or alpha=none.",
+            settings.sampler, "weighted_bce" if settings.loss == "weighted_bce" else f"focal alpha={settings.alpha}",
+        )  # fmt: skip
 
 
 class MovingAverage(WeightAveraging):

@@ -35,81 +35,6 @@ from melanoma_lib.training.module import (
 from melanoma_lib.weights import require_backbone, require_digest
 
 
-def quiet() -> dict[str, bool]:
-    """Options for a Lightning trainer without bars and summary; its lines on devices and products are not shown from here on.
-
-    What it warns of is, but for advice on the number of loader processes and its own use of what torch deprecates.
-
-    Example:
-        >>> trainer = pl.Trainer(max_epochs=5, **quiet())
-    """
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    for message in (".*does not have many workers", ".*LeafSpec.* is deprecated"):
-        warnings.filterwarnings("ignore", message)
-    return {"enable_progress_bar": False, "enable_model_summary": False}
-
-
-def trainer_for(settings: Settings, work: Path, watchers: Sequence[pl.Callback] = (), logger: Logger | None = None) -> pl.Trainer:
-    """The Lightning trainer of these settings, keeping its files in ``work``; watchers are called after its own callbacks."""
-    kept = {"dirpath": work / "checkpoints", "enable_version_counter": False, "save_on_train_epoch_end": True}
-    best = BestCheckpoint(filename="best", monitor=settings.monitor, mode=_mode(settings), **kept)
-    last = ModelCheckpoint(filename="last", **kept)  # after the best one, whose state it holds
-    stopping = EarlyStopping(settings.monitor, patience=settings.patience, mode=_mode(settings), check_on_train_epoch_end=True)
-    callbacks = [History(work / HISTORY), stopping, best, last]
-    callbacks += [MovingAverage(settings.ema_decay)] if settings.ema_decay else []
-    callbacks += [TimeLeft()] if settings.progress else []
-    if settings.deterministic:
-        # Or torch fills each new tensor first, to show who reads memory that nobody has set: a twentieth of the time.
-        torch.utils.deterministic.fill_uninitialized_memory = False
-    devices, nodes = processes(settings)
-    held = "image" in settings.modalities and (settings.is_pretrained or settings.head_epochs > 0)  # weights without a gradient
-    together = "ddp_find_unused_parameters_true" if held else "ddp"
-    return pl.Trainer(
-        max_epochs=settings.max_epochs,
-        accelerator="auto",
-        strategy=together if devices * nodes > 1 else "auto",
-        devices=devices,
-        num_nodes=nodes,
-        use_distributed_sampler=False,  # the kit's own sampler shares the cases out
-        precision=trainer_precision(settings),
-        callbacks=[*callbacks, *watchers],
-        logger=logger or False,
-        deterministic=settings.deterministic,
-        num_sanity_val_steps=0,
-        default_root_dir=work,
-        plugins=[AtomicCheckpointIO()],
-        **quiet(),
-    )
-
-
-def processes(settings: Settings) -> tuple[int, int]:
-    """Training processes on each machine, and machines: as the settings say, else as torchrun started them, else one of each.
-
-    Raises:
-        SettingsError: if torchrun started others, or none for several machines, or a batch cannot be shared out evenly.
-    """
-    devices, nodes = settings.devices or 1, settings.nodes or 1
-    if distributed.is_torchelastic_launched():
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // devices
-        if (settings.devices or devices, settings.nodes or nodes) != (devices, nodes):
-            raise SettingsError(
-                f"devices={settings.devices} and nodes={settings.nodes} differ from what torchrun started, {devices} on each of "
-                f"{nodes}; leave them out"
-            )
-    elif settings.nodes > 1:
-        raise SettingsError(
-            f"nodes={settings.nodes}: start torchrun on every machine: torchrun --nnodes {settings.nodes} --nproc-per-node "
-            f"{settings.devices or 1} -m -- melanoma_lib train …"
-        )
-    if settings.batch_size % (size := devices * nodes):
-        raise SettingsError(
-            f"batch_size={settings.batch_size} is what all {size} processes take in one step and does not divide among them; "
-            f"choose a multiple of {size}"
-        )
-    return devices, nodes
-
-
 def train(
     settings: Settings, cases: pd.DataFrame | None = None, watchers: Sequence[pl.Callback] = (), demonstration: str = ""
 ) -> Run:
@@ -141,9 +66,8 @@ def train(
     if not leads:
         settings = settings.with_changes(progress=False, wandb=False)
     writer = RunWriter(settings, demonstration)
-    if writer.is_finished and settings.resume:
-        writer.mark_demonstration(writer.path)
-        return Run(settings.run_path)
+    if run := writer.finished():
+        return run
     with writer.working() if leads else nullcontext(writer.partial) as work:
         if "image" in settings.modalities:  # now, not after minutes of preparing data
             if settings.init_weights:
@@ -166,7 +90,7 @@ def train(
             writer.finish(data.cases, data.encoder, logits)
             if logger:
                 log_run(logger, Run(work))
-    return writer.publish()
+    return Run(settings.run_path)
 
 
 def prepare(settings: Settings, data: DermoscopyDataModule) -> MelanomaModule:
@@ -186,11 +110,7 @@ def prepare(settings: Settings, data: DermoscopyDataModule) -> MelanomaModule:
 
 
 def fit(
-    module: MelanomaModule,
-    data: DermoscopyDataModule,
-    work: Path,
-    watchers: Sequence[pl.Callback] = (),
-    logger: Logger | None = None,
+    module: MelanomaModule, data: DermoscopyDataModule, work: Path, watchers: Sequence[pl.Callback], logger: Logger | None
 ) -> None:
     """Train the module, from the last finished epoch in ``work`` if there is one.
 
@@ -209,8 +129,95 @@ def fit(
     data.trainer = None  # from here on its loaders give all cases, not this process's share
 
 
-def _mode(settings: Settings) -> str:
-    return "min" if settings.monitor == "val/loss" else "max"
+def trainer_for(settings: Settings, work: Path, watchers: Sequence[pl.Callback], logger: Logger | None) -> pl.Trainer:
+    """The Lightning trainer of these settings, keeping its files in ``work``; watchers are called after its own callbacks."""
+    kept = {"dirpath": work / "checkpoints", "enable_version_counter": False, "save_on_train_epoch_end": True}
+    monitored = {"monitor": settings.monitor, "mode": "min" if settings.monitor == "val/loss" else "max"}
+    best = BestCheckpoint(filename="best", **monitored, **kept)
+    last = ModelCheckpoint(filename="last", **kept)  # after the best one, whose state it holds
+    stopping = EarlyStopping(**monitored, patience=settings.patience, check_on_train_epoch_end=True)
+    callbacks = [History(work / HISTORY), stopping, best, last]
+    callbacks += [MovingAverage(settings.ema_decay)] if settings.ema_decay else []
+    callbacks += [TimeLeft()] if settings.progress else []
+    if settings.deterministic:
+        # Or torch fills each new tensor first, to show who reads memory that nobody has set: a twentieth of the time.
+        torch.utils.deterministic.fill_uninitialized_memory = False
+    devices, nodes = processes(settings)
+    held = "image" in settings.modalities and (settings.is_pretrained or settings.head_epochs > 0)  # weights without a gradient
+    together = "ddp_find_unused_parameters_true" if held else "ddp"
+    return pl.Trainer(
+        max_epochs=settings.max_epochs,
+        accelerator="auto",
+        strategy=together if devices * nodes > 1 else "auto",
+        devices=devices,
+        num_nodes=nodes,
+        use_distributed_sampler=False,  # the kit's own sampler shares the cases out
+        precision=trainer_precision(settings),
+        callbacks=[*callbacks, *watchers],
+        logger=logger or False,
+        deterministic=settings.deterministic,
+        num_sanity_val_steps=0,
+        default_root_dir=work,
+        plugins=[AtomicCheckpointIO()],
+        **quiet(),
+    )
+
+
+def trainer_precision(settings: Settings) -> str:
+    """Lightning's name of the precision that the settings ask for; ``auto`` takes what was faster for the backbone here.
+
+    Without CUDA that depends on the processor having bfloat16 instructions: depthwise convolutions (EfficientNet, MobileNet)
+    slow down in bfloat16, the others gain about a factor of two.
+    """
+    if settings.precision != "auto":
+        return {"32": "32-true", "bf16": "bf16-mixed"}[settings.precision]
+    if torch.cuda.is_available():
+        return "bf16-mixed"
+    depthwise = any(name in settings.backbone for name in ("efficientnet_b", "efficientnet_lite", "mobilenet", "mnasnet"))
+    has_bfloat16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return "bf16-mixed" if has_bfloat16 and not depthwise else "32-true"
+
+
+def processes(settings: Settings) -> tuple[int, int]:
+    """Training processes on each machine, and machines: as the settings say, else as torchrun started them, else one of each.
+
+    Raises:
+        SettingsError: if torchrun started others, or none for several machines, or a batch cannot be shared out evenly.
+    """
+    devices, nodes = settings.devices or 1, settings.nodes or 1
+    if distributed.is_torchelastic_launched():
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
+        if (settings.devices or devices, settings.nodes or nodes) != (devices, nodes):
+            raise SettingsError(
+                f"devices={settings.devices} and nodes={settings.nodes} differ from what torchrun started, {devices} on each of "
+                f"{nodes}; leave them out"
+            )
+    elif settings.nodes > 1:
+        raise SettingsError(
+            f"nodes={settings.nodes}: start torchrun on every machine: torchrun --nnodes {settings.nodes} --nproc-per-node "
+            f"{settings.devices or 1} -m -- melanoma_lib train …"
+        )
+    if settings.batch_size % (size := devices * nodes):
+        raise SettingsError(
+            f"batch_size={settings.batch_size} is what all {size} processes take in one step and does not divide among them; "
+            f"choose a multiple of {size}"
+        )
+    return devices, nodes
+
+
+def quiet() -> dict[str, bool]:
+    """Options for a Lightning trainer without bars and summary; its lines on devices and products are not shown from here on.
+
+    What it warns of is, but for advice on the number of loader processes and its own use of what torch deprecates.
+
+    Example:
+        >>> trainer = pl.Trainer(max_epochs=5, **quiet())
+    """
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in (".*does not have many workers", ".*LeafSpec.* is deprecated"):
+        warnings.filterwarnings("ignore", message)
+    return {"enable_progress_bar": False, "enable_model_summary": False}
 
 
 def keep_freed_memory() -> None:
@@ -223,20 +230,3 @@ def keep_freed_memory() -> None:
         return
     for option, value in ((-1, 2**31 - 1), (-3, 2**30)):  # malloc.h's names of the thresholds for trimming and for mmap
         mallopt(option, value)
-
-
-def cpu_precision(backbone: str) -> str:
-    """Lightning precision that trained faster on a CPU with bfloat16 instructions; float32 on any other.
-
-    Depthwise convolutions (EfficientNet, MobileNet) slow down in bfloat16, the others gain about a factor of two.
-    """
-    depthwise = any(name in backbone for name in ("efficientnet_b", "efficientnet_lite", "mobilenet", "mnasnet"))
-    has_bfloat16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return "bf16-mixed" if has_bfloat16 and not depthwise else "32-true"
-
-
-def trainer_precision(settings: Settings) -> str:
-    """Lightning's name of the precision that the settings ask for on this machine."""
-    if settings.precision == "auto":
-        return "bf16-mixed" if torch.cuda.is_available() else cpu_precision(settings.backbone)
-    return {"32": "32-true", "bf16": "bf16-mixed"}[settings.precision]

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from melanoma_lib.app.page import percent
 from melanoma_lib.app.service import Patient
-from melanoma_lib.app.words import percent
 from tests.app.pictures import FAULTS, encoded, exif
 from tests.app.pictures import lesion as painted
 from tests.browser.lab import watch_faults

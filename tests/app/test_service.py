@@ -12,11 +12,10 @@ import pytest
 import torch
 
 from melanoma_lib.app.files import WITHHELD, answer_files, gather
-from melanoma_lib.app.page import Page
+from melanoma_lib.app.page import Page, html
 from melanoma_lib.app.service import Patient, Service, similar_cases
 from melanoma_lib.app.unlike import REFERENCE, Reference
 from melanoma_lib.app.uploads import Store
-from melanoma_lib.app.words import html
 from melanoma_lib.errors import DataError, ExportError, ForeignThresholdError, RunError
 from melanoma_lib.evaluation import OperatingCurve, wilson_interval
 from melanoma_lib.explain import heatmaps
@@ -223,6 +222,7 @@ def test_runs_of_one_branch(tiny_settings, modalities, lesion):
     predictions = run.predictions("test")
     given = [service.ask(None, patient_of(case))["logit"] for _, case in predictions.iterrows()]
     np.testing.assert_allclose(given, predictions["logit"], atol=1e-5)
+    assert service.ask(None, Patient(50), tta=True)["views"] == 1
     with pytest.raises(DataError, match="no image"):
         service.admit(lesion)
     assert service.layers == {}
