@@ -10,9 +10,13 @@ WORKDIR /opt/kit/src
 # PyTorch's own index has builds without CUDA, which are gigabytes smaller; they satisfy the kit's requirements below.
 RUN /opt/kit/bin/pip install --index-url https://download.pytorch.org/whl/cpu "torch>=2.9,<3" "torchvision>=0.24,<1"
 COPY pyproject.toml README.md LICENSE ./
+# What serving and training need, without JupyterLab, papermill and Weights & Biases, which an ordinary install adds.
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['app'], sep='\n')" > app.txt \
+    && /opt/kit/bin/pip install --requirement app.txt
 COPY melanoma_lib melanoma_lib
 COPY data/reference data/reference
-RUN /opt/kit/bin/pip install --editable . && /opt/kit/bin/python -m compileall -q melanoma_lib && /opt/kit/bin/pip uninstall --yes pip
+RUN /opt/kit/bin/pip install --no-deps --editable . && /opt/kit/bin/python -m compileall -q melanoma_lib \
+    && /opt/kit/bin/pip uninstall --yes pip
 
 FROM python:3.12.12-slim-bookworm
 # The health check's curl; its version is the distribution's, which the tag above holds still.

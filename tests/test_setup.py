@@ -27,6 +27,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib", "dask-core": "dask"}
 
 
+WHOLE = ("app", "notebooks", "tracking")  # what an ordinary install takes
+
+
 def named_ranges(lines: list[str]) -> dict[str, str]:
     requirements = [Requirement(line) for line in lines]
     return {canonicalize_name(CONDA_NAMES.get(one.name, one.name)): str(one.specifier) for one in requirements}
@@ -44,7 +47,8 @@ def test_conda_and_pip_ask_for_the_same_packages_in_the_same_ranges():
     assert listed.pop("pip") == ""
     assert listed.pop("python") == PROJECT["requires-python"]
     extras = PROJECT["optional-dependencies"]
-    assert listed == named_ranges([*PROJECT["dependencies"], *extras["dev"], *extras["download"]])
+    assert listed == named_ranges([line for name in (*WHOLE, "dev", "download") for line in extras[name]])
+    assert PROJECT["dependencies"] == [f"melanoma_lib[{','.join(WHOLE)}]"]
 
 
 # --- .env ------------------------------------------------------------------------------------------------------------------

@@ -69,8 +69,10 @@ def _finding(name: str, fine: bool, found: str, cure: str, poor: Literal["warn",
 
 
 def _requirements() -> list[Requirement]:
-    requirements = map(Requirement, metadata.requires(PACKAGE) or [])
-    return [one for one in requirements if one.marker is None or one.marker.evaluate({"extra": ""})]
+    requirements = [Requirement(line) for line in metadata.requires(PACKAGE) or []]
+    extras = {"", *(extra for one in requirements if one.name == PACKAGE for extra in one.extras)}  # that every install takes
+    others = [one for one in requirements if one.name != PACKAGE]
+    return [one for one in others if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in extras)]
 
 
 def _packages() -> Iterator[Finding]:

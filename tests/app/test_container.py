@@ -23,7 +23,10 @@ LINES = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_
 INSTRUCTIONS = [tuple(line.split(maxsplit=1)) for line in LINES if line]
 LAST_STAGE = INSTRUCTIONS[max(i for i, (name, _) in enumerate(INSTRUCTIONS) if name == "FROM") :]
 ONCE = dict(LAST_STAGE)
-PORT, KEPT = "7860", {"data": "/kit/data", "runs": "/kit/runs", "results": "/kit/reports"}
+PORT, KEPT = "7860", {"./data": "/kit/data", "./runs": "/kit/runs", "./reports": "/kit/reports"}
+EXTRAS = PROJECT["optional-dependencies"]
+# What Python does first: a package that the image lacks cannot be imported.
+WITHOUT = "import sys\nsys.modules.update(dict.fromkeys({names!r}))\n"
 
 
 def test_the_image_is_pinned_small_and_runs_as_nobody_special():
@@ -55,6 +58,8 @@ def test_the_command_serves_the_reference_run_in_an_empty_folder(app_run, tmp_pa
     reference = source / "data" / "reference" / "ham10000"
     if not (reference / ENVIRONMENT).is_file():  # a checkout from before there was one
         shutil.copytree(app_run.path, reference)
+    absent = [re.match(r"[\w-]+", line)[0] for extra in ("notebooks", "tracking") for line in EXTRAS[extra]]
+    (source / "sitecustomize.py").write_text(WITHOUT.format(names=absent))
     words = json.loads(ONCE["CMD"])
     server = Server(None, tmp_path / "kit", *words[1 : words.index("--port")], root=source)
     try:
@@ -73,13 +78,13 @@ def test_compose_opens_the_port_to_this_machine_and_keeps_what_outlives_the_app(
     assert web["ports"] == [f"127.0.0.1:{PORT}:{PORT}"]
     assert dict(volume.split(":") for volume in web["volumes"]) == KEPT
     assert set(json.loads(ONCE["VOLUME"])) == set(KEPT.values())
-    assert (set(compose["volumes"]), web["image"]) == (set(KEPT), f"{PROJECT['name']}:{PROJECT['version']}")
+    assert (web["image"], web["restart"]) == (f"{PROJECT['name']}:{PROJECT['version']}", "on-failure:3")
 
 
 def test_the_build_sees_its_sources_and_no_secret_and_the_torch_that_the_kit_wants():
     (line,) = (text for name, text in INSTRUCTIONS if name == "RUN" and "whl/cpu" in text)
     asked = [word for word in shlex.split(line) if word.startswith("torch")]
-    assert asked == [one for one in PROJECT["dependencies"] if re.match(r"torch(vision)?>", one)]
+    assert asked == [one for one in EXTRAS["app"] if re.match(r"torch(vision)?>", one)]
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     allowed = [rule[1:] for rule in rules if rule.startswith("!")]
     copied = [text.split()[:-1] for name, text in INSTRUCTIONS if name == "COPY" and "--from" not in text]
