@@ -109,7 +109,8 @@ def answer_files(source: Run | Path, cases: pd.DataFrame, tta: bool = False, sho
         Where the image is unlike those of training the decision is ``WITHHELD``. Educational, not for diagnosis.
 
     Raises:
-        DataError: if eight views were never calibrated, and a run's images, from which that could be done, are gone.
+        DataError: if eight views have no calibration: an exported file's when it was written without, a run's when the images
+            from which it could be made are gone.
     """
     service = Service(source)
     service.load()

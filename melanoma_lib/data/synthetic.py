@@ -44,7 +44,7 @@ class SyntheticDermoscopy:
     """Patients with lesions, lesions with photographs, all drawn from known causes.
 
     The label of a lesion is a coin tossed with its ``true_risk``, so no model can beat :meth:`bayes_auroc`, unless artefacts
-    are tied to the label with ``shortcut``. Case ``i`` depends on ``seed`` and ``i`` alone: neither on how many patients there
+    are correlated with it through ``shortcut``. Case ``i`` depends on ``seed`` and ``i`` alone: neither on how many patients there
     are nor on the order, batch or process in which cases are drawn.
 
     Args:
@@ -52,7 +52,7 @@ class SyntheticDermoscopy:
         seed: non-negative.
         image_size: side of the square pictures in pixels, at least 32.
         prevalence: expected share of melanomas among lesions, in (0, 1).
-        shortcut: for artefacts of ``ARTEFACTS`` a tie to the label from -1 to 1:
+        shortcut: for artefacts of ``ARTEFACTS`` a correlation with the label, from -1 to 1:
             ``P(present | melanoma) - P(present | other)``. At 1 exactly the melanomas have it, at -1 exactly the others.
 
     Raises:

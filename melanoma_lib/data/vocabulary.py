@@ -1,7 +1,7 @@
 """The words and bounds of the metadata; how each source names sites, sexes and diagnoses stands in ``vocabulary.toml``.
 
-Every table maps a publisher's name, in lower case, to the kit's word (or to None: not recorded) or, for diagnoses, to the target:
-1 melanoma, 0 not, None undecided. An exported model reads these words, so nothing heavy is imported here.
+Every table maps a publisher's name, in lower case, to the kit's word or, for diagnoses, to the target: 1 melanoma, 0 not, None
+undecided. An exported model reads these words, so nothing heavy is imported here.
 """
 
 import tomllib

@@ -93,7 +93,8 @@ def write_export(out: Path, model: MelanomaNet, document: Document, kind: str = 
 def serialise(model: MelanomaNet, image_size: int, record: str, kind: str) -> bytes:
     """A model on the CPU, for any number of images of one size, and its record as the bytes of a sealed file.
 
-    ExportError if PyTorch cannot export the model, or it is too large for one ONNX file.
+    ExportError if PyTorch cannot export the model, or it is too large for one ONNX file. The loggers of PyTorch's exporters
+    stay at ERROR afterwards.
     """
     examples = example_inputs(model, image_size, 2)
     network = _Inputs(model, examples).eval()
