@@ -44,8 +44,8 @@ class SyntheticDermoscopy:
     """Patients with lesions, lesions with photographs, all drawn from known causes.
 
     The label of a lesion is a coin tossed with its ``true_risk``, so no model can beat :meth:`bayes_auroc`, unless artefacts
-    are correlated with it through ``shortcut``. Case ``i`` depends on ``seed`` and ``i`` alone: neither on how many patients there
-    are nor on the order, batch or process in which cases are drawn.
+    are correlated with it through ``shortcut``. Case ``i`` depends on ``seed`` and ``i`` alone: neither on how many patients
+    there are nor on the order, batch or process in which cases are drawn.
 
     Args:
         n_patients: number of patients; each has 1-4 lesions and each lesion 1-3 photographs.
