@@ -66,6 +66,7 @@ HELP = {
     "collection": "isic_archive: name of the collection, such as BCN20000",
     "check": "write nothing; tell how the card there differs from the run",
     "host": "address to listen on; 127.0.0.1 is this machine alone",
+    "root_path": "where a proxy shows the page, such as /melanoma, if it strips that before it asks",
     "parameters": "value of a notebook parameter; may be repeated",
     "over": "values to sweep, such as seed=0,1,2",
     "run_dir": "run to fill the decks from, by default the one that lesson 00 reads",

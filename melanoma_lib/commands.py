@@ -179,7 +179,7 @@ def export(
 
 def app(
     settings: Settings, run: Path | None = None, host: str = "127.0.0.1", port: int = 7860,
-    backend: Literal["torch", "onnx"] = "torch",
+    root_path: str = "", backend: Literal["torch", "onnx"] = "torch",
 ) -> None:  # fmt: skip
     """Serve a run as a page on this machine: risk, decision, heatmap (not for diagnosis)."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # asked when Gradio is imported; nothing is to leave the machine
@@ -187,7 +187,7 @@ def app(
     from melanoma_lib.app.server import serve
     from melanoma_lib.app.service import Service
 
-    serve(Service(found, backend), host, port)
+    serve(Service(found, backend), host, port, root_path)
 
 
 def notebooks_run(names: Sequence[str] = (), parameters: Sequence[str] = (), out: Path = Path("reports")) -> int:

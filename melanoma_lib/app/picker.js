@@ -1,7 +1,6 @@
 // The file goes straight into the server's memory; this component's value is only the name it is known by there.
 const most = @max;
-let latest = 0; // the newest choice wins, however the answers arrive
-let held = "";
+let latest = 0, held = ""; // the newest choice, which wins however answers arrive; the upload that the server holds for it
 
 function say(text, kind) {
   const status = element.querySelector(".ml-status");
@@ -11,9 +10,8 @@ function say(text, kind) {
 }
 
 function mark(example) {
-  for (const button of element.querySelectorAll("[data-example]")) {
-    button.setAttribute("aria-pressed", String(button.dataset.example === example));
-  }
+  const buttons = element.querySelectorAll("[data-example]");
+  for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.example === example));
 }
 
 function choose(token) {
@@ -41,9 +39,8 @@ async function send(file) {
     say(`${file.name}: ${text}`, "problem");
     choose(""); // or the former answer would be taken for this file's
   };
-  if (file.size > most) {
-    return fail(`The file has ${Math.round(file.size / 1048576)} MB; this page takes up to ${most / 1048576} MB. Save it smaller, as JPEG.`);
-  }
+  const mb = Math.round(file.size / 1048576);
+  if (file.size > most) return fail(`The file has ${mb} MB; this page takes up to ${most / 1048576} MB. Save it smaller, as JPEG.`);
   say(`Reading ${file.name} …`, "busy");
   try {
     const answer = await fetch("api/images", { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } });
@@ -81,3 +78,6 @@ for (const name of ["dragover", "dragleave", "drop"]) {
   });
 }
 window.addEventListener("pagehide", forget);
+const lost = "The page does not reach its server. Behind a proxy, start the app with --root-path and let the proxy pass Host on.";
+const reached = fetch(`${window.gradio_config.root}/gradio_api/app_id`); // as Gradio will ask
+reached.then((answer) => answer.ok || Promise.reject()).catch(() => say(lost, "problem"));

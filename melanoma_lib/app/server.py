@@ -86,8 +86,13 @@ class OnlyThePage:
             await JSONResponse({"error": "There is nothing at this address."}, 404)(scope, receive, send_with_headers)
 
 
-def create_app(service: Service) -> FastAPI:
-    """Page and API of a service, as an application for any ASGI server. Errors of the API are ``{"error": "..."}``."""
+def create_app(service: Service, root_path: str = "") -> FastAPI:
+    """Page and API of a service, as an application for any ASGI server. Errors of the API are ``{"error": "..."}``.
+
+    Args:
+        service: of a run.
+        root_path: what a proxy strips from the path of each request, such as ``/melanoma``.
+    """
     app, store = FastAPI(openapi_url=None, docs_url=None, redoc_url=None), Store()
     page = Page(service, store)
 
@@ -142,13 +147,14 @@ def create_app(service: Service) -> FastAPI:
     app = gr.mount_gradio_app(
         app, blocks, path="/", footer_links=[], run_history=False, ssr_mode=False, pwa=False, mcp_server=False,
         enable_monitoring=False, theme=theme, css_paths=[FOLDER / "page.css"], show_error=True,
+        root_path=f"/{root_path.strip('/')}" if root_path else None,
     )  # fmt: skip
 
     app.add_middleware(OnlyThePage)
     return app
 
 
-def serve(service: Service, host: str = "127.0.0.1", port: int = 7860) -> None:
+def serve(service: Service, host: str = "127.0.0.1", port: int = 7860, root_path: str = "") -> None:
     """Serve until interrupted. The model is loaded meanwhile, if it is not; an error of that ends the server.
 
     Raises:
@@ -159,7 +165,7 @@ def serve(service: Service, host: str = "127.0.0.1", port: int = 7860) -> None:
     except OSError as error:
         raise KitError(f"cannot listen on {host}:{port} ({error.strerror}); choose another one with --port") from error
     print(f"serving {service.run.path} by {BACKENDS[service.backend]} on http://{host}:{port}; Ctrl-C ends it", flush=True)
-    config = uvicorn.Config(create_app(service), log_level="warning", access_log=False)
+    config = uvicorn.Config(create_app(service, root_path), log_level="warning", access_log=False)
     server, failed = uvicorn.Server(config), []
 
     def prepare() -> None:

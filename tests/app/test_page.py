@@ -1,13 +1,17 @@
 """The page in a real browser: upload, metadata, layers, prevalence, refusals; what is shown, read aloud and sent."""
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import pytest
 
 from melanoma_lib.app.page import percent
 from melanoma_lib.app.service import Patient
+from tests.app.live import Server
 from tests.app.pictures import FAULTS, encoded, exif
 from tests.app.pictures import lesion as painted
 from tests.browser.lab import watch_faults
@@ -91,6 +95,53 @@ def test_upload_then_metadata_then_layer_then_prevalence(server, browser, servic
         expect(page.locator("#ml-meaning")).to_contain_text(percent(answer["ppv_at_prevalence"]))
         outside = page.evaluate("fetch('http://127.0.0.2:9/?on-purpose').then(() => 'sent', (error) => error.name)")
         assert outside == "TypeError"  # the browser is told to stay on this machine
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """Shows a server below /kit and strips that from what it asks, as nginx does with a slash behind its ``proxy_pass``."""
+
+    def do_GET(self) -> None:
+        if not self.path.startswith("/kit/"):
+            return self.send_error(404)
+        headers = dict(self.headers.items()) | {"Connection": "close"}
+        body = self.rfile.read(int(headers.get("Content-Length", 0)))
+        url = self.server.target + self.path.removeprefix("/kit")
+        answer = httpx.request(self.command, url, content=body, headers=headers, timeout=None, trust_env=False)
+        self.send_response(answer.status_code)
+        self.send_header("Content-Type", answer.headers["content-type"])
+        self.end_headers()
+        return self.wfile.write(answer.content)
+
+    do_POST = do_DELETE = do_GET
+
+    def log_message(self, *_) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def below_kit(target: str) -> Iterator[str]:
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    proxy.target = target
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{proxy.server_port}/kit/"
+    proxy.shutdown()
+
+
+def test_behind_a_proxy_that_strips_a_path(server, browser, app_run, lesion, tmp_path):
+    told = Server(app_run.path, tmp_path / "told", "--root-path", "/kit")
+    try:
+        told.start()
+        with below_kit(told.url) as url, opened(browser, url) as page:
+            upload(page, lesion)
+            expect(page.locator("#ml-answer")).to_contain_text("Uncalibrated probability")
+            expect(page.locator(".ml-pictures img")).to_have_count(2)
+    finally:
+        told.stop()
+    with below_kit(server.url) as url:
+        page = browser.new_page()
+        page.goto(url)
+        expect(page.locator(".ml-status")).to_contain_text("start the app with --root-path")
+        page.close()
 
 
 def test_the_painting_by_keyboard_and_what_replaces_it(server, browser):
