@@ -172,14 +172,17 @@ def build() -> typer.Typer:
             raise typer.Exit
 
     @tree.callback()
-    def start(version: Annotated[bool, typer.Option("--version", is_eager=True, callback=version)] = False) -> None:
+    def start(
+        version: Annotated[bool, typer.Option("--version", is_eager=True, callback=version)] = False,
+        debug: Annotated[bool, typer.Option("--debug", help="show where an error came from; anywhere on the line")] = False,
+    ) -> None:
         """Melanoma detection from dermoscopy and metadata: teaching and analysis. Educational, never a diagnosis."""
 
     return tree
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; errors a user can mend are printed without a traceback.
+    """Run a command; an error is one sentence, with ``--debug`` a traceback.
 
     Args:
         arguments: words of the command line, without the program's name.
@@ -189,10 +192,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))  # of the processes of one training the first reports
     logging.basicConfig(level=logging.INFO if rank == "0" else logging.WARNING, format="%(message)s", stream=sys.stderr)
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        build()(sys.argv[1:] if arguments is None else list(arguments), prog_name="python -m melanoma_lib")
+        build()([word for word in words if word != "--debug"], prog_name="python -m melanoma_lib")
     except SystemExit as end:
         return end.code
-    except (KitError, OSError) as error:  # an OSError names its file: no space, no permission, no such folder
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        if "--debug" in words:
+            raise
+        if isinstance(error, KitError | OSError):  # an OSError names its file: no space, no permission, no such folder
+            told = str(error)
+        elif isinstance(error, ModuleNotFoundError):
+            told = f"the package {error.name} is not installed here: python -m pip install -e . in the checkout installs all"
+        else:
+            told = f"{type(error).__name__}: {error} (--debug shows where)"
+        print(f"error: {told}", file=sys.stderr)
     return 1

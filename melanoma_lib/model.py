@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain, pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from melanoma_lib.errors import SettingsError
 
 Modalities = Literal["image+metadata", "image", "metadata"]
 
@@ -98,12 +101,33 @@ def image_branch(backbone: str, pretrained: bool, drop_path: float = 0.0) -> nn.
     from melanoma_lib.weights import pretrained_backbone, timm_config
 
     timm_config(backbone)  # a misspelt name is an error of its own, not one of missing weights
-    options = {}
-    if drop_path and not timm.model_entrypoint(backbone).__module__.endswith((".densenet", ".vgg")):  # which reject it
-        options["drop_path_rate"] = drop_path
-    if pretrained:
-        return pretrained_backbone(backbone, **options)
-    return timm.create_model(backbone, pretrained=False, num_classes=0, **options)
+    make = pretrained_backbone if pretrained else partial(timm.create_model, pretrained=False, num_classes=0)
+    if drop_path:
+        try:
+            return make(backbone, drop_path_rate=drop_path)
+        except (AssertionError, KeyError, TypeError, ValueError) as error:
+            if "drop_path_rate" not in str(error):
+                raise
+    return make(backbone)
+
+
+def require_size(backbone: str, image_size: int) -> None:
+    """Fail now, without weights and before images are decoded, if a backbone cannot take images of a size.
+
+    Raises:
+        SettingsError: naming the size that it was made for.
+    """
+    with torch.device("meta"):  # shapes without numbers
+        branch = image_branch(backbone, pretrained=False)
+        try:
+            shape = tuple(branch(torch.empty(2, 3, image_size, image_size)).shape)
+        except Exception as error:  # of whatever kind the model's own code raises
+            shape = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if shape != (2, branch.head_hidden_size):
+        made_for = branch.pretrained_cfg["input_size"][-1]
+        raise SettingsError(
+            f"{backbone} takes no images of {image_size} pixels ({shape}); it was made for {made_for}: --image-size {made_for}"
+        )
 
 
 def hold_early(branch: nn.Module, stride: int) -> None:

@@ -50,10 +50,11 @@ def test_a_killed_run_resumes_to_the_unbroken_end(tiny_run, tiny_settings, tmp_p
     settings = tiny_settings.with_changes(runs_dir=tmp_path)
     command = [sys.executable, "-m", "melanoma_lib", "train", *words_of(settings)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    history = Path(f"{settings.run_path}.partial") / "history.csv"
+    partial = Path(f"{settings.run_path}.partial")
+    history, last = partial / "history.csv", partial / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + 300
     while process.poll() is None and time.monotonic() < deadline:
-        if history.exists() and len(pd.read_csv(history)) >= epochs_before_the_kill:
+        if last.exists() and len(pd.read_csv(history)) >= epochs_before_the_kill:
             os.kill(process.pid, signal.SIGKILL)
             break
         time.sleep(0.005)

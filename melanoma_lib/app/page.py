@@ -1,11 +1,14 @@
 """The page itself: Gradio's controls on the left, what they lead to on the right, put into the HTML of ``words.html.j2``."""
 
+import asyncio
 import base64
 import io
 import json
 import math
 import threading
-from functools import cache
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, wraps
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,43 @@ OFFERS = {
     True: "or try a painted example (nobody’s skin)",
     False: "or a painting, to see how the page refuses what is no photograph",
 }
+
+
+def percent(share: float | None) -> str:
+    """A share for people: whole percents, one decimal below ten, never a rounded 0% or 100%."""
+    if share is None or share != share:
+        return "unknown"
+    if share < 0.001:
+        return "<0.1%"
+    if share > 0.99:
+        return ">99%"
+    return f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"
+
+
+TEMPLATES.filters["percent"] = percent
+
+
+def html(part: str, *values: Any) -> str:
+    """A part of the page, a macro of ``words.html.j2``, with its values put in."""
+    return str(getattr(TEMPLATES.get_template("words.html.j2").module, part)(*values))
+
+
+def pictures_html(shown: np.ndarray, values: np.ndarray, doubtful_sign: bool, layer: str, method: str) -> str:
+    """An image, shape ``(H, W, 3)``, and its heatmap, shape ``(h, w)``, with what the colours mean and do not mean."""
+    from melanoma_lib.explain import METHOD_NAMES
+    from melanoma_lib.explain.figures import signed_overlay
+
+    row, column = np.unravel_index(np.abs(values).argmax(), values.shape)
+    peak = {"across": (column + 0.5) / values.shape[1], "down": (row + 0.5) / values.shape[0], "size": np.abs(values).max()}
+    images = data_uri(shown), data_uri(signed_overlay(shown, values))
+    return html("pictures", images, peak, values.shape, layer, method, METHOD_NAMES[method], doubtful_sign)
+
+
+def data_uri(pixels: np.ndarray) -> str:
+    """A JPEG file of uint8 pixels as an address that holds it, so that nothing is fetched and nothing written."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 @cache
@@ -136,6 +176,17 @@ def _patient(age: str, sex: str, site: str) -> Patient:
     return Patient(age.strip() or None, *(None if value in (UNKNOWN, None, "") else value for value in (sex, site)))
 
 
+def in_order(function: Callable) -> Callable:
+    """The function, called on a thread of its own in the order of asking: the newest answer must come last."""
+    thread = ThreadPoolExecutor(1)
+
+    @wraps(function)
+    async def called(*given: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(thread, function, *given)
+
+    return called
+
+
 def build_page(page: Page) -> gr.Blocks:
     """All controls and what they trigger."""
     service, settings, encoder = page.service, page.settings, page.service.run.encoder
@@ -176,11 +227,12 @@ def build_page(page: Page) -> gr.Blocks:
         gr.HTML(html("footer", licence_of(settings.source)))
 
         # Each event is a request of its own. Gradio's queue answers on one stream, which it closes after the last event; an
-        # event that joins at that moment is never answered. "always_last" asks again where something changed meanwhile.
-        private = {"api_visibility": "private", "show_progress": "minimal", "queue": False, "trigger_mode": "always_last"}
+        # event that joins at that moment is never answered. Nor does it help to defer: Gradio then asks again for every
+        # listener of the event, and two of them keep each other busy.
+        private = {"api_visibility": "private", "show_progress": "minimal", "queue": False, "trigger_mode": "multiple"}
         given = [picker, age, sex, site]
-        asked = {"fn": page.answer, "inputs": [*given, tta, prevalence], "outputs": [answer, meaning], **private}
-        drawn = {"fn": page.pictures, "inputs": [*given, *looks], "outputs": pictures, **private}
+        asked = {"fn": in_order(page.answer), "inputs": [*given, tta, prevalence], "outputs": [answer, meaning], **private}
+        drawn = {"fn": in_order(page.pictures), "inputs": [*given, *looks], "outputs": pictures, **private}
         filled = picker.change(page.patient_of, picker, given[1:], **private)
         filled.then(**asked)
         filled.then(**drawn)
@@ -192,40 +244,3 @@ def build_page(page: Page) -> gr.Blocks:
         if not page.reads_images:
             blocks.load(**asked)
     return blocks
-
-
-def percent(share: float | None) -> str:
-    """A share for people: whole percents, one decimal below ten, never a rounded 0% or 100%."""
-    if share is None or share != share:
-        return "unknown"
-    if share < 0.001:
-        return "<0.1%"
-    if share > 0.99:
-        return ">99%"
-    return f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"
-
-
-TEMPLATES.filters["percent"] = percent
-
-
-def html(part: str, *values: Any) -> str:
-    """A part of the page, a macro of ``words.html.j2``, with its values put in."""
-    return str(getattr(TEMPLATES.get_template("words.html.j2").module, part)(*values))
-
-
-def pictures_html(shown: np.ndarray, values: np.ndarray, doubtful_sign: bool, layer: str, method: str) -> str:
-    """An image, shape ``(H, W, 3)``, and its heatmap, shape ``(h, w)``, with what the colours mean and do not mean."""
-    from melanoma_lib.explain import METHOD_NAMES
-    from melanoma_lib.explain.figures import signed_overlay
-
-    row, column = np.unravel_index(np.abs(values).argmax(), values.shape)
-    peak = {"across": (column + 0.5) / values.shape[1], "down": (row + 0.5) / values.shape[0], "size": np.abs(values).max()}
-    images = data_uri(shown), data_uri(signed_overlay(shown, values))
-    return html("pictures", images, peak, values.shape, layer, method, METHOD_NAMES[method], doubtful_sign)
-
-
-def data_uri(pixels: np.ndarray) -> str:
-    """A JPEG file of uint8 pixels as an address that holds it, so that nothing is fetched and nothing written."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

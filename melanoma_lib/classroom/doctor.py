@@ -71,8 +71,12 @@ def _finding(name: str, fine: bool, found: str, cure: str, poor: Literal["warn",
 def _requirements() -> list[Requirement]:
     requirements = [Requirement(line) for line in metadata.requires(PACKAGE) or []]
     extras = {"", *(extra for one in requirements if one.name == PACKAGE for extra in one.extras)}  # that every install takes
-    others = [one for one in requirements if one.name != PACKAGE]
-    return [one for one in others if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in extras)]
+    wanted = []
+    for one in requirements:
+        if one.name != PACKAGE and (one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in extras)):
+            one.marker = None  # or pip, told to install it, would look for the extra and leave it
+            wanted.append(one)
+    return wanted
 
 
 def _packages() -> Iterator[Finding]:

@@ -72,13 +72,14 @@ def _kept(target: Path, shape: tuple[int, ...], items: Iterable, make: Callable,
 
     folder = target.parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.with_suffix(".lock")):
-            if not target.exists():
-                if math.prod(shape) > shutil.disk_usage(folder).free:
-                    raise OSError(errno.ENOSPC, "no room")
-                log.info("preparing %d images in %s", shape[0], target)
-                _build(target, shape, items, make, show_progress)
+        if not target.exists():  # a finished one needs no lock, which a folder of another user may refuse
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(target.with_suffix(".lock")):
+                if not target.exists():
+                    if math.prod(shape) > shutil.disk_usage(folder).free:
+                        raise OSError(errno.ENOSPC, "no room")
+                    log.info("preparing %d images in %s", shape[0], target)
+                    _build(target, shape, items, make, show_progress)
         return np.load(target, mmap_mode="r")
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -111,8 +111,8 @@ class Calibrator:
         """
         answers = check_targets(targets)
         x = check_scores(logits, answers.size, "logits")
-        y, equal = answers.astype(np.float64), np.ones((1, x.size))
-        if x.min() < x.max() and not _overlap(x, equal * y, equal * (1 - y))[0]:
+        y, once = answers.astype(np.float64), np.ones((1, x.size))
+        if x.min() < x.max() and not _overlap(x, once * y, once * (1 - y))[0]:
             n_melanomas, n_others = int(answers.sum()), int((~answers).sum())
             y = np.where(answers, (n_melanomas + 1) / (n_melanomas + 2), 1 / (n_others + 2))
             warnings.warn(
@@ -121,10 +121,11 @@ class Calibrator:
                 "get more validation cases.",
                 stacklevel=2,
             )
-        slope, intercept = (float(values[0]) for values in fit_logistic(x, y, equal))  # NaN if all are equal
+        slope, intercept = (float(values[0]) for values in fit_logistic(x, y, once))  # NaN if all are equal
         if slope > 0:
             return cls(slope, intercept)
-        reason = f"the slope {slope:.3g} is not positive (melanomas score lower)" if slope <= 0 else "the logits are all equal"
+        equal = "the logits are all equal" if x.min() == x.max() else "no slope can be fitted to such logits"
+        reason = f"the slope {slope:.3g} is not positive (melanomas score lower)" if slope <= 0 else equal
         warnings.warn(
             f"calibration: {reason}, so every case gets the prevalence, {answers.mean():.3g}, as its risk. "
             "Check labels and training.",

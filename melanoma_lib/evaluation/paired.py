@@ -71,10 +71,12 @@ def bootstrap_mean_auroc(
         ValueError: for no samples, unequal lengths, or input that has no AUROC.
     """
     if not samples or (baselines is not None and len(baselines) != len(samples)):
-        raise ValueError(f"expected as many baselines as samples and at least one, got {len(baselines or [])}, {len(samples)}")
+        got = 0 if baselines is None else len(baselines)
+        raise ValueError(f"expected as many baselines as samples and at least one, got {got}, {len(samples)}")
+    against = [] if baselines is None else baselines
     names = np.unique(np.concatenate([np.asarray(groups, dtype=str) for _, _, groups in samples]))
     signed = [(+1, *sample) for sample in samples]
-    signed += [(-1, targets, scores, groups) for (targets, _, groups), scores in zip(samples, baselines or [], strict=False)]
+    signed += [(-1, targets, scores, groups) for (targets, _, groups), scores in zip(samples, against, strict=False)]
     rankings = []
     for sign, targets, scores, groups in signed:
         answers = check_targets(targets)

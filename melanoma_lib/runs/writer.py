@@ -78,7 +78,7 @@ class RunWriter:
     def working(self) -> Iterator[Path]:
         """The folder to fill, locked against a second training; it gets the run's name after the body.
 
-        Where the body raises it stays behind, resumable.
+        Where the body raises it stays behind, resumable, once an epoch is finished; before that nothing is left.
 
         Raises:
             RunError: if another process trains this run, or as of :meth:`require_free_place`.
@@ -91,12 +91,22 @@ class RunWriter:
         except Timeout as error:
             raise RunError(f"another process is training {self.path}; wait for it or choose another --run-dir") from error
         with held:
+            self._forget_untrained()
             self.require_free_place()
             if not (stored := self.partial / SETTINGS).exists():
                 write_text(stored, self.settings.to_json())
             self.mark_demonstration(self.partial)
-            yield self.partial
+            try:
+                yield self.partial
+            except BaseException:
+                self._forget_untrained()
+                raise
             self.partial.rename(self.path)
+
+    def _forget_untrained(self) -> None:
+        """Remove what was begun without a checkpoint: it holds nothing to go on with, and would block the next try."""
+        if self.partial.exists() and not any(self.partial.rglob("*.ckpt")):
+            shutil.rmtree(self.partial)
 
     def mark_demonstration(self, folder: Path) -> None:
         """Say in ``folder`` that it holds a demonstration, if it does; earlier versions of the kit did not."""
@@ -113,13 +123,13 @@ class RunWriter:
             raise RunError(f"{self.path} exists already; choose another --run-dir or --seed, or --resume to use it as it is")
         if self.partial.exists() and not self.settings.resume:
             raise RunError(f"{self.partial} is an interrupted run; add --resume to go on with it or delete it to start again")
-        for stored in (self.path / SETTINGS, self.partial / SETTINGS):
-            if stored.exists():  # a run may have been killed before it was written
-                mine, theirs = self.settings.shaping(), Settings.from_json(stored.read_text()).shaping()
-                if changed := sorted(name for name in mine | theirs if mine.get(name) != theirs.get(name)):
-                    raise RunError(
-                        f"{stored.parent} was begun with other settings ({', '.join(changed)}); resume needs the same ones"
-                    )
+        stored = (self.path if self.path.exists() else self.partial) / SETTINGS
+        if stored.exists():  # a run may have been killed before it was written
+            mine, theirs = self.settings.shaping(), Settings.from_json(stored.read_text()).shaping()
+            if changed := sorted(name for name in mine | theirs if mine.get(name) != theirs.get(name)):
+                raise RunError(
+                    f"{stored.parent} was begun with other settings ({', '.join(changed)}); resume needs the same ones"
+                )
 
     def claim_cases(self, cases: pd.DataFrame) -> None:
         """Note which cases the run is trained on, or hold a resumed run to those it was begun with.
