@@ -181,13 +181,3 @@ def test_threads_draw_in_turn_what_their_seeds_say():
         together = list(pool.map(seen, range(40)))
     assert all(map(torch.equal, alone, together))
     assert sys.modules["melanoma_lib.data.images"].random is random
-
-
-def test_eight_views_are_the_eight_symmetries_of_the_square():
-    batch = np.random.default_rng(0).random((2, 3, 5, 5))
-    flipped = batch[..., ::-1]
-    expected = {np.rot90(start, turns, (2, 3)).tobytes() for start in (batch, flipped) for turns in range(4)}
-    views = [view.numpy() for view in eight_views(torch.from_numpy(batch))]
-    assert len(views) == len(expected) == 8
-    assert {np.ascontiguousarray(view).tobytes() for view in views} == expected
-    np.testing.assert_array_equal(views[0], batch)
