@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -11,12 +10,6 @@ from sklearn.metrics import average_precision_score, brier_score_loss, confusion
 from melanoma_lib.__main__ import main
 from melanoma_lib.export.card import card_text, differences, guidelines, shared_by_image_split, write_card
 from melanoma_lib.runs import Run
-
-
-@pytest.fixture
-def own_run(tiny_run, tmp_path):
-    """A copy of the tiny run that a test may change."""
-    return Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
 
 
 def test_tables_hold_what_scikit_learn_finds(tiny_run):

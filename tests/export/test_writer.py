@@ -1,7 +1,6 @@
 """Both formats answer as the model does, for every branch, any batch size; a file that would not is never written."""
 
 import json
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +11,7 @@ from melanoma_lib.errors import DataError, ExportError, ForeignThresholdError
 from melanoma_lib.export import FORMATS, Predictor, export_run, writer
 from melanoma_lib.export.writer import describe_run, example_inputs, write_export
 from melanoma_lib.inference.document import licence_of
-from melanoma_lib.runs.run import CHECKPOINT, OPERATING_POINT, Run
+from melanoma_lib.runs.run import CHECKPOINT, OPERATING_POINT
 
 from .models import document_of, model_of
 
@@ -76,12 +75,11 @@ def test_the_record_is_the_runs(tiny_run, exported):
     assert "CC BY-NC" in licence_of("ham10000")
 
 
-def test_a_foreign_threshold_and_an_unknown_format_are_not_exported(tiny_run, tmp_path):
-    copy = Run(shutil.copytree(tiny_run.path, tmp_path / "copy"))
-    values = json.loads((copy.path / OPERATING_POINT).read_text())
-    (copy.path / OPERATING_POINT).write_text(json.dumps(values | {"checkpoint_sha256": "0" * 64}))
+def test_a_foreign_threshold_and_an_unknown_format_are_not_exported(own_run, tiny_run):
+    values = json.loads((own_run.path / OPERATING_POINT).read_text())
+    (own_run.path / OPERATING_POINT).write_text(json.dumps(values | {"checkpoint_sha256": "0" * 64}))
     with pytest.raises(ForeignThresholdError, match=CHECKPOINT):
-        export_run(copy)
+        export_run(own_run)
     with pytest.raises(ExportError, match="onnx, torchscript, got 'tflite'"):
         export_run(tiny_run, "tflite")
-    assert not list(copy.path.glob("model*"))
+    assert not list(own_run.path.glob("model*"))
