@@ -102,6 +102,8 @@ def test_decks_are_found_by_name_and_number(tmp_path):
     lessons = [lesson.name for lesson in find_lessons(folder=ROOT / "notebooks")]
     assert [one.stem for one in DECKS] == sorted(["00_overview", *lessons])
     assert [one.stem for one in find_decks(["03", "00_overview"], ROOT / "slides")] == ["03_training", "00_overview"]
+    with pytest.raises(LessonError, match="2 files fit '00', expected one; there are: 00_overview, 00_start_here"):
+        find_decks(["00"], ROOT / "slides")
     with pytest.raises(LessonError, match="no deck in"):
         find_decks(folder=tmp_path)
 
