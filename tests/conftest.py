@@ -94,6 +94,12 @@ def tiny_run(tiny_settings: Settings, built_once):
     return Run(settings.run_path)
 
 
+@pytest.fixture
+def own_run(tiny_run, tmp_path: Path):
+    """A copy of the tiny run that a test may change."""
+    return type(tiny_run)(shutil.copytree(tiny_run.path, tmp_path / "own_run"))
+
+
 @pytest.fixture(scope="session")
 def lesson_folders(session_folder: Path) -> dict[str, Path]:
     """Where the tests of lessons keep data, runs and decoded images, so that each run is trained once."""

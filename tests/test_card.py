@@ -2,22 +2,14 @@
 
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, confusion_matrix, roc_auc_score
 
 from melanoma_lib.__main__ import main
-from melanoma_lib.errors import ForeignThresholdError
-from melanoma_lib.export.card import NAME, card_text, differences, guidelines, shared_by_image_split, write_card
+from melanoma_lib.export.card import card_text, differences, guidelines, shared_by_image_split, write_card
 from melanoma_lib.runs import Run
-
-
-@pytest.fixture
-def own_run(tiny_run, tmp_path):
-    """A copy of the tiny run that a test may change."""
-    return Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
 
 
 def test_tables_hold_what_scikit_learn_finds(tiny_run):
@@ -56,14 +48,6 @@ def test_check_finds_a_changed_card_and_a_changed_run(own_run, capsys):
     write_card(own_run)
     (own_run.path / "metrics.json").write_text(json.dumps(own_run.metrics | {"n": 12345}))
     assert any("12345 images" in line for line in differences(Run(own_run.path)))
-
-
-def test_a_threshold_of_another_model_is_refused(own_run):
-    stored = own_run.path / "operating_point.json"
-    stored.write_text(stored.read_text().replace(own_run.operating_point.checkpoint_sha256, "0" * 64))
-    with pytest.raises(ForeignThresholdError):
-        write_card(Run(own_run.path))
-    assert not (own_run.path / NAME).exists()
 
 
 def test_checklists_are_whole_and_point_at_sections_of_the_card(tiny_run):

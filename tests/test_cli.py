@@ -29,13 +29,6 @@ def test_help_of_train_describes_every_setting_and_its_choices(capsys, monkeypat
     assert "(default 256; fast 64; class 96)" in told
 
 
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["train", "--sead", "1"], ["trian"], ["notebooks", "--help"]])
-def test_help_and_wrong_usage_load_no_torch(words):
-    code = f"import sys; from melanoma_lib.cli import main; s = main({words!r}); sys.exit(s + 10 * ('torch' in sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == (0 if "--help" in words else 2), done.stderr
-
-
 @pytest.mark.parametrize(
     ("words", "named"),
     [

@@ -5,11 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import strategies as st
 
 from melanoma_lib.utils import replacing, write_text
-
-ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))  # surrogates are no text
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), OSError(errno.ENOSPC, "full"), KeyboardInterrupt(), SystemExit(1)])

@@ -38,7 +38,12 @@ def test_imports_point_down():
 
 
 @pytest.mark.parametrize(
-    "what", ["melanoma_lib", "melanoma_lib.data, melanoma_lib.evaluation", "melanoma_lib.cli as m; m.main(['train', '--help'])"]
+    "what",
+    [
+        "melanoma_lib, melanoma_lib.data, melanoma_lib.evaluation",
+        "melanoma_lib.cli as m; m.main(['--help']); m.main(['train', '--help']); m.main(['notebooks', '--help'])",
+        "melanoma_lib.cli as m; m.main(['train', '--sead', '1']); m.main(['trian'])",
+    ],
 )
 def test_importing_loads_nothing_heavy(what):
     done = python("-c", f"import {what}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})")

@@ -3,17 +3,9 @@ import pytest
 import torch
 
 from melanoma_lib.inference import predict_logits
-from melanoma_lib.model import MelanomaNet
+from tests.explain.nets import cases, small_net
 
-
-def model_of(modalities="image+metadata") -> MelanomaNet:
-    torch.manual_seed(0)
-    return MelanomaNet("test_efficientnet", n_metadata=5, pretrained=False, modalities=modalities, metadata_hidden=8)
-
-
-def cases(n=7):
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(n, 3, 32, 32, generator=generator), torch.randn(n, 5, generator=generator)
+NET = "test_efficientnet"
 
 
 def batches(image, metadata, size, with_image=True):
@@ -25,7 +17,7 @@ def batches(image, metadata, size, with_image=True):
 @pytest.mark.parametrize("modalities", ["image+metadata", "image", "metadata"])
 @pytest.mark.parametrize("size", [1, 3, 7, 100])
 def test_batching_changes_neither_order_nor_logits(modalities, size):
-    model, (image, metadata) = model_of(modalities), cases()
+    model, (image, metadata) = small_net(NET, modalities=modalities), cases(NET, 7)
     logits = predict_logits(model, batches(image, metadata, size, with_image="image" in modalities))
     with torch.no_grad():
         expected = torch.cat([model.eval()(image[i : i + 1], metadata[i : i + 1]) for i in range(7)])
@@ -34,7 +26,7 @@ def test_batching_changes_neither_order_nor_logits(modalities, size):
 
 
 def test_test_time_augmentation_is_the_mean_logit_of_the_eight_symmetries():
-    model, (image, metadata) = model_of(), cases()
+    model, (image, metadata) = small_net(NET), cases(NET, 7)
     views = [np.rot90(start, turns, (2, 3)).copy() for start in (image.numpy(), image.numpy()[..., ::-1]) for turns in range(4)]
     with torch.no_grad():
         expected = np.mean([model.eval()(torch.from_numpy(view), metadata).numpy() for view in views], axis=0)
@@ -46,7 +38,7 @@ def test_test_time_augmentation_is_the_mean_logit_of_the_eight_symmetries():
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("training", [False, True])
 def test_every_part_of_the_model_is_left_in_the_mode_it_was_in(training, fails):
-    model, (image, metadata) = model_of().train(training), cases()
+    model, (image, metadata) = small_net(NET).train(training), cases(NET, 7)
     model.image_branch.eval()  # as while only the head learns
     modes = [module.training for module in model.modules()]
     if fails:
@@ -59,4 +51,4 @@ def test_every_part_of_the_model_is_left_in_the_mode_it_was_in(training, fails):
 
 def test_no_case_at_all_is_an_error():
     with pytest.raises(ValueError, match="at least one batch"):
-        predict_logits(model_of("metadata"), [])
+        predict_logits(small_net(NET, modalities="metadata"), [])

@@ -11,6 +11,7 @@ from melanoma_lib import weights
 from melanoma_lib.errors import SettingsError, WeightsUnavailableError
 from melanoma_lib.losses import FocalLoss
 from melanoma_lib.model import MelanomaNet, hold_early
+from tests.explain.nets import cases
 
 BACKBONES = ["efficientnet_b0", "densenet121", "resnet50", "convnext_tiny", "tf_efficientnetv2_s", "tf_efficientnet_lite0"]
 TINY = "test_resnet"  # timm's own model for tests
@@ -19,11 +20,6 @@ TINY = "test_resnet"  # timm's own model for tests
 def tiny(modalities="image+metadata", **options):
     torch.manual_seed(0)
     return MelanomaNet(TINY, n_metadata=5, pretrained=False, modalities=modalities, **options)
-
-
-def inputs(batch=4, side=32):
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(batch, 3, side, side, generator=generator), torch.randn(batch, 5, generator=generator)
 
 
 @pytest.fixture
@@ -43,7 +39,7 @@ def no_network(monkeypatch):
 def test_every_backbone_of_the_course_takes_a_training_step(backbone):
     torch.manual_seed(0)
     model = MelanomaNet(backbone, n_metadata=5, pretrained=False)
-    image, metadata = inputs(batch=2, side=64)
+    image, metadata = cases(TINY)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     logits = model(image, metadata)
@@ -62,7 +58,7 @@ def test_every_backbone_of_the_course_takes_a_training_step(backbone):
 @pytest.mark.parametrize("modalities", ["image+metadata", "image", "metadata"])
 def test_the_logit_depends_on_exactly_the_modalities_asked_for(modalities, changed):
     model = tiny(modalities).eval()
-    image, metadata = inputs()
+    image, metadata = cases(TINY, 4)
     before = model(image, metadata)
     after = model(image + 1, metadata) if changed == "image" else model(image, metadata + 1)
     assert before.equal(after) is (changed not in modalities)
@@ -87,7 +83,7 @@ def test_the_untrained_model_starts_from_the_prior(prior):
     model = tiny(prior=prior).eval()
     features = model.head[-1].in_features
     assert torch.sigmoid(model.head(torch.zeros(1, features))).item() == pytest.approx(prior, rel=1e-5)
-    outputs = torch.sigmoid(model(*inputs(batch=256))).detach()
+    outputs = torch.sigmoid(model(*cases(TINY, 256))).detach()
     assert math.log(outputs.mean() / prior) == pytest.approx(0, abs=0.5)
 
 
@@ -206,7 +202,7 @@ def test_holding_early_stages_leaves_exactly_the_coarser_ones_learning(backbone,
 
 def test_the_metadata_branch_is_as_deep_as_widths_are_given():
     model = MelanomaNet("", 5, modalities="metadata", metadata_hidden=(16, 8)).eval()
-    _, metadata = inputs()
+    _, metadata = cases(TINY, 4)
     first, second, head = (model.metadata_branch[0], model.metadata_branch[4], model.head[1])
     hidden = torch.relu(first(metadata) / (1 + 1e-5) ** 0.5)  # untrained batch normalisation: mean 0, variance 1
     expected = head(torch.relu(second(hidden) / (1 + 1e-5) ** 0.5)).squeeze(1)

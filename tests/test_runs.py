@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, recall_score
 
@@ -35,23 +34,6 @@ from melanoma_lib.runs.run import (
 )
 from melanoma_lib.settings import Settings
 from melanoma_lib.training import train
-
-
-@pytest.fixture
-def copied(tiny_run, tmp_path) -> Path:
-    return Path(shutil.copytree(tiny_run.path, tmp_path / "copy"))
-
-
-def test_predictions_are_the_checkpoints_own(tiny_run):
-    data = DermoscopyDataModule(tiny_run.settings)
-    model = tiny_run.model()
-    with torch.inference_mode():
-        logits = [model(batch["image"], batch["metadata"]) for batch in data.test_dataloader()]
-    table = tiny_run.predictions("test")
-    np.testing.assert_allclose(table["logit"], torch.cat(logits), rtol=0, atol=1e-5)
-    np.testing.assert_allclose(table["probability"], expit(table["logit"]))
-    assert table["image_id"].tolist() == data.cases.loc[data.cases["split"] == "test", "image_id"].tolist()
-    assert tiny_run.encoder == data.encoder
 
 
 def test_cases_come_as_the_loaders_show_them(tiny_run):
@@ -117,31 +99,31 @@ def test_the_environment_names_the_kit_that_trained(tiny_run, monkeypatch):
 
 
 @pytest.mark.parametrize("name", REQUIRED)
-def test_a_run_that_lacks_a_file_is_no_run(copied, name):
-    (copied / name).unlink()
+def test_a_run_that_lacks_a_file_is_no_run(own_run, name):
+    (own_run.path / name).unlink()
     with pytest.raises(RunError, match=f"it lacks {name}"):
-        Run(copied)
+        Run(own_run.path)
 
 
-def test_a_threshold_of_other_predictions_is_refused(copied):
-    table = pd.read_csv(copied / PREDICTIONS.format("val"))
-    table.assign(probability=table["probability"] * 0.5).to_csv(copied / PREDICTIONS.format("val"), index=False)
+def test_a_threshold_of_other_predictions_is_refused(own_run):
+    table = pd.read_csv(own_run.path / PREDICTIONS.format("val"))
+    table.assign(probability=table["probability"] * 0.5).to_csv(own_run.path / PREDICTIONS.format("val"), index=False)
     with pytest.raises(ForeignThresholdError, match="predictions_val"):
-        _ = Run(copied).operating_point
+        _ = Run(own_run.path).operating_point
 
 
-def test_a_threshold_of_another_model_is_refused(copied, tiny_settings, tmp_path):
+def test_a_threshold_of_another_model_is_refused(own_run, tiny_settings, tmp_path):
     other = train(tiny_settings.with_changes(runs_dir=tmp_path / "other", seed=3, max_epochs=1))
-    shutil.copy(other.path / OPERATING_POINT, copied / OPERATING_POINT)
+    shutil.copy(other.path / OPERATING_POINT, own_run.path / OPERATING_POINT)
     with pytest.raises(ForeignThresholdError, match=r"best\.ckpt"):
-        _ = Run(copied).operating_point
+        _ = Run(own_run.path).operating_point
 
 
-def test_a_checkpoint_that_does_not_fit_is_named(copied):
-    settings = json.loads((copied / "settings.json").read_text())
-    (copied / "settings.json").write_text(json.dumps(settings | {"metadata_hidden": 9}))
+def test_a_checkpoint_that_does_not_fit_is_named(own_run):
+    settings = json.loads((own_run.path / "settings.json").read_text())
+    (own_run.path / "settings.json").write_text(json.dumps(settings | {"metadata_hidden": 9}))
     with pytest.raises(RunError, match=r"best\.ckpt"):
-        Run(copied).model()
+        Run(own_run.path).model()
 
 
 def test_a_full_disk_at_the_end_leaves_no_run_and_resume_finishes_it(tiny_run, tiny_settings, tmp_path, monkeypatch):

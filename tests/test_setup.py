@@ -83,11 +83,6 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README + (ROOT / "data/README.md")
 COMMANDS = re.findall(r"^python -m melanoma_lib (.+)$", "".join(text for language, text in BLOCKS if not language), flags=re.M)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_of_the_readme_is_one_the_kit_takes(command):
-    assert isinstance(settings_of(parsed(shlex.split(command, comments=True))), Settings)
-
-
 def test_the_readme_names_each_command_and_only_targets_that_exist():
     assert [name for name in command_names() if f"python -m melanoma_lib {name}" not in README] == []
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
@@ -130,10 +125,10 @@ def launched() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("command", launched())
-def test_a_command_of_the_launch_page_is_one_the_kit_takes(command):
+@pytest.mark.parametrize("command", [*COMMANDS, *launched()])
+def test_a_command_of_the_readme_or_the_launch_page_is_one_the_kit_takes(command):
     command = command.replace("$SLURM_ARRAY_TASK_ID", "3")
-    assert isinstance(settings_of(parsed(shlex.split(command))), Settings)
+    assert isinstance(settings_of(parsed(shlex.split(command, comments=True))), Settings)
 
 
 # --- make ------------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """Files that a page on the open net would be sent, made from scratch."""
 
-import io
 import struct
 import zlib
 from collections.abc import Callable
@@ -10,16 +9,9 @@ import numpy as np
 from PIL import Image
 
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
+from tests.data.builders import encoded
 
 SVG = b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script><rect width="9" height="9"/></svg>'
-
-
-def encoded(pixels: np.ndarray | Image.Image, kind: str = "PNG", **options) -> bytes:
-    """An image file."""
-    file = io.BytesIO()
-    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def lesion(width: int = 160, height: int = 120) -> Image.Image:

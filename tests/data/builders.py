@@ -1,5 +1,6 @@
 """Small case tables and images for tests."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,14 @@ def case_table(targets, lesions=None, patients=None, **columns) -> pd.DataFrame:
 def pixels(height=20, width=30, seed=0) -> np.ndarray:
     """Colour noise, uint8, shape ``(height, width, 3)``."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def encoded(pixels: np.ndarray | Image.Image, kind: str = "PNG", **options) -> bytes:
+    """An image file."""
+    file = io.BytesIO()
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    image.save(file, kind, **options)
+    return file.getvalue()
 
 
 def write_isic2020(root: Path) -> Path:

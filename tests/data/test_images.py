@@ -22,7 +22,7 @@ from melanoma_lib.data.images import (
     training_transform,
 )
 from melanoma_lib.errors import CorruptImageError
-from tests.data.builders import pixels
+from tests.data.builders import encoded, pixels
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -36,11 +36,8 @@ TRAINED_WITH = {
 }
 
 
-def encoded(image, form="PNG", **options) -> io.BytesIO:
-    file = io.BytesIO()
-    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(file, form, **options)
-    file.seek(0)
-    return file
+def file_of(*image, **options) -> io.BytesIO:
+    return io.BytesIO(encoded(*image, **options))
 
 
 @pytest.mark.parametrize("shape", [(20, 30), (30, 20), (16, 16), (1, 50), (7, 3)])
@@ -48,7 +45,7 @@ def encoded(image, form="PNG", **options) -> io.BytesIO:
 def test_the_whole_frame_is_squashed_to_a_square(form, shape):
     grey = np.repeat(pixels(*shape)[..., :1], 3, axis=2)  # survives the palette of a GIF
     expected = np.asarray(Image.fromarray(grey).resize((16, 16), Image.Resampling.BICUBIC))
-    square = read_square(encoded(grey, form), 16)
+    square = read_square(file_of(grey, form), 16)
     assert (square.shape, square.dtype) == ((16, 16, 3), np.uint8)
     np.testing.assert_array_equal(square, expected)
 
@@ -56,7 +53,7 @@ def test_the_whole_frame_is_squashed_to_a_square(form, shape):
 @pytest.mark.parametrize("side", [16, 64, 200])
 def test_a_large_jpeg_is_read_as_if_decoded_in_full(side):
     rough = Image.fromarray(pixels(6, 8)).resize((640, 480), Image.Resampling.BICUBIC)
-    file = encoded(rough, "JPEG", quality=95)
+    file = file_of(rough, "JPEG", quality=95)
     expected = np.asarray(rough.resize((side, side), Image.Resampling.BICUBIC)).astype(int)
     difference = np.abs(read_square(file, side) - expected)
     assert difference.mean() < 2
@@ -80,7 +77,7 @@ def test_a_camera_held_sideways_gives_an_upright_image(orientation):
     exif = Image.Exif()
     exif[274] = orientation
     stored = pixels(16, 16)
-    np.testing.assert_array_equal(read_square(encoded(stored, exif=exif), 16), UPRIGHT[orientation](stored))
+    np.testing.assert_array_equal(read_square(file_of(stored, exif=exif), 16), UPRIGHT[orientation](stored))
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGBA", "PA"])
@@ -91,17 +88,17 @@ def test_every_kind_of_png_shows_its_colours(mode):
     if mode in ("LA", "RGBA"):
         image.putalpha(77)
     form = "TIFF" if mode == "PA" else "PNG"
-    np.testing.assert_array_equal(read_square(encoded(image, form), 16), expected)
+    np.testing.assert_array_equal(read_square(file_of(image, form), 16), expected)
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
 def test_sixteen_bit_grey_is_scaled_not_cut_off(form):
     deep = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
-    square = read_square(encoded(deep, form), 16)
+    square = read_square(file_of(deep, form), 16)
     assert np.abs(square - deep[..., None] / 257).max() <= 1
 
 
-FORMS = {form: encoded(pixels(), form).getvalue() for form in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")}
+FORMS = {form: encoded(pixels(), form) for form in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")}
 
 
 @given(st.sampled_from(sorted(FORMS)), st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=5), st.floats(0, 1))
@@ -181,13 +178,3 @@ def test_threads_draw_in_turn_what_their_seeds_say():
         together = list(pool.map(seen, range(40)))
     assert all(map(torch.equal, alone, together))
     assert sys.modules["melanoma_lib.data.images"].random is random
-
-
-def test_eight_views_are_the_eight_symmetries_of_the_square():
-    batch = np.random.default_rng(0).random((2, 3, 5, 5))
-    flipped = batch[..., ::-1]
-    expected = {np.rot90(start, turns, (2, 3)).tobytes() for start in (batch, flipped) for turns in range(4)}
-    views = [view.numpy() for view in eight_views(torch.from_numpy(batch))]
-    assert len(views) == len(expected) == 8
-    assert {np.ascontiguousarray(view).tobytes() for view in views} == expected
-    np.testing.assert_array_equal(views[0], batch)

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melanoma_lib.data.sources import load_cases
-from melanoma_lib.data.splits import SPLITS, assert_no_straddling, audit_leakage, split_cases
-from melanoma_lib.errors import DataError, StraddlingGroupError
+from melanoma_lib.data.splits import SPLITS, audit_leakage, split_cases
+from melanoma_lib.errors import DataError
 from tests.data.builders import case_table
 
 
@@ -88,14 +88,6 @@ def test_three_groups_of_each_class_are_enough_and_two_are_not():
 def test_shares_out_of_range_are_refused(val, test):
     with pytest.raises(ValueError, match="val="):
         split_cases(case_table([0, 1] * 5), val, test)
-
-
-def test_straddling_groups_are_counted_and_named():
-    groups = pd.Series(["a", "a", "b", "c", "c"])
-    split = pd.Series(["train", "test", "val", "train", "val"])
-    with pytest.raises(StraddlingGroupError, match=r"2 of 3 groups .*a in \['test', 'train'\]; c in \['train', 'val'\]"):
-        assert_no_straddling(groups, split)
-    assert_no_straddling(groups, pd.Series(["train", "train", "val", "test", "test"]))
 
 
 def expected_overlap(sizes: list[int], train: int, test: int, n: int) -> float:

@@ -1,7 +1,5 @@
 """The gallery of a run's worst errors: the right cases, each told, and a clear word where there is nothing to show."""
 
-import shutil
-
 import pandas as pd
 import pytest
 from PIL import Image
@@ -43,13 +41,12 @@ def test_a_cross_validation_has_a_gallery_without_maps(tiny_run, tmp_path, monke
     assert (tmp_path / "out" / "errors.png").is_file()
 
 
-def test_without_images_the_table_is_written_all_the_same(tiny_run, tmp_path):
-    gone = Run(shutil.copytree(tiny_run.path, tmp_path / "gone"))
-    settings = tiny_run.settings.with_changes(source="ham10000", data_dir=tmp_path / "nowhere")
-    (gone.path / SETTINGS).write_text(settings.to_json())
+def test_without_images_the_table_is_written_all_the_same(own_run, tmp_path):
+    settings = own_run.settings.with_changes(source="ham10000", data_dir=tmp_path / "nowhere")
+    (own_run.path / SETTINGS).write_text(settings.to_json())
     with pytest.raises(DataError, match="nowhere"):
-        errors_report(gone, 2, tmp_path / "out")
-    assert len(pd.read_csv(tmp_path / "out" / "errors.csv")) == len(worst_errors(tiny_run, 2))
+        errors_report(Run(own_run.path), 2, tmp_path / "out")
+    assert len(pd.read_csv(tmp_path / "out" / "errors.csv")) == len(worst_errors(own_run, 2))
 
 
 def test_the_command_draws_cases_and_explains_errors_without_a_traceback(tiny_run, tmp_path, capsys):

@@ -1,8 +1,5 @@
 """Small models and their records, to be exported in the tests."""
 
-import io
-
-import numpy as np
 import torch
 from PIL import Image
 
@@ -10,19 +7,20 @@ from melanoma_lib.data.images import backbone_normalisation, stored_side
 from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.inference.document import Document, Preprocessing, Reading
 from melanoma_lib.model import MelanomaNet
+from tests.data.builders import encoded, pixels
 
 ENCODER = MetadataEncoder(age_mean=50, age_std=15)
 
 
-def model_of(backbone: str, modalities: str = "image+metadata", pretrained: bool = False) -> MelanomaNet:
+def model_of(backbone: str, modalities: str = "image+metadata") -> MelanomaNet:
     """A model whose logits of different cases differ visibly, with batch statistics that are not those of a fresh one."""
     torch.manual_seed(0)
-    model = MelanomaNet(backbone, ENCODER.n_features, pretrained, modalities, metadata_hidden=8)
+    model = MelanomaNet(backbone, ENCODER.n_features, False, modalities, metadata_hidden=8)
     for module in model.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and not pretrained:
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 2)
-    model.head[-1].weight.data.normal_(std=model.n_features**-0.5 if pretrained else 1)  # logits as large as trained ones
+    model.head[-1].weight.data.normal_()
     return model.eval()
 
 
@@ -42,12 +40,6 @@ def document_of(model: MelanomaNet, image_size: int, **changes) -> Document:
     return Document(**values | changes)
 
 
-def picture(size: tuple[int, int], mode: str = "RGB", seed: int = 0, orientation: int = 1, kind: str = "JPEG") -> bytes:
+def picture(size: tuple[int, int], kind: str = "JPEG") -> bytes:
     """An image file of smooth noise."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), np.uint8)
-    image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
-    image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
-    exif, buffer = Image.Exif(), io.BytesIO()
-    exif[0x0112] = orientation
-    image.save(buffer, kind, exif=exif)
-    return buffer.getvalue()
+    return encoded(Image.fromarray(pixels(9, 12)).resize(size, Image.Resampling.BICUBIC), kind)

@@ -108,18 +108,9 @@ def test_it_needs_neither_pytorch_nor_pandas(exported, tmp_path):
 
 
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "convnext_tiny"])
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"size": (600, 450)}, {"size": (450, 600)}, {"size": (100, 37)}, {"size": (20, 20)},
-        *({"size": (300, 200), "orientation": turn} for turn in range(2, 9)),
-        *({"size": (120, 90), "mode": mode} for mode in ("L", "CMYK")),
-        *({"size": (120, 90), "mode": mode, "kind": "PNG"} for mode in ("RGBA", "P", "I;16")),
-    ],
-    ids=str,
-)  # fmt: skip
-def test_pixels_are_those_of_the_kit(backbone, options):
-    data = picture(**options)
+@pytest.mark.parametrize("size", [(600, 450), (450, 600), (100, 37), (20, 20)])
+def test_pixels_are_those_of_the_kit(backbone, size):
+    data = picture(size)
     expected = prepare_image(io.BytesIO(data), backbone, 64).numpy()
     found = Preprocessing(stored_side(64), 64, **backbone_normalisation(backbone)).prepare(io.BytesIO(data))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
@@ -140,10 +131,7 @@ def test_an_image_may_come_as_path_bytes_pillow_image_or_array(exported, tmp_pat
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        ({"sex": "divers"}, ["sex", "'divers'", "female"]),
-        ({"site": "tail"}, ["'tail'", "head/neck"]),
-        ({"age": 130}, ["130", "[0, 120]"]),
-        ({"age": "old"}, ["'old'"]),
+        ({"sex": "divers"}, ["sex", "'divers'", "female"]),  # further ones: tests of the encoder
         ({"image": None}, ["looks at an image"]),
         ({"image": 3}, ["int", "path"]),
         ({"image": np.zeros((4, 4, 3))}, ["uint8", "float64"]),

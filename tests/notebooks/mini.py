@@ -27,6 +27,8 @@ add
 
 </details>
 
+## Your own data
+
 ## Key terms
 
 - **sum**: all added.
