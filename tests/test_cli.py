@@ -3,12 +3,14 @@
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 import pytest
 import yaml
 
+from melanoma_lib import commands
 from melanoma_lib.__main__ import main
 from melanoma_lib.cli import settings_of
 from melanoma_lib.settings import Settings
@@ -135,6 +137,18 @@ def test_errors_are_explained_without_a_traceback(words, expected, capsys, tmp_p
     assert printed.startswith("error: ")
     assert re.search(expected, printed)
     assert "Traceback" not in printed
+
+
+def test_any_other_error_is_one_sentence_and_debug_shows_the_rest(monkeypatch, capsys):
+    def costs(runs: Sequence[Path]) -> None:
+        """Fail."""
+        raise ValueError("broken on purpose")
+
+    monkeypatch.setattr(commands, "costs", costs)
+    assert main(["costs", "x"]) == 1
+    assert capsys.readouterr().err == "error: ValueError: broken on purpose (--debug shows where)\n"
+    with pytest.raises(ValueError, match="on purpose"):
+        main(["costs", "x", "--debug"])
 
 
 def test_a_wrong_setting_prints_no_traceback_in_a_real_process():

@@ -256,11 +256,25 @@ def test_cases_of_ones_own_need_a_folder_of_their_own(tiny_settings, tmp_path):
         train(tiny_settings.with_changes(runs_dir=tmp_path), pd.DataFrame())
 
 
-def test_absent_weights_are_told_before_any_case_is_painted(tiny_settings, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"backbone": "resnet18", "pretrained": True}, WeightsUnavailableError, "--pretrained false"),
+        ({"backbone": "vit_tiny_patch16_224"}, SettingsError, "--image-size 224"),
+    ],
+)
+def test_what_cannot_begin_is_told_before_any_case_is_painted_and_blocks_nothing(
+    tiny_settings, tmp_path, monkeypatch, changes, error, message
+):
     monkeypatch.setattr("melanoma_lib.weights.hub_reachable", lambda: False)
-    monkeypatch.setattr("melanoma_lib.training.trainer.DermoscopyDataModule", lambda *_: pytest.fail("prepared data first"))
-    with pytest.raises(WeightsUnavailableError):
-        train(tiny_settings.with_changes(runs_dir=tmp_path, backbone="resnet18", pretrained=True))
+    with monkeypatch.context() as patched:
+        patched.setattr("melanoma_lib.training.trainer.DermoscopyDataModule", lambda *_: pytest.fail("prepared data first"))
+        with pytest.raises(error, match=message):
+            train(tiny_settings.with_changes(run_dir=tmp_path / "mine", **changes))
+    assert not (tmp_path / "mine.partial").exists()
+    (tmp_path / "mine.partial").mkdir()  # as left by a kill
+    (tmp_path / "mine.partial" / "settings.json").write_text(tiny_settings.with_changes(seed=9).to_json())
+    assert train(tiny_settings.with_changes(run_dir=tmp_path / "mine", max_epochs=1)).metrics
 
 
 def test_naming_the_diagnosis_adds_its_cross_entropy_and_leaves_the_model_as_it_was(tiny_settings):

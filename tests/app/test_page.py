@@ -67,8 +67,12 @@ def test_upload_then_metadata_then_layer_then_prevalence(server, browser, servic
         for wrong, told in (("-5", "years in [0, 120]"), ("old", "'old'")):
             page.get_by_label("Age in years").fill(wrong)
             expect(page.locator("#ml-answer").get_by_role("alert")).to_contain_text(told)
+        asked = []
+        page.on("request", lambda request: asked.append(request.url) if "/run/" in request.url else None)
         page.get_by_label("Age in years").fill("71")
         shows(Patient(71))
+        page.wait_for_timeout(1000)
+        assert len(asked) == 2, asked  # an answer and a heatmap; nothing goes on asking by itself
         for label, value in (("Sex", "female"), ("Site", "torso")):
             page.get_by_label(label).click()
             page.get_by_role("option", name=value, exact=True).click()

@@ -69,6 +69,7 @@ def test_a_missing_and_an_old_package_fail_with_the_line_that_installs_them(monk
         command = shlex.split(finding.cure)
         assert Path(command[0]).absolute() == Path(sys.executable)
         assert Requirement(command[-1]).name == name and Requirement(command[-1]).specifier
+        assert Requirement(command[-1]).marker is None  # with one, pip would install nothing
     with pytest.raises(ValueError, match="not enough values"):
         find("pytest")  # an extra is not required
 
