@@ -101,6 +101,10 @@ VIEWS = {
         "change": "name", "AUROC": "auroc:.3f", "gain over the default's seeds": "fair_gain:+.4f",
         "training, s": "training_seconds:,", "passes an image": "passes",
     }),
+    "recipes": View("recipes", {
+        "change": "name", "AUROC": "auroc:.3f", "average precision": "average_precision:.3f", "gain in AUROC": "gain:+.3f",
+        "gain in average precision": "gain_ap:+.3f", "passes an image": "passes", "MB of a checkpoint": "megabytes:.1f",
+    }),
     "self-supervised": View("selfsupervised", {
         "method": "method", "start": "start", "share of labels": "share:.0%", "AUROC": "auroc:.3f",
         "standard deviation over label draws": "deviation:.3f", "gain over ImageNet": "gain:+.3f",

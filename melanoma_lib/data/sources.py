@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,11 @@ from melanoma_lib.data.schema import TEXT, group_ids, listed, validate_cases
 from melanoma_lib.errors import DataError, MissingImagesError
 
 log = logging.getLogger("melanoma_lib")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+STRANGERS = {  # collections that people take for one of these, by a file of theirs
+    "train-image.hdf5": "It looks like ISIC 2024: crops of whole-body photographs, no dermoscopy, which the kit does not read.",
+    "hmnist_*.csv": "HMNIST tables hold thumbnails of 28 or 8 pixels; HAM10000_metadata and the photographs are needed.",
+}
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ def load_cases(
         rows["group_id"] = group_ids(rows)
     cases = validate_cases(rows, origin=table)
     if absent.any() and missing_images != "keep":
-        _report_missing(cases.loc[absent, "image_id"], len(cases), searched, missing_images)
+        _report_missing(cases.loc[absent, "image_id"], len(cases), searched, missing_images, root)
         cases = cases[~absent]
     cases = cases.reset_index(drop=True)
     cases.attrs = {
@@ -91,8 +97,12 @@ def load_cases(
     return cases
 
 
-def _report_missing(names: pd.Series, total: int, searched: list[str], policy: str) -> None:
+def _report_missing(names: pd.Series, total: int, searched: list[str], policy: str, root: Path) -> None:
     problem = f"{len(names)} of {total} images are absent ({listed(names)}); searched {searched}."
+    if policy == "error" and (file := next(root.rglob(f"{escape(names.iloc[0])}.*"), None)):
+        readable = file.suffix.lower() in IMAGE_SUFFIXES
+        cure = "name its folder and others like it with image_dirs" if readable else "JPEG and PNG are read; get or make those"
+        raise MissingImagesError(f"{problem} There is {file}: {cure}.")
     if len(names) == total:
         raise MissingImagesError(f"{problem} Put the images into one of these folders, or name theirs with image_dirs.")
     if policy == "error":
@@ -136,6 +146,9 @@ def _hint(root: Path, source: str) -> str:
     for folder in [*sorted(Path(entry) for entry in os.scandir(root) if entry.is_dir()), root.parent]:
         if holds(folder, source):
             return f" {folder} has it: use that folder."
+    for pattern, what in STRANGERS.items():
+        if any(root.glob(pattern)):
+            return f" {what}"
     return _fetch_hint(source)
 
 
@@ -148,7 +161,7 @@ def _fetch_hint(source: str) -> str:
 # --- image and mask files: each returns the rows with paths, which images are absent, and where they were sought -----------
 
 
-def list_files(folders: Iterable[Path | None], suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png")) -> dict[str, str]:
+def list_files(folders: Iterable[Path | None], suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> dict[str, str]:
     """Stem -> path of the files directly in the folders, the first folder winning.
 
     Each directory is read once and no file is looked at, so that tens of thousands of images take a fraction of a second.

@@ -113,6 +113,23 @@ def test_absent_images_are_refused_dropped_or_kept(ham, caplog):
         load_cases("ham10000", ham, missing_images="drop")
 
 
+@pytest.mark.parametrize(
+    ("place", "cure"), [("nv/ISIC_0000002.jpg", "with image_dirs"), ("dcm/ISIC_0000002.dcm", "JPEG and PNG are read")]
+)
+def test_an_image_that_lies_elsewhere_is_named_with_what_to_do(ham, place, cure):
+    (ham / place).parent.mkdir()
+    (ham / "HAM10000_images_part_1/ISIC_0000002.jpg").rename(ham / place)
+    with pytest.raises(MissingImagesError, match=rf"There is .*{place}: .*{cure}"):
+        load_cases("ham10000", ham)
+
+
+@pytest.mark.parametrize(("name", "told"), [("train-image.hdf5", "ISIC 2024"), ("hmnist_8_8_RGB.csv", "thumbnails")])
+def test_a_collection_that_is_not_read_is_named(tmp_path, name, told):
+    put(tmp_path, {name: "x"})
+    with pytest.raises(DataError, match=told):
+        load_cases("ham10000", tmp_path)
+
+
 # --- the wrong folder --------------------------------------------------------------------------------------------------
 
 
