@@ -1,11 +1,15 @@
 """Small helpers of every layer: the project's folder, files written whole or not at all, a progress bar, lazy packages."""
 
+import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -44,18 +48,32 @@ def in_project(path: str | Path) -> Path:
     return Path(path) if Path(path).exists() or project_dir() == Path.cwd() else project_dir() / path
 
 
+def shows_bars() -> bool:
+    """Whether somebody looks on: a terminal or a notebook, no file and no batch queue."""
+    from rich import get_console
+
+    return get_console().is_terminal or get_console().is_jupyter
+
+
 @contextmanager
-def progress_bar(label: str, total: int, show: bool = True) -> Iterator[Callable[..., None]]:
-    """Yield a function to call after each of ``total`` steps, with a note to show; the bar, with the time left, appears then."""
+def progress_bar(label: str, total: int, show: bool = True, every: float = 10.0) -> Iterator[Callable[..., None]]:
+    """Yield a function to call after each of ``total`` steps, with a note to show; the bar, with the time left, appears then.
+
+    Where nobody looks on, a line is logged ``every`` so many seconds instead.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}")
-    bar = Progress(*columns, disable=not show, transient=False)
-    task = bar.add_task(label, total=total, note="")
+    bar = Progress(*columns, disable=not (show and shows_bars()), transient=False)
+    task, told = bar.add_task(label, total=total, note=""), time.monotonic()
 
     def advance(note: str = "") -> None:
+        nonlocal told
         bar.start()  # does nothing once started
         bar.update(task, advance=1, note=note)
+        if show and bar.disable and time.monotonic() - told > every:
+            told = time.monotonic()
+            log.info("%s: %d of %d", label, bar.tasks[task].completed, total)
 
     try:
         yield advance

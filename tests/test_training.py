@@ -1,6 +1,8 @@
 """Training: same seed same run, killed and resumed same run, frozen head phase, imbalance, best checkpoint."""
 
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -223,6 +225,14 @@ def test_a_checkpoint_cut_short_leaves_the_one_before(tmp_path, monkeypatch):
         AtomicCheckpointIO().save_checkpoint({"epoch": 2}, path)
     assert torch.load(path, weights_only=True) == {"epoch": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_without_a_terminal_training_tells_each_epoch(tiny_settings, tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "melanoma_lib"):
+        train(tiny_settings.with_changes(runs_dir=tmp_path, progress=True, max_epochs=2))
+    told = [message for message in caplog.messages if message.startswith("epoch")]
+    scores = r", val AUROC 0\.\d{3}, F1 0\.\d{3}"
+    assert [re.sub(scores, "", message) for message in told] == ["epoch 1/2", "epoch 2/2"]
 
 
 def test_an_interrupt_says_how_to_go_on_and_leaves_interrupts_working(tiny_settings, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from melanoma_lib.data.datamodule import UNKNOWN, Batch
 from melanoma_lib.losses import FocalLoss
 from melanoma_lib.model import MelanomaNet, hold_early
 from melanoma_lib.settings import Settings
-from melanoma_lib.utils import progress_bar, replacing
+from melanoma_lib.utils import progress_bar, replacing, shows_bars
 from melanoma_lib.weights import load_branch
 
 log = logging.getLogger(__name__)
@@ -243,22 +243,31 @@ class History(pl.Callback):
 
 
 class TimeLeft(pl.Callback):
-    """One bar over the whole training, with the time left and the last validation scores."""
+    """One bar over the whole training, with the time left and the last validation scores; without a terminal, a line an epoch."""
 
     def __init__(self) -> None:
         self.bar = ExitStack()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the bar, moved on by what a resumed run has behind it."""
-        self.advance = self.bar.enter_context(progress_bar("training", trainer.max_epochs * trainer.num_training_batches))
+        steps = trainer.max_epochs * trainer.num_training_batches
+        self.advance = self.bar.enter_context(progress_bar("training", steps, every=math.inf))
         for _ in range(trainer.global_step):
             self.advance()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
         """Advance, with the scores of the last validation."""
+        self.advance(self._told(trainer))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A line, where there is no bar."""
+        if not shows_bars():
+            log.info("%s", self._told(trainer))
+
+    def _told(self, trainer: pl.Trainer) -> str:
         scores = trainer.callback_metrics
         told = f", val AUROC {scores['val/auroc']:.3f}, F1 {scores['val/f1']:.3f}" if "val/auroc" in scores else ""
-        self.advance(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}{told}")
+        return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}{told}"
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
         """Close the bar, also before an error, so that this is readable."""
