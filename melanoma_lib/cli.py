@@ -47,7 +47,8 @@ WORDS = {"None": "none", "True": "yes", "False": "no"}
 HELP = {
     "run": "run directory, by default the latest that is no demonstration, else the reference run",
     "runs": "run directories",
-    "files": "images, folders, or tables of image, age, sex and site; a table alone names images by paths relative to its folder",
+    "files": "images, folders, or tables of image, age, sex and site; alone, a table names images relative to its folder; "
+    "the model may come last",
     "model": "run directory or exported file; by default the latest run that is no demonstration, else the reference run",
     "n": "of each kind",
     "heatmaps": "draw a heatmap below each image",

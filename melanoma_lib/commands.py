@@ -124,6 +124,8 @@ def predict(
     from melanoma_lib.app.files import UNREAD, answer_files, gather
     from melanoma_lib.utils import write_text
 
+    if model is None and len(files) > 1 and (files[-1].suffix in (".onnx", ".pt") or (files[-1] / "settings.json").is_file()):
+        *files, model = files
     cases = gather(files)
     source = model if model and model.is_file() else _run(model, settings, needs_model=True)
     table = answer_files(source, cases, tta, settings.progress)

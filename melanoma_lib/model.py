@@ -9,8 +9,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from melanoma_lib.errors import SettingsError
-
 Modalities = Literal["image+metadata", "image", "metadata"]
 
 
@@ -111,23 +109,18 @@ def image_branch(backbone: str, pretrained: bool, drop_path: float = 0.0) -> nn.
     return make(backbone)
 
 
-def require_size(backbone: str, image_size: int) -> None:
-    """Fail now, without weights and before images are decoded, if a backbone cannot take images of a size.
-
-    Raises:
-        SettingsError: naming the size that it was made for.
-    """
-    with torch.device("meta"):  # shapes without numbers
+def size_problem(backbone: str, image_size: int) -> str:
+    """Why a backbone takes no images of this many pixels a side, empty where it does; found out without weights and numbers."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # a training draws the same numbers, asked or not
         branch = image_branch(backbone, pretrained=False)
         try:
-            shape = tuple(branch(torch.empty(2, 3, image_size, image_size)).shape)
+            found = tuple(branch(torch.empty(2, 3, image_size, image_size)).shape)
         except Exception as error:  # of whatever kind the model's own code raises
-            shape = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if shape != (2, branch.head_hidden_size):
-        made_for = branch.pretrained_cfg["input_size"][-1]
-        raise SettingsError(
-            f"{backbone} takes no images of {image_size} pixels ({shape}); it was made for {made_for}: --image-size {made_for}"
-        )
+            found = f"{type(error).__name__}: {error}".splitlines()[0]
+    if found == (2, branch.head_hidden_size):
+        return ""
+    made_for = branch.pretrained_cfg["input_size"][-1]
+    return f"{backbone} takes no images of {image_size} pixels ({found}); it was made for {made_for}: --image-size {made_for}"
 
 
 def hold_early(branch: nn.Module, stride: int) -> None:

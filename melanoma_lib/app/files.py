@@ -119,7 +119,8 @@ def answer_files(source: Run | Path, cases: pd.DataFrame, tta: bool = False, sho
         service.learn_training()
     service.reading(tta)  # which is refused once, not with each image
     if service.lacks and isinstance(source, Run):  # to look at training now would take minutes
-        log.info("images are not compared with those of training; the first start of app prepares that")
+        service.lacks = "the first start of app prepares the comparison"
+        log.info("images are not compared with those of training; %s", service.lacks)
 
     def answer(case: NamedTuple) -> dict:
         row, patient = {"image": str(case.image)}, Patient(case.age_approx, case.sex, case.anatom_site_general_challenge)

@@ -18,7 +18,7 @@ from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryAvera
 
 from melanoma_lib.data.datamodule import UNKNOWN, Batch
 from melanoma_lib.losses import FocalLoss
-from melanoma_lib.model import MelanomaNet, hold_early
+from melanoma_lib.model import MelanomaNet, hold_early, size_problem
 from melanoma_lib.settings import Settings
 from melanoma_lib.utils import progress_bar, replacing, shows_bars
 from melanoma_lib.weights import load_branch
@@ -52,6 +52,9 @@ class MelanomaModule(pl.LightningModule):
         ).to(memory_format=torch.channels_last)
         if settings.init_weights and self.model.image_branch is not None:
             load_branch(self.model.image_branch, settings.init_weights)
+        small = max(32, round(0.75 * settings.image_size / 32) * 32)  # what strides of 32 divide
+        shrinks = settings.small_epochs and self.model.image_branch is not None
+        self.small_side = small if shrinks and not size_problem(settings.backbone, small) else None
         # Only training knows this head: telling a nevus from a keratosis shapes the features, the model keeps its one logit.
         self.diagnosis_head = nn.Linear(self.model.n_features, n_diagnoses) if settings.diagnosis_weight and n_diagnoses else None
         metrics = MetricCollection(
@@ -85,12 +88,9 @@ class MelanomaModule(pl.LightningModule):
         """The images, smaller in early epochs: what lesions look like from afar is learnt first, and faster."""
         settings = self.settings
         early = self.current_epoch < settings.small_epochs * settings.max_epochs
-        if image is None or not early:
+        if image is None or not early or not self.small_side:
             return image
-        if getattr(getattr(self.model.image_branch, "patch_embed", None), "strict_img_size", False):
-            return image  # a transformer that takes the size it was made for alone
-        side = max(32, round(0.75 * settings.image_size / 32) * 32)  # what strides of 32 divide
-        return F.interpolate(image, size=side, mode="bilinear", antialias=True)  # (B, 3, S, S) -> (B, 3, side, side)
+        return F.interpolate(image, size=self.small_side, mode="bilinear", antialias=True)  # (B, 3, S, S) -> (B, 3, side, side)
 
     def validation_step(self, batch: Batch, step: int) -> None:
         """Metrics of one batch."""

@@ -19,7 +19,7 @@ from torch import distributed
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import RunError, SettingsError
 from melanoma_lib.inference import predict_logits, prediction_device
-from melanoma_lib.model import require_size
+from melanoma_lib.model import size_problem
 from melanoma_lib.reports.report import log_run, wandb_logger
 from melanoma_lib.runs.run import HISTORY, Run
 from melanoma_lib.runs.writer import RunWriter
@@ -74,7 +74,8 @@ def train(
             if settings.init_weights:
                 require_digest(settings.init_weights)
             require_backbone(settings.backbone, settings.pretrained and settings.init_weights is None)
-            require_size(settings.backbone, settings.image_size)
+            if problem := size_problem(settings.backbone, settings.image_size):
+                raise SettingsError(problem)
         data = DermoscopyDataModule(settings, cases)
         if leads:
             warn_of_double_correction(settings)
