@@ -45,6 +45,10 @@ class ForeignThresholdError(RunError):
     """An operating point was chosen for another model or other predictions."""
 
 
+class ExplanationError(KitError, ValueError):
+    """A model has nothing that a heatmap could be drawn of."""
+
+
 class ExportError(KitError):
     """A model cannot be exported, or a file is no export of this kit or not the one that was written."""
 

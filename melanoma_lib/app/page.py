@@ -161,12 +161,12 @@ class Page:
         """Image and heatmap as HTML; empty where there is nothing to show, whose reason the answer tells."""
         try:
             case = self.case(token)
-            if case is None:
-                return html("no_pictures")
+            if case is None or not self.service.layers:
+                return html("no_pictures", case is not None)
             layer, method = layer or self.service.first_layer, method or "gradcam"  # chosen before there was a choice
             values, doubtful = self.service.heatmap(case, _patient(age, sex, site), layer, method)
         except KitError:
-            return html("no_pictures")  # the answer above says what is wrong with the very same values
+            return html("no_pictures", False)  # the answer above says what is wrong with the very same values
         # Which image it is about stands in it, so that it always differs from another image's.
         return f'<div data-case="{escape(token)}">{pictures_html(case.shown, values, doubtful, layer, method)}</div>'
 
@@ -222,7 +222,7 @@ def build_page(page: Page) -> gr.Blocks:
                     gr.HTML("<h3>Where it looked</h3>")
                     with gr.Row():
                         looks = [gr.Dropdown(label=label, filterable=False) for label in ("Layer, early to late", "Method")]
-                    pictures = gr.HTML(html("no_pictures"), elem_id="ml-pictures")
+                    pictures = gr.HTML(html("no_pictures", False), elem_id="ml-pictures")
                 meaning = gr.HTML("", elem_id="ml-meaning")
         gr.HTML(html("footer", licence_of(settings.source)))
 

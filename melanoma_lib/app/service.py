@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from melanoma_lib.app.uploads import open_upload
-from melanoma_lib.errors import DataError, ForeignThresholdError, KitError
+from melanoma_lib.errors import DataError, ExplanationError, ForeignThresholdError, KitError
 from melanoma_lib.evaluation import OperatingPoint, carry_risk, wilson_interval
 from melanoma_lib.inference import Predictor
 from melanoma_lib.inference.document import NOTE, Reading
@@ -110,8 +111,9 @@ class Service:
             )
         self._tests = {self.predictor.views: run.predictions("test")[["risk", "target"]].to_numpy(float)}
         if self.document.preprocessing is not None:
-            self.layers, self.methods = cam_layers(self.model), {one: METHOD_NAMES[one] for one in CAM_METHODS}  # the quick ones
-            self.first_layer = default_layer(self.layers, run.settings.image_size)  # fine enough to point
+            with suppress(ExplanationError):  # some backbones have none; all but heatmaps works
+                self.layers, self.methods = cam_layers(self.model), {one: METHOD_NAMES[one] for one in CAM_METHODS}
+                self.first_layer = default_layer(self.layers, run.settings.image_size)  # fine enough to point
         self.readings = {self.predictor.views: self.predictor.reading}
         if (run.path / REFERENCE).is_file():
             self.learn_training()

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from melanoma_lib.errors import ExplanationError
 from melanoma_lib.model import MelanomaNet
 
 MIN_GRID = 7  # points a side below which a map only says "somewhere here"
@@ -79,16 +80,16 @@ def cam_layers(model: MelanomaNet) -> CamLayers:
         Description by name, in the order in which the image passes.
 
     Raises:
-        ValueError: if the model has no image branch, or none of the layers puts out a grid in the order of the image.
+        ExplanationError: if the model has no image branch, or none of the layers puts out a grid in the order of the image.
     """
     if model.image_branch is None:
-        raise ValueError(
+        raise ExplanationError(
             "heatmaps need an image branch, but this model looks at metadata only; train one with modalities "
             "image+metadata or image"
         )
     described = _describe(model.backbone)
     if not described:
-        raise ValueError(
+        raise ExplanationError(
             f"backbone {model.backbone!r} has no layer whose points lie in the order of the image, so there is nothing to draw; "
             "convolutional networks, ConvNeXt, Swin and plain vision transformers have"
         )

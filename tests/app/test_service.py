@@ -56,6 +56,18 @@ def test_both_backends_give_the_same_answers(service, app_run, test_cases):
     assert onnx.facts()["backend"] == "ONNX Runtime"
 
 
+def test_a_backbone_without_a_layer_to_draw_is_answered_all_the_same(app_run, lesion, tmp_path, monkeypatch):
+    own = Run(shutil.copytree(app_run.path, tmp_path / "own"))
+    (own.path / REFERENCE).unlink()
+    monkeypatch.setattr("melanoma_lib.explain.layers._describe", lambda backbone: {})
+    service, store = Service(own), Store()
+    service.load()
+    token, page = store.put(service.admit(lesion)), Page(service, store)
+    assert "Uncalibrated probability" in page.answer(token, "", "", "", False, None)[0]
+    assert "no layer" in page.pictures(token, "", "", "", None, None)
+    page.choices()
+
+
 def test_eight_views_have_a_calibration_and_threshold_of_their_own(service, tiny_run, test_cases):
     expected, given = predict_with_views(tiny_run), answers(service, test_cases[0], tta=True)
     for name in ("logit", "risk"):
