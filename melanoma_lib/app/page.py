@@ -120,12 +120,16 @@ class Page:
             self._examples[key] = self.service.admit(self.example(token)[0])
         return self._examples[key]
 
-    def patient_of(self, token: str) -> tuple:
-        """Age, sex and site that go with an example; of an upload those in the form stay."""
-        if token not in self.names:
-            return gr.skip(), gr.skip(), gr.skip()
-        age, sex, site = self.example(token)[1]
-        return "" if age is None else f"{age:g}", sex or UNKNOWN, site or UNKNOWN
+    def patient_of(self, token: str, *given: str) -> tuple:
+        """Age, sex and site that go with an example; of an upload those ``given`` in the form stay, unless an example's do."""
+
+        def form(name: str) -> tuple:
+            age, sex, site = self.example(name)[1]
+            return "" if age is None else f"{age:g}", sex or UNKNOWN, site or UNKNOWN
+
+        if token in self.names:
+            return form(token)
+        return ("", UNKNOWN, UNKNOWN) if given in map(form, self.names) else (gr.skip(), gr.skip(), gr.skip())
 
     def answer(self, token: str, age: str, sex: str, site: str, tta: bool, prevalence: float | None) -> tuple[str, str]:
         """The answer and what its operating point means, as HTML; the prevalence in percents, which may be typed wrongly."""
@@ -136,7 +140,7 @@ class Page:
                 return html("empty"), ""
             said = self.service.ask(case, _patient(age, sex, site), tta, share)
         except KitError as error:
-            return html("problem", token, str(error)), ""
+            return html("problem", token, str(error).replace("age_approx expects", "Age: expected")), ""
         return html("verdict", token, said), html("meaning", said)
 
     def choices(self) -> tuple:
@@ -161,19 +165,23 @@ class Page:
         """Image and heatmap as HTML; empty where there is nothing to show, whose reason the answer tells."""
         try:
             case = self.case(token)
-            if case is None or not self.service.layers:
-                return html("no_pictures", case is not None)
+            if case is None:
+                return html("no_pictures")
+            if not self.service.layers:
+                return html("no_pictures", "This network has no layer that a heatmap could show.")
             layer, method = layer or self.service.first_layer, method or "gradcam"  # chosen before there was a choice
             values, doubtful = self.service.heatmap(case, _patient(age, sex, site), layer, method)
         except KitError:
-            return html("no_pictures", False)  # the answer above says what is wrong with the very same values
+            return html("no_pictures", "Not drawn for such values; above is what is wrong with them.")
         # Which image it is about stands in it, so that it always differs from another image's.
         return f'<div data-case="{escape(token)}">{pictures_html(case.shown, values, doubtful, layer, method)}</div>'
 
 
 def _patient(age: str, sex: str, site: str) -> Patient:
     """What the form says; an age that is no number is refused by the encoder, in words."""
-    return Patient(age.strip() or None, *(None if value in (UNKNOWN, None, "") else value for value in (sex, site)))
+    return Patient(
+        age.strip().replace(",", ".") or None, *(None if value in (UNKNOWN, None, "") else value for value in (sex, site))
+    )
 
 
 def in_order(function: Callable) -> Callable:
@@ -215,6 +223,8 @@ def build_page(page: Page) -> gr.Blocks:
                         0.5, 50, 100 * PREVALENCE, step=0.1, label="Prevalence, % of lesions that are melanomas",
                         info="about 2 in ISIC 2020, 11 in HAM10000; a referral clinic has more than a screening",
                     )  # fmt: skip
+                    # What is typed comes before the page brings it into range; Gradio's own would refuse the request.
+                    prevalence.preprocess = lambda percents: percents
                     tta = gr.Checkbox(label="Average eight flips and turns", interactive=False, visible=page.reads_images)
             with gr.Column(scale=8, min_width=340, elem_id="ml-right"):
                 answer = gr.HTML(html("empty") if page.reads_images else "", elem_id="ml-answer")
@@ -222,24 +232,22 @@ def build_page(page: Page) -> gr.Blocks:
                     gr.HTML("<h3>Where it looked</h3>")
                     with gr.Row():
                         looks = [gr.Dropdown(label=label, filterable=False) for label in ("Layer, early to late", "Method")]
-                    pictures = gr.HTML(html("no_pictures", False), elem_id="ml-pictures")
+                    pictures = gr.HTML(html("no_pictures"), elem_id="ml-pictures")
                 meaning = gr.HTML("", elem_id="ml-meaning")
         gr.HTML(html("footer", licence_of(settings.source)))
 
         # Each event is a request of its own. Gradio's queue answers on one stream, which it closes after the last event; an
-        # event that joins at that moment is never answered. Nor does it help to defer: Gradio then asks again for every
-        # listener of the event, and two of them keep each other busy.
-        private = {"api_visibility": "private", "show_progress": "minimal", "queue": False, "trigger_mode": "multiple"}
+        # event that joins at that moment is never answered. "always_last" sends one request at a time and then, where something
+        # changed meanwhile, another one, for all listeners of the event: two of them would keep each other busy.
+        private = {"api_visibility": "private", "show_progress": "minimal", "queue": False, "trigger_mode": "always_last"}
         given = [picker, age, sex, site]
         asked = {"fn": in_order(page.answer), "inputs": [*given, tta, prevalence], "outputs": [answer, meaning], **private}
         drawn = {"fn": in_order(page.pictures), "inputs": [*given, *looks], "outputs": pictures, **private}
-        filled = picker.change(page.patient_of, picker, given[1:], **private)
-        filled.then(**asked)
-        filled.then(**drawn)
-        # A text box tells of typing by "change" alone, reliably; the others also "change" when an example fills them in.
-        changed = [age.change, sex.input, site.input]
-        gr.on([*changed, tta.input, prevalence.input], **asked)
-        gr.on([*changed, *(control.input for control in looks)], **drawn)
+        picker.change(page.patient_of, given, given[1:], **private).then(**asked).then(**drawn)
+        # A text box tells of typing by "change" alone, reliably, a slider of its reset; the others also "change" when an example
+        # fills them in.
+        gr.on([age.change, sex.input, site.input, tta.input, prevalence.change], **asked).then(**drawn)
+        gr.on([control.input for control in looks], **drawn)
         blocks.load(page.choices, None, [*looks, tta], **private)
         if not page.reads_images:
             blocks.load(**asked)

@@ -67,6 +67,7 @@ def test_upload_then_metadata_then_layer_then_prevalence(server, browser, servic
         for wrong, told in (("-5", "years in [0, 120]"), ("old", "'old'")):
             page.get_by_label("Age in years").fill(wrong)
             expect(page.locator("#ml-answer").get_by_role("alert")).to_contain_text(told)
+        page.wait_for_timeout(1000)
         asked = []
         page.on("request", lambda request: asked.append(request.url) if "/run/" in request.url else None)
         page.get_by_label("Age in years").fill("71")
@@ -97,6 +98,17 @@ def test_upload_then_metadata_then_layer_then_prevalence(server, browser, servic
         many = answer["of_thousand"]
         expect(page.locator("#ml-meaning")).to_contain_text(f"flags {many['tp']} of them and not the other {many['fn']}")
         expect(page.locator("#ml-meaning")).to_contain_text(percent(answer["ppv_at_prevalence"]))
+        typed = page.get_by_role("spinbutton", name=re.compile("Prevalence"))
+        page.get_by_role("slider", name=re.compile("Prevalence|range slider")).focus()
+        for _ in range(25):
+            page.keyboard.press("ArrowRight")
+        expect(page.locator("#ml-meaning")).to_contain_text(f"prevalence of {percent(float(typed.input_value()) / 100)}, ")
+        typed.fill("75")  # beyond the slider's end, which it then takes
+        typed.press("Tab")
+        expect(typed).to_have_value("50")
+        expect(page.locator("#ml-meaning")).to_contain_text("prevalence of 50%, ")
+        page.get_by_label("Reset to default value").first.click()
+        expect(page.locator("#ml-meaning")).to_contain_text("prevalence of 10%, ")
         outside = page.evaluate("fetch('http://127.0.0.2:9/?on-purpose').then(() => 'sent', (error) => error.name)")
         assert outside == "TypeError"  # the browser is told to stay on this machine
 
@@ -169,6 +181,7 @@ def test_the_painting_by_keyboard_and_what_replaces_it(server, browser):
         upload(page, encoded(painted(), "JPEG", exif=exif(orientation=6)))
         upright = "() => { const i = document.querySelector('.ml-pictures img'); return i && i.naturalWidth === 120; }"
         page.wait_for_function(upright)
+        expect(page.get_by_label("Age in years")).to_have_value("")  # the painting's patient went with it
         upload(page, {fault.what: fault for fault in FAULTS}["photograph in the dark"].make(), "dark.png")
         expect(page.locator("#ml-answer .ml-warning")).to_contain_text("too dark")
         expect(page.locator("#ml-answer .ml-withheld")).to_contain_text("No answer to rely on")
