@@ -15,7 +15,7 @@ BUDGET = {
     "modules": 97,
     "modules at the root": 12,
     "import layers": 14,
-    "lines of tests": 12_700,
+    "lines of tests": 12_710,
     "lines of JavaScript, CSS and HTML": 1_841,
     "functions of prose": 0,
     "longest module": 320,

@@ -31,7 +31,7 @@ from melanoma_lib.errors import CorruptImageError, DataError, KitError
 # What the page needs. Gradio's upload, file, proxy and history routes write to disk or reach out, so they are not served.
 SERVED = re.compile(
     r"/(|config|theme\.css|favicon\.ico|manifest\.json|robots\.txt|(assets|static|svelte)/.*"
-    r"|api/(facts|predict|images(/[\w-]+)?|examples/[\w-]+)"
+    r"|api/(facts|card|predict|images(/[\w-]+)?|examples/[\w-]+)"
     r"|gradio_api/(info|app_id|startup-events|theme\.css|(heartbeat|run)/[\w/-]+))/?"
 )
 # The browser itself refuses to load from, or send to, any other machine.
@@ -106,6 +106,12 @@ def create_app(service: Service, root_path: str = "") -> FastAPI:
     @app.get("/api/facts")
     def facts() -> JSONResponse:
         return JSONResponse(service.facts())
+
+    @app.get("/api/card")
+    def card() -> Response:
+        from melanoma_lib.export.card import card_text
+
+        return Response(card_text(service.run), media_type="text/plain; charset=utf-8")
 
     @app.post("/api/images")
     async def keep(request: Request) -> JSONResponse:

@@ -17,6 +17,8 @@ import pytest
 
 from melanoma_lib.app.server import Question
 from melanoma_lib.app.service import Patient
+from melanoma_lib.export.card import card_text
+from melanoma_lib.runs import Run
 from melanoma_lib.settings import TEST_ENV_PREFIX
 from tests.app.pictures import API_FAULTS, FAULTS
 
@@ -74,6 +76,8 @@ def test_every_field_is_documented(server, lesion):
         facts = json.load(said)
     section = DOCUMENT.split("## GET /api/facts")[1].split("##")[0]
     assert set(re.findall(r"`(\w+)`", section)) == set(facts)
+    with urlopen(f"{server.url}/api/card") as said:
+        assert said.read().decode() == card_text(Run(server.run_dir))
 
 
 def test_the_server_hands_out_nothing_but_the_page(server):
