@@ -297,6 +297,8 @@ def reject_unknown_variables(cls: type[BaseSettings]) -> None:
     in_environment = {name.upper() for name in os.environ if name.upper().startswith(ENV_PREFIX)}
     reject_unknown((name for name in in_environment if not name.startswith(TEST_ENV_PREFIX)), known, "environment variable")
     reject_unknown((name.upper() for name in in_file), known, f"name in {ENV_FILE}")
+    if bare := [name for name, value in in_file.items() if value is None]:
+        raise SettingsError(f"{ENV_FILE}: {', '.join(bare)} has no value; expected lines NAME=value")
 
 
 def reject_unknown(names: Iterable[str], known: Iterable[str], kind: str) -> None:

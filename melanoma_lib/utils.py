@@ -1,5 +1,6 @@
 """Small helpers of every layer: the project's folder, files written whole or not at all, a progress bar, lazy packages."""
 
+import errno
 import logging
 import os
 import threading
@@ -22,6 +23,9 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: as the body or the rename raises it (disk full, no permission); ``path`` is then untouched.
     """
+    path = path.resolve() if path.is_symlink() else path  # what it points to is replaced
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "this is no file that could be written anew; name another one", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:

@@ -1,7 +1,10 @@
 """Weights & Biases, read back from the file an offline run leaves: settings, curves, figures, operating point; no key."""
 
 import json
+import os
 import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -115,3 +118,16 @@ def test_a_training_that_breaks_off_is_marked_as_failed(tiny_settings, tmp_path,
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     (ended,) = (record.exit for record in records(file) if record.HasField("exit"))
     assert ended.exit_code == 1
+
+
+def test_a_server_that_does_not_answer_ends_no_training(tmp_path):
+    code = (
+        "from pathlib import Path; from melanoma_lib.reports.report import wandb_logger\n"
+        "from melanoma_lib.settings import Settings\n"
+        "with wandb_logger(Settings(), Path('work')) as logger: print('offline', logger.experiment.offline)"
+    )
+    absent = {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_INIT_TIMEOUT": "3"}
+    others = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    environment = others | absent | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert "offline True" in done.stdout and "logged offline" in done.stderr

@@ -49,6 +49,8 @@ def gather(given: Sequence[Path]) -> pd.DataFrame:
     Raises:
         DataError: if there is no image, or a table cannot be read or names none.
     """
+    if not any(path.exists() for path in given):
+        raise DataError(f"{', '.join(map(str, given))}: there is no such file or folder")
     tables = {path: _read_patients(path) for path in given if path.suffix.lower() in TABLES and path.is_file()}
     found = {path: _images_in(path) if path.is_dir() else [path] for path in given if path not in tables}
     if empty := [str(path) for path, files in found.items() if not files]:

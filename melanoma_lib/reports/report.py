@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import math
 import os
 import shutil
@@ -25,6 +26,8 @@ from melanoma_lib.utils import write_text
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import WandbLogger
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -161,15 +164,26 @@ def report_figures(test: pd.DataFrame, summary: dict, threshold: float) -> dict[
 def wandb_logger(settings: Settings, work: Path) -> "Iterator[WandbLogger]":
     """A logger for Lightning that keeps its files in ``work/wandb`` and is closed, with the body's outcome, at the end.
 
+    Without a key and a ``WANDB_MODE`` it works offline, and so it does where the server does not answer.
+
     Args:
         settings: logged as the run's configuration; they name project and run.
         work: folder of the run.
     """
+    import wandb
     from pytorch_lightning.loggers import WandbLogger
 
-    offline = not os.environ.get("WANDB_API_KEY")
-    logger = WandbLogger(project=settings.wandb_project, name=settings.run_path.name, save_dir=work, offline=offline)
-    logger.log_hyperparams(settings.model_dump(mode="json"))
+    def begun(offline: bool) -> WandbLogger:
+        places = {"project": settings.wandb_project, "name": settings.run_path.name, "save_dir": work}
+        logger = WandbLogger(**places, offline=offline, **({"mode": "offline"} if offline else {}))
+        logger.log_hyperparams(settings.model_dump(mode="json"))
+        return logger
+
+    try:
+        logger = begun(offline=not (os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE")))
+    except wandb.errors.Error as error:
+        log.warning("Weights & Biases is not to be had (%s); logged offline, for `wandb sync`", str(error).splitlines()[0])
+        logger = begun(offline=True)
     try:
         yield logger
     except BaseException:

@@ -120,7 +120,8 @@ class RunWriter:
             RunError: naming what is there, or the settings in which it differs.
         """
         if self.path.exists() and not self.finished():
-            raise RunError(f"{self.path} exists already; choose another --run-dir or --seed, or --resume to use it as it is")
+            others = "another --run-dir" if self.settings.run_dir else "another --run-dir or --seed"
+            raise RunError(f"{self.path} exists already; choose {others}, or --resume (same settings) to use it as it is")
         if self.partial.exists() and not self.settings.resume:
             raise RunError(f"{self.partial} is an interrupted run; add --resume to go on with it or delete it to start again")
         stored = (self.path if self.path.exists() else self.partial) / SETTINGS

@@ -198,7 +198,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: object = None) -> None:
         """Save whole or not at all."""
         with replacing(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+            try:
+                torch.save(checkpoint, temporary)
+            except RuntimeError as error:  # how PyTorch tells of a full disk
+                raise OSError(f"{path} cannot be written, the disk may be full: {error}") from error
 
 
 class BestCheckpoint(ModelCheckpoint):

@@ -35,6 +35,8 @@ from melanoma_lib.training.module import (
 )
 from melanoma_lib.weights import require_backbone, require_digest
 
+log = logging.getLogger(__name__)
+
 
 def train(
     settings: Settings, cases: pd.DataFrame | None = None, watchers: Sequence[pl.Callback] = (), demonstration: str = ""
@@ -93,6 +95,8 @@ def train(
             writer.finish(data.cases, data.encoder, logits)
             if logger:
                 log_run(logger, Run(work))
+    for kept in settings.run_path.glob("wandb/offline-run-*"):  # W&B itself told a place that has been renamed since
+        log.info("to send it to Weights & Biases: wandb sync %s", kept)
     return Run(settings.run_path)
 
 

@@ -124,6 +124,9 @@ def test_the_command_writes_a_row_an_image_and_fails_only_if_none_could_be_read(
     assert list(table) == ["image", "probability", "risk", "decision", "warnings"] and len(table) == 43
     assert main(["predict", str(folder / "images" / "broken.jpg"), "nowhere.jpg", *words[2:], str(app_run.path)]) == 1
     assert "No such file" in capsys.readouterr().err
+    before = Path("out/risks.csv").read_bytes()
+    assert main(["predict", "nodir", *words[2:], str(app_run.path)]) == 1
+    assert "nodir: there is no such" in capsys.readouterr().err and Path("out/risks.csv").read_bytes() == before
     assert main(["predict", str(folder / "images" / "dark.png"), *words[2:], str(tiny_run.path)]) == 1
     assert "trained on synthetic cases" in capsys.readouterr().err
     assert pd.read_csv("out/risks.csv")[["probability", "risk"]].isna().all(axis=None)
