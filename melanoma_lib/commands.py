@@ -122,9 +122,10 @@ def predict(
 ) -> int:
     """Risk and decision of image files: a CSV with a row an image (educational, not for diagnosis)."""
     from melanoma_lib.app.files import UNREAD, answer_files, gather
+    from melanoma_lib.runs.run import SETTINGS
     from melanoma_lib.utils import write_text
 
-    if model is None and len(files) > 1 and (files[-1].suffix in (".onnx", ".pt") or (files[-1] / "settings.json").is_file()):
+    if model is None and len(files) > 1 and (files[-1].suffix in (".onnx", ".pt") or (files[-1] / SETTINGS).is_file()):
         *files, model = files
     cases = gather(files)
     source = model if model and model.is_file() else _run(model, settings, needs_model=True)

@@ -120,7 +120,7 @@ def answer_files(source: Run | Path, cases: pd.DataFrame, tta: bool = False, sho
     if tta and 8 not in service.readings:
         service.learn_training()
     service.reading(tta)  # which is refused once, not with each image
-    if service.lacks and isinstance(source, Run):  # to look at training now would take minutes
+    if looks and service.lacks and isinstance(source, Run):  # to look at training now would take minutes
         service.lacks = "the first start of app prepares the comparison"
         log.info("images are not compared with those of training; %s", service.lacks)
 

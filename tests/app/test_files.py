@@ -1,5 +1,6 @@
 """A folder and a table in, a row an image out: the run's own answers, and a reason where there is none."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -124,6 +125,9 @@ def test_the_command_writes_a_row_an_image_and_fails_only_if_none_could_be_read(
     assert list(table) == ["image", "probability", "risk", "decision", "warnings"] and len(table) == 43
     assert main(["predict", str(folder / "images" / "broken.jpg"), "nowhere.jpg", *words[2:], str(app_run.path)]) == 1
     assert "No such file" in capsys.readouterr().err
+    os.mkfifo("pipe")
+    assert main(["predict", str(folder / "images" / "dark.png"), str(app_run.path), "--progress", "no", "--out", "pipe"]) == 1
+    assert Path("pipe").is_fifo() and "name another one" in capsys.readouterr().err  # nothing is put in place of a device
     before = Path("out/risks.csv").read_bytes()
     assert main(["predict", "nodir", *words[2:], str(app_run.path)]) == 1
     assert "nodir: there is no such" in capsys.readouterr().err and Path("out/risks.csv").read_bytes() == before
