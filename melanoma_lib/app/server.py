@@ -63,8 +63,7 @@ class Question(BaseModel, extra="forbid", strict=True):
 class OnlyThePage:
     """Refuses every address that the page does not need, and tells the browser to stay on this machine.
 
-    It passes messages on as they come. FastAPI's ``middleware("http")`` takes the stream of Gradio's answers for disconnected
-    now and then, and an answer is lost.
+    It passes messages on as they come, those of Gradio's endless heartbeat too.
     """
 
     def __init__(self, app: ASGIApp) -> None:
