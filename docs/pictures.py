@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image, ImageOps
 
+from melanoma_lib.classroom.handout import pictures
 from melanoma_lib.classroom.lesson import Lesson, find_lessons
-from melanoma_lib.classroom.papermill import pictures
 from melanoma_lib.data import SyntheticDermoscopy
 from melanoma_lib.plotting import DescribedFigure, kit_figure, with_alt_text
 

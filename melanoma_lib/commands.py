@@ -234,12 +234,12 @@ def notebooks_exercises(names: Sequence[str] = ()) -> None:
 
 def notebooks_handout(names: Sequence[str] = (), parameters: Sequence[str] = (), out: Path = Path("reports/handouts")) -> None:
     """Execute lessons and leave each as one offline page with live explorers, and as a PDF."""
-    from melanoma_lib.classroom import handout, lesson
+    from melanoma_lib.classroom import handout, lesson, papermill
 
     for one in lesson.find_lessons(names):
-        page, pdf, n_live = handout.write_handout(one, out, _pairs(parameters))
-        print(f"{page}: explorers that move without Python: {n_live}")
-        print(pdf or "no PDF: no Chromium or Chrome was found; print the page from any browser instead")
+        print(page := papermill.write_handout(one, out, _pairs(parameters)))
+        browser = handout.find_browser()
+        print(handout.print_page(page, browser) if browser else "no PDF: found no Chromium or Chrome; print from any browser")
 
 
 def notebooks_sweep(

@@ -5,10 +5,9 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from packaging.requirements import Requirement
 
@@ -23,14 +22,8 @@ STATES = ("ok", "warn", "fail")
 DISK_NEEDED, DISK_WANTED = 1 * GIB, 5 * GIB
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        state: ``ok``; ``warn`` where some commands do less or fail; ``fail`` where the kit cannot be relied on.
-        cure: command or change that mends it; empty where nothing needs mending.
-    """
+class Finding(NamedTuple):
+    """One thing that was looked at: ``ok``, ``warn`` (some commands do less) or ``fail``, and the command that mends it."""
 
     name: str
     state: Literal["ok", "warn", "fail"]
@@ -49,12 +42,7 @@ def report(findings: Sequence[Finding]) -> str:
 
 
 def examine(settings: Settings | None = None) -> list[Finding]:
-    """Look at settings, packages, torch, weights, data, folders and Jupyter; change nothing.
-
-    Args:
-        settings: whose backbone, source and folders to look at; by default those of environment and ``.env``. A mistake there
-            is a finding, too, and the rest is looked at with default settings.
-    """
+    """Look at settings (by default those of environment and ``.env``), packages, weights, data, folders and Jupyter."""
     mistakes = []
     try:
         settings = settings or Settings()
@@ -71,12 +59,10 @@ def _finding(name: str, fine: bool, found: str, cure: str, poor: Literal["warn",
 def _requirements() -> list[Requirement]:
     requirements = [Requirement(line) for line in metadata.requires(PACKAGE) or []]
     extras = {"", *(extra for one in requirements if one.name == PACKAGE for extra in one.extras)}  # that every install takes
-    wanted = []
-    for one in requirements:
-        if one.name != PACKAGE and (one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in extras)):
-            one.marker = None  # or pip, told to install it, would look for the extra and leave it
-            wanted.append(one)
-    return wanted
+    taken = [one for one in requirements if not one.marker or any(one.marker.evaluate({"extra": extra}) for extra in extras)]
+    for one in taken:
+        one.marker = None  # or pip, told to install it, would look for the extra and leave it
+    return [one for one in taken if one.name != PACKAGE]
 
 
 def _packages() -> Iterator[Finding]:
@@ -85,23 +71,21 @@ def _packages() -> Iterator[Finding]:
         try:
             version = metadata.version(wanted.name)
         except metadata.PackageNotFoundError:
-            version = None
+            version = ""
         if version and wanted.specifier.contains(version, prereleases=True):
             fine += 1
         else:
-            found = f"{version or 'not installed'}; wanted {wanted.specifier or 'any'}"
-            yield Finding(wanted.name, "fail", found, _pip_install(str(wanted)))
+            yield Finding(wanted.name, "fail", f"{version or 'not installed'}; wanted {wanted.specifier}", _install(wanted))
     yield Finding("packages", "ok", f"{fine} of the required packages are in the range that {PACKAGE} asks for")
 
 
 def _torch() -> Finding:
-    pair = [str(one) for one in _requirements() if one.name in ("torch", "torchvision")]
     try:
         import torch
         import torchvision  # one built for another torch fails here
     except (ImportError, OSError, RuntimeError) as error:
-        found = f"{type(error).__name__}: {error}".splitlines()[0]
-        return Finding("torch", "fail", found, _pip_install("--force-reinstall", *pair))
+        pair = [one for one in _requirements() if one.name in ("torch", "torchvision")]
+        return Finding("torch", "fail", f"{type(error).__name__}: {error}", _install("--force-reinstall", *pair))
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU, trains on the CPU"
     found = f"torch {torch.__version__}, torchvision {torchvision.__version__}; {torch.get_num_threads()} threads; {device}"
     return Finding("torch", "ok", found)
@@ -112,14 +96,12 @@ def _weights(settings: Settings) -> Iterator[Finding]:
     for packaged in sorted({OFFLINE_BACKBONE, backbone} & set(weights.PACKAGED)):
         file, package = weights.packaged_file(packaged), weights.PACKAGED[packaged][2]
         found = file.name if file else f"the package {package}, which carries them, is not installed"
-        yield _finding(f"weights of {packaged}", file is not None, found, _pip_install(package))
+        yield _finding(f"weights of {packaged}", file is not None, found, _install(package))
     reachable = weights.hub_reachable(timeout=2.0)
     needed = settings.pretrained and "image" in settings.modalities and backbone not in weights.PACKAGED
     fine = reachable or not needed or bool(weights.hub_cached_file(backbone))
-    found = f"{weights.HUB} {'answers' if reachable else 'does not answer'}"
-    found += "" if fine else f", and {backbone}, the chosen backbone, has its weights there"
-    cure = f"go online once, or train with --backbone {OFFLINE_BACKBONE} (or MELANOMA_BACKBONE={OFFLINE_BACKBONE})"
-    yield _finding("weights hub", fine, found, cure, "warn")
+    found = f"{weights.HUB} {'answers' if reachable else 'does not answer'}" + (f"; it has those of {backbone}" if needed else "")
+    yield _finding("weights hub", fine, found, f"go online once, or train with --backbone {OFFLINE_BACKBONE}", "warn")
 
 
 def _data(settings: Settings) -> Finding:
@@ -140,9 +122,9 @@ def _data(settings: Settings) -> Finding:
 
 
 def _folders(settings: Settings) -> Iterator[Finding]:
-    for setting in ["cache_dir", "runs_dir", *(["data_root"] if settings.source == "synthetic" else [])]:
-        folder = getattr(settings, setting)
-        name, cure = f"folder {folder}", f"MELANOMA_{setting.replace('root', 'dir').upper()}=/a/folder/with/room"
+    written = {"CACHE": settings.cache_dir, "RUNS": settings.runs_dir}
+    for variable, folder in (written | ({"DATA": settings.data_root} if settings.source == "synthetic" else {})).items():
+        name, cure = f"folder {folder}", f"MELANOMA_{variable}_DIR=/a/folder/with/room"
         try:
             existing = next(part for part in (folder.absolute(), *folder.absolute().parents) if part.exists())
             with tempfile.TemporaryFile(dir=existing):
@@ -150,36 +132,27 @@ def _folders(settings: Settings) -> Iterator[Finding]:
         except OSError as error:
             yield Finding(name, "fail", f"cannot be written: {error.strerror}", cure)
             continue
-        found = f"writable, {free / GIB:.1f} GiB free, {DISK_WANTED // GIB} GiB wanted (HAM10000 and its runs)"
+        found = f"{free / GIB:.1f} GiB free, {DISK_WANTED // GIB} GiB wanted (HAM10000 and its runs)"
         yield _finding(name, free >= DISK_WANTED, found, cure, "fail" if free < DISK_NEEDED else "warn")
 
 
 def _jupyter() -> Iterator[Finding]:
     try:
-        from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+        from jupyter_client.kernelspec import KernelSpecManager
         from jupyter_core.paths import jupyter_path
-    except ImportError as error:
-        yield Finding("Jupyter", "fail", str(error), _pip_install("jupyterlab"))
-        return
-    try:
+
         program = Path(KernelSpecManager().get_kernel_spec("python3").argv[0])
-    except NoSuchKernel as error:
-        yield Finding("Jupyter kernel", "fail", str(error), _pip_install("ipykernel"))
-    else:  # Jupyter reads a bare "python" as the interpreter it runs in itself
-        ours = len(program.parts) == 1 or program.absolute() == Path(sys.executable).absolute()
-        cure = shlex.join([_interpreter(), "-m", "ipykernel", "install", "--sys-prefix"])
-        found = f"python3 starts {'the interpreter of this environment' if ours else f'{program}, another environment'}"
-        yield _finding("Jupyter kernel", ours, found, cure, "warn")
+    except (ImportError, KeyError) as error:  # no such package, no such kernel
+        yield Finding("Jupyter", "fail", str(error), _install("jupyterlab", "ipykernel"))
+        return
+    ours = len(program.parts) == 1 or program.absolute() == Path(sys.executable).absolute()  # a bare "python" is Jupyter's own
+    cure = shlex.join([sys.executable, "-m", "ipykernel", "install", "--sys-prefix"])
+    yield _finding("Jupyter kernel", ours, f"python3 starts {'this environment' if ours else program}", cure, "warn")
     wanted = Path("@jupyter-widgets", "jupyterlab-manager", "package.json")
     there = any((Path(folder) / wanted).is_file() for folder in jupyter_path("labextensions"))
     found = f"JupyterLab {'has' if there else 'lacks'} the extension that shows them"
-    yield _finding("notebook widgets", there, found, _pip_install("--force-reinstall", "ipywidgets", "jupyterlab_widgets"))
+    yield _finding("notebook widgets", there, found, _install("--force-reinstall", "ipywidgets", "jupyterlab_widgets"))
 
 
-def _interpreter() -> str:
-    program = Path(sys.executable)
-    return str(program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program)
-
-
-def _pip_install(*requirements: str) -> str:
-    return shlex.join([_interpreter(), "-m", "pip", "install", *requirements])
+def _install(*requirements: object) -> str:
+    return shlex.join([sys.executable, "-m", "pip", "install", *map(str, requirements)])

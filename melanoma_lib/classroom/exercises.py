@@ -26,11 +26,7 @@ def write_student_copy(lesson: Lesson) -> Path:
 
 
 def student_copy(lesson: Lesson) -> nbformat.NotebookNode:
-    """A lesson to work on; the same lesson always gives the same copy, byte by byte.
-
-    Raises:
-        LessonError: if an exercise holds no solution between its two marks, or no check is called with it.
-    """
+    """A lesson to work on; a LessonError if an exercise holds no solution between its two marks, or no check is called."""
     student = without_tests(lesson.notebook)
     code = [cell.source for cell in student.cells if cell.cell_type == "code"]
     for cell in student.cells:

@@ -1,75 +1,65 @@
-"""Handouts: an executed lesson as one HTML file whose explorers move without a kernel or network, and as a PDF to print."""
+"""Pages: an executed lesson as one HTML file whose explorers move without a kernel or network, and as a PDF to print."""
 
+import copy
+import html
+import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
-from melanoma_lib.classroom.lesson import Lesson
-from melanoma_lib.classroom.papermill import PRINT_STYLE, WIDGET_STATE, WIDGET_VIEW, as_html, run_lesson
+from melanoma_lib.classroom.lesson import without_tests
 from melanoma_lib.errors import LessonError
-from melanoma_lib.utils import replacing, write_text
+from melanoma_lib.utils import replacing
 from melanoma_lib.widgets.base import embedded
 
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 PATIENCE = 300  # seconds
-# Nothing may be fetched, on paper an explorer is its picture, and the page keeps the lessons' width on a wide screen.
-HANDOUT_HEAD = """<meta http-equiv="Content-Security-Policy"
+# Nothing may be fetched. On paper an explorer is its picture, and nothing scrolls: what is wider than the page would be cut off.
+HEAD = """<meta http-equiv="Content-Security-Policy"
   content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:; font-src data:">
 <style>
 .still { display: none; }
-@media print { .live { display: none; } .still { display: block; } @page { size: A4; margin: 14mm 12mm; } }
+@media print {
+  .live { display: none; } .still { display: block; } @page { size: A4; margin: 14mm 12mm; }
+  .highlight pre, .jp-OutputArea-output pre { white-space: pre-wrap !important; overflow-wrap: anywhere; word-break: normal; }
+  img, table, blockquote, .jp-CodeCell .jp-InputArea, .jp-RenderedMarkdown div { break-inside: avoid; }
+  h1, h2, h3, .jp-CodeCell .jp-InputArea { break-after: avoid; }
+}
 </style>
 """
 
 
-def write_handout(
-    lesson: Lesson, out: Path, parameters: Mapping[str, Any], show_progress: bool = True
-) -> tuple[Path, Path | None, int]:
-    """Execute a lesson and write its handout.
-
-    Returns:
-        The page, complete in itself; the same as PDF, None where no browser was there to print it; explorers that move.
-
-    Raises:
-        LessonError: if a parameter does not fit or the lesson does not run; an older handout is then left as it was.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        outcome = run_lesson(lesson, Path(folder), lesson.with_defaults(parameters), show_progress)
-        if not outcome.ok:
-            raise LessonError(f"{lesson.name} does not run, so there is nothing to hand out: {outcome.status}")
-        executed = nbformat.read(outcome.notebook, as_version=4)
-    page = out / f"{lesson.name}.html"
-    text, n_live = handout_page(executed, lesson.name)
-    write_text(page, text)
-    browser = find_browser()
-    return page, print_page(page, page.with_suffix(".pdf"), browser) if browser else None, n_live
-
-
-def handout_page(executed: nbformat.NotebookNode, title: str) -> tuple[str, int]:
-    """The page of an executed lesson, and how many explorers move in it.
+def handout_page(executed: nbformat.NotebookNode, title: str) -> str:
+    """One self-contained page: pictures inside, explorers that move, nothing fetched, no cell that only tests.
 
     An explorer whose answers are computed in Python stays the labelled picture that it brings along.
     """
-    states = executed.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
-    styles: dict[str, None] = {}  # of the explorers, each once, in order
-    fragments: list[str] = []
+    from nbconvert import HTMLExporter
 
-    def live(output: nbformat.NotebookNode) -> str:
+    states = executed.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+    notebook = without_tests(executed)
+    styles: list[str] = []  # of the explorers that move
+    for output in pictures(notebook.cells):
+        alt = html.escape(output.metadata.get("image/png", {}).get("alt", ""), quote=True)  # which nbconvert leaves out
+        shown = f'<img alt="{alt}" src="data:image/png;base64,{output.data["image/png"].strip()}">'
         model = states.get(output.data.get(WIDGET_VIEW, {}).get("model_id"), {"state": {}})
         script, alone = model["state"].get("_esm"), model["state"].get("alone")
-        if script is None or alone is None:
-            return ""
-        styles[model["state"]["_css"]] = None
-        fragments.append(embedded(script, _values(model) | alone, f"explorer-{len(fragments) + 1}"))
-        return fragments[-1]
-
-    page = as_html(executed, title, live, HANDOUT_HEAD + PRINT_STYLE)
-    return page.replace("</head>", f"<style>\n{''.join(styles)}\n</style>\n</head>", 1), len(fragments)
+        if script is not None and alone is not None:
+            styles.append(model["state"]["_css"])
+            explorer = embedded(script, _values(model) | alone, f"explorer-{len(styles)}")
+            shown = f'<div class="live">{explorer}</div><div class="still">{shown}</div>'
+        output.data["text/html"] = shown
+    no_scripts = dict.fromkeys(("require_js_url", "mathjax_url", "jquery_url", "mermaid_js_url"), "")
+    exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True, **no_scripts)
+    body, _ = exporter.from_notebook_node(still(notebook), resources={"metadata": {"name": title}})
+    return body.replace("</head>", f"{HEAD}<style>\n{''.join(dict.fromkeys(styles))}\n</style>\n</head>", 1)
 
 
 def _values(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,15 +74,43 @@ def _values(model: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def pictures(cells: Iterable[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Outputs that hold a picture, explorers' among them."""
+    outputs = (output for cell in cells for output in cell.get("outputs", ()))
+    return [output for output in outputs if "image/png" in output.get("data", {})]
+
+
+def still(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A copy without live widgets: an explorer stays as the picture and the description it brings along."""
+    notebook = copy.deepcopy(notebook)
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not is_remains(output)]
+            for output in cell.outputs:
+                output.get("data", {}).pop(WIDGET_VIEW, None)
+    return notebook
+
+
+def is_remains(output: nbformat.NotebookNode) -> bool:
+    """Whether an output is what a finished progress bar leaves: a widget without a picture, or an empty frame."""
+    data = output.get("data")
+    if data is None or "image/png" in data:
+        return False
+    words = re.sub(r"<[^>]*>", "", data.get("text/html", "")) + data.get("text/plain", "")
+    return WIDGET_VIEW in data or not (words.strip() or set(data) - {"text/html", "text/plain"})
+
+
 def find_browser() -> str | None:
     """A Chromium or its kin on the path, to print with."""
     return next((found for name in BROWSERS if (found := shutil.which(name))), None)
 
 
-def print_page(page: Path, pdf: Path, browser: str) -> Path:
-    """Print an HTML file to PDF; a LessonError with the browser's last words if it fails."""
+def print_page(page: Path, browser: str) -> Path:
+    """Print an HTML file to a PDF beside it; a LessonError with the browser's last words if it fails."""
     # Run as root, as in a container, a browser refuses its sandbox; the page is the kit's own and may fetch nothing.
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
+    pdf = page.with_suffix(".pdf")
     with tempfile.TemporaryDirectory() as profile, replacing(pdf) as temporary:
         command = [browser, *options, f"--user-data-dir={profile}", f"--print-to-pdf={temporary}", page.resolve().as_uri()]
         said = run_program(command, f"{browser} could not print {page}")

@@ -33,11 +33,7 @@ class Lesson:
 
     @cached_property
     def notebook(self) -> nbformat.NotebookNode:
-        """The notebook as it lies on disk.
-
-        Raises:
-            LessonError: if the file is no notebook.
-        """
+        """The notebook as it lies on disk; a LessonError if the file is none."""
         try:
             return nbformat.read(self.path, as_version=4)
         except (OSError, ValueError, nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
@@ -49,11 +45,7 @@ class Lesson:
 
     @cached_property
     def parameters(self) -> dict[str, Scalar]:
-        """Names and default values that the cell tagged ``parameters`` assigns.
-
-        Raises:
-            LessonError: if there is not exactly one such cell, or it holds anything but plain scalars.
-        """
+        """Names and default values that the cell tagged ``parameters`` assigns: plain scalars, or a LessonError."""
         cells = self.cells("parameters")
         if len(cells) != 1:
             raise LessonError(f"{self.path}: expected one cell tagged 'parameters', got {len(cells)}")
@@ -71,12 +63,10 @@ class Lesson:
     def with_defaults(self, given: Mapping[str, Any]) -> dict[str, Scalar]:
         """All parameters, with the given ones checked and put in their place; nothing is run for it.
 
-        Args:
-            given: values by name; text, as from a command line, is read as the type of the parameter's default. None stands
-                for the default, which derives what is empty.
+        Text, as from a command line, is read as the type of the parameter's default; None stands for the default.
 
         Raises:
-            LessonError: if a name is unknown, with the known ones, a value does not fit, or a given ``run_dir`` does not exist.
+            LessonError: if a name is unknown, a value does not fit, or a given ``run_dir`` does not exist.
         """
         known = self.parameters
         if unknown := sorted(set(given) - set(known)):
@@ -119,15 +109,12 @@ def without_tests(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def find_lessons(names: Iterable[str] = (), folder: Path | None = None, studies: bool = False) -> list[Lesson]:
-    """Lessons in the order of their numbers.
+    """Lessons by names, numbers (``03``) or paths, without any all; a LessonError if one fits no lesson or several.
 
     Args:
-        names: names, numbers (``03``) or paths; none for all.
+        names: of the lessons.
         folder: where to look; by default the project's ``notebooks``.
         studies: also find the notebooks in its ``studies``, where they are named.
-
-    Raises:
-        LessonError: if a name fits no lesson or more than one, or the folder holds none.
     """
     folder = project_dir() / "notebooks" if folder is None else folder
     lessons = numbered(folder, "lesson", "00_start_here.ipynb")

@@ -1,14 +1,11 @@
 """Running lessons without a reader: executed notebook, HTML page and summary of each, and the committed outputs renewed."""
 
 import base64
-import copy
-import html
 import io
 import logging
-import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,44 +13,27 @@ from typing import Any
 import nbformat
 from PIL import Image
 
-from melanoma_lib.classroom.lesson import Lesson, Scalar, tags_of, without_tests
+from melanoma_lib.classroom.handout import WIDGET_STATE, handout_page, is_remains, still
+from melanoma_lib.classroom.lesson import Lesson, Scalar, tags_of
 from melanoma_lib.errors import LessonError
 from melanoma_lib.utils import write_text
 
-WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 LARGE_PICTURE = 100_000  # bytes; charts are below it, sheets of photographs above
 COMPARED = "nbval-check-output"  # nbval's own tag: it compares the outputs of these cells
-# On paper nothing scrolls: what is wider than the page would be cut off.
-PRINT_STYLE = """<style>
-@media print {
-  .highlight pre, .jp-OutputArea-output pre { white-space: pre-wrap !important; overflow-wrap: anywhere; word-break: normal; }
-  img, table, blockquote, .jp-CodeCell .jp-InputArea, .jp-RenderedMarkdown div { break-inside: avoid; }
-  h1, h2, h3, .jp-CodeCell .jp-InputArea { break-after: avoid; }
-}
-</style>
-"""
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One executed lesson.
-
-    Attributes:
-        status: ``ok``, or what went wrong.
-        digests: what the digest cells say.
-        as_committed: how many of them say what the committed notebook shows; None where parameters differ from its own.
-        page: its HTML.
-    """
+    """One executed lesson."""
 
     name: str
-    status: str
+    status: str  # ok, or what went wrong
     seconds: float
-    digests: tuple[str, ...]
-    as_committed: int | None
+    digests: tuple[str, ...]  # what the digest cells say
+    as_committed: int | None  # digests that the committed notebook shows, too; None where parameters differ from its own
     notebook: Path
-    page: Path
+    page: Path  # its HTML
 
     @property
     def ok(self) -> bool:
@@ -105,7 +85,7 @@ def run_lesson(lesson: Lesson, out: Path, values: Mapping[str, Scalar], show_pro
     executed = nbformat.read(target, as_version=4)
     if status == "ok" and (failures := widget_failures(executed)):
         status = f"explorer: {failures[0]}"
-    write_text(page, as_html(executed, lesson.name))
+    write_text(page, handout_page(executed, lesson.name))
     digests = tuple(digest_text(cell) for cell in executed.cells if "digest" in tags_of(cell))
     committed = [digest_text(cell) for cell in lesson.cells("digest")]
     same = sum(mine == theirs for mine, theirs in zip(digests, committed, strict=True)) if values == lesson.parameters else None
@@ -114,7 +94,7 @@ def run_lesson(lesson: Lesson, out: Path, values: Mapping[str, Scalar], show_pro
 
 def digest_text(cell: nbformat.NotebookNode) -> str:
     """What a digest cell printed, and the text of the tables it shows; a progress bar of the first time is neither."""
-    outputs = [output for output in cell.outputs if not _is_remains(output)]
+    outputs = [output for output in cell.outputs if not is_remains(output)]
     printed = [output.text for output in outputs if output.get("name") == "stdout"]
     shown = [output.data for output in outputs if output.output_type in ("execute_result", "display_data")]
     return "".join([*printed, *(data.get("text/plain", "") for data in shown if "image/png" not in data)])
@@ -143,62 +123,20 @@ def widget_failures(notebook: nbformat.NotebookNode) -> list[str]:
     return found
 
 
-def as_html(
-    notebook: nbformat.NotebookNode,
-    title: str,
-    live: Callable[[nbformat.NotebookNode], str] | None = None,
-    style: str = PRINT_STYLE,
-) -> str:
-    """One self-contained page: pictures inside, explorers as their labelled pictures, nothing fetched, no cell that only tests.
-
-    Args:
-        notebook: executed.
-        title: of the page.
-        live: given an explorer's output, HTML to put beside its picture; empty for none.
-        style: for the head of the page.
-    """
-    from nbconvert import HTMLExporter
-
-    no_scripts = dict.fromkeys(("require_js_url", "mathjax_url", "jquery_url", "mermaid_js_url"), "")
-    exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True, **no_scripts)
-    notebook = without_tests(notebook)
-    fragments = [live(output) if live else "" for output in pictures(notebook.cells)]
-    notebook = still(notebook)
-    for output, fragment in zip(pictures(notebook.cells), fragments, strict=True):  # nbconvert leaves the alternative text out
-        alt = html.escape(output.metadata.get("image/png", {}).get("alt", ""), quote=True)
-        picture = f'<img alt="{alt}" src="data:image/png;base64,{output.data["image/png"].strip()}">'
-        output.data["text/html"] = (
-            f'<div class="live">{fragment}</div><div class="still">{picture}</div>' if fragment else picture
-        )
-    body, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
-    return body.replace("</head>", f"{style}</head>", 1)
+def write_handout(lesson: Lesson, out: Path, parameters: Mapping[str, Any], show_progress: bool = True) -> Path:
+    """Execute a lesson and leave its page in ``out``; if it does not run, a LessonError, and an older page stays."""
+    page, _ = _ran(lesson, lesson.with_defaults(parameters), show_progress)
+    write_text(out / f"{lesson.name}.html", page)
+    return out / f"{lesson.name}.html"
 
 
-def pictures(cells: Iterable[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
-    """Outputs that hold a picture, explorers' among them."""
-    outputs = (output for cell in cells for output in cell.get("outputs", ()))
-    return [output for output in outputs if "image/png" in output.get("data", {})]
-
-
-def still(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """A copy without live widgets: an explorer stays as the picture and the description it brings along."""
-    notebook = copy.deepcopy(notebook)
-    notebook.metadata.pop("widgets", None)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not _is_remains(output)]
-            for output in cell.outputs:
-                output.get("data", {}).pop(WIDGET_VIEW, None)
-    return notebook
-
-
-def _is_remains(output: nbformat.NotebookNode) -> bool:
-    """Whether an output is what a finished progress bar leaves: a widget without a picture, or an empty frame."""
-    data = output.get("data")
-    if data is None or "image/png" in data:
-        return False
-    words = re.sub(r"<[^>]*>", "", data.get("text/html", "")) + data.get("text/plain", "")
-    return WIDGET_VIEW in data or not (words.strip() or set(data) - {"text/html", "text/plain"})
+def _ran(lesson: Lesson, values: Mapping[str, Scalar], show_progress: bool) -> tuple[str, nbformat.NotebookNode]:
+    """Page and notebook of a lesson that runs to its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = run_lesson(lesson, Path(folder), values, show_progress)
+        if not outcome.ok:
+            raise LessonError(f"{lesson.name} does not run, so all is left as it was: {outcome.status}")
+        return outcome.page.read_text(encoding="utf-8"), nbformat.read(outcome.notebook, as_version=4)
 
 
 def refresh(lesson: Lesson) -> bool:
@@ -207,11 +145,7 @@ def refresh(lesson: Lesson) -> bool:
     Returns:
         Whether the file changed; if a cell or an explorer fails, it is untouched and a LessonError says so.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        outcome = run_lesson(lesson, Path(folder), lesson.parameters, show_progress=False)
-        if not outcome.ok:
-            raise LessonError(f"{lesson.name} does not run, its file is left as it was: {outcome.status}")
-        executed = nbformat.read(outcome.notebook, as_version=4)
+    _, executed = _ran(lesson, lesson.parameters, show_progress=False)
     text = nbformat.writes(normalised(executed)) + "\n"
     changed = lesson.path.read_text(encoding="utf-8") != text
     if changed:

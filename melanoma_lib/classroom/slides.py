@@ -21,9 +21,8 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from melanoma_lib.classroom.handout import find_browser, run_program
+from melanoma_lib.classroom.handout import find_browser, pictures, run_program
 from melanoma_lib.classroom.lesson import chosen, find_lessons, numbered
-from melanoma_lib.classroom.papermill import pictures
 from melanoma_lib.errors import LessonError
 from melanoma_lib.evaluation import OperatingCurve
 from melanoma_lib.runs import Run

@@ -5,9 +5,8 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -20,8 +19,7 @@ DONE = "done.json"
 METRICS = ("auroc", "average_precision", "sensitivity", "specificity", "ppv")
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """One combination of the swept values, and what it leaves."""
 
     folder: Path
@@ -30,13 +28,10 @@ class Point:
 
 
 def grid(lesson: Lesson, over: Mapping[str, Sequence[Any]], fixed: Mapping[str, Any], out: Path) -> list[Point]:
-    """Every combination, checked before the first one runs.
+    """Every combination, checked before the first one runs; a LessonError says what does not fit.
 
     Points that differ in nothing that training sees share a run directory, so that it is trained once; where nothing of that
     kind is swept, all read the run that the lesson or ``fixed`` names.
-
-    Raises:
-        LessonError: for an unknown parameter, an ill-typed value, an empty grid, or where no run is named or trained.
     """
     if "run_dir" not in lesson.parameters:
         raise LessonError(f"{lesson.name} leaves no run to compare: it has no parameter run_dir; sweep 03_training")
@@ -66,7 +61,7 @@ def _seen_by_training(lesson: Lesson) -> set[str]:
     return {name for name in lesson.parameters if re.search(rf"\b{name}\b", before)} - {"run_dir"}
 
 
-def _digest(values: Mapping[str, Scalar]) -> str:
+def _digest(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -82,17 +77,17 @@ def sweep(lesson: Lesson, points: Sequence[Point], out: Path, jobs: int = 1) -> 
     for point in points:
         first.setdefault(point.values["run_dir"], point)
     for part in (first.values(), [point for point in points if point not in first.values()]):
-        Parallel(n_jobs=jobs, verbose=10)(delayed(run_point)(lesson.path, point) for point in part)
-    table = pd.DataFrame([row_of(point) for point in points])
+        Parallel(n_jobs=jobs, verbose=10)(delayed(_run_point)(lesson.path, point) for point in part)
+    table = pd.DataFrame([_row_of(point) for point in points])
     with replacing(out / "comparison.csv") as temporary:
         table.to_csv(temporary, index=False)
     return table
 
 
-def run_point(path: Path, point: Point) -> None:
+def _run_point(path: Path, point: Point) -> None:
     """Run one point, unless it is done and the lesson has not changed since."""
     lesson = Lesson(path)
-    source = hashlib.sha256("\n".join(cell.source for cell in lesson.notebook.cells).encode()).hexdigest()
+    source = _digest([cell.source for cell in lesson.notebook.cells])
     if _record(point).get("source") == source:
         return
     outcome = run_lesson(lesson, point.folder, point.values, show_progress=False)
@@ -100,15 +95,14 @@ def run_point(path: Path, point: Point) -> None:
     write_text(point.folder / DONE, json.dumps(record) + "\n")
 
 
-def row_of(point: Point) -> dict[str, Any]:
-    """The point's line of the comparison."""
+def _row_of(point: Point) -> dict[str, Any]:
     from melanoma_lib.runs import Run
 
     row: dict[str, Any] = dict(point.varied) | {"status": _record(point).get("status", "not run")}
     metrics = Run(point.values["run_dir"]).metrics if row["status"] == "ok" else {}
     for name in METRICS:
         interval = (metrics | metrics.get("at_threshold", {})).get(name, {})
-        row |= {name: interval.get("value"), f"{name}_low": interval.get("low"), f"{name}_high": interval.get("high")}
+        row |= {f"{name}{end}": interval.get(key) for end, key in (("", "value"), ("_low", "low"), ("_high", "high"))}
     return row | {"run": str(point.values["run_dir"])}
 
 

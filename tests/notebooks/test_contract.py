@@ -13,7 +13,8 @@ import nbformat
 import pytest
 
 from melanoma_lib.classroom.lesson import Lesson, find_lessons, tags_of
-from melanoma_lib.classroom.papermill import WIDGET_VIEW, digest_text
+from melanoma_lib.classroom.handout import WIDGET_VIEW
+from melanoma_lib.classroom.papermill import digest_text
 from tests.notebooks.mini import mini_lesson
 
 LESSONS = find_lessons(folder=Path(__file__).parents[2] / "notebooks")

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from melanoma_lib.classroom.lesson import Lesson, find_lessons, tags_of
-from melanoma_lib.classroom.papermill import pictures, run_lesson
+from melanoma_lib.classroom.handout import pictures
+from melanoma_lib.classroom.papermill import run_lesson
 from melanoma_lib.errors import LessonError
 from melanoma_lib.training.module import MelanomaModule
 from melanoma_lib.settings import ENV_PREFIX, Settings
