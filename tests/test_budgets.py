@@ -11,10 +11,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "melanoma_lib"
 BUDGET = {
-    "lines of the library": 14_970,
+    "lines of the library": 14_870,
     "modules": 97,
     "modules at the root": 12,
-    "import layers": 14,
+    "import layers": 8,
     "lines of tests": 12_730,
     "lines of JavaScript, CSS and HTML": 1_841,
     "functions of prose": 0,
