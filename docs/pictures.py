@@ -1,18 +1,26 @@
-"""Draw the pictures of the README: ``python docs/pictures.py RUN``, with a run that ``make notebooks`` has left and evaluated."""
+"""Draw the pictures of README and CONTRIBUTING: ``python docs/pictures.py RUN``, with a run that is finished and evaluated.
 
+Without a run, the import layers alone.
+"""
+
+import ast
 import base64
 import io
+import re
 import shutil
 import sys
+import textwrap
+import tomllib
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.patches import Rectangle
 from PIL import Image, ImageOps
 
 from melanoma_lib.classroom.handout import pictures
 from melanoma_lib.classroom.lesson import Lesson, find_lessons
 from melanoma_lib.data import SyntheticDermoscopy
-from melanoma_lib.plotting import DescribedFigure, kit_figure, with_alt_text
+from melanoma_lib.plotting import BLUE, DescribedFigure, kit_figure, with_alt_text
 
 HERE = Path(__file__).parent
 
@@ -80,6 +88,37 @@ def committed_picture(lesson: Lesson) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
 
 
+def layers() -> list[str]:
+    """The import layers of ``pyproject.toml``, from the top down."""
+    contracts = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    return next(contract["layers"] for contract in contracts if contract["id"] == "layers")
+
+
+def layer_picture() -> DescribedFigure:
+    """The import layers, one above the other, with what each package or module says of itself."""
+    package, found = HERE.parent / "melanoma_lib", layers()
+    with kit_figure(13, 0.95 * len(found) + 0.3) as figure:
+        axes = figure.add_subplot(xlim=(0, 12), ylim=(-len(found), 0.1))
+        axes.set_axis_off()
+        for row, layer in enumerate(found):
+            names = [name.strip() for name in layer.replace(":", "|").split("|")]
+            width = 12 / len(names)
+            for place, name in enumerate(names):
+                file = package / name / "__init__.py" if (package / name).is_dir() else package / f"{name}.py"
+                said = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))).partition("\n")[0].replace("`", "")
+                words = textwrap.fill(textwrap.shorten(re.split(r"[:;.] ", said)[0], 66, placeholder=" …"), round(11.5 * width))
+                left, middle = place * width + 0.05, (place + 0.5) * width
+                axes.add_patch(Rectangle((left, -row - 0.88), width - 0.1, 0.84, facecolor="#EAF2F8", edgecolor=BLUE))
+                axes.text(middle, -row - 0.22, name, ha="center", va="center", fontsize=12, fontweight="bold")
+                axes.text(middle, -row - 0.6, words, ha="center", va="center", fontsize=8.5)
+    return with_alt_text(figure, f"Import layers, each of which knows only those below it: {'; '.join(found)}.")
+
+
+def draw_layers() -> None:
+    """Draw the import layers; the picture remembers of which contract it is."""
+    layer_picture().savefig(HERE / "layers.png", dpi=80, metadata={"layers": "\n".join(layers())})
+
+
 def draw_pictures(run: Path) -> None:
     """Draw the contact sheet and the map of lessons; copy two figures of a run's evaluation."""
     figure = lesson_map(find_lessons())
@@ -93,4 +132,6 @@ def draw_pictures(run: Path) -> None:
 
 
 if __name__ == "__main__":
-    draw_pictures(Path(sys.argv[1]))
+    draw_layers()
+    if len(sys.argv) > 1:
+        draw_pictures(Path(sys.argv[1]))

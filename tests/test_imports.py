@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from PIL import Image
+
+from docs.pictures import layers
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "melanoma_lib"
@@ -87,3 +90,7 @@ def test_whatever_is_imported_is_declared():
     assert extras >= OPTIONAL
     assert [set(homes) for homes in imported_distributions(PACKAGE) if not homes & (declared | OPTIONAL)] == []
     assert [set(homes) for homes in imported_distributions(ROOT / "tests") if not homes & (declared | extras)] == []
+
+
+def test_the_picture_of_the_layers_is_of_this_contract():
+    assert Image.open(ROOT / "docs" / "layers.png").text["layers"].splitlines() == layers(), "run python docs/pictures.py"
