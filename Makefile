@@ -26,6 +26,9 @@ lab: $(STAMP) ## open JupyterLab on the student copy of the first lesson
 slides: $(STAMP) $(MARP) ## fill the slide decks from a run and render them; choose with ARGS='03 --run-dir runs/mine'
 	$(BIN)/python -m melanoma_lib slides build $(ARGS)
 
+site: $(STAMP) ## put every lesson, exercise, deck and the glossary into reports/site, for a browser or any server
+	$(BIN)/python -m melanoma_lib notebooks site
+
 marp: $(MARP) ## install what renders slides, and what their tests need
 
 test: $(STAMP) ## run the quick tests; choose some with ARGS='-k focal'
@@ -69,4 +72,4 @@ $(MARP):
 	npm install --prefix build/marp --no-save --no-package-lock --no-audit --no-fund --ignore-scripts @marp-team/marp-cli@$(MARP_VERSION)
 	@touch $@
 
-.PHONY: help install notebooks lab slides marp test test-slow lint doctor clean
+.PHONY: help install notebooks lab slides site marp test test-slow lint doctor clean

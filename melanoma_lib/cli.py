@@ -22,7 +22,7 @@ PANELS = {
     "Data": ("doctor", "data_fetch", "data_audit"),
     "Train and judge": ("train", "runs", "evaluate", "compare", "errors", "explain", "costs"),
     "Hand on": ("predict", "app", "export", "card"),
-    "Teach": ("notebooks_run", "notebooks_sweep", "notebooks_handout", "notebooks_exercises", "notebooks_check",
+    "Teach": ("notebooks_run", "notebooks_sweep", "notebooks_handout", "notebooks_site", "notebooks_exercises", "notebooks_check",
               "notebooks_refresh", "slides_build"),
 }  # fmt: skip
 GROUPS = {

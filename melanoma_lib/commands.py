@@ -5,6 +5,7 @@ Each imports what it needs itself, so that help and wrong usage cost no import o
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -240,6 +241,22 @@ def notebooks_handout(names: Sequence[str] = (), parameters: Sequence[str] = (),
         print(page := papermill.write_handout(one, out, _pairs(parameters)))
         browser = handout.find_browser()
         print(handout.print_page(page, browser) if browser else "no PDF: found no Chromium or Chrome; print from any browser")
+
+
+def notebooks_site(out: Path = Path("reports/site")) -> int:
+    """Put every lesson, with PDF, exercises and slides, into one folder that opens from a file or any server."""
+    from melanoma_lib.classroom import handout, lesson, papermill
+    from melanoma_lib.utils import project_dir
+
+    outcomes = papermill.run_lessons(lesson.find_lessons(), out, {})
+    for outcome in outcomes if (browser := handout.find_browser()) else ():
+        handout.print_page(outcome.page, browser)
+    for folder, pattern in (("notebooks/exercises", "*.ipynb"), ("slides", "*.pdf")):
+        for file in (project_dir() / folder).glob(pattern):
+            (out / file.parent.name).mkdir(exist_ok=True)
+            shutil.copy(file, out / file.parent.name)
+    print(f"{papermill.summary(outcomes)}\nopen {handout.write_index(out)}")
+    return 0 if all(outcome.ok for outcome in outcomes) else 1
 
 
 def notebooks_sweep(

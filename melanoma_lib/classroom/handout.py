@@ -14,17 +14,21 @@ import nbformat
 
 from melanoma_lib.classroom.lesson import without_tests
 from melanoma_lib.errors import LessonError
-from melanoma_lib.utils import replacing
+from melanoma_lib.utils import project_dir, replacing, write_text
 from melanoma_lib.widgets.base import embedded
 
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 PATIENCE = 300  # seconds
-# Nothing may be fetched. On paper an explorer is its picture, and nothing scrolls: what is wider than the page would be cut off.
+# Nothing may be fetched, and lines stay short enough to read. On paper an explorer is its picture, and nothing scrolls.
 HEAD = """<meta http-equiv="Content-Security-Policy"
   content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:; font-src data:">
 <style>
+main { max-width: 66rem; margin: 0 auto; }
+.jp-RenderedMarkdown > div { max-width: 80ch; }
+.jp-OutputArea-output, .highlight { overflow-x: auto; }
+img { max-width: 100%; height: auto; }
 .still { display: none; }
 @media print {
   .live { display: none; } .still { display: block; } @page { size: A4; margin: 14mm 12mm; }
@@ -45,6 +49,9 @@ def handout_page(executed: nbformat.NotebookNode, title: str) -> str:
 
     states = executed.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
     notebook = without_tests(executed)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace("](GLOSSARY.md", "](GLOSSARY.html")  # beside the page; see write_index
     styles: list[str] = []  # of the explorers that move
     for output in pictures(notebook.cells):
         alt = html.escape(output.metadata.get("image/png", {}).get("alt", ""), quote=True)  # which nbconvert leaves out
@@ -60,6 +67,30 @@ def handout_page(executed: nbformat.NotebookNode, title: str) -> str:
     exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True, **no_scripts)
     body, _ = exporter.from_notebook_node(still(notebook), resources={"metadata": {"name": title}})
     return body.replace("</head>", f"{HEAD}<style>\n{''.join(dict.fromkeys(styles))}\n</style>\n</head>", 1)
+
+
+def write_index(out: Path) -> Path:
+    """``index.html`` of a folder of pages: each lesson with its PDF, notebook and slides, and the glossary, where they are there."""
+    rows = []
+    for page in sorted(out.glob("[0-9][0-9]_*.html")):
+        title = re.search(r"<h1[^>]*>(.*?)<", page.read_text(encoding="utf-8"))
+        files = {"PDF": page.with_suffix(".pdf"), "notebook": page.with_suffix(".ipynb")}
+        files |= {"exercises": out / "exercises" / f"{page.stem}.ipynb", "slides": out / "slides" / f"{page.stem}.pdf"}
+        links = [f"[{name}]({file.relative_to(out).as_posix()})" for name, file in files.items() if file.is_file()]
+        rows.append(f"| [{title[1] if title else page.stem}]({page.name}) | {' · '.join(links)} |")
+    text = "\n".join(["# Lessons", "", "> Educational, not for diagnosis.", "", "| lesson | files |", "|---|---|", *rows])
+    if (glossary := project_dir() / "notebooks" / "GLOSSARY.md").is_file():
+        write_text(out / "GLOSSARY.html", _text_page(glossary.read_text(encoding="utf-8"), "Glossary"))
+        text += "\n\n[Glossary](GLOSSARY.html)"
+    if (overview := out / "slides" / "00_overview.pdf").is_file():
+        text += f"\n\n[Slides of the overview]({overview.relative_to(out).as_posix()})"
+    write_text(out / "index.html", _text_page(text, "Lessons"))
+    return out / "index.html"
+
+
+def _text_page(text: str, title: str) -> str:
+    """A page of Markdown alone."""
+    return handout_page(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)]), title)
 
 
 def _values(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import nbformat
 from PIL import Image
 
-from melanoma_lib.classroom.handout import WIDGET_STATE, handout_page, is_remains, still
+from melanoma_lib.classroom.handout import WIDGET_STATE, handout_page, is_remains, still, write_index
 from melanoma_lib.classroom.lesson import Lesson, Scalar, tags_of
 from melanoma_lib.errors import LessonError
 from melanoma_lib.utils import write_text
@@ -42,7 +42,7 @@ class Outcome:
 
 
 def run_lessons(lessons: Sequence[Lesson], out: Path, parameters: Mapping[str, Any], show_progress: bool = True) -> list[Outcome]:
-    """Execute lessons with papermill, and write ``summary.md`` beside what they leave.
+    """Execute lessons with papermill, and write ``summary.md`` and ``index.html`` beside what they leave.
 
     Raises:
         LessonError: before the first kernel starts, if a parameter is unknown to one of the lessons or does not fit it.
@@ -50,6 +50,7 @@ def run_lessons(lessons: Sequence[Lesson], out: Path, parameters: Mapping[str, A
     prepared = [(lesson, lesson.with_defaults(parameters)) for lesson in lessons]
     outcomes = [run_lesson(lesson, out, values, show_progress) for lesson, values in prepared]
     write_text(out / "summary.md", summary(outcomes) + "\n")
+    write_index(out)
     return outcomes
 
 

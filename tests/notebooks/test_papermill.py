@@ -43,6 +43,7 @@ def test_a_run_leaves_notebook_page_and_summary(lesson, tmp_path):
     assert 'alt="A line from 0 to 0."' in page
     assert not re.search(r"""(?:src|href)=["'](?:https?:)?//""", page), "an offline page fetches nothing"
     assert "1 of 1 as committed" in (tmp_path / "out" / "summary.md").read_text()
+    assert 'href="07_mini.html"' in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_parameters_reach_the_kernel_and_a_misspelt_one_starts_none(lesson, tmp_path):
