@@ -70,7 +70,7 @@ def handout_page(executed: nbformat.NotebookNode, title: str) -> str:
 
 
 def write_index(out: Path) -> Path:
-    """``index.html`` of a folder of pages: each lesson with its PDF, notebook and slides, and the glossary, where they are there."""
+    """``index.html`` of a folder of pages: each lesson with what is there of PDF, notebook and slides, and the glossary."""
     rows = []
     for page in sorted(out.glob("[0-9][0-9]_*.html")):
         title = re.search(r"<h1[^>]*>(.*?)<", page.read_text(encoding="utf-8"))

@@ -23,11 +23,9 @@ SIGNED = LinearSegmentedColormap.from_list(
 
 
 def signed_overlay(image: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
-    """A map over the pale grey image, its colours at full strength at its own largest magnitude; uint8, shape ``(H, W, 3)``.
+    """A signed map, shape ``(h, w)``, over the pale grey image, uint8 of shape ``(H, W, 3)``, as is what it returns.
 
-    Args:
-        image: uint8, shape ``(H, W, 3)``.
-        heatmap: signed, finite, shape ``(h, w)``.
+    The colours have their full strength at the map's own largest magnitude.
     """
     shares = resize_heatmap(heatmap / (np.abs(heatmap).max() or 1.0), image.shape[:2])  # a map of zeros stays one
     colours = SIGNED((shares + 1) / 2)  # (H, W, 4)
@@ -93,14 +91,7 @@ def heatmap_figure(
 def gallery_figure(
     errors: pd.DataFrame, pictures: Sequence[np.ndarray], maps: Sequence[np.ndarray] | None = None, title: str = ""
 ) -> DescribedFigure:
-    """Wrong answers as pictures, a line a kind of ``error``, the worst first.
-
-    Args:
-        errors: ``error``, ``image_id`` and ``risk``, a row a picture.
-        pictures: uint8, shape ``(H, W, 3)`` each.
-        maps: signed, shape ``(h, w)`` each, drawn below the pictures.
-        title: above all.
-    """
+    """Wrong answers (rows of ``error``, ``image_id`` and ``risk``) as pictures, a line a kind of error; maps are drawn below."""
     kinds, lines = errors.groupby("error", sort=False).indices, 1 if maps is None else 2  # of each kind its places
     columns = max(map(len, kinds.values()))
     with kit_figure(2.1 * columns + 0.6, 2.5 * lines * len(kinds) + 0.6) as figure:

@@ -13,15 +13,7 @@ MOST_ERRORS = 12  # beside each other in a gallery
 
 
 def choose_case(cases: pd.DataFrame, image_id: str = "") -> pd.Series:
-    """A case by its ``image_id``; without one the melanoma of median risk, neither the easiest nor the hardest.
-
-    Args:
-        cases: as ``run.cases("test")`` returns them.
-        image_id: of one of them, or nothing.
-
-    Raises:
-        DataError: if no case has that image_id.
-    """
+    """A case by its ``image_id`` or a DataError; without one the melanoma of median risk, neither the easiest nor the hardest."""
     if not image_id:
         melanomas = cases[cases["target"] == 1].sort_values("risk")
         return melanomas.iloc[len(melanomas) // 2]

@@ -66,12 +66,7 @@ class Explorer(anywidget.AnyWidget):
         return {}
 
     def save_page(self, path: str | Path, title: str) -> Path:
-        """Write the explorer, as it stands, to one HTML file that moves without a kernel and without a network.
-
-        Args:
-            path: of the file; replaced if it is there.
-            title: of the page.
-        """
+        """Write the explorer, as it stands, to one HTML file that moves without a kernel and without a network."""
         path = Path(path)
         explorer = embedded(self._esm, self.page_values() | self.alone_values(), "explorer", follow_theme=True)
         page = Template((HERE / "page.html").read_text(encoding="utf-8"))

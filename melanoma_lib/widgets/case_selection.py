@@ -34,15 +34,7 @@ PATHS = ("image_path", "mask_path")  # shown by file name: a page that is passed
 
 
 def note_outcomes(cases: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """The table with ``outcome``, one of ``OUTCOMES`` or empty, and ``from_threshold``, how far the probability lies from it.
-
-    Args:
-        cases: case table with ``probability``, in [0, 1].
-        threshold: a probability equal to it is flagged.
-
-    Raises:
-        ValueError: if there is no such column.
-    """
+    """The table with ``outcome``, one of ``OUTCOMES`` or empty, and ``from_threshold``, how far the probability lies from it."""
     if "probability" not in cases.columns:
         raise ValueError(f"threshold: expected a table with the column 'probability', got {list(cases.columns)}")
     melanoma, distance = cases["target"] == 1, cases["probability"] - threshold
@@ -52,13 +44,9 @@ def note_outcomes(cases: pd.DataFrame, threshold: float) -> pd.DataFrame:
 
 
 def worst_first(cases: pd.DataFrame, rows: NDArray[np.intp]) -> NDArray[np.intp]:
-    """The rows with false negatives first, then false positives, each from the farthest off the threshold to the nearest.
+    """The rows of `note_outcomes` with false negatives first, then false positives, the farthest off the threshold leading.
 
     Right answers follow, from the nearest to the farthest; cases without an answer end the list.
-
-    Args:
-        cases: from `note_outcomes`.
-        rows: positions from `filter_cases`.
     """
     kind = cases["outcome"].iloc[rows].map(dict(zip(OUTCOMES, (0, 1, 2, 2), strict=True))).fillna(3).to_numpy()
     distance = cases["from_threshold"].iloc[rows].fillna(0).to_numpy()
@@ -104,12 +92,8 @@ def filter_cases(cases: pd.DataFrame, **filters: Any) -> NDArray[np.intp]:
 def summary_of(cases: pd.DataFrame, rows: NDArray[np.intp], by_label: bool = False) -> str:
     """How many cases match, how many of them are melanoma, and from how many people and lesions they come, in words.
 
-    The interval of the share is Wilson's, each patient or lesion one observation, since their images resemble each other.
-
-    Args:
-        cases: case table.
-        rows: positions from `filter_cases`.
-        by_label: whether label or diagnosis was chosen, so that the share of melanoma tells nothing and is left out.
+    The interval of the share is Wilson's, each patient or lesion one observation, since their images resemble each other. Chosen
+    ``by_label`` or diagnosis, the share tells nothing and is left out.
     """
     matching = cases.iloc[rows]
     melanomas, groups = int(matching["target"].sum()), matching["group_id"].nunique()
@@ -125,13 +109,7 @@ def summary_of(cases: pd.DataFrame, rows: NDArray[np.intp], by_label: bool = Fal
 
 
 def page_of(cases: pd.DataFrame, rows: NDArray[np.intp], page: int = 1, page_size: int = 24) -> dict[str, Any]:
-    """One page of the matching cases, in words.
-
-    Args:
-        cases: case table.
-        rows: positions from `filter_cases`.
-        page: from 1; a number out of range gives the nearest page.
-        page_size: cases on a page, at least 1.
+    """One page, from 1, of the matching cases, in words; a number out of range gives the nearest page.
 
     Returns:
         ``page``, ``pages`` (at least 1), ``rows`` on the page, and ``tiles``: for each of them its ``image_id``, whether it is
@@ -173,11 +151,7 @@ def facts_of(cases: pd.DataFrame, row: int) -> dict[str, str]:
 
 
 def choices_of(cases: pd.DataFrame) -> list[dict[str, Any]]:
-    """What the page offers: each field in which cases differ, with its values and how many cases have each.
-
-    Returns:
-        For each field ``field`` and ``options``, a list of ``value`` and ``text``.
-    """
+    """What the page offers: each ``field`` in which cases differ, with ``options`` of ``value`` and ``text``."""
     choices = []
     for name, column in FIELDS.items():
         values = field_values(cases, name) if column in cases.columns else pd.Series(dtype=object)

@@ -18,19 +18,11 @@ PRESETS = {  # alpha, gamma
 
 
 def focal_numbers(alpha: float | None, gamma: float, logits: ArrayLike) -> dict[str, NDArray[np.float64]]:
-    """What the page computes at an output, by the library's own loss.
-
-    Args:
-        alpha: weight of the positives, in (0, 1), or None.
-        gamma: exponent, at least 0.
-        logits: shape ``(N,)``, finite.
+    """What the page computes at an output, by the library's own loss, of logits, shape ``(N,)``.
 
     Returns:
         Shape ``(N,)`` each: ``melanoma_loss`` and ``other_loss``; their derivatives in the logit, ``melanoma_slope`` and
         ``other_slope``; ``risk``, the true risk that the output stands for.
-
-    Raises:
-        ValueError: if alpha or gamma is out of range.
     """
     loss, numbers = FocalLoss(alpha, gamma, "none"), {}
     for name, target in (("melanoma", 1.0), ("other", 0.0)):

@@ -56,13 +56,7 @@ def require_offered(offered: Mapping[str, Collection], given: Mapping[str, Any])
 def choose_cases(cases: pd.DataFrame, threshold: float, each: int = 3) -> pd.DataFrame:
     """Varied cases at random: up to ``each`` true and false positives and negatives, all of different groups.
 
-    Args:
-        cases: case table with ``probability``.
-        threshold: ``probability >= threshold`` is called melanoma.
-        each: how many of a kind at most.
-
-    Returns:
-        Rows of the table with their ``outcome``, kind by kind, those nearest to the threshold first.
+    They come with their ``outcome``, kind by kind, those nearest to the threshold first.
     """
     noted = note_outcomes(cases, threshold).drop_duplicates("group_id").sample(frac=1, random_state=0)
     chosen = noted.dropna(subset="outcome").groupby("outcome").head(each)
@@ -80,11 +74,7 @@ def signed_maps(model: MelanomaNet, image: Tensor, metadata: Tensor) -> dict[Map
 
 
 def pack_maps(maps: Mapping[MapKey, SignedMap], mask: np.ndarray | None = None) -> dict[str, Any]:
-    """Maps in one byte a point, each against its own largest magnitude.
-
-    Args:
-        maps: of one case.
-        mask: lesion pixels, boolean, shape ``(H, W)``; None if unknown.
+    """Maps of one case in one byte a point, each against its own largest magnitude; ``mask`` as of `score_heatmap`.
 
     Returns:
         ``bytes``, rows of int8 from -127 to 127, map after map; ``index``, of each map ``method``, ``layer``, ``direction``,
@@ -114,15 +104,9 @@ def recorded_metadata(case: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def logits_by_metadata(model: MelanomaNet, views: Sequence[Tensor], metadata: Tensor) -> np.ndarray:
-    """Logits of one image with each of many metadata: the image passes its branch once a view, only the head is asked again.
+    """Logits, shape ``(N,)``, of one image, averaged over its views, shape ``(1, 3, S, S)`` each, with each of N metadata.
 
-    Args:
-        model: with an image branch; its modes are left alone.
-        views: of the image, shape ``(1, 3, S, S)`` each; logits are averaged over them, as in prediction.
-        metadata: shape ``(N, M)``.
-
-    Returns:
-        float64 logits, shape ``(N,)``, which the whole model gives for each row alone, up to rounding.
+    The image passes its branch once a view, only the head is asked again.
     """
     device, logits = next(model.parameters()).device, []
     with undisturbed(model):
@@ -250,14 +234,7 @@ class LayerExplorer(Explorer):
         return float(self.run.calibrator.risk(self._logits[self.shown["case"]][place]))
 
     def show(self, **values: Any) -> None:
-        """Change what the page shows; another case comes with its recorded age, sex and site unless they are given.
-
-        Args:
-            **values: some of what ``shown`` holds.
-
-        Raises:
-            DataError: if a name or value is not among those offered; nothing changes then.
-        """
+        """Change some of what ``shown`` holds, or a DataError; another case comes with its recorded age, sex and site."""
         known = self.table.set_index("image_id")
         if values.get("case") in known.index:
             values = recorded_metadata(known.loc[values["case"]]) | values
