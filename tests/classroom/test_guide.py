@@ -26,7 +26,7 @@ MADE_LATER = ("reports/class", "reports/handouts", "reports/slides")  # by the c
 COMMAND = re.compile(r"(?:(?:\.venv/bin/)?python -m melanoma_lib )?((?:notebooks|data|doctor)\b.*)")
 NAMES = (
     r"\b0\d\b|§\d+|Exercise \d|ISIC \d{4}|\b(?:50|90)\b|\d+ minutes|fill in [\d, ]+|Home: [\d, ]+|(?<=\|)\d+(?=\|)"
-    r"|, \d{4}, (?:doi:|arXiv:)\S+|^ *\d+\. "
+    r"|\[[^]]+ \d{4}\]\(https://doi\.org/\S+\)|^ *\d+\. "
 )
 PARTS = dict(re.findall(r"^##+ (0\d|[^\n]+)[^\n]*\n(.*?)(?=^##|\Z)", GUIDE, re.MULTILINE | re.DOTALL))
 LESSONS = {lesson.name[:2]: lesson for lesson in find_lessons(folder=NOTEBOOKS)}
@@ -123,7 +123,8 @@ def test_the_guide_is_short_and_its_other_plans_and_points_add_up():
     for title in ("One class only, 50 minutes, no laptops", "Half-day workshop, 240 minutes"):
         assert sum(int(time) for time, _ in rows(PARTS[title], 2)) == int(re.search(r"\d+", title)[0])
     assert sum(int(row[1]) for row in rows(PARTS["Project and rubric"], 5)) == 100
-    papers = re.findall(r"(?:doi:|arXiv:)\S+", PARTS["Semester: seven classes and a project"])
+    links = re.findall(r"doi\.org/(\S+)\)", PARTS["Semester: seven classes and a project"])
+    papers = [link.replace("10.48550/arXiv.", "arXiv:") for link in links]
     assert len(papers) == len(LESSONS) + 1 and all(any(paper in text for text in SAID.values()) for paper in papers)
     assert {place for place in REFERENCE.findall(GUIDE) if place[1].removeprefix("§") not in PLACES[place[0]]} == set()
     marked = {(row[0][:2], row[0][3:]) for row in rows(PARTS["Marking the exercises"], 3)}
