@@ -1,6 +1,7 @@
 """Student copies of the lessons: solutions, lists of faults and cells that only test cut out, nothing executed yet."""
 
 import re
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -13,15 +14,17 @@ BEGIN, END = "# solution", "# end of solution"
 SOLUTION = re.compile(rf"^(?P<indent>[ \t]*){BEGIN}\n.*?^(?P=indent){END}$", re.MULTILINE | re.DOTALL)
 FAULTS = re.compile(r"<details>\s*<summary>[^<]*\bfaults\b[^<]*</summary>.*?</details>\s*", re.DOTALL)  # of a bug hunt
 NAME = re.compile(r"^(?:def|class) (\w+)", re.MULTILINE)
-FOLDER = "exercises"  # beside the lessons
+FOLDER, GLOSSARY = "exercises", "GLOSSARY.md"  # beside the lessons
 
 
 def write_student_copy(lesson: Lesson) -> Path:
-    """Write :func:`student_copy` as ``exercises/<lesson>.ipynb`` beside a lesson; the file is touched only if it changes."""
+    """Write :func:`student_copy` into the folder ``exercises`` beside a lesson, where it changes, and the glossary."""
     path = lesson.path.parent / FOLDER / lesson.path.name
     text = nbformat.writes(student_copy(lesson)) + "\n"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
+    if (glossary := lesson.path.parent / GLOSSARY).is_file():  # JupyterLab opens no link that leaves its folder
+        shutil.copyfile(glossary, path.with_name(GLOSSARY))
     return path
 
 
