@@ -128,6 +128,7 @@ def write_handout(lesson: Lesson, out: Path, parameters: Mapping[str, Any], show
     """Execute a lesson and leave its page in ``out``; if it does not run, a LessonError, and an older page stays."""
     page, _ = _ran(lesson, lesson.with_defaults(parameters), show_progress)
     write_text(out / f"{lesson.name}.html", page)
+    write_index(out)
     return out / f"{lesson.name}.html"
 
 
