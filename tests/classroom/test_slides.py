@@ -161,14 +161,17 @@ MEASURE = """() => [...document.querySelectorAll('section')].map(section => {
   const foot = section.querySelector('footer').getBoundingClientRect().top;
   const below = [...section.children].filter(child => child.tagName !== 'FOOTER' && child.tagName !== 'HEADER');
   const texts = [...section.querySelectorAll('pre, table, p, li, mjx-container, .columns > div')];
+  const images = [...section.querySelectorAll('img')];
   const size = one => parseFloat(getComputedStyle(one).fontSize);
   return {
     name: section.querySelector('h1, h2').textContent,
     down: Math.max(...below.map(child => child.getBoundingClientRect().bottom)) - foot,
     across: Math.max(0, ...texts.map(one => (one.getBoundingClientRect().right - page.right) / scale + 60)),
+    clipped: Math.max(0, ...[...section.querySelectorAll('pre')].map(one => one.scrollWidth - one.clientWidth)),
+    figure: Math.min(1, ...images.map(one => Math.min(one.width / one.naturalWidth, one.height / one.naturalHeight))),
     letters: Math.min(...[...section.querySelectorAll('p, li, td, th, code')].map(size)),
   };
-}).filter(slide => slide.down > 0.5 || slide.across > 1 || slide.letters < 19)"""
+}).filter(slide => slide.down > 0.5 || slide.across > 1 || slide.clipped > 1 || slide.figure < 0.65 || slide.letters < 20)"""
 
 
 @pytest.mark.slow
