@@ -23,8 +23,9 @@ notebooks: $(STAMP) ## run every lesson on synthetic cases; leaves each as an HT
 lab: $(STAMP) ## open JupyterLab on the student copy of the first lesson
 	$(BIN)/jupyter lab notebooks/exercises/00_start_here.ipynb
 
-slides: $(STAMP) $(MARP) ## fill the slide decks from a run and render them; choose with ARGS='03 --run-dir runs/mine'
+slides: $(STAMP) $(MARP) ## render the decks: reports/slides and slides/*.pdf; with ARGS='03 --run-dir RUN' reports/slides alone
 	$(BIN)/python -m melanoma_lib slides build $(ARGS)
+	$(if $(ARGS),,cp $(patsubst %.md,reports/%.pdf,$(wildcard slides/*.md)) slides/)
 
 site: $(STAMP) ## put every lesson, exercise, deck and the glossary into reports/site, for a browser or any server
 	$(BIN)/python -m melanoma_lib notebooks site

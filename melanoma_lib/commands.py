@@ -280,7 +280,7 @@ def notebooks_sweep(
 
 
 def slides_build(
-    names: Sequence[str] = (), run_dir: Path = Path("data/reference/synthetic"), out: Path = Path("reports/slides"),
+    names: Sequence[str] = (), run_dir: Path = Path("data/reference/ham10000"), out: Path = Path("reports/slides"),
     markdown: bool = False,
 ) -> None:  # fmt: skip
     """Fill slide decks from a run; render each as HTML and PDF, offline."""

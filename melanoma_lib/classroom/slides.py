@@ -4,10 +4,12 @@ A deck is Marp Markdown with fields of jinja2. ``{{ metrics.n_melanoma }}`` writ
 with separators of thousands and any other with three digits. ``number(x, 2)`` rounds, ``percent(x)`` writes a share,
 ``interval(x)`` a number with its interval, and ``undefined="nobody is flagged"`` says what to write where a run leaves a number
 undefined; without it that is an error. ``figure("06", "splits")`` shows, alone on its line, the picture that the committed lesson
-06 holds in its cell tagged ``figure:splits``, with its alternative text.
+06 holds in its cell tagged ``figure:splits``, with its alternative text. A PDF has the digest of its sources as keyword, so that
+a test tells whether a committed one is that of today's deck, lessons, run and theme.
 """
 
 import base64
+import hashlib
 import html
 import math
 import os
@@ -30,6 +32,7 @@ from melanoma_lib.settings import project_dir
 from melanoma_lib.utils import replacing, write_text
 
 MARP = Path("build/marp/node_modules/.bin/marp")  # where `make slides` installs it
+THEME = Path("slides/theme.css")
 ISIC_2020 = 0.0176  # its share of melanomas
 REPORTED = Path("docs/results/reported.csv")  # what another project's slides report; nobody has reproduced it here
 
@@ -46,7 +49,7 @@ def run_values(run: Run) -> dict[str, Any]:
         "metrics": run.metrics,
         "operating_point": asdict(run.operating_point),
         "calibration": run.calibrator.to_dict(),
-        "history": {"last": dict(history.iloc[-1]), "kept": dict(history.loc[kept]), "seconds": history["seconds"].mean()},
+        "history": {"kept": dict(history.loc[kept]), "seconds": history["seconds"].mean()},
         "split": run.splits.groupby("split").agg(**counts, share=("target", "mean")).to_dict("index"),
         "environment": run.environment,
         "unit": str(run.splits["group_id"].str.partition(":")[0].mode()[0]),  # patient, lesion or image
@@ -62,13 +65,7 @@ def find_decks(names: Iterable[str] = (), folder: Path | None = None) -> list[Pa
 
 
 def fill(deck: Path, values: Mapping[str, Any], folder: Path, lessons: Path | None = None) -> str:
-    """The deck as Marp Markdown, its figures written into ``folder / "figures"``.
-
-    Args:
-        deck: its source.
-        values: from :func:`run_values`.
-        folder: of the filled deck.
-        lessons: folder of the lessons whose figures it shows; by default the project's ``notebooks``.
+    """The deck as Marp Markdown, its figures written into ``folder / "figures"``; without lessons, those of the project.
 
     Raises:
         LessonError: naming deck and line, if a field cannot be read, names what does not exist, or a number is undefined and the
@@ -80,9 +77,10 @@ def fill(deck: Path, values: Mapping[str, Any], folder: Path, lessons: Path | No
         shown = pictures(found.cells(f"figure:{name}"))
         if not shown:
             raise LessonError(f"no cell of {found.name} is tagged figure:{name} and holds a picture; see notebooks refresh")
-        file, alt = f"figures/{lesson}-{name}.png", shown[0].metadata.get("image/png", {}).get("alt", "")
+        png, alt = base64.b64decode(shown[0].data["image/png"]), shown[0].metadata.get("image/png", {}).get("alt", "")
+        file = f"figures/{lesson}-{name}-{hashlib.sha256(png).hexdigest()[:8]}.png"  # tells pictures apart
         with replacing(folder / file) as temporary:
-            temporary.write_bytes(base64.b64decode(shown[0].data["image/png"]))
+            temporary.write_bytes(png)
         # HTML, as Marp reads directions such as "blur" out of a Markdown picture's description.
         return f'<div class="figure"><img src="{file}" alt="{html.escape(alt)}"></div>'
 
@@ -136,13 +134,7 @@ def interval(value: Any, digits: int = 3, percent: bool = False, undefined: str 
 
 
 def build(decks: Sequence[Path], values: Mapping[str, Any], out: Path, formats: Sequence[str] = ("html", "pdf")) -> list[Path]:
-    """Fill decks and render them.
-
-    Args:
-        decks: from :func:`find_decks`.
-        values: from :func:`run_values`.
-        out: folder of all that comes of them.
-        formats: of ``html``, ``pdf``; none leaves the filled Markdown alone.
+    """Fill decks and render them as ``html``, ``pdf``; no format leaves the filled Markdown alone.
 
     Raises:
         LessonError: if a field cannot be filled, or Marp or a browser is missing or fails.
@@ -153,26 +145,29 @@ def build(decks: Sequence[Path], values: Mapping[str, Any], out: Path, formats: 
     return filled + [render(target, form) for target in filled for form in formats]
 
 
+def digest(deck: Path) -> str:
+    """What a filled deck, its figures and the theme come to, such as ``sha256-9f86d081``."""
+    return f"sha256-{hashlib.sha256(deck.read_bytes() + (project_dir() / THEME).read_bytes()).hexdigest()}"
+
+
 def render(deck: Path, form: str) -> Path:
     """Render a filled deck as ``html`` or ``pdf`` beside itself; nothing is fetched.
 
     Raises:
-        LessonError: if Marp, a browser or the theme is missing, or Marp fails, with its last words.
+        LessonError: if Marp or a browser is missing, or Marp fails, with its last words.
     """
     marp = project_dir() / MARP if (project_dir() / MARP).is_file() else shutil.which("marp")
     if not marp:
         raise LessonError(f"no Marp in {MARP} nor on the path: make slides installs it (needs npm), or add --markdown")
-    browser, theme = find_browser(), project_dir() / "slides" / "theme.css"
+    browser = find_browser()
     if browser is None:
         raise LessonError("no Chromium or Chrome was found to render slides with: install one, or add --markdown")
-    if not theme.is_file():  # Marp would go on with another theme, whose slides run over
-        raise LessonError(f"no theme in {theme}: run from the project's folder")
     page = deck.with_suffix(f".{form}")
-    pdf = ["--pdf", "--pdf-notes", "--pdf-outlines"] if form == "pdf" else []
+    pdf = ["--pdf", "--pdf-notes", "--pdf-outlines", "--keywords", digest(deck)] if form == "pdf" else []
     command = [
         str(Path(marp).absolute()), str(deck), "--output", str(page), *pdf,
         "--html", "--allow-local-files", "--no-config-file",
-        "--theme-set", str(theme), "--browser", "chrome", "--browser-path", browser,
+        "--theme-set", str(project_dir() / THEME), "--browser", "chrome", "--browser-path", browser,
     ]  # fmt: skip
     # Run as root, as in a container, a browser refuses its sandbox; the page is the kit's own.
     run_program(command, f"Marp could not render {deck} to {form}", os.environ | {"CHROME_NO_SANDBOX": "1"})
