@@ -1,4 +1,4 @@
-"""Exercises that check themselves, one module a lesson: a wrong answer is told what probably went wrong and where to look."""
+"""Exercises that check themselves, one module a lesson: a wrong answer is told what probably went wrong."""
 
 from melanoma_lib.classroom.checks.engine import Exercise, NotYet, not_yet
 

@@ -1,16 +1,18 @@
 """Exercises of the data lesson: a figure of suspects, a split that keeps groups whole, features that know no answer."""
 
 from collections.abc import Callable
+from functools import partial
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from melanoma_lib.classroom.checks.engine import Exercise, ask, not_yet, shown
+from melanoma_lib.classroom.checks.engine import Exercise, not_yet
 from melanoma_lib.data import SyntheticDermoscopy
 
-UNEVEN = 0.12  # mean relative error of the test prevalence; stratified splits of the made-up table stay below, others well above
-SITE = "anatom_site_general_challenge"
+OTHERS = {"age_approx": 20.0, "sex": "male", "anatom_site_general_challenge": "torso"}  # than most cases have
 
 
 def made_up_cases() -> pd.DataFrame:
@@ -19,186 +21,114 @@ def made_up_cases() -> pd.DataFrame:
 
 
 def _taken():
-    """Three artefacts, with other shares in each class, and the class of each image."""
-    rng = np.random.default_rng(0)
-    label = pd.Series(np.where(rng.random(400) < 0.2, "melanoma", "other lesion"), name="label")
-    often = {"camera_a": (0.31, 0.35), "ink": (0.62, 0.05), "hair": (0.2, 0.44)}
-    return pd.DataFrame({name: rng.random(400) < np.where(label == "melanoma", *both) for name, both in often.items()}), label
+    cases, names = made_up_cases(), {0: "other lesion", 1: "melanoma"}
+    return cases[["truth_artefact_hair", "truth_artefact_vignette"]], cases["target"].map(names).rename("label")
 
 
-def _drawn(taken, label, hue="label", scale=1.0, transposed=False, **more):
-    """The lesson's figure; on request the shares are those of melanomas among the images with each artefact."""
-    import seaborn as sns
-
-    if transposed:
-        return sns.barplot(taken.apply(lambda column: (label[column] == "melanoma").mean()))
-    long = taken.assign(label=label).melt("label").assign(value=lambda table: scale * table["value"])
-    return sns.barplot(long, **({"x": "value", "y": "variable", "hue": hue, "errorbar": None} | more))
+def _drawn(taken, label, **more):
+    long = taken.assign(label=label).melt("label")
+    return sns.barplot(long, **({"x": "value", "y": "variable", "hue": "label", "errorbar": None} | more))
 
 
 def _bars(draw, taken, label):
-    """Columns that an axis names, whether a legend names the classes, and the lengths of the bars."""
-    import matplotlib.pyplot as plt
-
-    earlier = plt.get_fignums()
-    plt.figure()
-    try:
-        axes = draw(taken, label)
-        if hasattr(axes, "facet_axis"):
-            not_yet("that is seaborn's grid of axes: end with return grid.ax, or draw with sns.barplot")
-        if not getattr(axes, "patches", None):
-            not_yet(f"expected the axes, with bars, as sns.barplot returns them, got {shown(axes)}: end with return")
-        boxes = [(bar.get_width(), bar.get_height()) for bar in axes.patches]
-        names = {text.get_text() for text in (*axes.get_yticklabels(), *axes.get_xticklabels())}
-        legend = axes.get_legend() is not None
-    finally:
-        for number in set(plt.get_fignums()) - set(earlier):
-            plt.close(number)
-    boxes = [box for box in boxes if all(box)]  # a legend's are empty
+    figure, axes = plt.figure(), draw(taken, label)
+    plt.close(figure)
+    plt.close(axes.figure)
+    boxes = [(bar.get_width(), bar.get_height()) for bar in axes.patches if bar.get_width() and bar.get_height()]
     lengths = max(zip(*boxes, strict=True), key=np.ptp)  # the other side is the same for all
-    return [len(names & set(taken)), legend, *sorted(lengths)]
+    return [bool(axes.get_legend() or axes.figure.legends), *sorted(lengths)]
+
+
+def _split(cases, seed, group="group_id", shuffle=True, stratify=True):
+    kind, groups = (StratifiedGroupKFold, cases[group]) if group else (StratifiedKFold, None)
+    target = cases["target"] if stratify else np.zeros(len(cases))
+    return next(kind(5, shuffle=shuffle, random_state=seed if shuffle else None).split(cases, target, groups))
+
+
+def _dealt(split, cases):
+    faults, tests = np.zeros(3, bool), []
+    for seed in range(4):
+        train, test = (cases.iloc[part] for part in split(cases, seed))
+        torn = [set(train[name]) & set(test[name]) for name in ("group_id", "lesion_id")]
+        faults |= [sorted([*train.index, *test.index]) != sorted(cases.index), *map(bool, torn)]
+        tests.append(test)
+    uneven = np.mean([abs(test["target"].mean() / cases["target"].mean() - 1) for test in tests])  # stratified: < 0.12
+    same = all(set(test.index) == set(tests[0].index) for test in tests)
+    return *faults, round(len(test) / len(cases), 1), uneven > 0.12, same
+
+
+def grouped_split(split: Callable, cases: pd.DataFrame) -> None:
+    """Check a function from cases and a seed to positions of both parts, then say what it does to these cases."""
+    grouping(split)
+    shares = " and ".join(f"{cases['target'].iloc[part].mean():.1%}" for part in split(cases, 0))
+    print(f"Here: {cases['group_id'].nunique():,} groups; melanomas are {shares} of training and test images.")
+
+
+def _prepared(train, test, columns=(), mean=lambda train, both: train.mean(), flag=True):
+    both = pd.concat([train, test])
+    features = pd.get_dummies(both[["sex", "anatom_site_general_challenge", *columns]], dtype=float)
+    features["age"] = both["age_approx"].fillna(mean(train["age_approx"], both["age_approx"]))
+    features["gap"] = both["age_approx"].isna() * flag
+    return features[: len(train)], features[len(train) :]
+
+
+def _features(prepare, train, test):
+    def made(train, test):
+        rows = np.vstack([np.asarray(part, dtype=float) for part in prepare(train, test)]).round(9)
+        return rows if len(rows) == len(train) + len(test) else not_yet("expected a row for each case")
+
+    same, n = partial(np.array_equal, equal_nan=True), len(train)
+    features, older = made(train, test), made(train, test.assign(age_approx=test["age_approx"] + 30))
+    relabelled = made(*(part.assign(target=1 - part["target"], diagnosis="something else") for part in (train, test)))
+    ages = [*range(121), train["age_approx"].mean(), train["age_approx"].median(), np.nan]
+    *aged, gap = made(train, test.iloc[[0] * len(ages)].assign(age_approx=ages))[n:]
+    return (
+        np.isnan(features).any(),
+        not same(features, relabelled),
+        not same(features[:n], older[:n]) or not same(features[: n + 1], made(train, test[:1])),
+        any(same(features, made(train, test.assign(**{name: value}))) for name, value in OTHERS.items()),
+        any(same(one, gap) for one in aged),
+    )
 
 
 suspects_figure = Exercise(
     reference=_drawn,
     inputs=lambda: [_taken()],
     use=_bars,
-    returns="axes with two bars a column, their names on an axis, and a legend of the classes",
     success="two bars for each column, each a share of its own class, so that the rarer class counts as much as the other.",
     slips={
         "the bars are counts, and the classes differ in size: draw the share of true, the mean": {"estimator": "sum"},
-        "the bars are in percent: a share lies between 0 and 1": {"scale": 100},
         "there is one bar a column, of both classes together: tell them apart with hue": {"hue": None},
-        "these are shares of melanomas among the images that have it. Asked was for the share of each class that has it":
-            {"transposed": True},
         "nothing says which class has which colour: keep seaborn's legend": {"legend": False},
     },
-    hint="Return the axes. Each bar is the share of true in one class; an axis names the columns, a legend the classes",
-    tolerance=1e-3,
-)  # fmt: skip
+    hint="Return the axes, with a legend of the classes; each bar is the share of true in one class",
+)
 
-
-def _split(cases, seed, group="group_id", n=5, shuffle=True, stratify=True, swap=False):
-    kind = StratifiedGroupKFold if group else StratifiedKFold
-    groups = cases[group] if group else None
-    splitter = kind(n, shuffle=shuffle, random_state=seed if shuffle else None)
-    parts = next(splitter.split(cases, cases["target"] if stratify else np.zeros(len(cases)), groups))
-    return parts[::-1] if swap else parts
-
-
-def _dealt(split, cases, n_seeds):
-    """Whether rows, groups or lesions are in a wrong part, the share of the test, its classes, and whether the seed matters."""
-    faults, tests = np.zeros(3, bool), []
-    for seed in range(n_seeds):
-        train, test = (np.flatnonzero(part) if np.asarray(part).dtype == bool else part for part in split(cases, seed))
-        times = np.bincount(np.concatenate([train, test]), minlength=len(cases))
-        torn = [set(cases[name].iloc[train]) & set(cases[name].iloc[test]) for name in ("group_id", "lesion_id")]
-        faults |= [len(times) > len(cases) or (times != 1).any(), *map(bool, torn)]
-        tests.append(cases["target"].iloc[test])
-    uneven = np.mean([abs(test.mean() / cases["target"].mean() - 1) for test in tests]) > UNEVEN
-    same = all(set(test.index) == set(tests[0].index) for test in tests)
-    return [*faults, round(len(tests[0]) / len(cases), 1), uneven, same]
-
-
-_GROUPED = "Use a splitter that takes groups, and hand it group_id"
 grouping = Exercise(
     reference=_split,
-    inputs=lambda: [(made_up_cases(), 4)],
+    inputs=lambda: [(made_up_cases(),)],
     use=_dealt,
-    returns=(
-        "rows in no part or in two", "groups on both sides", "lesions on both sides", "share of the images in test",
-        "classes left to chance", "seed without effect",
-    ),
+    names="rows lost or doubled, groups torn, lesions torn, share of the test, uneven classes, seed without effect",
     success="no group is on both sides, and melanomas are about as frequent in one part as in the other",
     slips={
-        f"groups have images on both sides: the images were dealt out one by one. {_GROUPED}": {"group": None},
-        f"groups have images on both sides, though each lesion_id is whole. {_GROUPED}": {"group": "lesion_id"},
-        "training and test are swapped: return training first": {"swap": True},
-        "the test holds half of the images, not a fifth: n_splits=5": {"n": 2},
-        "classes are left to chance: stratified splitters deal them out evenly; hand them the target as y": {"stratify": False},
+        "groups have images on both sides, though each lesion_id is whole: hand over group_id": {"group": "lesion_id"},
+        "groups have images on both sides: use a splitter that takes groups, and hand it group_id": {"group": None},
+        "classes are left to chance: take a stratified splitter, and hand it the target as y": {"stratify": False},
         "every seed gives the same split: pass shuffle=True and random_state=seed to the splitter": {"shuffle": False},
     },
-    hint="Return positions of the training rows, then of the test rows: a fifth of the images. A test_size counts groups",
-)  # fmt: skip
-
-
-def grouped_split(split: Callable, cases: pd.DataFrame) -> None:
-    """Check a function from cases and a seed to positions of training and test rows, then say what it does to these cases.
-
-    Raises:
-        NotYet: with what is wrong and where to look.
-    """
-    parts = ask(split, cases, 0)
-    grouping(split)
-    shares = " and ".join(f"{cases['target'].iloc[part].mean():.1%}" for part in parts)
-    print(f"Here: {cases['group_id'].nunique():,} groups; melanomas are {shares} of training and test images.")
-
-
-def _prepared(train, test, columns=(), mean=lambda train, both: train.mean(), flag=True, apart=False):
-    if apart:
-        return [_prepared(part, part, columns, mean, flag)[0] for part in (train, test)]
-    both = pd.concat([train, test])
-    ages = both["age_approx"]
-    features = pd.get_dummies(both[["sex", SITE, *columns]], dtype=float)
-    features["age"] = ages.fillna(mean(train["age_approx"], ages))
-    if flag:
-        features["gap"] = ages.isna()
-    return features[: len(train)], features[len(train) :]
-
-
-def _features(prepare, train, test):
-    """What features depend on: see the names of these faults in the table."""
-
-    def made(train, test):
-        parts = [np.asarray(part, dtype=float) for part in prepare(train, test)]
-        if [len(part) for part in parts] != [len(train), len(test)] or any(part.ndim != 2 for part in parts):
-            not_yet(f"expected matrices of {len(train)} and {len(test)} rows, got {shown(parts)}")
-        return parts
-
-    def differ(one, other):
-        return one.shape != other.shape or not np.allclose(one, other, equal_nan=True)
-
-    def aged(*ages):
-        return made(train, test.iloc[[0] * len(ages)].assign(age_approx=ages))[1]
-
-    of_train, of_test = made(train, test)
-    others = made(*(part.assign(target=1 - part["target"], diagnosis="something else") for part in (train, test)))
-    older = test.assign(age_approx=test["age_approx"] + 30)
-    known = train["age_approx"].dropna()
-    *looks, gap = aged(*range(121), known.mean(), known.median(), np.nan)
-    changes = [("age_approx", 20.0), ("sex", "male"), (SITE, "torso")]
-    return [
-        of_train.shape[1] != of_test.shape[1],
-        np.isnan([*of_train.ravel(), *of_test.ravel()]).any(),
-        any(map(differ, others, (of_train, of_test))),
-        differ(made(train, older)[0], of_train),
-        differ(made(train, test.iloc[:1])[1], of_test[:1]),
-        *(not differ(made(train, test.assign(**{name: value}))[1], of_test) for name, value in changes),
-        any(np.allclose(one, gap) for one in looks),
-    ]
-
+    hint="Return positions of training, then of test rows: a fifth of the images. A test_size counts groups",
+)
 
 preparation = Exercise(
     reference=_prepared,
     inputs=lambda: [(made_up_cases()[:-40], made_up_cases()[-40:])],
     use=_features,
-    returns=(
-        "columns that training or test lacks", "features that are NaN", "features that depend on target or diagnosis",
-        "training features that depend on test cases", "test features that depend on other test cases",
-        "age_approx without effect", "sex without effect", "site without effect", "a missing age that looks like an age",
-    ),
+    names="NaN, depends on the answer, depends on other test cases, ignores a column, missing age like an age",
     success="no answer leaks in, nothing is learned from test cases, and a missing age looks like no age at all.",
-    hunt=True,
     slips={
-        "the features know the answer: they change with target and diagnosis. Drop the column that leaks":
-            {"columns": ("diagnosis",)},
-        "a mean or scale was computed from all rows: fit on train, then apply the same to every test case":
-            {"mean": lambda train, both: both.mean()},
-        "each part was encoded by its own values: a site that no test case has still needs its column": {"apart": True},
-        "some features are NaN: most models refuse them. Fill the gap, and add a column that says there was one":
-            {"mean": lambda train, both: np.nan},
-        "a missing age looks exactly like an age: the gap is hidden. Add a column that says that the age is missing":
-            {"flag": False},
+        "the features know the answer: they change with target or diagnosis": {"columns": ("diagnosis",)},
+        "a mean or scale was computed from all rows: fit on train alone": {"mean": lambda train, both: both.mean()},
+        "a missing age looks exactly like an age: add a column that says that the age is missing": {"flag": False},
     },
-    hint="Return two matrices of numbers with a row a case; keep age, sex and site",
-)  # fmt: skip
+    hint="Return two matrices of numbers with the same columns; keep age, sex and site",
+)
