@@ -8,7 +8,7 @@ __all__, __getattr__ = lazy_names(
         "layers": ["METHOD_NAMES", "cam_layers", "default_layer"],
         "cam": ["CAM_METHODS", "ImageOnly", "heatmaps", "heatmaps_by_method"],
         "figures": ["heatmap_figure"],
-        "scores": ["score_heatmap"],
+        "scores": ["deletion_insertion", "score_heatmap"],
         "artefacts": ["artefact_pair", "paired_artefacts"],
     },
 )

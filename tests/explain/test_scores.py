@@ -4,13 +4,16 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from sklearn.metrics import jaccard_score
+from scipy.ndimage import gaussian_filter
+from sklearn.metrics import auc, jaccard_score
 
-from melanoma_lib.explain import score_heatmap
+from melanoma_lib.explain import deletion_insertion, score_heatmap
 from melanoma_lib.explain.scores import energy_in_mask
+from tests.explain.nets import cases, small_net
 
 
 def centre(height, width):
@@ -84,3 +87,38 @@ def test_energy_peak_and_overlap_are_those_of_a_count_pixel_by_pixel(data):
 def test_misfits_are_errors(heatmap, mask, message):
     with pytest.raises(ValueError, match=message):
         score_heatmap(heatmap, mask)
+
+
+def test_a_constant_map_gains_nothing_and_chance_gains_nothing_on_average():
+    model, (image, metadata) = small_net("test_resnet"), cases("test_resnet")
+    np.testing.assert_allclose(deletion_insertion(model, image, metadata, np.full((2, 2, 3, 3), 0.7)), 0, atol=1e-5)
+    torch.manual_seed(0)
+    gain = deletion_insertion(model, image, metadata, torch.randn(2, 30, 8, 8))
+    assert (np.abs(gain.mean(1)) < 4 * gain.std(1) / np.sqrt(30)).all()
+
+
+def test_the_gain_is_the_area_between_the_curves_of_altering_one_image_at_a_time():
+    model, (image, metadata) = small_net("test_resnet").train(), cases("test_resnet")
+    maps = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
+    found = deletion_insertion(model, image, metadata, maps, steps=5)
+    assert model.training and deletion_insertion(model, image, metadata, maps[:, 1], steps=5) == pytest.approx(found[:, 1])
+    model.eval()
+    for case, which in np.ndindex(2, 3):
+        blurred = np.stack([gaussian_filter(channel, 4.0, mode="reflect") for channel in image[case].numpy()])
+        order, areas = np.argsort(-maps[case, which].ravel()), []
+        for sequence in (order, order[::-1]):
+            curve = []
+            for share in np.linspace(0, 1, 6):
+                altered, gone = image[case].numpy().reshape(3, -1).copy(), sequence[: round(share * 4096)]
+                altered[:, gone] = blurred.reshape(3, -1)[:, gone]
+                with torch.no_grad():
+                    curve.append(float(model(torch.from_numpy(altered).view(1, 3, 64, 64), metadata[case : case + 1])))
+            areas.append(auc(np.linspace(0, 1, 6), curve))
+        assert found[case, which] == pytest.approx(areas[1] - areas[0], abs=1e-4)
+
+
+@pytest.mark.parametrize("maps", [np.ones((3, 4, 4)), np.ones((2, 0, 4, 4)), np.full((2, 4, 4), np.nan)])
+def test_maps_that_do_not_fit_are_refused(maps):
+    model, (image, metadata) = small_net("test_resnet"), cases("test_resnet")
+    with pytest.raises(ValueError, match="maps: expected finite ones"):
+        deletion_insertion(model, image, metadata, maps)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from melanoma_lib.classroom.lesson import find_lessons
+from melanoma_lib.classroom.lesson import Lesson, find_lessons
 from melanoma_lib.classroom.papermill import digest_text
 
-LESSONS = find_lessons(folder=Path(__file__).parents[2] / "notebooks")
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+LESSONS = [*find_lessons(folder=NOTEBOOKS), Lesson(NOTEBOOKS / "project/example.ipynb")]
 
 
 @pytest.mark.slow
