@@ -123,7 +123,7 @@ def find_lessons(names: Iterable[str] = (), folder: Path | None = None, studies:
 
 
 def numbered(folder: Path, kind: str, example: str) -> list[Path]:
-    """Files called as ``example`` is, in the order of their numbers; a LessonError if there is none."""
+    """Files called as ``example`` is, by their numbers, or a LessonError."""
     paths = [path for path in sorted(folder.glob(f"*{Path(example).suffix}")) if NUMBERED.fullmatch(path.stem)]
     if not paths:
         raise LessonError(f"no {kind} in {folder}: expected files such as {example}; run from the project's folder")

@@ -95,17 +95,7 @@ def fill(deck: Path, values: Mapping[str, Any], folder: Path, lessons: Path | No
 
 
 def number(value: Any, digits: int = 3, undefined: str | None = None, form: str = "f") -> str:
-    """A number as slides write it; a text stays as it is.
-
-    Args:
-        value: finite, or None or NaN where the run leaves it undefined.
-        digits: behind the point; of numbers that are not whole.
-        undefined: what to write for such a value.
-        form: ``f``, or ``%`` for a share.
-
-    Raises:
-        LessonError: if the value is undefined and nothing was said of that.
-    """
+    """A number as slides write it, a text as it is; a LessonError where it is undefined and nothing was said of that."""
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping | list):
@@ -119,8 +109,6 @@ def number(value: Any, digits: int = 3, undefined: str | None = None, form: str 
 
 def percent(value: float | None, digits: int = 1, undefined: str | None = None) -> str:
     """A share in percent."""
-    if isinstance(value, str | bool):
-        raise LessonError(f"expected a share, got {value!r}")
     return number(value, digits, undefined, "%")
 
 
@@ -134,11 +122,7 @@ def interval(value: Any, digits: int = 3, percent: bool = False, undefined: str 
 
 
 def build(decks: Sequence[Path], values: Mapping[str, Any], out: Path, formats: Sequence[str] = ("html", "pdf")) -> list[Path]:
-    """Fill decks and render them as ``html``, ``pdf``; no format leaves the filled Markdown alone.
-
-    Raises:
-        LessonError: if a field cannot be filled, or Marp or a browser is missing or fails.
-    """
+    """Fill decks and render them as ``html``, ``pdf``, or a LessonError; no format leaves the filled Markdown alone."""
     filled = [out / deck.name for deck in decks]
     for deck, target in zip(decks, filled, strict=True):
         write_text(target, fill(deck, values, out))
@@ -151,17 +135,10 @@ def digest(deck: Path) -> str:
 
 
 def render(deck: Path, form: str) -> Path:
-    """Render a filled deck as ``html`` or ``pdf`` beside itself; nothing is fetched.
-
-    Raises:
-        LessonError: if Marp or a browser is missing, or Marp fails, with its last words.
-    """
+    """Render a filled deck as ``html`` or ``pdf`` beside itself; nothing is fetched."""
     marp = project_dir() / MARP if (project_dir() / MARP).is_file() else shutil.which("marp")
-    if not marp:
-        raise LessonError(f"no Marp in {MARP} nor on the path: make slides installs it (needs npm), or add --markdown")
-    browser = find_browser()
-    if browser is None:
-        raise LessonError("no Chromium or Chrome was found to render slides with: install one, or add --markdown")
+    if not marp or not (browser := find_browser()):
+        raise LessonError("slides need Marp, which make slides installs (by npm), and Chromium or Chrome; or add --markdown")
     page = deck.with_suffix(f".{form}")
     pdf = ["--pdf", "--pdf-notes", "--pdf-outlines", "--keywords", digest(deck)] if form == "pdf" else []
     command = [

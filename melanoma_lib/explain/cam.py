@@ -116,8 +116,7 @@ def published_maps(
 ) -> dict[str, np.ndarray]:
     """Maps of some layers as pytorch-grad-cam gives them, float32 in [0, 1], shape ``(B, H, W)`` each.
 
-    Arguments are those of :func:`heatmaps`, ``method`` one of ``PUBLISHED``; ValueError if a logit is not
-    finite. A copy of the model is asked, since an interrupted call would leave its hooks behind.
+    A copy of the model is asked, since an interrupted call would leave its hooks behind.
     """
     import pytorch_grad_cam  # seven seconds
 
@@ -195,13 +194,9 @@ def activations_and_gradients(
     metadata: Tensor | None,
     direction: int | None,
 ) -> tuple[list[Tensor], list[Tensor | None]]:
-    """Activations of the layers and gradients of the score towards them, from one forward and at most one backward pass.
+    """Activations of the layers and gradients of the score towards them, ``(B, C, h, w)`` each, the model inside ``undisturbed``.
 
-    Arguments are those of :func:`heatmaps`, the model inside ``undisturbed``; without direction there is no backward pass.
-    ValueError if a logit is not finite.
-
-    Returns:
-        For each layer a tensor of shape ``(B, C, h, w)``, and again; the second is None without direction.
+    They come from one forward and at most one backward pass; without direction there is none, and gradients are None.
     """
     caught: dict[str, Tensor] = {}
 

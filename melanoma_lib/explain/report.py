@@ -68,11 +68,7 @@ def worst_errors(run, n: int = 8) -> pd.DataFrame:
 def errors_report(run, n: int, out: Path, maps: bool = False) -> pd.DataFrame:
     """Write :func:`worst_errors` as ``errors.csv``, and their images as ``errors.png`` with its description beside it.
 
-    Args:
-        run: a finished run; of a cross-validation without maps.
-        n: of each kind.
-        out: folder, made when absent.
-        maps: draw a Grad-CAM of a middle layer below each image, vermillion where it raises the risk.
+    With ``maps`` a Grad-CAM of a middle layer is drawn below each image; a cross-validation has none.
 
     Raises:
         DataError: if ``n`` is not from 1 to ``MOST_ERRORS``. Once the table is written: if no error was made, the images are
