@@ -64,9 +64,6 @@ def test_runs_that_cannot_be_paired_are_refused():
     relabelled = one.predictions("test").assign(target=lambda table: 1 - table["target"])
     with pytest.raises(RunError, match=r"runs/ccc and runs/a disagree on the target of 200 of 200 shared images, such as ISIC"):
         compare_runs([one, SimpleNamespace(**vars(one) | {"path": Path("runs/ccc"), "predictions": lambda _: relabelled})])
-    benign = one.predictions("test").query("target == 0")
-    with pytest.raises(RunError, match="share 0 melanomas"):
-        compare_runs([SimpleNamespace(**vars(one) | {"predictions": lambda _: benign})])
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +73,7 @@ def ablation(tiny_settings, tmp_path_factory):
     return [train(tiny_settings.with_changes(runs_dir=folder, max_epochs=1, **change)) for change in changes]
 
 
-def test_seeds_are_averaged_and_the_gain_of_a_branch_is_theirs(ablation, tmp_path, capsys):
+def test_seeds_are_averaged_and_the_gain_of_a_branch_is_theirs(ablation, tiny_run, tmp_path, capsys):
     aurocs = {}
     for run in ablation:
         test = run.predictions("test")
@@ -91,13 +88,9 @@ def test_seeds_are_averaged_and_the_gain_of_a_branch_is_theirs(ablation, tmp_pat
     assert differ_in_seeds(ablation)
     assert not differ_in_seeds(ablation[::2])  # two branches of one seed are paired
     assert not differ_in_seeds([*ablation, ablation[0]])
-
-
-def test_seeds_of_runs_that_differ_in_more_are_refused(ablation, tiny_run):
-    with pytest.raises(RunError, match=r"differs from .* in max_epochs"):
-        compare_seeds([ablation[0], tiny_run])
-    with pytest.raises(RunError, match="are both of metadata, seed 0"):
-        compare_seeds([ablation[0], ablation[0]])
+    for others in ([ablation[0], tiny_run], [ablation[0], ablation[0]]):
+        with pytest.raises(RunError, match="differ in modalities and seed alone"):
+            compare_seeds(others)
 
 
 # --- costs ---
@@ -125,7 +118,5 @@ def test_costs_are_those_of_the_history_and_the_caches_of_the_disk(tiny_run, cap
 def test_runs_of_another_recipe_are_refused(tiny_run, tiny_settings, tmp_path):
     other = train(tiny_settings.with_changes(run_dir=tmp_path / "run", modalities="metadata", max_epochs=1))
     assert cost_table([other])["cache_gigabytes"].item() == 0
-    with pytest.raises(RunError, match="more than the seed"):
+    with pytest.raises(RunError, match="no more than the seed"):
         cost_table([tiny_run, other])
-    with pytest.raises(RunError, match="got none"):
-        cost_table([])

@@ -6,13 +6,7 @@ from hypothesis import given
 from scipy import stats
 from sklearn import metrics as sk
 
-from melanoma_lib.evaluation import (
-    bootstrap_gain,
-    bootstrap_mean_auroc,
-    delong_test,
-    rate_intervals,
-    resample_groups,
-)
+from melanoma_lib.evaluation import bootstrap_gain, bootstrap_mean_auroc, delong_test, rate_intervals, resample_groups
 from tests.evaluation.cases import clustered, predictions
 
 
@@ -105,10 +99,10 @@ def test_a_perfect_ranking_is_no_certainty():
 @pytest.mark.parametrize(
     ("samples", "baselines", "said"),
     [
-        ([], None, "at least one"),
-        ([([0, 1], [0.1, 0.2], ["a", "b"])], [], "as many baselines"),
-        ([([0, 1], [0.1, 0.2], ["a"])], None, "one name a case"),
-        ([([1, 1], [0.1, 0.2], ["a", "b"])], None, "expected both classes, got 2 melanomas among 2"),
+        ([], [], "at least one"),
+        ([([0, 1], [0.1, 0.2], ["a", "b"])], [[1, 2], [1, 2]], "a baseline for each or none"),
+        ([([0, 1], [0.1, 0.2], ["a"])], [], "groups: expected shape"),
+        ([([1, 1], [0.1, 0.2], ["a", "b"])], [], "expected both classes, got 2 melanomas among 2"),
     ],
 )
 def test_wrong_input_is_explained(samples, baselines, said):
