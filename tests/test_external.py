@@ -42,11 +42,10 @@ def test_internal_stands_beside_external_at_either_prevalence():
 
 
 def test_observed_over_expected_resamples_groups():
-    t = prediction_table(300)
-    twice = pd.concat([t, t.assign(image_id=t["image_id"] + "_again")])  # each image again: the groups are no more than before
-    tables = {"internal": t, "external": twice}
-    found = external_table({place: evaluate_predictions(one, 0.4, n=10) for place, one in tables.items()}, tables, n=200)
-    row = found.loc["observed_over_expected"]
+    once = prediction_table(300)
+    tables = {"internal": once, "external": pd.concat([once, once.assign(image_id=once["image_id"] + "_again")])}
+    summaries = {place: evaluate_predictions(one, 0.4, n=10) for place, one in tables.items()}
+    row = external_table(summaries, tables, n=200).loc["observed_over_expected"]
     assert (row["external_low"], row["external_high"]) == pytest.approx((row["internal_low"], row["internal_high"]))
     assert row["internal_low"] < row["internal"] < row["internal_high"]
 
@@ -56,21 +55,13 @@ def isic2020(tmp_path_factory):
     return write_isic2020(tmp_path_factory.mktemp("isic2020"))
 
 
-def test_a_run_answers_its_own_test_cases_as_it_did(tiny_run):
-    cases = tiny_run.cases()
-    found = predict_cases(tiny_run, cases[cases["split"] == "test"].reset_index(drop=True))
-    stored = tiny_run.predictions("test")
-    np.testing.assert_allclose(found["logit"], stored["logit"], atol=1e-5)
-    np.testing.assert_allclose(found["risk"], stored["risk"], atol=1e-6)
-
-
-def test_a_cross_validation_answers_as_the_mean_of_its_folds(tiny_run, monkeypatch):
+def test_a_run_answers_as_it_did_and_a_cross_validation_as_the_mean_of_its_folds(tiny_run, monkeypatch):
+    cases, stored = tiny_run.cases(), tiny_run.predictions("test")
+    tested = predict_cases(tiny_run, cases[cases["split"] == "test"])
+    np.testing.assert_allclose(tested[["logit", "risk"]], stored[["logit", "risk"]], atol=1e-5)
     monkeypatch.setattr(type(tiny_run), "calibrator", Calibrator(2.0, -1.0))
-    point = SimpleNamespace(threshold=0.3)
-    both = SimpleNamespace(
-        is_cross_validation=True, folds=[tiny_run, tiny_run], operating_point=point, settings=tiny_run.settings
-    )
-    cases = tiny_run.cases().drop(columns="split")
+    kept = {"operating_point": SimpleNamespace(threshold=0.3), "settings": tiny_run.settings}
+    both = SimpleNamespace(is_cross_validation=True, folds=[tiny_run, tiny_run], **kept)
     one, mean = predict_cases(tiny_run, cases), predict_cases(both, cases)
     np.testing.assert_allclose(mean["risk"], one["risk"])
     clear = (one["probability"] - tiny_run.operating_point.threshold).abs() > 1e-6

@@ -45,8 +45,7 @@ def test_a_killed_evaluation_loses_no_report_and_leaves_nothing(tiny_run, monkey
 
 
 def test_eight_views_are_averaged_by_logit_and_calibrated_again(tiny_run):
-    test = predict_with_views(tiny_run)["test"]
-    report = evaluate_run(tiny_run, tta=True)
+    test, report = predict_with_views(tiny_run)["test"], evaluate_run(tiny_run, tta=True)
     assert report.folder.name == "evaluation-tta"
     assert report.summary["at_threshold"]["threshold"] != tiny_run.operating_point.threshold
     assert report.summary["auroc"]["value"] == pytest.approx(roc_auc_score(test["target"], test["logit"]))

@@ -33,7 +33,7 @@ def fit_logistic(x: NDArray[np.float64], ones: NDArray, zeros: NDArray) -> NDArr
 
     centre, scale = x.mean(), x.std() or 1.0
     scaled, answers = np.tile((x - centre) / scale, 2), np.repeat([1, 0], x.size)
-    model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-8, max_iter=1000, warm_start=True)
+    model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-8, max_iter=1000)
     fits = np.full((2, len(ones)), np.nan)
     for number, weights in enumerate(np.concatenate([ones, zeros], axis=1)):
         z, y, w = (values[weights > 0] for values in (scaled, answers, weights))

@@ -62,10 +62,8 @@ def compare_seeds(runs: Sequence[Run]) -> pd.DataFrame:
     """AUROC of each combination of branches, averaged over seeds, and its gain over those with fewer branches.
 
     Intervals resample whole groups once for all seeds, so that a lesion which several seeds test counts as one. The AUROC of a
-    cross-validation is the mean of its folds. A gain uses the seeds that both sides have.
-
-    Returns:
-        A row a combination: inputs, seeds (how many), auroc and ``gain over ...``, each with ``_low`` and ``_high``.
+    cross-validation is the mean of its folds. A gain uses the seeds that both sides have. Columns: inputs, seeds (how many),
+    auroc and ``gain over ...``, each with ``_low`` and ``_high``.
     """
     if not _alike(runs):
         raise RunError("expected runs that differ in modalities and seed alone, each combination once; compare others two by two")

@@ -32,18 +32,15 @@ def evaluate_external(run: Run, cases: pd.DataFrame, cache_dir: Path | None = No
         cases: of the other collection, as ``load_cases`` gives them.
         cache_dir: for decoded images; default: that of the run.
 
-    Returns:
-        The report; its summary holds left_out (reason: cases), external (as ``evaluate_predictions``) and comparison (rows of
-        ``external_table``). Its folder is ``evaluation-<source>`` in the run directory; predictions and comparison are CSV.
+    The summary holds left_out (reason: cases), external (as ``evaluate_predictions``) and comparison (of ``external_table``).
+    The folder is ``evaluation-<source>`` in the run directory.
     """
     source, seen = cases.attrs.get("source", "external"), seen_cases(run.splits, cases)
     left_out = {"in the run's own table": int(seen.sum()), "image absent": cases.attrs.get("dropped_images", 0)}
     new = cases[~seen].reset_index(drop=True)
     if new["target"].nunique() < 2:
-        raise DataError(
-            f"{run.path}: of {len(cases)} cases of {source} {seen.sum()} are in the run's own table; the other {len(new)} hold "
-            f"{new['target'].sum()} melanomas; expected melanomas and other lesions that the run has not seen"
-        )
+        known = f"of {len(cases)} cases of {source} {seen.sum()} are in the run's own table; the other {len(new)}"
+        raise DataError(f"{run.path}: {known} hold {new['target'].sum()} melanomas; expected both classes among what is new")
     predictions = {"internal": run.predictions("test"), "external": predict_cases(run, new, cache_dir)}
     threshold, n = run.operating_point.threshold, run.settings.n_resamples
     summaries = {"internal": run.metrics, "external": evaluate_predictions(predictions["external"], threshold, n)}

@@ -35,16 +35,13 @@ class Report:
 
 
 def evaluate_run(run: Run, tta: bool = False) -> Report:
-    """Evaluate a run's test split at its stored operating point, and write table, JSON and figures beside it.
+    """Evaluate a run's test split at its stored operating point; table, JSON and figures go to ``evaluation`` beside it.
 
     Args:
         run: a finished run.
         tta: predict again, averaging the eight flips and turns of each image. Such logits are another model's: they get their
             own calibration and threshold, fitted on the validation predictions made the same way.
-            RunError of metadata alone, which have one view, and of a cross-validation.
-
-    Returns:
-        The report; its folder is ``evaluation`` or ``evaluation-tta`` in the run directory.
+            The folder is ``evaluation-tta``. RunError of metadata alone, which have one view, and of a cross-validation.
     """
     point, reads_images = run.operating_point, "image" in run.settings.modalities
     if tta and not reads_images:

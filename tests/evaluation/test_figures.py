@@ -43,8 +43,7 @@ def test_roc_draws_the_curve_and_marks_the_point():
     fpr, tpr, _ = roc_curve(CASES["target"], CASES["probability"], drop_intermediate=False)
     np.testing.assert_allclose(drawn(axes, BLUE), [fpr, tpr])
     called = CASES["probability"] >= 0.6
-    share = [called[CASES["target"] == k].mean() for k in (0, 1)]
-    np.testing.assert_allclose(drawn(axes, VERMILLION)[:, 0], share)
+    np.testing.assert_allclose(drawn(axes, VERMILLION)[:, 0], called.groupby(CASES["target"]).mean())
 
 
 def test_confusion_writes_the_four_counts_and_their_shares_of_the_row():
