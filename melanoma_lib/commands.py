@@ -42,6 +42,10 @@ def evaluate(settings: Settings, run: Path | None = None, tta: bool = False, sou
 
     found = _run(run, settings)
     if source is None:
+        ours = Settings()  # what environment and .env say concerns other commands, too
+        for name in ("data_dir", "image_dirs", "missing_images", "n_patients", "data_seed", "cache_dir"):
+            if getattr(settings, name) != getattr(ours, name):
+                raise KitError(f"--{name.replace('_', '-')} tells of another collection: name it with --source, or leave it out")
         report = evaluate_run(found, tta=tta)
     else:
         from melanoma_lib.data.datamodule import cases_for

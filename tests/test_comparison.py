@@ -51,10 +51,8 @@ def test_runs_are_paired_on_the_cases_that_they_share_whatever_differs(tmp_path)
     assert [name for name in table if name.startswith("setting")] == ["setting: backbone", "setting: seed", "setting: data_dir"]
     assert table["setting: backbone"].tolist() == ["efficientnet_b0", "resnet50"]
     assert f"{aurocs[1]:.3f} [" in comparison_text(table)
-    save_table(table, tmp_path / "table.csv")
     save_table(table, tmp_path / "table.json")
-    for read in (pd.read_csv(tmp_path / "table.csv"), pd.read_json(tmp_path / "table.json")):
-        assert read["auroc"].tolist() == pytest.approx(aurocs)
+    assert pd.read_json(tmp_path / "table.json")["auroc"].tolist() == pytest.approx(aurocs)
 
 
 def test_runs_that_cannot_be_paired_are_refused():
@@ -64,9 +62,6 @@ def test_runs_that_cannot_be_paired_are_refused():
     relabelled = one.predictions("test").assign(target=lambda table: 1 - table["target"])
     with pytest.raises(RunError, match=r"runs/ccc and runs/a disagree on the target of 200 of 200 shared images, such as ISIC"):
         compare_runs([one, SimpleNamespace(**vars(one) | {"path": Path("runs/ccc"), "predictions": lambda _: relabelled})])
-    benign = one.predictions("test").query("target == 0")
-    with pytest.raises(RunError, match="share 0 melanomas"):
-        compare_runs([SimpleNamespace(**vars(one) | {"predictions": lambda _: benign})])
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +71,7 @@ def ablation(tiny_settings, tmp_path_factory):
     return [train(tiny_settings.with_changes(runs_dir=folder, max_epochs=1, **change)) for change in changes]
 
 
-def test_seeds_are_averaged_and_the_gain_of_a_branch_is_theirs(ablation, tmp_path, capsys):
+def test_seeds_are_averaged_and_the_gain_of_a_branch_is_theirs(ablation, tiny_run, tmp_path, capsys):
     aurocs = {}
     for run in ablation:
         test = run.predictions("test")
@@ -88,44 +83,26 @@ def test_seeds_are_averaged_and_the_gain_of_a_branch_is_theirs(ablation, tmp_pat
     gain = table.filter(like="gain over metadata only").iloc[1].tolist()
     assert gain[0] == pytest.approx(np.mean(aurocs["image+metadata"]) - np.mean(aurocs["metadata"]))
     assert gain[1] <= gain[0] <= gain[2]
-    assert differ_in_seeds(ablation)
     assert not differ_in_seeds(ablation[::2])  # two branches of one seed are paired
-    assert not differ_in_seeds([*ablation, ablation[0]])
+    for others in ([ablation[0], tiny_run], [ablation[0], ablation[0]]):
+        with pytest.raises(RunError, match="differ in modalities and seed alone"):
+            compare_seeds(others)
 
 
-def test_seeds_of_runs_that_differ_in_more_are_refused(ablation, tiny_run):
-    with pytest.raises(RunError, match=r"differs from .* in max_epochs"):
-        compare_seeds([ablation[0], tiny_run])
-    with pytest.raises(RunError, match="are both of metadata, seed 0"):
-        compare_seeds([ablation[0], ablation[0]])
-
-
-# --- costs ---
-
-
-def test_costs_are_those_of_the_history_and_the_caches_of_the_disk(tiny_run, capsys):
+def test_costs_are_those_of_the_history_and_the_caches_of_the_disk(tiny_run, ablation, capsys):
     (row,) = cost_table([tiny_run], images := 1_000_000).to_dict("records")
     splits, history = (pd.read_csv(tiny_run.path / f"{name}.csv") for name in ("splits", "history"))
-    seen = (splits["split"] != "test").sum()
-    milliseconds = 1000 * history["seconds"] / seen
+    milliseconds = 1000 * history["seconds"] / (splits["split"] != "test").sum()
     found = [row["milliseconds"], row["milliseconds_low"], row["milliseconds_high"]]
     assert found == pytest.approx([milliseconds.median(), milliseconds.min(), milliseconds.max()], abs=0.006)
     whole = history["seconds"].median() * len(history) * images / len(splits) / 3600  # so many times what the run took
     assert row["hours"] == pytest.approx(whole, abs=0.06)
     files = [file for name in ("images", "evaluation") for file in Path(tiny_run.settings.cache_dir).glob(f"{name}-*.npy")]
-    arrays = [np.load(file, mmap_mode="r") for file in files]
-    bytes_an_image = {array.shape[1]: array[0].nbytes for array in arrays if array.shape[1] in (32, 39)}
-    assert len(bytes_an_image) == 2
-    assert row["cache_gigabytes"] == pytest.approx(sum(bytes_an_image.values()) * images / 1e9, abs=0.06)
+    bytes_an_image = {array.shape[1]: array[0].nbytes for array in (np.load(file, mmap_mode="r") for file in files)}
+    assert row["cache_gigabytes"] == pytest.approx((bytes_an_image[32] + bytes_an_image[39]) * images / 1e9, abs=0.06)
     assert main(["costs", str(tiny_run.path)]) == 0
     said = capsys.readouterr().out
     assert "401059" in said and f"{row['milliseconds']:.2f}".rstrip("0") in said
-
-
-def test_runs_of_another_recipe_are_refused(tiny_run, tiny_settings, tmp_path):
-    other = train(tiny_settings.with_changes(run_dir=tmp_path / "run", modalities="metadata", max_epochs=1))
-    assert cost_table([other])["cache_gigabytes"].item() == 0
-    with pytest.raises(RunError, match="more than the seed"):
-        cost_table([tiny_run, other])
-    with pytest.raises(RunError, match="got none"):
-        cost_table([])
+    assert cost_table(ablation[:2])["cache_gigabytes"].item() == 0  # two seeds of metadata alone
+    with pytest.raises(RunError, match="no more than the seed"):
+        cost_table(ablation)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from melanoma_lib.reports.report import wandb_logger
-from melanoma_lib.runs import Run
 from melanoma_lib.training import train
 
 BLOCK, HEADER, START = 32768, 7, 7  # LevelDB's log format after seven bytes of W&B's own
@@ -19,29 +18,25 @@ BLOCK, HEADER, START = 32768, 7, 7  # LevelDB's log format after seven bytes of 
 
 def records(file: Path) -> list:
     """The records of a ``.wandb`` file, once W&B's own process has written the last one."""
-    deadline = time.monotonic() + 60
-    while not (found := records_so_far(file)) or not found[-1].HasField("exit"):
-        assert time.monotonic() < deadline, f"no end in {file}"
-        time.sleep(0.1)
-    return found
-
-
-def records_so_far(file: Path) -> list:
     from wandb.proto.wandb_internal_pb2 import Record
 
-    data, at, parts, found = file.read_bytes(), START, b"", []
-    assert data.startswith(b":W&B")
-    while at + HEADER <= len(data):
-        if BLOCK - at % BLOCK < HEADER:  # the rest of a block that holds no header
-            at += BLOCK - at % BLOCK
-            continue
-        _, length, kind = struct.unpack("<IHB", data[at : at + HEADER])
-        parts += data[at + HEADER : at + HEADER + length]
-        at += HEADER + length
-        if kind in (1, 4):  # whole, or the last of several
-            found.append(Record.FromString(parts))
-            parts = b""
-    return found
+    deadline = time.monotonic() + 60
+    while True:
+        data, at, parts, found = file.read_bytes(), START, b"", []
+        while at + HEADER <= len(data):
+            if BLOCK - at % BLOCK < HEADER:  # the rest of a block that holds no header
+                at += BLOCK - at % BLOCK
+                continue
+            _, length, kind = struct.unpack("<IHB", data[at : at + HEADER])
+            parts += data[at + HEADER : at + HEADER + length]
+            at += HEADER + length
+            if kind in (1, 4):  # whole, or the last of several
+                found.append(Record.FromString(parts))
+                parts = b""
+        if found and found[-1].HasField("exit"):
+            return found
+        assert time.monotonic() < deadline, f"no end in {file}"
+        time.sleep(0.1)
 
 
 def values(items) -> dict:
@@ -56,58 +51,28 @@ def values(items) -> dict:
     return found
 
 
-@pytest.fixture(scope="module")
-def logged(tiny_settings, tmp_path_factory) -> tuple[Run, Path]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("WANDB_API_KEY", raising=False)
-        patch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody answers there
-        settings = tiny_settings.with_changes(runs_dir=tmp_path_factory.mktemp("tracked"), wandb=True, max_epochs=2)
-        run = train(settings)
+def test_settings_curves_figures_and_operating_point_reach_an_offline_run(tiny_settings, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody answers there
+    run = train(tiny_settings.with_changes(runs_dir=tmp_path, wandb=True, max_epochs=2))
     (file,) = run.path.glob("wandb/offline-run-*/*.wandb")
-    return run, file
-
-
-def test_settings_reach_the_offline_run(logged):
-    run, file = logged
     (begun,) = (record.run for record in records(file) if record.HasField("run"))
-    assert begun.display_name == run.path.name
-    assert begun.project == run.settings.wandb_project
-    stored = values(begun.config.update)
+    assert begun.display_name == run.path.name and begun.project == run.settings.wandb_project
+    stored, summary, history = values(begun.config.update), {}, []
     for record in records(file):
-        if record.HasField("config"):
-            stored |= values(record.config.update)
+        stored |= values(record.config.update)
+        summary |= values(record.summary.update)
+        history.append(values(record.history.item))
     assert {name: stored[name] for name in run.settings.shaping()} == run.settings.shaping()
-
-
-def test_curves_reach_the_offline_run(logged):
-    run, file = logged
-    rows = [values(record.history.item) for record in records(file) if record.HasField("history")]
     for name in ("train/loss", "val/loss", "val/auroc", "val/f1"):
-        assert [row[name] for row in rows if name in row] == pytest.approx(run.history[name].tolist())
-
-
-def test_figures_with_their_descriptions_reach_the_offline_run(logged):
-    _, file = logged
-    figures = {}
-    for record in records(file):
-        if record.HasField("history"):
-            figures |= {name: value for name, value in values(record.history.item).items() if name.startswith("test/")}
-    assert set(figures) == {"test/roc", "test/precision_recall", "test/confusion", "test/reliability"}
-    for value in figures.values():
-        assert value["_type"] == "image-file"
-        assert len(value["caption"]) > 40
-        assert (file.parent / "files" / value["path"]).read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_operating_point_and_the_test_metrics_reach_the_offline_run(logged):
-    run, file = logged
-    summary = {}
-    for record in records(file):
-        if record.HasField("summary"):
-            summary |= values(record.summary.update)
+        assert [row[name] for row in history if name in row] == pytest.approx(run.history[name].tolist())
     assert summary["operating_point"]["threshold"] == run.operating_point.threshold
     assert summary["operating_point"]["rule"] == run.operating_point.rule
     assert summary["test"]["auroc"]["value"] == run.metrics["auroc"]["value"]
+    for name in ("roc", "precision_recall", "confusion", "reliability"):
+        (figure,) = (row[f"test/{name}"] for row in history if f"test/{name}" in row)
+        assert figure["_type"] == "image-file" and len(figure["caption"]) > 40
+        assert (file.parent / "files" / figure["path"]).read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_training_that_breaks_off_is_marked_as_failed(tiny_settings, tmp_path, monkeypatch):

@@ -117,7 +117,7 @@ def write_readme(run: Run, command: str, licence: str, table: pd.DataFrame | Non
         lines += ["| model | AUROC | average precision |", "|---|---|---|"]
         for ending, words in {"": "image + metadata", "_image": "image alone", "_metadata": "metadata alone"}.items():
             answers = {name: table[f"{name}{ending}"] for name in ("probability", "risk")}
-            found = evaluate_predictions(table.assign(**answers), 0.5)
+            found = evaluate_predictions(table.assign(**answers).drop(columns="fold"), 0.5)
             lines.append(f"| {words} | {interval_of(found['auroc'])} | {interval_of(found['average_precision'])} |")
     write_text(run.path / "README.md", "\n".join(lines) + "\n")
 

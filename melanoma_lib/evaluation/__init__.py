@@ -1,4 +1,7 @@
-"""How good is a classifier, how sure are we, and for whom: arrays in, numbers and figures out; no files."""
+"""How good is a classifier, how sure are we, and for whom: arrays in, numbers and figures out; no files.
+
+Empty, mismatched or non-finite input, and one class where both are needed, raise a ValueError that says what came.
+"""
 
 from melanoma_lib.utils import lazy_names
 

@@ -7,21 +7,18 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from melanoma_lib.evaluation.calibration import expected_calibration_error, reliability_bins
-from melanoma_lib.evaluation.inputs import check_scores, check_targets
 from melanoma_lib.evaluation.intervals import Interval
 from melanoma_lib.evaluation.operating import OperatingCurve, OperatingPoint
 from melanoma_lib.plotting import BLUE, GREEN, GREY, VERMILLION, DescribedFigure, kit_figure, with_alt_text
 
 
-def _finish(axes: Axes, xlabel: str, ylabel: str) -> None:
+def _finish(axes: Axes, xlabel: str, ylabel: str, x: float, y: float, threshold: float) -> str:
+    """Mark the operating point, label the axes, and return what the point is called."""
+    label = f"threshold {threshold:.3g}"
+    axes.plot(x, y, "o", color=VERMILLION, markersize=11, markeredgecolor="white", markeredgewidth=1.5, label=label, zorder=5)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=xlabel, ylabel=ylabel, aspect="equal")
     # Above the frame, where no curve can run through it.
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.3)
-
-
-def _mark(axes: Axes, x: float, y: float, threshold: float) -> str:
-    label = f"threshold {threshold:.3g}"
-    axes.plot(x, y, "o", color=VERMILLION, markersize=11, markeredgecolor="white", markeredgewidth=1.5, label=label, zorder=5)
     return label
 
 
@@ -32,8 +29,8 @@ def roc_figure(curve: OperatingCurve, point: OperatingPoint, auroc: Interval) ->
         fpr, tpr, _ = curve.roc()
         axes.plot(fpr, tpr, color=BLUE, label=f"AUROC {auroc:.3f}")
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (2, 3)), label="chance")
-        label = _mark(axes, 1 - point.specificity, point.sensitivity, point.threshold)
-        _finish(axes, "false-positive rate (1 - specificity)", "sensitivity")
+        names = ("false-positive rate (1 - specificity)", "sensitivity")
+        label = _finish(axes, *names, 1 - point.specificity, point.sensitivity, point.threshold)
     return with_alt_text(
         figure,
         f"ROC curve with AUROC {auroc:.3f}; the marked {label} has sensitivity {point.sensitivity:.3f} and specificity "
@@ -51,8 +48,7 @@ def precision_recall_figure(curve: OperatingCurve, point: OperatingPoint) -> Des
         axes.step(recall, precision, where="pre", color=BLUE, label=f"average precision {curve.average_precision:.3f}")
         chance = f"chance: prevalence {curve.prevalence:.1%}"
         axes.axhline(curve.prevalence, color=GREY, linewidth=1.5, linestyle="--", label=chance)
-        label = _mark(axes, point.sensitivity, point.ppv, point.threshold)
-        _finish(axes, "sensitivity (recall)", "PPV (precision)")
+        label = _finish(axes, "sensitivity (recall)", "PPV (precision)", point.sensitivity, point.ppv, point.threshold)
     return with_alt_text(
         figure,
         f"Precision-recall curve with average precision {curve.average_precision:.3f}; chance would reach the prevalence, "
@@ -91,21 +87,14 @@ def reliability_figure(risks: Mapping[str, ArrayLike], targets: ArrayLike, bins:
         risks: by name, say before and after calibration; up to three, each ``(N,)`` in [0, 1].
         targets: 1 melanoma, 0 not; shape ``(N,)``.
         bins: quantile bins of `reliability_bins`; bars are its Wilson intervals.
-
-    Raises:
-        ValueError: if there are none or more than three, or as `reliability_bins`.
     """
-    if not 1 <= len(risks) <= 3:
-        raise ValueError(f"risks: expected one to three, got {len(risks)}")
-    n = check_targets(targets, both_classes=False).size
+    styles = ((VERMILLION, "s"), (BLUE, "o"), (GREEN, "^"))[: len(risks)]
     with kit_figure(7.0, 7.2) as figure:
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1))
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1.2, linestyle="--", label="perfect")
         said = []
-        for (name, values), color, marker in zip(risks.items(), (VERMILLION, BLUE, GREEN), "so^", strict=False):
-            risk = check_scores(values, n, name, unit_interval=True)
-            table = reliability_bins(risk, targets, bins)
-            error = expected_calibration_error(risk, targets, bins)
+        for (name, risk), (color, marker) in zip(risks.items(), styles, strict=True):
+            table, error = reliability_bins(risk, targets, bins), expected_calibration_error(risk, targets, bins)
             bars = np.abs(table[["low", "high"]].to_numpy().T - table["observed"].to_numpy())
             label = f"{name}, ECE {error:.3f}"
             axes.errorbar(

@@ -1,14 +1,14 @@
 """How sure are we? Intervals that resample whole patients or lesions, never single images."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from melanoma_lib.evaluation.inputs import check_scores, check_targets, require_columns
-from melanoma_lib.evaluation.operating import OperatingPoint, Ranking
+from melanoma_lib.evaluation.operating import OperatingPoint, Ranking, check_scores, check_targets, require_columns
 
 RATES = ("sensitivity", "specificity", "ppv", "npv", "f1", "mcc", "accuracy")
 LEVEL = 0.95  # of every interval
@@ -20,10 +20,10 @@ class Interval:
     """A value with its interval; ``format(interval, ".3f")`` writes ``0.930 [0.912, 0.947]``, unknown ends not at all.
 
     Args:
-        value: the estimate on the sample itself.
+        value: the estimate on the sample itself; formatted as ``-`` if NaN.
         low: lower end, NaN if unknown.
         high: upper end, NaN if unknown.
-        resamples: resamples in which the quantity is defined, on which the interval rests.
+        resamples: those in which the quantity is defined.
         method: "bootstrap" (percentile, whole groups), or "wilson" (closed form, one observation a group).
     """
 
@@ -35,13 +35,17 @@ class Interval:
 
     def __format__(self, spec: str) -> str:
         ends = f" [{self.low:{spec}}, {self.high:{spec}}]" if np.isfinite([self.low, self.high]).all() else ""
-        return f"{self.value:{spec}}{ends}"
+        return "-" if np.isnan(self.value) else f"{self.value:{spec}}{ends}"
 
     def to_dict(self) -> dict[str, float | int | str | None]:
         """Fields fit for JSON: what is NaN or infinite becomes None."""
-        numbers = {"value": self.value, "low": self.low, "high": self.high}
-        finite = {name: float(number) if np.isfinite(number) else None for name, number in numbers.items()}
-        return finite | {"resamples": self.resamples, "method": self.method}
+        fields = asdict(self).items()
+        return {name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in fields}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, float | int | str | None]) -> "Interval":
+        """Undo `to_dict`: what is None becomes NaN."""
+        return cls(**{name: np.nan if value is None else value for name, value in fields.items()})
 
     def columns(self, name: str) -> dict[str, float]:
         """Value and ends as in a row of a table: ``name``, ``name_low`` and ``name_high``."""
@@ -51,21 +55,15 @@ class Interval:
     def from_replicates(cls, value: float, replicates: NDArray[np.float64]) -> "Interval":
         """Percentile interval (Efron 1979); NaN ends where fewer than half of the replicates are finite."""
         finite = replicates[np.isfinite(replicates)]
-        if finite.size < replicates.size / 2:
-            return cls(float(value), np.nan, np.nan, int(finite.size))
-        low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        known = finite.size >= replicates.size / 2
+        low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if known else (np.nan, np.nan)
         return cls(float(value), float(low), float(high), int(finite.size))
 
 
 def wilson_interval(successes: float, n: float) -> Interval:
     """Interval of a proportion of independent observations, sound at 0 and 1 (Wilson 1927); all NaN if ``n`` is 0.
 
-    Args:
-        successes: 0 to ``n``; need not be whole, so that ``n`` may be an effective sample size.
-        n: number of observations.
-
-    Raises:
-        ValueError: if ``successes`` exceeds ``n`` or is negative.
+    ``successes`` need not be whole, so that ``n`` may be an effective sample size.
     """
     from statsmodels.stats.proportion import proportion_confint  # scipy's takes whole numbers only
 
@@ -79,18 +77,7 @@ def wilson_interval(successes: float, n: float) -> Interval:
 
 
 def group_codes(groups: ArrayLike, n: int) -> tuple[NDArray[np.intp], int]:
-    """Number the groups 0, 1, … in the order of their names, so that the order of the rows does not matter.
-
-    Args:
-        groups: patient, lesion or image id of each row, shape ``(n,)``.
-        n: rows expected.
-
-    Returns:
-        The number of each row's group, shape ``(n,)``, and how many groups there are.
-
-    Raises:
-        ValueError: if the shape differs or a group is missing.
-    """
+    """Each row's group as a number, by the order of the names, and how many there are; ValueError if one is missing."""
     array = np.asarray(groups)
     if array.shape != (n,):
         raise ValueError(f"groups: expected shape ({n},) to match targets, got {array.shape}")
@@ -103,17 +90,8 @@ def group_codes(groups: ArrayLike, n: int) -> tuple[NDArray[np.intp], int]:
 def resample_groups(n_groups: int, n: int, seed: int, block: int) -> Iterator[NDArray[np.int64]]:
     """Draw ``n_groups`` groups with replacement, ``n`` times.
 
-    Args:
-        n_groups: number of groups, G.
-        n: number of resamples.
-        seed: of numpy's default generator.
-        block: resamples yielded at once, at most.
-
     Yields:
-        How often each group was drawn, shape ``(B, G)``, rows summing to G; ``n`` rows over all blocks.
-
-    Raises:
-        ValueError: if ``n`` is below 1.
+        How often each group was drawn, shape ``(B, G)``, B at most ``block``, rows summing to G; ``n`` rows over all blocks.
     """
     if n < 1:
         raise ValueError(f"n: expected at least 1 resample, got {n}")
@@ -134,7 +112,7 @@ def group_bootstrap(
         n_groups: number of groups, G.
         n: number of resamples.
         seed: the same seed and number of groups give paired resamples.
-        block: resamples handed to ``statistic`` at once, at most.
+        block: resamples at once, at most.
 
     Returns:
         The values on the sample, shape ``(...)``, and on the resamples, shape ``(..., n)``.
@@ -146,10 +124,7 @@ def group_bootstrap(
 def bootstrap_replicates(
     targets: ArrayLike, scores: ArrayLike, groups: ArrayLike, threshold: float | None, n: int, seed: int
 ) -> tuple[dict[str, float], dict[str, NDArray[np.float64]]]:
-    """Every metric of `rate_intervals` on the sample, and on the resamples, shape ``(n,)`` each; NaN where undefined.
-
-    Replicate ``b`` counts each row as often as row ``b`` of ``resample_groups(n_groups, n, seed, ...)`` drew its group.
-    """
+    """Every metric of `rate_intervals` on the sample, and on the resamples, shape ``(n,)`` each; NaN where undefined."""
     answers = check_targets(targets)
     values = check_scores(scores, answers.size)
     codes, n_groups = group_codes(groups, answers.size)
@@ -188,11 +163,10 @@ def rate_intervals(
     """Percentile intervals from resampling whole groups: images of one patient or lesion stay together.
 
     Resampling images as if they were independent gives intervals that are too short (Field and Welsh 2007).
-    A resample in which a metric is undefined (one class only, nobody flagged) is left out of that metric's interval;
-    `Interval.resamples` says how many remain. A proportion of exactly 0 or 1 never varies under resampling: its
-    interval is Wilson's, with each group that bears on it as one observation, and says so in `Interval.method`. So is
-    that of an F1 of 0 or 1, as F1 = 2 J / (1 + J), J being the share of true positives among the cases that are melanomas
-    or flagged. A perfect AUROC, average precision or MCC never varies either, which is no certainty: its ends are NaN.
+    A resample in which a metric is undefined (one class only, nobody flagged) is left out of that metric's interval. A
+    proportion of exactly 0 or 1 never varies under resampling: its interval is Wilson's, with each group that bears on it as
+    one observation. So is that of an F1 of 0 or 1, as F1 = 2 J / (1 + J), J being the share of true positives among the cases
+    that are melanomas or flagged. A perfect AUROC, average precision or MCC never varies either: its ends are NaN.
 
     Args:
         targets: 1 melanoma, 0 not; shape ``(N,)``, both classes present.
@@ -200,43 +174,34 @@ def rate_intervals(
         groups: patient, lesion or image id of each row, shape ``(N,)``.
         threshold: with one, also the rates at ``score >= threshold``.
         n: number of resamples.
-        seed: of the resampling; the same seed and groups give paired resamples for different scores.
+        seed: the same seed and groups give paired resamples for different scores.
 
     Returns:
         `Interval` by name: auroc, average_precision, brier (scores in [0, 1] only), and with a threshold sensitivity,
         specificity, ppv, npv, f1, mcc, accuracy.
-
-    Raises:
-        ValueError: for NaN, infinite, empty, one-class or mismatched input.
     """
     sample, replicates = bootstrap_replicates(targets, scores, groups, threshold, n, seed)
     intervals = {name: Interval.from_replicates(value, replicates[name]) for name, value in sample.items()}
-    for name, interval in intervals.items():
-        if interval.value == interval.low == interval.high == 1:  # every resample of a perfect ranking is perfect
-            intervals[name] = replace(interval, low=np.nan, high=np.nan)
+    bearing = {}  # which cases a proportion is one of
     if threshold is not None:
-        answers, called = np.asarray(targets) == 1, np.asarray(scores, dtype=np.float64) >= threshold
+        answers, flagged = np.asarray(targets) == 1, np.asarray(scores, dtype=np.float64) >= threshold
         bearing = {
-            "sensitivity": answers, "specificity": ~answers, "ppv": called, "npv": ~called,
-            "f1": answers | called, "accuracy": np.ones_like(called),
+            "sensitivity": answers, "specificity": ~answers, "ppv": flagged, "npv": ~flagged,
+            "f1": answers | flagged, "accuracy": np.ones_like(flagged),
         }  # fmt: skip
-        for name, rows in bearing.items():
-            if (value := intervals[name].value) in (0, 1):
-                n_groups = len(pd.unique(np.asarray(groups)[rows]))
-                wilson = wilson_interval(value * n_groups, n_groups)
-                if name == "f1":
-                    low, high = (2 * end / (1 + end) for end in (wilson.low, wilson.high))
-                    wilson = replace(wilson, low=low, high=high)
-                intervals[name] = wilson
+    for name, one in intervals.items():
+        if name in bearing and one.value in (0, 1):
+            n_groups = len(pd.unique(np.asarray(groups)[bearing[name]]))
+            wilson = wilson_interval(one.value * n_groups, n_groups)
+            low, high = (2 * end / (1 + end) if name == "f1" else end for end in (wilson.low, wilson.high))
+            intervals[name] = replace(wilson, low=low, high=high)
+        elif one.value == one.low == one.high == 1:  # every resample of a perfect ranking is perfect
+            intervals[name] = replace(one, low=np.nan, high=np.nan)
     return intervals
 
 
 def cluster_bootstrap(
-    cases: pd.DataFrame,
-    statistic: Callable[[pd.DataFrame], float | pd.Series],
-    unit: str = "group_id",
-    n: int = 2000,
-    seed: int = 0,
+    cases: pd.DataFrame, statistic: Callable[[pd.DataFrame], Any], unit: str = "group_id", n: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
     """Any statistic of a table of cases with its percentile interval, resampling whole patients or lesions.
 
@@ -249,23 +214,18 @@ def cluster_bootstrap(
 
     Returns:
         Columns value, low, high; a row a number that the statistic gives. Ends are NaN where most resamples have none.
-
-    Raises:
-        TypeError: if the cases are no DataFrame.
-        ValueError: if the table is empty, the column is missing, or an id in it.
     """
     require_columns(cases, (unit,), "cases")
     codes, n_units = group_codes(cases[unit], len(cases))
-    rows = np.arange(len(cases))
-    value = pd.Series(statistic(cases), dtype=float)
+    rows, value = np.arange(len(cases)), pd.Series(statistic(cases), dtype=float)
 
     def on_drawn(weights: NDArray[np.int64]) -> NDArray[np.float64]:
         drawn = [statistic(cases.iloc[np.repeat(rows, counts[codes])]) for counts in weights]
         return np.array([np.atleast_1d(values) for values in drawn], dtype=float).T
 
     _, replicates = group_bootstrap(on_drawn, n_units, n, seed)
-    intervals = [Interval.from_replicates(*both) for both in zip(value, replicates, strict=True)]
-    return _as_table(dict(zip(value.index, intervals, strict=True)))
+    pairs = zip(value, replicates, strict=True)
+    return _as_table(dict(zip(value.index, (Interval.from_replicates(*pair) for pair in pairs), strict=True)))
 
 
 def bootstrap_intervals(
@@ -276,25 +236,26 @@ def bootstrap_intervals(
     n: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """The usual metrics of a table of cases, each with its interval, resampling whole patients or lesions: `rate_intervals`.
-
-    Args:
-        cases: one row an image, with ``target`` (1 melanoma, 0 not), ``score`` and ``unit``.
-        threshold: with one, also the rates at ``score >= threshold``.
-        score: column of the scores.
-        unit: column of the patient or lesion that each row shows.
-        n: number of resamples.
-        seed: of the resampling.
+    """`rate_intervals` of a table of cases, one row an image, with ``target`` and the columns that ``score`` and ``unit`` name.
 
     Returns:
         Columns value, low, high; rows named as by `rate_intervals`.
-
-    Raises:
-        TypeError: if the cases are no DataFrame.
-        ValueError: if a column is missing, or as `rate_intervals`.
     """
     require_columns(cases, ("target", score, unit), "cases")
     return _as_table(rate_intervals(cases["target"], cases[score], cases[unit], threshold, n, seed))
+
+
+def with_intervals(table: pd.DataFrame, spec: str = ".3f") -> pd.DataFrame:
+    """The table with each column that has ``_low`` and ``_high`` as `Interval` formats it; gains and differences signed."""
+    shown = {}
+    for name in table:
+        if f"{name}_low" in table:
+            signed = "+" if name.startswith(("gain", "difference")) else ""
+            rows = table[[name, f"{name}_low", f"{name}_high"]].astype(float).itertuples(index=False)
+            shown[name] = [format(Interval(*row), signed + spec) for row in rows]
+        elif not name.endswith(("_low", "_high")):
+            shown[name] = table[name]
+    return pd.DataFrame(shown, table.index)
 
 
 def _as_table(intervals: dict[str, Interval]) -> pd.DataFrame:

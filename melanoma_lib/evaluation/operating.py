@@ -4,15 +4,54 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
-from melanoma_lib.evaluation.inputs import check_fraction, check_scores, check_targets
 
-METRICS = (
-    "sensitivity", "specificity", "ppv", "npv", "f1", "accuracy", "balanced_accuracy", "mcc", "youden",
-    "lr_positive", "lr_negative", "biopsies_per_melanoma",
-)  # fmt: skip
+def check_targets(targets: ArrayLike, both_classes: bool = True) -> NDArray[np.bool_]:
+    """Turn 0/1 answers of shape ``(N,)`` into booleans; ValueError if they are empty, anything else, or of one class only."""
+    array = np.asarray(targets)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"targets: expected a non-empty array of shape (N,), got shape {array.shape}")
+    answers = array == 1
+    wrong = ~(answers | (array == 0))
+    if wrong.any():
+        where = int(np.argmax(wrong))
+        raise ValueError(f"targets: expected only 0 and 1, got {array[where]!r} at position {where}")
+    if both_classes and (answers.all() or not answers.any()):
+        raise ValueError(f"targets: expected both classes, got {int(answers.sum())} melanomas among {answers.size} cases")
+    return answers
+
+
+def check_scores(scores: ArrayLike, n: int, name: str = "scores", unit_interval: bool = False) -> NDArray[np.float64]:
+    """Turn scores into float64; ValueError if they are not of shape ``(n,)``, finite and, on request, in [0, 1]."""
+    array = np.asarray(scores, dtype=np.float64)
+    if array.shape != (n,):
+        raise ValueError(f"{name}: expected shape ({n},) to match targets, got {array.shape}")
+    wrong = ~np.isfinite(array)
+    if wrong.any():
+        where = int(np.argmax(wrong))
+        raise ValueError(f"{name}: expected finite numbers, got {array[where]} at position {where} ({wrong.sum()} in all)")
+    if unit_interval and (array.min() < 0 or array.max() > 1):
+        raise ValueError(f"{name}: expected probabilities in [0, 1], got {array.min():.4g} to {array.max():.4g}")
+    return array
+
+
+def require_columns(table: pd.DataFrame, columns: tuple[str, ...], name: str = "predictions") -> None:
+    """Refuse what is no table (TypeError), lacks a column or has no rows (ValueError)."""
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"{name}: expected a DataFrame, one row an image, got {type(table).__name__}")
+    missing = [column for column in columns if column not in table.columns]
+    if missing or table.empty:
+        got = f"missing {missing}; got {list(table.columns)}" if missing else "and at least one row, got an empty table"
+        raise ValueError(f"{name}: expected columns {list(columns)}, {got}")
+
+
+def _fraction(value: float, name: str) -> float:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: expected a number from 0 to 1, got {value}")
+    return value
 
 
 def ratio(numerator: ArrayLike, denominator: ArrayLike) -> float | NDArray[np.float64]:
@@ -24,11 +63,9 @@ def ratio(numerator: ArrayLike, denominator: ArrayLike) -> float | NDArray[np.fl
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Confusion counts at one threshold and every rate that follows from them.
+    """Confusion counts at one threshold and every rate that follows; fields that are arrays (many thresholds) give arrays.
 
-    The fields may also be arrays of one shape (many thresholds, or many resamples): every rate is then an array.
-    A ratio 0/0 is NaN; a positive number over 0 is infinite (`lr_positive` without false positives,
-    `biopsies_per_melanoma` without true ones).
+    A ratio 0/0 is NaN; a positive number over 0 is infinite.
 
     Args:
         threshold: a case with ``score >= threshold`` is flagged.
@@ -36,13 +73,6 @@ class OperatingPoint:
         fp: negatives that are flagged.
         tn: negatives that are not.
         fn: melanomas that are not.
-
-    Raises:
-        ValueError: if a count is negative.
-
-    Example:
-        >>> OperatingPoint(threshold=0.5, tp=9, fp=3, tn=87, fn=1).sensitivity
-        0.9
     """
 
     threshold: float
@@ -50,10 +80,6 @@ class OperatingPoint:
     fp: int
     tn: int
     fn: int
-
-    def __post_init__(self) -> None:
-        if min(np.min(self.tp), np.min(self.fp), np.min(self.tn), np.min(self.fn)) < 0:
-            raise ValueError(f"counts: expected none below 0, got tp={self.tp} fp={self.fp} tn={self.tn} fn={self.fn}")
 
     @property
     def sensitivity(self) -> float:
@@ -67,7 +93,7 @@ class OperatingPoint:
 
     @property
     def ppv(self) -> float:
-        """Share of the flagged that are melanomas, at the prevalence of this sample (precision)."""
+        """Share of the flagged that are melanomas (precision), at the prevalence of this sample."""
         return ratio(self.tp, self.tp + self.fp)
 
     @property
@@ -86,11 +112,6 @@ class OperatingPoint:
         return ratio(self.tp + self.tn, self.tp + self.fp + self.tn + self.fn)
 
     @property
-    def balanced_accuracy(self) -> float:
-        """Mean of sensitivity and specificity."""
-        return (self.sensitivity + self.specificity) / 2
-
-    @property
     def mcc(self) -> float:
         """Matthews correlation, -1 to 1; NaN (not 0, as scikit-learn has it) where a row or column is empty."""
         # Two square roots of two factors: the product of four counts overflows int64 from 60,000 cases on.
@@ -99,52 +120,25 @@ class OperatingPoint:
         return ratio(np.float64(self.tp) * self.tn - np.float64(self.fp) * self.fn, spread)
 
     @property
-    def youden(self) -> float:
-        """Sensitivity + specificity - 1 (Youden 1950)."""
-        return self.sensitivity + self.specificity - 1
-
-    @property
-    def lr_positive(self) -> float:
-        """Factor by which being flagged multiplies the odds of melanoma."""
-        return ratio(self.sensitivity, ratio(self.fp, self.tn + self.fp))
-
-    @property
-    def lr_negative(self) -> float:
-        """Factor by which not being flagged multiplies the odds of melanoma."""
-        return ratio(ratio(self.fn, self.tp + self.fn), self.specificity)
-
-    @property
     def biopsies_per_melanoma(self) -> float:
         """Lesions removed for each true positive, if all flagged ones are (number needed to excise)."""
         return ratio(self.tp + self.fp, self.tp)
 
     def ppv_at(self, prevalence: float) -> float:
         """PPV where melanoma has another prevalence in [0, 1], by Bayes' rule; sensitivity and specificity carry over."""
-        true = self.sensitivity * check_fraction(prevalence, "prevalence", zero=True, one=True)
+        true = self.sensitivity * _fraction(prevalence, "prevalence")
         return ratio(true, true + (1 - self.specificity) * (1 - prevalence))
 
     def npv_at(self, prevalence: float) -> float:
         """NPV where melanoma has another prevalence in [0, 1], by Bayes' rule; sensitivity and specificity carry over."""
-        true = self.specificity * (1 - check_fraction(prevalence, "prevalence", zero=True, one=True))
+        true = self.specificity * (1 - _fraction(prevalence, "prevalence"))
         return ratio(true, true + (1 - self.sensitivity) * prevalence)
 
     def per_thousand(self, prevalence: float) -> "OperatingPoint":
-        """The same rates among 1,000 lesions of this prevalence, in whole ones (or images, or people: whatever was counted).
-
-        Raises:
-            ValueError: if a class is empty or ``prevalence`` lies outside (0, 1).
-        """
-        if self.tp + self.fn == 0 or self.tn + self.fp == 0:
-            raise ValueError(f"expected both classes, got tp={self.tp} fp={self.fp} tn={self.tn} fn={self.fn}")
-        melanomas = round(1000 * check_fraction(prevalence, "prevalence"))
+        """The same rates among 1,000 lesions of this prevalence, in whole ones; both classes must be there."""
+        melanomas = round(1000 * _fraction(prevalence, "prevalence"))
         tp, fp = round(melanomas * self.sensitivity), round((1000 - melanomas) * (1 - self.specificity))
         return OperatingPoint(self.threshold, tp, fp, tn=1000 - melanomas - fp, fn=melanomas - tp)
-
-    def to_dict(self) -> dict[str, float | int | None]:
-        """Threshold, counts and rates, fit for JSON: what is NaN or infinite becomes None."""
-        numbers = {"threshold": self.threshold} | {name: getattr(self, name) for name in METRICS}
-        counts = {name: int(getattr(self, name)) for name in ("tp", "fp", "tn", "fn")}
-        return counts | {name: float(value) if np.isfinite(value) else None for name, value in numbers.items()}
 
 
 class OperatingCurve:
@@ -158,11 +152,7 @@ class OperatingCurve:
         thresholds: distinct scores, ascending, shape ``(K,)``.
         tp: melanomas with a score of at least ``thresholds[k]``, shape ``(K + 1,)``; the last entry flags nobody.
         fp: others with a score of at least ``thresholds[k]``, shape ``(K + 1,)``.
-        n_positive: number of melanomas.
-        n_negative: number of others.
-
-    Raises:
-        ValueError: for NaN, infinite, empty or mismatched input, targets other than 0 and 1, or one class only.
+        n_positive, n_negative: numbers of melanomas and others.
 
     Example:
         >>> curve = OperatingCurve([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])
@@ -187,40 +177,23 @@ class OperatingCurve:
         """Share of melanomas in this sample."""
         return self.n_positive / (self.n_positive + self.n_negative)
 
-    def at(self, threshold: float | NDArray[np.float64]) -> OperatingPoint:
-        """The operating point at any threshold, or at an array of them (its rates are then arrays).
-
-        Args:
-            threshold: a score equal to it counts as positive; infinite ones flag nobody or everybody.
-
-        Raises:
-            ValueError: if a threshold is NaN.
-        """
-        if np.isnan(threshold).any():
+    def at(self, threshold: float) -> OperatingPoint:
+        """The operating point at any threshold but NaN; a score equal to it is flagged."""
+        if np.isnan(threshold):
             raise ValueError("threshold: expected a number, got NaN")
         rank = self.thresholds.searchsorted(threshold)
-        tp, fp = self.tp[rank], self.fp[rank]
-        if np.ndim(threshold) == 0:
-            threshold, tp, fp = float(threshold), int(tp), int(fp)
-        return OperatingPoint(threshold, tp=tp, fp=fp, tn=self.n_negative - fp, fn=self.n_positive - tp)
+        tp, fp = int(self.tp[rank]), int(self.fp[rank])
+        return OperatingPoint(float(threshold), tp=tp, fp=fp, tn=self.n_negative - fp, fn=self.n_positive - tp)
 
     def for_sensitivity(self, target: float) -> OperatingPoint:
-        """The highest observed score that flags the share ``target`` of the melanomas: the fewest false positives.
-
-        Raises:
-            ValueError: if ``target`` lies outside (0, 1].
-        """
-        check_fraction(target, "target sensitivity (the lowest score as threshold reaches 1)", one=True)
-        return self.at(self.thresholds[np.flatnonzero(self.tp[:-1] / self.n_positive >= target)[-1]])
+        """The highest observed score that flags the share ``target`` of the melanomas: the fewest false positives."""
+        reached = np.flatnonzero(self.tp[:-1] / self.n_positive >= _fraction(target, "target sensitivity"))
+        return self.at(self.thresholds[reached[-1]])
 
     def for_specificity(self, target: float) -> OperatingPoint:
-        """The lowest observed score at which specificity reaches ``target``; just above the highest where none does.
-
-        Raises:
-            ValueError: if ``target`` lies outside (0, 1].
-        """
-        check_fraction(target, "target specificity", one=True)
-        reached = np.flatnonzero((self.n_negative - self.fp[:-1]) / self.n_negative >= target)
+        """The lowest observed score at which specificity reaches ``target``; just above the highest where none does."""
+        specificity = (self.n_negative - self.fp[:-1]) / self.n_negative
+        reached = np.flatnonzero(specificity >= _fraction(target, "target specificity"))
         return self.at(self.thresholds[reached[0]] if len(reached) else np.nextafter(self.thresholds.max(), np.inf))
 
     def max_f1(self) -> OperatingPoint:
@@ -236,9 +209,10 @@ class OperatingCurve:
     @cached_property
     def auroc(self) -> float:
         """Chance that a melanoma scores above another case, ties counting half (Mann-Whitney)."""
-        melanomas, others = -np.diff(self.tp), -np.diff(self.fp)  # (K,) at each distinct score
-        wins = melanomas * (2 * (self.n_negative - self.fp[:-1]) + others)
-        return float(wins.sum() / (2 * self.n_positive * self.n_negative))
+        from sklearn.metrics import auc
+
+        fpr, sensitivity, _ = self.roc()
+        return float(auc(fpr, sensitivity))
 
     @cached_property
     def average_precision(self) -> float:
@@ -247,11 +221,7 @@ class OperatingCurve:
 
     def roc(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """False-positive rate, sensitivity and threshold, each ``(K + 1,)``, from nobody flagged to everybody."""
-        return (
-            self.fp[::-1] / self.n_negative,
-            self.tp[::-1] / self.n_positive,
-            np.append(self.thresholds, np.inf)[::-1],
-        )
+        return self.fp[::-1] / self.n_negative, self.tp[::-1] / self.n_positive, np.append(self.thresholds, np.inf)[::-1]
 
     def precision_recall(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Precision and recall, each ``(K + 1,)``, closed by (1, 0), and their thresholds ``(K,)``, ascending."""
@@ -260,10 +230,9 @@ class OperatingCurve:
 
 
 class Ranking:
-    """What resampling leaves alone: between which melanomas each other case scores, and who belongs to which group.
+    """AUROC and average precision of many resamples at once: per group, how many others lie between the melanomas' scores.
 
-    Melanomas are few, so the others are counted between their scores and no longer looked at one by one. Counts are float64,
-    exact to 2**53, because that is what matrices multiply fast.
+    Counts are float64, exact to 2**53, because that is what matrices multiply fast.
     """
 
     def __init__(self, answers: NDArray[np.bool_], scores: NDArray[np.float64], codes: NDArray[np.intp]) -> None:

@@ -7,50 +7,27 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from melanoma_lib.evaluation.inputs import check_scores, check_targets
-from melanoma_lib.evaluation.intervals import BLOCK, Interval, group_bootstrap, group_codes
-from melanoma_lib.evaluation.operating import Ranking
+from melanoma_lib.evaluation.intervals import Interval, group_bootstrap, group_codes
+from melanoma_lib.evaluation.operating import Ranking, check_scores, check_targets
+
+Sample = tuple[ArrayLike, ArrayLike, ArrayLike]  # targets, scores and groups, shape (N,) each
 
 
 def bootstrap_gain(
-    targets: ArrayLike,
-    scores: ArrayLike,
-    baseline_scores: ArrayLike,
-    groups: ArrayLike,
-    n: int = 2000,
-    seed: int = 0,
+    targets: ArrayLike, scores: ArrayLike, baseline_scores: ArrayLike, groups: ArrayLike, n: int = 2000, seed: int = 0
 ) -> dict[str, Interval]:
     """What ``scores`` gain over ``baseline_scores`` on the same cases, with both seen in the same resamples.
 
-    Args:
-        targets: 1 melanoma, 0 not; shape ``(N,)``.
-        scores: of the model, shape ``(N,)``.
-        baseline_scores: of what it should beat (metadata alone, say), shape ``(N,)``.
-        groups: patient, lesion or image id of each row, shape ``(N,)``.
-        n: number of resamples.
-        seed: of the resampling.
+    ``baseline_scores``, shape ``(N,)``, are those of what it should beat, say of metadata alone; the rest as of `rate_intervals`.
 
     Returns:
         Differences (model - baseline) in "auroc" and "average_precision".
-
-    Raises:
-        ValueError: for NaN, infinite, empty, one-class or mismatched input.
     """
-    answers = check_targets(targets)
-    codes, n_groups = group_codes(groups, answers.size)
-    model, base = (Ranking(answers, check_scores(one, answers.size), codes) for one in (scores, baseline_scores))
-    sample, replicates = group_bootstrap(
-        lambda weights: model.metrics(weights) - base.metrics(weights), n_groups, n, seed, max(1, BLOCK // answers.size)
-    )
-    names = ("auroc", "average_precision")
-    return {name: Interval.from_replicates(*both) for name, *both in zip(names, sample, replicates, strict=True)}
+    return _mean_ranking([(targets, scores, groups)], [baseline_scores], n, seed)
 
 
 def bootstrap_mean_auroc(
-    samples: Sequence[tuple[ArrayLike, ArrayLike, ArrayLike]],
-    baselines: Sequence[ArrayLike] | None = None,
-    n: int = 2000,
-    seed: int = 0,
+    samples: Sequence[Sample], baselines: Sequence[ArrayLike] = (), n: int = 2000, seed: int = 0
 ) -> Interval:
     """Mean AUROC over seeds, or mean gain over a baseline, with an interval that resamples each group once for all seeds.
 
@@ -66,31 +43,28 @@ def bootstrap_mean_auroc(
     Returns:
         The mean (difference) and its percentile interval; its ends are NaN where every resample gives the same, as of perfect
         rankings.
-
-    Raises:
-        ValueError: for no samples, unequal lengths, or input that has no AUROC.
     """
-    if not samples or (baselines is not None and len(baselines) != len(samples)):
-        got = 0 if baselines is None else len(baselines)
-        raise ValueError(f"expected as many baselines as samples and at least one, got {got}, {len(samples)}")
-    against = [] if baselines is None else baselines
-    names = np.unique(np.concatenate([np.asarray(groups, dtype=str) for _, _, groups in samples]))
-    signed = [(+1, *sample) for sample in samples]
-    signed += [(-1, targets, scores, groups) for (targets, _, groups), scores in zip(samples, against, strict=False)]
-    rankings = []
-    for sign, targets, scores, groups in signed:
-        answers = check_targets(targets)
-        codes = names.searchsorted(np.asarray(groups, dtype=str))
-        if codes.size != answers.size:
-            raise ValueError(f"groups expect one name a case, got {codes.size} for {answers.size} cases")
-        rankings.append((sign, Ranking(answers, check_scores(scores, answers.size), codes)))
-    value, replicates = group_bootstrap(
-        lambda weights: np.sum([sign * one.metrics(weights)[0] for sign, one in rankings], axis=0) / len(samples),
-        names.size, n, seed,
-    )  # fmt: skip
-    interval = Interval.from_replicates(float(value), replicates)
+    interval = _mean_ranking(samples, baselines, n, seed)["auroc"]
     # No resample of a perfect ranking is anything else, which is no certainty about the next cases.
     return replace(interval, low=np.nan, high=np.nan) if interval.value == interval.low == interval.high else interval
+
+
+def _mean_ranking(samples: Sequence[Sample], baselines: Sequence[ArrayLike], n: int, seed: int) -> dict[str, Interval]:
+    """Mean "auroc" and "average_precision" over samples, less those of the baselines where there are any."""
+    if not samples or len(baselines) not in (0, len(samples)):
+        raise ValueError(f"expected at least one sample, and a baseline for each or none, got {len(samples)}, {len(baselines)}")
+    signed = [(+1, *sample) for sample in samples]
+    signed += [(-1, targets, scores, groups) for (targets, _, groups), scores in zip(samples, baselines, strict=False)]
+    for targets, _, groups in samples:
+        group_codes(groups, len(targets))  # or the error says what is wrong with them
+    names, rankings = np.unique(np.concatenate([groups for *_, groups in samples])), []
+    for sign, targets, scores, groups in signed:
+        answers = check_targets(targets)
+        rankings.append((sign, Ranking(answers, check_scores(scores, answers.size), names.searchsorted(groups))))
+    sample, replicates = group_bootstrap(
+        lambda weights: sum(sign * one.metrics(weights) for sign, one in rankings) / len(samples), names.size, n, seed
+    )
+    return {name: Interval.from_replicates(sample[k], replicates[k]) for k, name in enumerate(("auroc", "average_precision"))}
 
 
 class DeLongResult(NamedTuple):
@@ -111,14 +85,6 @@ def delong_test(targets: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike) ->
     images of one lesion or patient it is too sure of itself, and `bootstrap_gain` is the honest choice.
     Where the difference has no variance (equal rankings, or both perfect), z is 0 and p 1 for equal AUROCs, else z is
     infinite and p 0.
-
-    Args:
-        targets: 1 melanoma, 0 not; shape ``(N,)``, at least two of each.
-        scores_a: shape ``(N,)``.
-        scores_b: shape ``(N,)``.
-
-    Raises:
-        ValueError: for NaN, infinite, empty or mismatched input, or fewer than two cases of a class.
     """
     from scipy.stats import norm, rankdata
 

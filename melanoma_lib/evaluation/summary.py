@@ -1,7 +1,7 @@
 """One set of predictions in, all that a report needs out, for each subgroup too; and the predictions of folds read as one."""
 
-import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import NamedTuple
 
 import numpy as np
@@ -9,9 +9,8 @@ import pandas as pd
 from scipy.special import expit, logit
 
 from melanoma_lib.evaluation.calibration import Calibrator, bootstrap_calibration, expected_calibration_error
-from melanoma_lib.evaluation.inputs import check_scores, check_targets, require_columns
-from melanoma_lib.evaluation.intervals import LEVEL, RATES, Interval, rate_intervals, wilson_interval
-from melanoma_lib.evaluation.operating import OperatingCurve
+from melanoma_lib.evaluation.intervals import LEVEL, RATES, Interval, rate_intervals, wilson_interval, with_intervals
+from melanoma_lib.evaluation.operating import OperatingCurve, check_scores, check_targets, require_columns
 from melanoma_lib.evaluation.paired import bootstrap_mean_auroc
 
 NOTE = "Educational, not for diagnosis."
@@ -29,7 +28,7 @@ def evaluate_predictions(predictions: pd.DataFrame, threshold: float, n: int = 2
     Args:
         predictions: one row an image: image_id, group_id, target, probability (sigmoid of the logit), risk (calibrated),
             and any of sex, age_approx, anatom_site_general_challenge for the subgroups.
-        threshold: chosen on other data; ``probability >= threshold`` is called melanoma.
+        threshold: chosen on other data; ``probability >= threshold`` is flagged.
         n: number of resamples (of calibration fits at most 500).
         seed: of the resampling.
 
@@ -37,6 +36,8 @@ def evaluate_predictions(predictions: pd.DataFrame, threshold: float, n: int = 2
         Fit for JSON, undefined numbers as None: note, n, n_groups, n_melanoma, prevalence, resampling, auroc,
         average_precision, at_half and at_threshold (threshold, tp, fp, tn, fn, biopsies_per_melanoma and each rate as
         an interval), calibration (of probability and of risk: brier, slope, intercept as intervals, ece), subgroups.
+        Where the predictions have ``fold``, as `gather_folds` gives them, auroc is the mean of the folds'; besides there are
+        auroc_by_fold, auroc_pooled (all ranked as if by one model) and score: what probability then is.
 
     Raises:
         ValueError: for missing columns, an empty table, an image twice, one class only, or numbers out of range.
@@ -54,16 +55,20 @@ def evaluate_predictions(predictions: pd.DataFrame, threshold: float, n: int = 2
     curve = OperatingCurve(targets, probability)
 
     def at(cut: float, intervals: dict) -> dict:
-        point = curve.at(cut).to_dict()
-        kept = {name: point[name] for name in ("threshold", "tp", "fp", "tn", "fn", "biopsies_per_melanoma")}
-        return kept | {name: intervals[name].to_dict() for name in RATES}
+        point = curve.at(cut)
+        biopsies = point.biopsies_per_melanoma if point.tp else None
+        return asdict(point) | {"biopsies_per_melanoma": biopsies} | {name: intervals[name].to_dict() for name in RATES}
 
     def calibration(name: str, values: np.ndarray) -> dict:
-        fits = bootstrap_calibration(values, targets, groups, min(n, CALIBRATION_RESAMPLES), seed)
-        numbers = {"brier": brier[name].to_dict()} | {key: fit.to_dict() for key, fit in fits.items()}
-        return numbers | {"ece": expected_calibration_error(values, targets)}
+        fits = {"brier": brier[name]} | bootstrap_calibration(values, targets, groups, min(n, CALIBRATION_RESAMPLES), seed)
+        return {key: fit.to_dict() for key, fit in fits.items()} | {"ece": expected_calibration_error(values, targets)}
 
-    table = subgroup_table(predictions, threshold, n=n, seed=seed)
+    pooled, of_folds = half["auroc"].to_dict(), {}
+    if "fold" in predictions:
+        samples = auroc_samples(predictions)
+        mean, *each = (bootstrap_mean_auroc(some, n=n, seed=seed).to_dict() for some in (samples, *zip(samples, strict=True)))
+        of_folds = {"auroc": mean, "auroc_pooled": pooled, "score": "score, folds aligned", "auroc_by_fold": each}
+    subgroups = subgroup_table(predictions, threshold, n, seed).astype(object)
     return {
         "note": NOTE,
         "n": len(predictions),
@@ -71,42 +76,27 @@ def evaluate_predictions(predictions: pd.DataFrame, threshold: float, n: int = 2
         "n_melanoma": curve.n_positive,
         "prevalence": curve.prevalence,
         "resampling": {"unit": "group_id", "n": n, "seed": seed, "level": LEVEL},
-        "auroc": half["auroc"].to_dict(),
+        "auroc": pooled,
         "average_precision": half["average_precision"].to_dict(),
         "at_half": at(0.5, half),
         "at_threshold": at(threshold, chosen),
         "calibration": {"probability": calibration("probability", probability), "risk": calibration("risk", risk)},
-        "subgroups": [
-            {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
-            for row in table.to_dict("records")
-        ],
-    }
+        "subgroups": subgroups.where(subgroups.notna(), None).to_dict("records"),
+    } | of_folds
 
 
-def subgroup_table(
-    predictions: pd.DataFrame,
-    threshold: float,
-    n: int = 2000,
-    seed: int = 0,
-) -> pd.DataFrame:
+def subgroup_table(predictions: pd.DataFrame, threshold: float, n: int = 2000, seed: int = 0) -> pd.DataFrame:
     """AUROC, sensitivity and specificity of each subgroup at one common threshold.
 
     Intervals resample whole groups where a subgroup has at least 10 groups of each class. Below that the two
     rates get Wilson intervals with one observation a group and AUROC gets none; ``note`` says so. What cannot be
     computed (no melanoma, no other lesion) is NaN, with a note.
 
-    Args:
-        predictions: columns group_id, target, probability, and any of sex, age_approx, anatom_site_general_challenge.
-        threshold: ``probability >= threshold`` is called melanoma.
-        n: number of resamples.
-        seed: of the resampling.
+    Arguments are those of `evaluate_predictions`; neither image_id nor risk is needed.
 
     Returns:
         One row a subgroup, the first for all cases: variable, subgroup, n, n_groups, n_melanoma, for each metric
         its value and ``_low``, ``_high``, and note. Age bands are in years, lower end included.
-
-    Raises:
-        ValueError: for missing columns, an empty table, or values that `rate_intervals` refuses.
     """
     require_columns(predictions, ("group_id", "target", "probability"))
     check_scores(predictions["probability"], check_targets(predictions["target"], both_classes=False).size, "probability")
@@ -142,65 +132,58 @@ def _subgroup_intervals(part: pd.DataFrame, threshold: float, n: int, seed: int)
         n_groups = len(pd.unique(groups[of]))
         return wilson_interval(right[of].mean() * n_groups if n_groups else 0, n_groups)
 
-    called = part["probability"].to_numpy() >= threshold
-    intervals = {
-        "auroc": Interval(np.nan, np.nan, np.nan),
-        "sensitivity": rate(called, melanoma),
-        "specificity": rate(~called, ~melanoma),
-    }
+    flagged, auroc = part["probability"].to_numpy() >= threshold, np.nan
     if melanoma.all() or not melanoma.any():
-        absent = "no other lesion: AUROC and specificity" if melanoma.all() else "no melanoma: AUROC and sensitivity"
-        return intervals, f"{absent} undefined"
-    intervals["auroc"] = Interval(OperatingCurve(melanoma, part["probability"]).auroc, np.nan, np.nan)
-    few = f"{n_melanoma} melanoma and {n_other} other groups, under {MIN_GROUPS} of one"
-    return intervals, f"{few}: Wilson intervals, none for AUROC"
+        note = f"no {'other lesion: AUROC and specificity' if melanoma.all() else 'melanoma: AUROC and sensitivity'} undefined"
+    else:
+        auroc = OperatingCurve(melanoma, part["probability"]).auroc
+        note = f"{n_melanoma} melanoma and {n_other} other groups, under {MIN_GROUPS} of one: Wilson intervals, none for AUROC"
+    found = (Interval(auroc, np.nan, np.nan), rate(flagged, melanoma), rate(~flagged, ~melanoma))
+    return dict(zip(METRICS, found, strict=True)), note
 
 
 def summary_table(summary: dict) -> str:
     """The summary of `evaluate_predictions` as text of at most 100 columns."""
     half, chosen, resampling = summary["at_half"], summary["at_threshold"], summary["resampling"]
     score = summary.get("score")  # of several models
+    name = "score" if score else "probability"
+
+    def texts(numbers: dict, names: tuple[str, ...]) -> list[str]:
+        return [f"{Interval.from_dict(numbers[one]):.3f}" for one in names]
 
     def decided(point: dict) -> list[str]:
         counts, biopsies = " / ".join(str(point[k]) for k in ("tp", "fp", "tn", "fn")), point["biopsies_per_melanoma"]
-        return [counts, *(interval_text(point[name]) for name in RATES), "-" if biopsies is None else f"{biopsies:.1f}"]
+        return [counts, *texts(point, RATES), "-" if biopsies is None else f"{biopsies:.1f}"]
 
-    def calibrated(numbers: dict) -> list[str]:
-        return [*(interval_text(numbers[name]) for name in ("brier", "slope", "intercept")), f"{numbers['ece']:.3f}"]
+    def calibrated(of: str) -> list[str]:
+        numbers = summary["calibration"][of]
+        return [*texts(numbers, ("brier", "slope", "intercept")), f"{numbers['ece']:.3f}"]
 
-    subgroups = {}
-    for row in summary["subgroups"]:
-        name = "all" if row["variable"] == "all" else f"{row['variable']} {row['subgroup']}"
-        cells = [interval_text({"value": row[m], "low": row[f"{m}_low"], "high": row[f"{m}_high"]}, ".2f") for m in METRICS]
-        subgroups[name + (" *" if row["note"] else "")] = [f"{row['n']:,}", f"{row['n_melanoma']:,}", *cells]
+    subgroups = pd.DataFrame(summary["subgroups"])
+    few = subgroups["note"] != ""
+    rows = (subgroups["variable"] + " " + subgroups["subgroup"]).str.removeprefix("all ") + np.where(few, " *", "")
+    shown = with_intervals(subgroups, ".2f").set_axis(rows)[["n", "n_melanoma", *METRICS]]
+    shown["n"] = shown["n"].map("{:,}".format)
+    shown = shown.rename(columns=lambda column: {"n": "n", "n_melanoma": "melanoma"}.get(column) or _title(column))
+    ranking = ("auroc", "average_precision")
     tables = {
-        "Ranking": pd.DataFrame(
-            {"value": {_title(name): interval_text(summary[name]) for name in ("auroc", "average_precision")}}
-        ),
+        "Ranking": pd.DataFrame({"value": texts(summary, ranking)}, [*map(_title, ranking)]),
         "Decisions": pd.DataFrame(
-            {
-                f"{'score' if score else 'probability'} >= {cut}": decided(point)
-                for cut, point in (("0.5", half), (f"{chosen['threshold']:.4g} (chosen)", chosen))
-            },
-            index=["TP / FP / TN / FN", *map(_title, RATES), "Biopsies per melanoma"],
+            {f"{name} >= 0.5": decided(half), f"{name} >= {chosen['threshold']:.4g} (chosen)": decided(chosen)},
+            ["TP / FP / TN / FN", *map(_title, RATES), "Biopsies per melanoma"],
         ),
         "Calibration": pd.DataFrame(
-            {
-                score or "probability (sigmoid of the logit)": calibrated(summary["calibration"]["probability"]),
-                "risk (calibrated)": calibrated(summary["calibration"]["risk"]),
-            },
-            index=["Brier", "Slope", "Intercept", "ECE, 10 equal-count bins"],
+            {score or "probability (sigmoid of the logit)": calibrated("probability"), "risk (calibrated)": calibrated("risk")},
+            ["Brier", "Slope", "Intercept", "ECE, 10 equal-count bins"],
         ),
-        f"Subgroups at {chosen['threshold']:.4g}": pd.DataFrame.from_dict(
-            subgroups, orient="index", columns=["n", "melanoma", *map(_title, METRICS)]
-        ),
+        f"Subgroups at {chosen['threshold']:.4g}": shown,
     }
     lines = [
         f"{summary['n']:,} images, {summary['n_melanoma']:,} melanomas ({summary['prevalence']:.1%}), "
         f"{summary['n_groups']:,} patients or lesions"
     ]
     lines += [f"\n{title}\n{table.to_string()}" for title, table in tables.items()]
-    if any(row["note"] for row in summary["subgroups"]):
+    if few.any():
         lines.append("* few patients or lesions, or one class: Wilson intervals, none for AUROC; a dash is undefined")
     lines.append(
         f"\n{resampling['level']:.0%} intervals resample patients or lesions ({resampling['unit']}), {resampling['n']:,} "
@@ -212,12 +195,6 @@ def summary_table(summary: dict) -> str:
 def _title(name: str) -> str:
     capitals = {"auroc": "AUROC", "ppv": "PPV", "npv": "NPV", "f1": "F1", "mcc": "MCC"}
     return capitals.get(name, name.replace("_", " ").capitalize())
-
-
-def interval_text(interval: dict, spec: str = ".3f") -> str:
-    """An interval as ``Interval.to_dict`` gives it, as ``0.930 [0.912, 0.947]``; ``-`` where it is unknown."""
-    value, low, high = (np.nan if interval[key] is None else interval[key] for key in ("value", "low", "high"))
-    return "-" if np.isnan(value) else format(Interval(value, low, high), spec)
 
 
 class FoldPredictions(NamedTuple):
@@ -236,8 +213,7 @@ def gather_folds(folds: Sequence[FoldPredictions]) -> tuple[dict[str, pd.DataFra
     ``probability`` are those; ``risk`` stays what the fold's own calibration says.
 
     Returns:
-        The tables of ``val`` and ``test``, with ``fold`` (1, 2, ...); and ``threshold``, ``sensitivity`` and ``specificity`` of
-        the operating point, the latter two on ``val``.
+        The tables of ``val`` and ``test``, with ``fold`` (1, 2, ...); and threshold, sensitivity and specificity (on ``val``).
     """
     cuts = []  # on each fold's logits: the lowest that it calls melanoma, or the threshold itself where that is none
     for fold in folds:
@@ -259,25 +235,6 @@ def gather_folds(folds: Sequence[FoldPredictions]) -> tuple[dict[str, pd.DataFra
     threshold = float(expit(common))
     chosen = OperatingCurve(tables["val"]["target"], tables["val"]["probability"]).at(threshold)
     return tables, {"threshold": threshold, "sensitivity": chosen.sensitivity, "specificity": chosen.specificity}
-
-
-def evaluate_folds(test: pd.DataFrame, threshold: float, n: int = 2000, seed: int = 0) -> dict:
-    """What ``evaluate_predictions`` reports, with the AUROC as the mean of the folds': each ranks the cases of one model.
-
-    Arguments are those of ``evaluate_predictions``; the predictions have ``fold``, as ``gather_folds`` gives them.
-
-    Returns:
-        As ``evaluate_predictions``, with ``auroc_by_fold`` and ``auroc_pooled`` (all folds ranked as if by one model) besides,
-        and ``score``: what ``probability`` is in a table of several models.
-    """
-    summary = evaluate_predictions(test, threshold, n, seed)
-    samples = auroc_samples(test)
-    return summary | {
-        "auroc": bootstrap_mean_auroc(samples, n=n, seed=seed).to_dict(),
-        "auroc_pooled": summary["auroc"],
-        "score": "score, folds aligned",
-        "auroc_by_fold": [bootstrap_mean_auroc([sample], n=n, seed=seed).to_dict() for sample in samples],
-    }
 
 
 def auroc_samples(test: pd.DataFrame) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -3,29 +3,24 @@
 import io
 import json
 import logging
-import math
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pandas as pd
 from PIL import Image
 
+from melanoma_lib.errors import RunError
 from melanoma_lib.evaluation import Calibrator, Interval, OperatingCurve, evaluate_predictions, summary_table
-from melanoma_lib.evaluation.summary import FoldPredictions, evaluate_folds, gather_folds
 from melanoma_lib.plotting import DescribedFigure
 from melanoma_lib.runs import Run
 from melanoma_lib.runs.writer import choose_operating_point, prediction_table
 from melanoma_lib.settings import Settings
 from melanoma_lib.utils import write_text
-
-if TYPE_CHECKING:
-    from pytorch_lightning.loggers import WandbLogger
 
 log = logging.getLogger(__name__)
 
@@ -40,28 +35,26 @@ class Report:
 
 
 def evaluate_run(run: Run, tta: bool = False) -> Report:
-    """Evaluate a run's test split at its stored operating point, and write table, JSON and figures beside it.
+    """Evaluate a run's test split at its stored operating point; table, JSON and figures go to ``evaluation`` beside it.
 
     Args:
         run: a finished run.
         tta: predict again, averaging the eight flips and turns of each image. Such logits are another model's: they get their
             own calibration and threshold, fitted on the validation predictions made the same way.
-
-    Returns:
-        The report; its folder is ``evaluation`` or ``evaluation-tta`` in the run directory.
-
-    Raises:
-        DataError: if test-time augmentation needs images that are gone.
-        ForeignThresholdError: if the stored operating point belongs to another model.
+            The folder is ``evaluation-tta``. RunError of metadata alone, which have one view, and of a cross-validation.
     """
-    point = run.operating_point
+    point, reads_images = run.operating_point, "image" in run.settings.modalities
+    if tta and not reads_images:
+        raise RunError(f"{run.path} reads metadata alone, of which there is one view; leave out --tta")
     if tta and not run.settings.tta:
-        evaluated = evaluate_folds if run.is_cross_validation else evaluate_predictions
-        test, threshold = _tested_with_views(run)
-        summary, name = evaluated(test, threshold, run.settings.n_resamples), "evaluation-tta"
+        if run.is_cross_validation:
+            raise RunError(f"{run.path} is a cross-validation: train its folds with --tta, or evaluate one of them")
+        val, test = predict_with_views(run).values()
+        threshold = choose_operating_point(val, run.settings)["threshold"]
+        summary, name = evaluate_predictions(test, threshold, run.settings.n_resamples), "evaluation-tta"
     else:
         test, threshold, summary, name = run.predictions("test"), point.threshold, run.metrics, "evaluation"
-    views = ", eight views averaged" if tta or run.settings.tta else ""
+    views = ", eight views averaged" if reads_images and (tta or run.settings.tta) else ""
     text = f"{run.path.name}: test split{views}; threshold: {point.rule}\n\n{summary_table(summary)}"
     if ceilings := bayes_ceiling(test):
         table = pd.DataFrame({"AUROC": ceilings}).to_string(float_format="{:.3f}".format)
@@ -72,8 +65,10 @@ def evaluate_run(run: Run, tta: bool = False) -> Report:
 def write_report(
     folder: Path, summary: dict, text: str, figures: Mapping[str, DescribedFigure], tables: Mapping[str, pd.DataFrame] = {}
 ) -> Report:
-    """Put a report's summary, text, figures with their descriptions, and tables into a folder, whole or not at all."""
-    with _replacing_folder(folder) as working:
+    """Put a report's summary, text, figures with their descriptions, and tables into a folder, in place of an earlier one."""
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
+        working = Path(beside) / folder.name
+        working.mkdir()
         write_text(working / "metrics.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
         write_text(working / "report.txt", text)
         for name, table in tables.items():
@@ -81,29 +76,10 @@ def write_report(
         for name, figure in figures.items():
             figure.savefig(working / f"{name}.png", dpi=110)
             write_text(working / f"{name}.txt", figure.alt_text + "\n")
-    return Report(summary, text, folder)
-
-
-@contextmanager
-def _replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield a folder to fill; when it is whole, put it in the place of ``folder``, which until then is left alone.
-
-    Whoever is killed on the way leaves the old folder, in its place or beside it, until a later one is whole.
-    """
-    from filelock import FileLock
-
-    with FileLock(folder.with_name(f".{folder.name}.lock")):  # so that what else is here was left by killed processes
-        working = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            yield working
-        except BaseException:
-            shutil.rmtree(working)
-            raise
         if folder.exists():
-            folder.rename(Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent)) / "old")
+            folder.rename(Path(beside) / "old")
         working.rename(folder)
-        for left in folder.parent.glob(f".{folder.name}.*/"):
-            shutil.rmtree(left)
+    return Report(summary, text, folder)
 
 
 def bayes_ceiling(test: pd.DataFrame) -> dict[str, float]:
@@ -112,20 +88,6 @@ def bayes_ceiling(test: pd.DataFrame) -> dict[str, float]:
         return {}
     risks = {"image + metadata": "true_risk", "image only": "truth_risk_image", "metadata only": "truth_risk_metadata"}
     return {inputs: OperatingCurve(test["target"], test[risk]).auroc for inputs, risk in risks.items()}
-
-
-def _tested_with_views(run: Run) -> tuple[pd.DataFrame, float]:
-    """Test predictions from eight views of each image, and the threshold chosen on validation predictions made the same way."""
-    parts = []
-    for fold in run.folds if run.is_cross_validation else [run]:
-        tables = predict_with_views(fold)
-        threshold = choose_operating_point(tables["val"], run.settings)["threshold"]
-        calibrator = Calibrator.fit(tables["val"]["logit"], tables["val"]["target"])
-        parts.append(FoldPredictions(tables, calibrator, threshold))
-    if not run.is_cross_validation:
-        return parts[0].tables["test"], parts[0].threshold
-    tables, point = gather_folds(parts)
-    return tables["test"], point["threshold"]
 
 
 def predict_with_views(run: Run) -> dict[str, pd.DataFrame]:
@@ -149,9 +111,8 @@ def report_figures(test: pd.DataFrame, summary: dict, threshold: float) -> dict[
     targets = test["target"].to_numpy()
     curve = OperatingCurve(targets, test["probability"])
     point = curve.at(threshold)
-    auroc = Interval(**{part: math.nan if number is None else number for part, number in summary["auroc"].items()})
     return {
-        "roc": figures.roc_figure(curve, point, auroc),
+        "roc": figures.roc_figure(curve, point, Interval.from_dict(summary["auroc"])),
         "precision_recall": figures.precision_recall_figure(curve, point),
         "confusion": figures.confusion_figure(point),
         "reliability": figures.reliability_figure(
@@ -161,29 +122,23 @@ def report_figures(test: pd.DataFrame, summary: dict, threshold: float) -> dict[
 
 
 @contextmanager
-def wandb_logger(settings: Settings, work: Path) -> "Iterator[WandbLogger]":
-    """A logger for Lightning that keeps its files in ``work/wandb`` and is closed, with the body's outcome, at the end.
+def wandb_logger(settings: Settings, work: Path) -> Iterator[Any]:
+    """Lightning's ``WandbLogger`` that keeps its files in ``work/wandb`` and is closed, with the body's outcome, at the end.
 
     Without a key and a ``WANDB_MODE`` it works offline, and so it does where the server does not answer.
-
-    Args:
-        settings: logged as the run's configuration; they name project and run.
-        work: folder of the run.
     """
     import wandb
     from pytorch_lightning.loggers import WandbLogger
 
-    def begun(offline: bool) -> WandbLogger:
-        places = {"project": settings.wandb_project, "name": settings.run_path.name, "save_dir": work}
-        logger = WandbLogger(**places, offline=offline, **({"mode": "offline"} if offline else {}))
-        logger.log_hyperparams(settings.model_dump(mode="json"))
-        return logger
-
+    places = {"project": settings.wandb_project, "name": settings.run_path.name, "save_dir": work}
+    offline = {"offline": True, "mode": "offline"}
     try:
-        logger = begun(offline=not (os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE")))
+        logger = WandbLogger(**places, **({} if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE") else offline))
+        logger.log_hyperparams(settings.model_dump(mode="json"))  # which asks the server
     except wandb.errors.Error as error:
         log.warning("Weights & Biases is not to be had (%s); logged offline, for `wandb sync`", str(error).splitlines()[0])
-        logger = begun(offline=True)
+        logger = WandbLogger(**places, **offline)
+        logger.log_hyperparams(settings.model_dump(mode="json"))
     try:
         yield logger
     except BaseException:
@@ -192,27 +147,19 @@ def wandb_logger(settings: Settings, work: Path) -> "Iterator[WandbLogger]":
     logger.experiment.finish()  # or the next training in this process would go on in the same W&B run
 
 
-def log_run(logger: "WandbLogger", run: Run) -> None:
-    """Send what a complete run says of its test split: figures with their descriptions, metrics, operating point.
-
-    Args:
-        logger: of :func:`wandb_logger`, still open.
-        run: complete, published or not.
-    """
+def log_run(logger: Any, run: Run) -> None:
+    """Send what a complete run says of its test split: figures with their descriptions, metrics, operating point."""
     import wandb
 
     point, experiment = run.operating_point, logger.experiment
     figures = report_figures(run.predictions("test"), run.metrics, point.threshold)
-    experiment.log({f"test/{name}": wandb.Image(_pixels(figure), caption=figure.alt_text) for name, figure in figures.items()})
+    pictures = {}
+    for name, figure in figures.items():
+        figure.savefig(picture := io.BytesIO(), format="png", dpi=110)  # W&B knows Matplotlib's own figures by their name only
+        pictures[f"test/{name}"] = wandb.Image(Image.open(picture), caption=figure.alt_text)
+    experiment.log(pictures)
     experiment.summary["operating_point"] = {
         "threshold": point.threshold, "rule": point.rule,
         "val_sensitivity": point.sensitivity, "val_specificity": point.specificity,
     }  # fmt: skip
     experiment.summary["test"] = run.metrics
-
-
-def _pixels(figure: DescribedFigure) -> Image.Image:
-    """The figure as a picture: W&B knows Matplotlib's own figures by their name only."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
-    return Image.open(file)

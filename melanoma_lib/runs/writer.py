@@ -18,8 +18,8 @@ from scipy.special import expit
 from melanoma_lib import __version__
 from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.errors import KitError, RunError
-from melanoma_lib.evaluation import Calibrator, OperatingCurve, evaluate_predictions
-from melanoma_lib.evaluation.summary import FoldPredictions, evaluate_folds, gather_folds, interval_text
+from melanoma_lib.evaluation import Calibrator, Interval, OperatingCurve, evaluate_predictions
+from melanoma_lib.evaluation.summary import FoldPredictions, gather_folds
 from melanoma_lib.runs.run import (
     CALIBRATION,
     CHECKPOINT,
@@ -187,7 +187,7 @@ class RunWriter:
         _write_csv(self.partial / SPLITS, folds[0].splits.assign(split="test"))
         history = [fold.history.assign(fold=number) for number, fold in enumerate(folds, start=1)]
         _write_csv(self.partial / HISTORY, pd.concat(history))
-        metrics = evaluate_folds(tables["test"], point["threshold"], self.settings.n_resamples)
+        metrics = evaluate_predictions(tables["test"], point["threshold"], self.settings.n_resamples)
         calibrator = Calibrator.fit(tables["val"]["logit"], tables["val"]["target"])
         self._write(tables, calibrator, point, FOLDS, metrics)
 
@@ -302,7 +302,7 @@ def list_runs(runs_dir: str | Path) -> tuple[pd.DataFrame, dict[Path, str]]:
 
 
 def _row_of(run: Run) -> tuple:
-    settings, auroc = run.settings, interval_text(run.metrics["auroc"])
+    settings, auroc = run.settings, f"{Interval.from_dict(run.metrics['auroc']):.3f}"
     network = (settings.backbone, settings.image_size) if "image" in settings.modalities else (settings.modalities, "–")
     epochs, written = run.history["epoch"].nunique(), date.fromtimestamp((run.path / ENVIRONMENT).stat().st_mtime)
     finished = run.environment.get("finished", written.isoformat())

@@ -9,7 +9,8 @@ pytest.importorskip("playwright.sync_api", reason="playwright is not installed: 
 from playwright.sync_api import expect
 
 from melanoma_lib.evaluation import Calibrator, OperatingCurve, carry_risk
-from melanoma_lib.evaluation.operating import METRICS, ratio
+from melanoma_lib.evaluation.intervals import RATES
+from melanoma_lib.evaluation.operating import ratio
 from melanoma_lib.widgets import ThresholdExplorer
 from tests.browser.lab import KERNEL, ask_kernel, assert_legible, keep_kernel_busy, notebook_of, offline, press, spoken, wait_idle
 
@@ -72,7 +73,10 @@ def state_of(curve, threshold, prevalence=None, calibrator=None):
     of_thousand, ppv = point.per_thousand(prevalence), point.ppv_at(prevalence)
     cost = (1 - prevalence) * (1 - point.specificity) * ratio(risk, 1 - risk) if point.fp else 0.0
     return (
-        {name: getattr(point, name) for name in ("tp", "fp", "tn", "fn", *METRICS)}
+        {name: getattr(point, name) for name in ("tp", "fp", "tn", "fn", *RATES)}
+        | {"balanced_accuracy": (point.sensitivity + point.specificity) / 2, "youden": point.sensitivity + point.specificity - 1}
+        | {"lr_positive": ratio(point.sensitivity, ratio(point.fp, point.fp + point.tn))}
+        | {"lr_negative": ratio(ratio(point.fn, point.fn + point.tp), point.specificity)}
         | {f"{name}_per_1000": getattr(of_thousand, name) for name in ("tp", "fp", "tn", "fn")}
         | {"ppv": ppv, "npv": point.npv_at(prevalence), "biopsies_per_melanoma": ratio(1.0, ppv), "risk": risk}
         | {"net_benefit": prevalence * point.sensitivity - cost}
