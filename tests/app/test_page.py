@@ -1,5 +1,6 @@
 """The page in a real browser: upload, metadata, layers, prevalence, refusals; what is shown, read aloud and sent."""
 
+import json
 import re
 import threading
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
+from PIL import Image
 
 from melanoma_lib.app.page import percent
 from melanoma_lib.app.service import Patient
@@ -50,67 +52,123 @@ def upload(page: Page, data: bytes, name: str = "lesion.jpg") -> None:
     page.locator("#ml-picker input[type=file]").set_input_files({"name": name, "mimeType": "image/jpeg", "buffer": data})
 
 
-def test_upload_then_metadata_then_layer_then_prevalence(server, browser, service, lesion):
+def answered(page: Page, **asked) -> None:
+    """Wait until the page shows what ``asked`` for the service says."""
+    said = asked.pop("service").ask(asked.pop("case"), Patient(**asked))
+    expect(page.locator("#ml-answer")).to_contain_text(f"Uncalibrated probability {said['probability']:.3f}")
+    expect(page.locator("#ml-answer .ml-number")).to_have_text(percent(said["risk"]))
+
+
+def test_upload_then_metadata_then_layer(server, browser, service, lesion):
     with opened(browser, server.url) as page:
-        expect(page.locator("#ml-answer")).to_contain_text("No image yet")
+        expect(page.locator("#ml-answer")).to_contain_text("No answer yet")
         upload(page, lesion, "my lesion.jpg")
         expect(page.locator(".ml-status")).to_contain_text("my lesion.jpg")
-        case = service.admit(lesion)
-
-        def shows(patient: Patient, tta: bool = False) -> None:
-            answer = service.ask(case, patient, tta)
-            expect(page.locator("#ml-answer")).to_contain_text(f"Uncalibrated probability {answer['probability']:.3f}")
-            expect(page.locator("#ml-answer .ml-number")).to_have_text(percent(answer["risk"]))
-
-        shows(Patient())
-        expect(page.locator(".ml-pictures img")).to_have_count(2)
-        for wrong, told in (("-5", "years in [0, 120]"), ("old", "'old'")):
-            page.get_by_label("Age in years").fill(wrong)
-            expect(page.locator("#ml-answer").get_by_role("alert")).to_contain_text(told)
+        known = {"service": service, "case": service.admit(lesion)}
+        answered(page, **known)
+        expect(page.locator(".ml-pictures figure")).to_have_count(2)
         page.wait_for_timeout(1000)
         asked = []
         page.on("request", lambda request: asked.append(request.url) if "/run/" in request.url else None)
         page.get_by_label("Age in years").fill("71")
-        shows(Patient(71))
+        answered(page, **known, age=71)
         page.wait_for_timeout(1000)
-        assert len(asked) == 2, asked  # an answer and a heatmap; nothing goes on asking by itself
+        assert len(asked) == 1, asked  # nothing goes on asking by itself
         for label, value in (("Sex", "female"), ("Site", "torso")):
             page.get_by_label(label).click()
             page.get_by_role("option", name=value, exact=True).click()
-        shows(Patient(71, "female", "torso"))
-        page.get_by_label("Average eight flips and turns").check()
-        shows(Patient(71, "female", "torso"), tta=True)
-        page.get_by_label("Average eight flips and turns").uncheck()
-        shows(Patient(71, "female", "torso"))
+        answered(page, **known, age=71, sex="female", site="torso")
+        page.get_by_label("Site").focus()
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("option")).to_have_count(0)  # Gradio itself leaves the list open
 
-        before = page.locator(".ml-pictures img").nth(1).get_attribute("src")
+        before = page.locator(".ml-map").get_attribute("src")
         page.get_by_label("Layer, early to late").click()
         page.get_by_role("option").first.click()
-        first = next(iter(service.layers))
-        expect(page.locator(".ml-pictures figcaption").nth(1)).to_contain_text(f"Grad-CAM of {first}")
-        assert page.locator(".ml-pictures img").nth(1).get_attribute("src") != before
+        expect(page.locator("#ml-pictures details")).to_contain_text(f"Layer {next(iter(service.layers))}")
+        assert page.locator(".ml-map").get_attribute("src") != before
         page.get_by_label("Method").click()
         page.get_by_role("option", name="EigenCAM", exact=True).click()
         expect(page.locator("#ml-pictures")).to_contain_text("ignores the class")
+        page.get_by_role("spinbutton", name=re.compile("opacity")).fill("40")
+        expect(page.locator(".ml-map")).to_have_css("opacity", "0.4")
+        outside = page.evaluate("fetch('http://127.0.0.2:9/?on-purpose').then(() => 'sent', (error) => error.name)")
+        assert outside == "TypeError"  # the browser is told to stay on this machine
 
-        answer = service.ask(case, Patient(71, "female", "torso"), prevalence=0.02)
-        page.get_by_role("spinbutton", name=re.compile("Prevalence")).fill("2")
-        many = answer["of_thousand"]
-        expect(page.locator("#ml-meaning")).to_contain_text(f"flags {many['tp']} of them and not the other {many['fn']}")
-        expect(page.locator("#ml-meaning")).to_contain_text(percent(answer["ppv_at_prevalence"]))
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+def test_the_prevalence_stands_beside_what_it_moves(server, browser, service, lesion, width, height):
+    with opened(browser, server.url, viewport={"width": width, "height": height}) as page:
+        upload(page, lesion)
+        case, meaning = service.admit(lesion), page.locator("#ml-meaning")
         typed = page.get_by_role("spinbutton", name=re.compile("Prevalence"))
-        page.get_by_role("slider", name=re.compile("Prevalence|range slider")).focus()
+        typed.click()
+        page.keyboard.press("Control+A")
+        page.keyboard.type("2,5", delay=60)  # a decimal comma
+        expect(meaning).to_contain_text("Where 2.5% of lesions")
+        answer = service.ask(case, Patient(), prevalence=0.025)
+        many = answer["of_thousand"]
+        expect(meaning.locator(".ml-carried")).to_have_text(percent(answer["risk_at_prevalence"]))
+        expect(meaning).to_contain_text(f"flags {many['tp']} of them and not the other {many['fn']}")
+        expect(meaning).to_contain_text(percent(answer["ppv_at_prevalence"]))
+        slider = page.get_by_role("slider", name=re.compile("Prevalence|range slider")).first
+        slider.scroll_into_view_if_needed()
+        gap = meaning.locator(".ml-carried").bounding_box()["y"] - slider.bounding_box()["y"]
+        assert 0 < gap < 200
+        slider.focus()
         for _ in range(25):
             page.keyboard.press("ArrowRight")
-        expect(page.locator("#ml-meaning")).to_contain_text(f"prevalence of {percent(float(typed.input_value()) / 100)}, ")
+        expect(meaning).to_contain_text(f"Where {percent(float(typed.input_value()) / 100)} of lesions")
         typed.fill("75")  # beyond the slider's end, which it then takes
         typed.press("Tab")
         expect(typed).to_have_value("50")
-        expect(page.locator("#ml-meaning")).to_contain_text("prevalence of 50%, ")
-        page.get_by_label("Reset to default value").first.click()
-        expect(page.locator("#ml-meaning")).to_contain_text("prevalence of 10%, ")
-        outside = page.evaluate("fetch('http://127.0.0.2:9/?on-purpose').then(() => 'sent', (error) => error.name)")
-        assert outside == "TypeError"  # the browser is told to stay on this machine
+        expect(meaning).to_contain_text("Where 50% of lesions")
+
+
+def test_a_wrong_age_is_told_beside_its_field_and_the_answer_stays(server, browser, service, lesion):
+    with opened(browser, server.url) as page:
+        upload(page, lesion)
+        answered(page, service=service, case=service.admit(lesion))
+        risk = page.locator("#ml-answer .ml-number").inner_text()
+        for wrong in ("-5", "old", "999"):
+            page.get_by_label("Age in years").fill(wrong)
+            expect(page.locator("#ml-wrong").get_by_role("alert")).to_contain_text("years from 0 to 120")
+            expect(page.locator("#ml-answer .ml-number")).to_have_text(risk)
+        upload(page, encoded(painted(), "JPEG"))  # another picture gets no answer for such an age, nor keeps the former one
+        expect(page.locator("#ml-answer").get_by_role("alert")).to_contain_text("while the age is wrong")
+        expect(page.locator(".ml-pictures")).to_have_count(0)
+        page.get_by_label("Age in years").fill("")
+        expect(page.locator("#ml-answer h2")).to_contain_text(re.compile("lagged|rely on"))
+        expect(page.locator("#ml-wrong")).to_be_empty()
+
+
+def test_what_is_saved_and_removed_and_what_a_lost_server_leaves(app_run, browser, service, lesion, tmp_path):
+    own = Server(app_run.path, tmp_path / "own")
+    own.start()
+    page = browser.new_page()
+    page.goto(own.url)
+    upload(page, lesion)
+    with page.expect_download() as answer:
+        page.get_by_text("Save the answer").click()
+    saved = json.loads(answer.value.path().read_text())
+    assert saved["risk"] == pytest.approx(service.ask(service.admit(lesion), Patient())["risk"], abs=1e-5)
+    assert saved["note"] == "Educational, not for diagnosis."
+    with page.expect_download() as picture:
+        page.get_by_text("Save the picture").click()
+    with Image.open(picture.value.path()) as image:
+        assert (image.format, image.width) == ("PNG", 1280)
+    page.get_by_text("Remove", exact=True).click()
+    expect(page.locator("#ml-answer")).to_contain_text("No answer yet")
+    upload(page, lesion)
+    expect(page.locator("#ml-answer .ml-number")).to_be_visible()
+    own.stop()
+    page.get_by_label("Age in years").fill("50")
+    expect(page.locator(".ml-gone")).to_be_visible()
+    expect(page.locator("#ml-answer .ml-number")).to_be_hidden()
+    upload(page, lesion)
+    expect(page.locator(".ml-status")).to_contain_text("The server does not answer")
+    page.close()
 
 
 class Proxy(BaseHTTPRequestHandler):
@@ -150,7 +208,7 @@ def test_behind_a_proxy_that_strips_a_path(server, browser, app_run, lesion, tmp
         with below_kit(told.url) as url, opened(browser, url) as page:
             upload(page, lesion)
             expect(page.locator("#ml-answer")).to_contain_text("Uncalibrated probability")
-            expect(page.locator(".ml-pictures img")).to_have_count(2)
+            expect(page.locator(".ml-map")).to_be_visible()
     finally:
         told.stop()
     with below_kit(server.url) as url:
@@ -168,8 +226,6 @@ def test_the_painting_by_keyboard_and_what_replaces_it(server, browser):
         expect(page.locator("#ml-answer [data-case=example-0] .ml-withheld")).to_contain_text("No answer to rely on")
         expect(page.locator("#ml-answer .ml-warning")).to_contain_text("a painting that the kit made")
         assert page.locator("[data-example] img").evaluate("image => image.decode().then(() => image.naturalWidth)") == 256
-        expect(page.locator(".ml-pictures img")).to_have_count(2)
-        expect(page.get_by_label("Age in years")).not_to_have_value("")
         expect(page.locator("[data-example=example-0]")).to_have_attribute("aria-pressed", "true")
 
         refused = {fault.what: fault for fault in FAULTS}["JPEG cut in half"]
@@ -181,7 +237,6 @@ def test_the_painting_by_keyboard_and_what_replaces_it(server, browser):
         upload(page, encoded(painted(), "JPEG", exif=exif(orientation=6)))
         upright = "() => { const i = document.querySelector('.ml-pictures img'); return i && i.naturalWidth === 120; }"
         page.wait_for_function(upright)
-        expect(page.get_by_label("Age in years")).to_have_value("")  # the painting's patient went with it
         upload(page, {fault.what: fault for fault in FAULTS}["photograph in the dark"].make(), "dark.png")
         expect(page.locator("#ml-answer .ml-warning")).to_contain_text("too dark")
         expect(page.locator("#ml-answer .ml-withheld")).to_contain_text("No answer to rely on")
