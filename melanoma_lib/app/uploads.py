@@ -75,7 +75,7 @@ def _inspect(image: Image.Image, local: bool) -> tuple[str, ...]:
     if width * height > MAX_PIXELS and not local:
         raise CorruptImageError(TOO_MANY.format(f"{width:,} x {height:,}"))
     if min(width, height) < MIN_SIDE:
-        raise CorruptImageError(f"The image has {width} x {height} pixels; a side needs {MIN_SIDE}. Choose a larger one.")
+        raise CorruptImageError(f"The image has {width} x {height} pixels; each side needs {MIN_SIDE}. Choose a larger one.")
     if frames > 1 and image.format != "MPO":  # phones store a preview as a second picture
         raise CorruptImageError(f"The file holds {frames} pictures (an animation or pages). Save one of them as JPEG or PNG.")
     if image.mode in ("I", "F"):

@@ -32,7 +32,6 @@ def app_run(tiny_run, built_once, tmp_path_factory: pytest.TempPathFactory) -> R
 
 @pytest.fixture(scope="session")
 def service(app_run) -> Service:
-    """The run by PyTorch."""
     return Service(app_run)
 
 

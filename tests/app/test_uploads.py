@@ -37,14 +37,11 @@ def test_a_fault_is_refused_in_words_or_read_as_training_reads_it(fault):
 
 def test_every_format_is_read_and_shown_upright():
     assert set(WHOLE) == set(FORMATS)
-    shapes = {kind: open_upload(data, 48)[1].shape for kind, data in WHOLE.items()}
-    assert shapes == dict.fromkeys(WHOLE, (120, 160, 3)) | {"JPEG": (160, 120, 3)}
-
-
-def test_no_decoder_but_those_listed_is_reached():
-    for kind in ("ICO", "PPM", "TGA", "PDF", "EPS"):
+    for kind in ("ICO", "PPM", "TGA", "PDF", "EPS"):  # decoders that a stranger's bytes may not reach
         with pytest.raises(CorruptImageError):
             open_upload(encoded(lesion(), kind), 48)
+    shapes = {kind: open_upload(data, 48)[1].shape for kind, data in WHOLE.items()}
+    assert shapes == dict.fromkeys(WHOLE, (120, 160, 3)) | {"JPEG": (160, 120, 3)}
 
 
 def test_the_size_limit_holds_to_the_byte():
@@ -68,12 +65,8 @@ def test_damage_never_raises_anything_but_the_refusal(kind, data):
         assert len(str(refused)) < 300
 
 
-class Kept:
-    """Stands for a case, and can be watched as it goes."""
-
-
 def test_the_store_forgets_the_oldest_and_the_old():
-    store, cases = Store(most=3, seconds=60), [Kept() for _ in range(5)]
+    store, cases = Store(most=3, seconds=60), [np.zeros(1) for _ in range(5)]
     watched = [weakref.ref(case) for case in cases]
     names = [store.put(cases.pop(0)) for _ in range(3)]
     assert min(map(len, names)) >= 20  # nothing to guess
@@ -86,8 +79,6 @@ def test_the_store_forgets_the_oldest_and_the_old():
     store.drop(names[0])
     store.drop("never-there")
     assert watched[0]() is None
-    with pytest.raises(DataError):
-        store.get(names[0])
     brief = Store(seconds=0.05)
     name = brief.put(cases.pop())
     time.sleep(0.1)
