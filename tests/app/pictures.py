@@ -15,7 +15,6 @@ SVG = b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><script>ale
 
 
 def lesion(width: int = 160, height: int = 120) -> Image.Image:
-    """A painted lesion, lying on its side if it is turned."""
     pixels = SyntheticDermoscopy(n_patients=3, seed=7, image_size=160).render(0).image
     return Image.fromarray(pixels).resize((width, height))
 
@@ -27,34 +26,29 @@ def png(width: int, height: int, depth: int, colour: int, data: bytes, *extra: t
 
 
 def deep_colours() -> bytes:
-    """16 bits a colour, which Pillow reads but does not write."""
     pixels = np.asarray(lesion()).astype(">u2") * 257
     rows = b"".join(b"\0" + row.tobytes() for row in pixels)
     return png(160, 120, 16, 2, zlib.compress(rows))
 
 
 def text_bomb() -> bytes:
-    """A picture whose comment unpacks to 80 MB."""
     rows = b"".join(b"\0" + row.tobytes() for row in np.asarray(lesion()))
     return png(160, 120, 8, 2, zlib.compress(rows), (b"zTXt", b"Comment\0\0" + zlib.compress(bytes(80_000_000), 9)))
 
 
 def transparent() -> Image.Image:
-    """A lesion whose left half is see-through."""
     image = lesion().convert("RGBA")
     image.paste((0, 0, 0, 0), (0, 0, 80, 120))
     return image
 
 
 def exif(orientation: int, description: str = "") -> Image.Exif:
-    """EXIF of these tags."""
     made = Image.Exif()
     made[0x0112], made[0x010E] = orientation, description
     return made
 
 
 def animation(kind: str) -> bytes:
-    """Three frames."""
     frames = [lesion(160, 120 - 4 * k).resize((160, 120)) for k in range(3)]
     return encoded(frames[0], kind, save_all=True, append_images=frames[1:])
 

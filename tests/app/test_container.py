@@ -5,16 +5,12 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from urllib.request import urlopen
 
-import pytest
 import yaml
 
-from melanoma_lib.runs.run import ENVIRONMENT
 from tests.app.live import Server
 
 ROOT = Path(__file__).parents[2]
@@ -29,24 +25,18 @@ EXTRAS = PROJECT["optional-dependencies"]
 WITHOUT = "import sys\nsys.modules.update(dict.fromkeys({names!r}))\n"
 
 
-def test_the_image_is_pinned_small_and_runs_as_nobody_special():
-    (base,) = {text.split()[0] for name, text in INSTRUCTIONS if name == "FROM"}
-    assert re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", base)
+def test_the_image_runs_as_nobody_special_and_is_asked_on_the_port_that_is_open():
     commands = " ".join(text for name, text in LAST_STAGE if name == "RUN")
     assert f"--uid {re.fullmatch('([1-9][0-9]*):[1-9][0-9]*', ONCE['USER'])[1]} " in commands
     order = [name for name, _ in LAST_STAGE]
     assert order.index("USER") > max(i for i, name in enumerate(order) if name in ("RUN", "COPY"))
-    assert "pip install" not in commands  # no build tool in the last stage
-
-
-def test_the_app_is_started_and_asked_on_the_port_that_is_open():
     command = json.loads(ONCE["ENTRYPOINT"]) + json.loads(ONCE["CMD"])
     assert command == ["python", "-m", "melanoma_lib", "app", "--host", "0.0.0.0", "--port", PORT]
     check = json.loads(ONCE["HEALTHCHECK"].split(" CMD ")[1])
     assert (check[0], "--fail" in check, check[-1], ONCE["EXPOSE"]) == ("curl", True, f"http://127.0.0.1:{PORT}/", PORT)
 
 
-def test_the_command_serves_the_reference_run_in_an_empty_folder(app_run, tmp_path):
+def test_the_command_serves_the_reference_run_in_an_empty_folder(tmp_path):
     """What the image does, without Docker: sources as its build copies them, and no data, runs or notebooks where it works."""
     source = tmp_path / "src"
     for *names, target in (text.split() for name, text in INSTRUCTIONS if name == "COPY" and "--from" not in text):
@@ -56,8 +46,6 @@ def test_the_command_serves_the_reference_run_in_an_empty_folder(app_run, tmp_pa
             copied.parent.mkdir(parents=True, exist_ok=True)
             copy(ROOT / name, copied)
     reference = source / "data" / "reference" / "ham10000"
-    if not (reference / ENVIRONMENT).is_file():  # a checkout from before there was one
-        shutil.copytree(app_run.path, reference)
     absent = [re.match(r"[\w-]+", line)[0] for extra in ("notebooks", "tracking") for line in EXTRAS[extra]]
     (source / "sitecustomize.py").write_text(WITHOUT.format(names=absent))
     words = json.loads(ONCE["CMD"])
@@ -91,11 +79,3 @@ def test_the_build_sees_its_sources_and_no_secret_and_the_torch_that_the_kit_wan
     assert rules[0] == "*"
     assert sorted(source for sources in copied for source in sources) == sorted(allowed)
     assert not any(fnmatch.fnmatch(".env", rule) for rule in allowed)
-
-
-def test_hadolint_has_nothing_to_say():
-    linter = shutil.which("hadolint") or shutil.which("hadolint", path=str(Path(sys.executable).parent))
-    if not linter:
-        pytest.skip("hadolint is not installed here (its package covers Linux on x86-64)")
-    said = subprocess.run([linter, str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
-    assert (said.returncode, said.stdout) == (0, "")

