@@ -21,12 +21,9 @@ PATIENCE = 300.0  # seconds for the stack to be imported on a loaded machine
 
 
 class Server:
-    """``python -m melanoma_lib app`` on a run, with home, temporary files, working directory and log in an empty folder.
+    """``python -m melanoma_lib app`` on a run, with home, temporary files, working directory and log in an empty folder."""
 
-    Without a run it takes the one that the kit under ``root`` takes.
-    """
-
-    def __init__(self, run_dir: Path | None, folder: Path, *words: str, root: Path = ROOT) -> None:
+    def __init__(self, run_dir: Path | None, folder: Path, *words: str, path: str = str(ROOT)) -> None:
         self.run_dir, self.folder, self.log = run_dir or folder / "work", folder, folder / "server.log"
         for name in ("home", "tmp", "work"):
             (folder / name).mkdir(parents=True)
@@ -34,7 +31,7 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         environment = {key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)} | {
-            "HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1",
+            "HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1",
             "MPLCONFIGDIR": str(folder / "home/mpl"), "XDG_CACHE_HOME": str(folder / "home/.cache"),
         }  # fmt: skip
         run = [str(run_dir)] if run_dir else []
@@ -63,7 +60,6 @@ class Server:
         self.process.wait(30)
 
     def files(self) -> set[str]:
-        """Everything that the process may have written; the log aside."""
         found = (path for root in (self.folder, self.run_dir) for path in root.rglob("*"))
         return {str(path) for path in found if path.is_file() and path != self.log}
 
@@ -79,7 +75,6 @@ class Server:
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
 
     def send(self, path: str, body: bytes, method: str = "POST") -> tuple[int, Any]:
-        """Status and decoded answer of one request."""
         answer = httpx.request(method, self.url + path, content=body, timeout=PATIENCE, trust_env=False)
         return answer.status_code, answer.json()
 

@@ -10,7 +10,6 @@ import pytest
 
 from melanoma_lib.__main__ import main
 from melanoma_lib.app.files import answer_files, gather
-from melanoma_lib.data import load_cases
 from melanoma_lib.errors import DataError, ExportError
 from melanoma_lib.export import export_run
 from melanoma_lib.inference.predictor import COLUMNS
@@ -32,8 +31,8 @@ def folder(test_cases, tmp_path) -> Path:
     for name in ("empty.png", "._hidden.jpg", "notes.txt"):
         (images / name).touch()
     table = cases[["image_id", *KNOWN]].rename(columns={"age_approx": "age", KNOWN[2]: "Localization"})
-    table.to_csv(tmp_path / "in" / "patients.csv", index=False, sep=";")
-    return tmp_path / "in"
+    table.to_csv(images.parent / "patients.csv", index=False, sep=";")
+    return images.parent
 
 
 def test_each_image_gets_the_runs_answer_or_a_reason(app_run, test_cases, folder):
@@ -86,24 +85,12 @@ def test_a_table_alone_names_its_images_relative_to_its_folder(folder, monkeypat
     dark, twin = folder / "images" / "dark.png", folder / "more" / "dark.png"
     twin.parent.mkdir()
     shutil.copy(dark, twin)
-    table = folder / "alone.csv"
-    table.write_text("image,age,sex,site\nimages/dark.png,55,male,torso\nmore/dark.png,60,,\nbroken,7,,\nnowhere.jpg,8,,\n")
-    expected = [dark, twin, folder / "images" / "broken.jpg", folder / "nowhere.jpg"]
-    cases = gather([table])
-    assert (cases["image"].tolist(), cases["age_approx"].tolist()) == (expected, [55, 60, 7, 8])
-    assert cases.loc[0, ["sex", KNOWN[2]]].tolist() == ["male", "torso"] and (cases["notes"] == "").all()
+    (folder / "alone.csv").write_text("image,age\nimages/dark.png,55\nmore/dark.png,60\nbroken,7\nnowhere.jpg,8\n")
+    cases = gather([folder / "alone.csv"])
+    assert cases["image"].tolist() == [dark, twin, folder / "images" / "broken.jpg", folder / "nowhere.jpg"]
+    assert cases["age_approx"].tolist() == [55, 60, 7, 8] and (cases["notes"] == "").all()
     monkeypatch.chdir(folder)
-    assert gather([Path("alone.csv")])["image"].map(Path.absolute).tolist() == expected
     assert gather([Path("images/broken.jpg"), Path("alone.csv")])["age_approx"].tolist() == [7]
-
-
-def test_ham10000s_own_table_is_read_as_the_kit_reads_it(ham10000_root):
-    cases = load_cases("ham10000", ham10000_root, "keep")
-    found = gather([ham10000_root / "HAM10000_metadata.csv"])  # alone: it names its images, wherever they lie below it
-    found.index = found["image"].map(lambda path: path.stem)
-    assert (found["notes"] == "").all()
-    expected = cases.set_index("image_id")[KNOWN]
-    pd.testing.assert_frame_equal(found.loc[expected.index, KNOWN], expected, check_dtype=False, check_names=False)
 
 
 def test_the_command_writes_a_row_an_image_and_fails_only_if_none_could_be_read(app_run, tiny_run, folder, capsys):

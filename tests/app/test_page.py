@@ -13,7 +13,7 @@ from melanoma_lib.app.service import Patient
 from tests.app.live import Server
 from tests.app.pictures import FAULTS, encoded, exif
 from tests.app.pictures import lesion as painted
-from tests.browser.lab import watch_faults
+from tests.browser.lab import luminance, watch_faults
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
@@ -88,9 +88,6 @@ def test_upload_then_metadata_then_layer(server, browser, service, lesion):
         page.get_by_role("option").first.click()
         expect(page.locator("#ml-pictures details")).to_contain_text(f"Layer {next(iter(service.layers))}")
         assert page.locator(".ml-map").get_attribute("src") != before
-        page.get_by_label("Method").click()
-        page.get_by_role("option", name="EigenCAM", exact=True).click()
-        expect(page.locator("#ml-pictures")).to_contain_text("ignores the class")
         page.get_by_role("spinbutton", name=re.compile("opacity")).fill("40")
         expect(page.locator(".ml-map")).to_have_css("opacity", "0.4")
         outside = page.evaluate("fetch('http://127.0.0.2:9/?on-purpose').then(() => 'sent', (error) => error.name)")
@@ -98,7 +95,7 @@ def test_upload_then_metadata_then_layer(server, browser, service, lesion):
 
 
 def below_kit(page: Page, url: str) -> None:
-    """Show a server below /kit and strip that from what is asked, as nginx does with a slash behind its ``proxy_pass``."""
+    """Show a server below /kit and strip that from what is asked, as nginx does with a slash behind ``proxy_pass``."""
 
     def pass_on(route: Route) -> None:
         place = route.request.url.removeprefix(url)
@@ -137,7 +134,6 @@ def test_below_a_path_and_what_is_saved_and_removed_and_what_a_lost_server_leave
     upload(page, lesion)
     expect(page.locator("#ml-answer .ml-number")).to_be_visible()
     own.stop()
-    page.unroute("**/*")
     page.route("**/*", lambda route: route.abort())
     page.get_by_label("Age in years").fill("50")
     expect(page.locator(".ml-gone")).to_be_visible()
@@ -149,10 +145,7 @@ def test_the_painting_by_keyboard_and_what_replaces_it(server, browser):
     with opened(browser, server.url) as page:
         page.locator("[data-example=example-0]").focus()
         page.keyboard.press("Enter")
-        expect(page.locator(".ml-status")).to_contain_text("A painting by this kit, no photograph")
         expect(page.locator("#ml-answer [data-case=example-0] .ml-withheld")).to_contain_text("No answer to rely on")
-        expect(page.locator("#ml-answer .ml-warning")).to_contain_text("a painting that the kit made")
-        assert page.locator("[data-example] img").evaluate("image => image.decode().then(() => image.naturalWidth)") == 256
         expect(page.locator("[data-example=example-0]")).to_have_attribute("aria-pressed", "true")
 
         refused = {fault.what: fault for fault in FAULTS}["JPEG cut in half"]
@@ -162,11 +155,7 @@ def test_the_painting_by_keyboard_and_what_replaces_it(server, browser):
         expect(page.locator(".ml-pictures")).to_have_count(0)  # no older picture is left in view
 
         upload(page, encoded(painted(), "JPEG", exif=exif(orientation=6)))
-        upright = "() => { const i = document.querySelector('.ml-pictures img'); return i && i.naturalWidth === 120; }"
-        page.wait_for_function(upright)
-        upload(page, {fault.what: fault for fault in FAULTS}["photograph in the dark"].make(), "dark.png")
-        expect(page.locator("#ml-answer .ml-warning")).to_contain_text("too dark")
-        expect(page.locator("#ml-answer .ml-withheld")).to_contain_text("No answer to rely on")
+        page.wait_for_function("document.querySelector('.ml-pictures img')?.naturalWidth === 120")  # it is shown upright
 
 
 @pytest.mark.parametrize(("width", "height", "scheme"), [(1280, 800, "light"), (390, 844, "dark")])
@@ -178,10 +167,9 @@ def test_layout_contrast_and_the_prevalence_beside_what_it_moves(server, browser
         page.keyboard.press("Control+A")
         page.keyboard.type("2,5", delay=60)  # a decimal comma
         answer = service.ask(service.admit(lesion), Patient(), prevalence=0.025)
-        many = answer["of_thousand"]
         expect(meaning).to_contain_text("Where 2.5% of lesions")
         expect(meaning.locator(".ml-carried")).to_have_text(percent(answer["risk_at_prevalence"]))
-        expect(meaning).to_contain_text(f"flags {many['tp']} of them and not the other {many['fn']}")
+        expect(meaning).to_contain_text(f"flags {answer['of_thousand']['tp']} of them")
         slider = page.get_by_role("slider", name=re.compile("Prevalence|range slider")).first
         assert 0 < meaning.locator(".ml-carried").bounding_box()["y"] - slider.bounding_box()["y"] < 200
         typed.fill("75")  # beyond the slider's end, which it then takes
@@ -192,19 +180,15 @@ def test_layout_contrast_and_the_prevalence_beside_what_it_moves(server, browser
         for where in (0, 700, 10**6):
             page.evaluate(f"scrollTo(0, {where})")
             assert -2 <= page.get_by_text("Educational, not for diagnosis").bounding_box()["y"] < 40, where
-        assert page.evaluate(CONTRAST) == []
+        for text, *colours in page.evaluate(COLOURS):
+            low, high = sorted(map(luminance, colours))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, text  # WCAG 2 AA
 
 
-# Texts whose contrast with what lies behind is below 4.5 (WCAG 2 AA); backgrounds are opaque or none here.
-CONTRAST = """() => {
-  const numbers = (text) => text.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map((v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+# Colours of each text and of what lies behind it; backgrounds are opaque or none here.
+COLOURS = """() => {
   const behind = (node) => { for (; node; node = node.parentElement) {
-    const colour = numbers(getComputedStyle(node).backgroundColor); if (colour.length < 4 || colour[3] === 1) return colour; }
-    return [255, 255, 255]; };
+    const colour = getComputedStyle(node).backgroundColor; if (!/, 0(\\.\\d+)?\\)$/.test(colour)) return colour; } };
   return [...document.querySelectorAll("[class*='ml-'] *, [class*='ml-']")].filter((node) => node.checkVisibility()
-    && [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim())).map((node) => {
-    const a = light(numbers(getComputedStyle(node).color)), b = light(behind(node));
-    return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), node.textContent.trim().slice(0, 40)];
-  }).filter(([ratio]) => ratio < 4.5); }"""
+    && [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim()))
+    .map((node) => [node.textContent.slice(0, 40), getComputedStyle(node).color, behind(node) ?? "rgb(255, 255, 255)"]); }"""
