@@ -188,7 +188,7 @@ def test_layout_contrast_and_the_prevalence_beside_what_it_moves(server, browser
 # Colours of each text and of what lies behind it; backgrounds are opaque or none here.
 COLOURS = """() => {
   const behind = (node) => { for (; node; node = node.parentElement) {
-    const colour = getComputedStyle(node).backgroundColor; if (!/, 0(\\.\\d+)?\\)$/.test(colour)) return colour; } };
+    const colour = getComputedStyle(node).backgroundColor; if (colour.startsWith("rgb(")) return colour; } };
   return [...document.querySelectorAll("[class*='ml-'] *, [class*='ml-']")].filter((node) => node.checkVisibility()
     && [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim()))
     .map((node) => [node.textContent.slice(0, 40), getComputedStyle(node).color, behind(node) ?? "rgb(255, 255, 255)"]); }"""
