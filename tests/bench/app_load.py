@@ -53,23 +53,18 @@ class User:
     def __init__(self, client: httpx.AsyncClient, config: dict, load: Load, age: int) -> None:
         self.client, self.load, self.age = client, load, age
         self.session = secrets.token_hex(8)  # of this page, as long as it is open
-        sizes = [(one["id"], len(one["inputs"]), len(one["outputs"])) for one in config["dependencies"]]
-        self.functions = {
-            name: [number for number, n_in, n_out in sizes if (n_in, n_out) == (6, outputs)][-1]
-            for name, outputs in (("answer", 2), ("pictures", 1))
-        }
+        self.function = next(one["id"] for one in config["dependencies"] if len(one["outputs"]) == 4)
+        labelled = {one["props"].get("label", ""): one["props"].get("value") for one in config["components"]}
+        self.layer = next(value for label, value in labelled.items() if label.startswith("Layer"))
         self.image = encoded(lesion(600, 450).rotate(age), "JPEG", quality=92)
 
     async def once(self) -> None:
         token = (await self.timed("upload", self.client.post("/api/images", content=self.image))).json()["image"]
         for age in ("", str(self.age)):
             patient = [token, age, "unknown", "torso"]
-            verdict = await self.timed("answer", self.event("answer", [*patient, False, 10]))
-            if "Uncalibrated probability" not in verdict[0]:
-                raise ValueError(f"answer: {verdict[0][:80]}")
-            drawn = await self.timed("heatmap", self.event("pictures", [*patient, None, None]))
-            if drawn[0].count("<img") != 2:
-                raise ValueError(f"heatmap: {drawn[0][:80]}")
+            _, verdict, _, drawn = await self.timed("answer", self.event([*patient, 10, self.layer, "gradcam", ""]))
+            if "Uncalibrated probability" not in verdict or drawn.count("<img") != 3:
+                raise ValueError(f"answer: {verdict[:80]}")
         body = {"image": base64.b64encode(self.image).decode(), "age": self.age}
         said = await self.timed("API", self.client.post("/api/predict", json=body))
         _ = said.json()["risk"]
@@ -84,10 +79,10 @@ class User:
         self.load.seconds.setdefault(kind, []).append(time.perf_counter() - start)
         return answer
 
-    async def event(self, name: str, data: list) -> list:
-        """What the page's own script does to call a function."""
-        body = {"data": data, "fn_index": self.functions[name], "session_hash": self.session}
-        said = await self.client.post(f"/gradio_api/run/{name}", json=body)
+    async def event(self, data: list) -> list:
+        """What the page's own script does to call its function."""
+        body = {"data": data, "fn_index": self.function, "session_hash": self.session}
+        said = await self.client.post("/gradio_api/run/respond", json=body)
         return said.raise_for_status().json()["data"]
 
 
