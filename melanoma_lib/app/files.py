@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+from joblib import Parallel, delayed
 
 from melanoma_lib.app.service import Patient, Service
 from melanoma_lib.data.readers import read_table
@@ -19,8 +17,6 @@ from melanoma_lib.errors import DataError, KitError
 from melanoma_lib.inference.predictor import COLUMNS
 from melanoma_lib.runs import Run
 from melanoma_lib.utils import progress_bar
-
-log = logging.getLogger("melanoma_lib")
 
 IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 TABLES = (".csv", ".tsv", ".tab", ".txt", "")  # HAM10000's own has no suffix
@@ -36,39 +32,30 @@ FLAGGED, NOT_FLAGGED, WITHHELD, UNREAD = "flagged", "not flagged", "no answer to
 
 
 def gather(given: Sequence[Path]) -> pd.DataFrame:
-    """The images that are meant, with what tables know of each.
+    """The images that are meant, with what a table knows of each; DataError if there are none, or a table cannot be read.
 
     Args:
-        given: images, folders of them (subfolders included), and tables with ``HEADS``. With images or folders a table tells of
-            those, by file name with or without suffix; tables alone name images by paths relative to their own folder, or by
-            the names of files somewhere below it.
+        given: images, folders of them (subfolders included), and tables with ``HEADS``. With images or folders a table tells
+            of those, by file name with or without suffix; tables alone name images by paths relative to their own folder, or
+            by the names of files somewhere below it. The first row of an image counts.
 
     Returns:
         ``image`` (path), the case table's age, sex and site, and ``notes`` on values that are not known and count as missing.
-
-    Raises:
-        DataError: if there is no image, or a table cannot be read or names none.
     """
-    if not any(path.exists() for path in given):
-        raise DataError(f"{', '.join(map(str, given))}: there is no such file or folder")
-    tables = {path: _read_patients(path) for path in given if path.suffix.lower() in TABLES and path.is_file()}
-    found = {path: _images_in(path) if path.is_dir() else [path] for path in given if path not in tables}
-    if empty := [str(path) for path, files in found.items() if not files]:
-        raise DataError(f"{', '.join(empty)} holds no image; expected files that end in {', '.join(IMAGES)}")
-    if not found:
-        for folder, table in ((path.parent, table) for path, table in tables.items()):
-            below = {name: file for file in _images_in(folder) for name in (file.stem, file.name)}
-            table["image"] = [
-                folder / name if (folder / name).is_file() else below.get(name, folder / name) for name in table.index
-            ]
-        return pd.concat(tables.values()).drop_duplicates("image", ignore_index=True)
-    images = list(dict.fromkeys(file for files in found.values() for file in files))
-    known = pd.concat([pd.DataFrame(columns=[*COLUMNS.values(), "notes"]), *tables.values()])
-    known.index = [Path(name).name for name in known.index]
+    tables = [path for path in given if path.suffix.lower() in TABLES and path.is_file()]
+    known = pd.concat([pd.DataFrame(columns=[*COLUMNS.values(), "notes"]), *map(_read_patients, tables)])
+    folders = [path for path in given if path not in tables] or sorted({path.parent for path in tables})
+    images = list(dict.fromkeys(file for path in folders for file in (_images_in(path) if path.is_dir() else [path])))
+    if not images or not any(path.exists() for path in given):
+        raise DataError(f"{', '.join(map(str, given))}: expected images that end in {', '.join(IMAGES)}, and found none")
+    if len(tables) == len(given):
+        files = {name: file for file in images for name in (file.stem, file.name)}
+        named = [path if path.is_file() else files.get(path.name, path) for path in known["image"]]
+        return known.assign(image=named).drop_duplicates("image", ignore_index=True)
     known = known[~known.index.duplicated()]
-    cases = known.reindex([path.name if path.name in known.index else path.stem for path in images]).reset_index(drop=True)
+    cases = known.reindex([path.name if path.name in known.index else path.stem for path in images])
     unlisted = "no table names this image; age, sex and site count as missing" if tables else ""
-    return cases.assign(image=images, notes=cases["notes"].fillna(unlisted))
+    return cases.assign(image=images, notes=cases["notes"].fillna(unlisted)).reset_index(drop=True)
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -76,15 +63,14 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _read_patients(path: Path) -> pd.DataFrame:
-    """Age, sex, site and notes by the image's name; a word that the kit does not know is missing, and noted."""
+    """Age, sex, site and notes by the image's file name; a word that the kit does not know is missing, and noted."""
     table = read_table(path, ())
     heads = {name: next((head for head in heads if head in table), None) for name, heads in HEADS.items()}
     if heads["image"] is None:
         raise DataError(f"{path}: expected a column {' or '.join(HEADS['image'])}, found {listed(table.columns)}")
-    table = table.set_index(heads.pop("image"))
-    if table.index.has_duplicates:
-        log.warning("%s: some images are named again; the first row of each counts", path)
-    found = pd.DataFrame({"notes": ""}, index=table.index)
+    files = [path.parent / name for name in table[heads["image"]]]
+    table.index = [file.name for file in files]
+    found = pd.DataFrame({"image": files, "notes": ""}, index=table.index)
     for name, column in COLUMNS.items():
         words = table[heads[name]] if heads[name] else pd.Series("", table.index)
         if name == "age":
@@ -103,46 +89,31 @@ def answer_files(source: Run | Path, cases: pd.DataFrame, tta: bool = False, sho
     Args:
         source: a run, or the path of an exported file, which cannot tell whether an image is unlike those of training.
         cases: from :func:`gather`.
-        tta: average eight views, with a calibration and threshold of their own.
+        tta: average eight views; ExportError if run or file was made without ``--tta``.
         show_progress: show a bar.
 
     Returns:
         ``image``, ``probability`` (sigmoid of the logit, uncalibrated), ``risk`` (calibrated), ``decision`` and ``warnings``.
         Where the image is unlike those of training the decision is ``WITHHELD``. Educational, not for diagnosis.
-
-    Raises:
-        DataError: if eight views have no calibration: an exported file's when it was written without, a run's when the images
-            from which it could be made are gone.
     """
-    service = Service(source)
-    service.load()
-    looks = service.document.preprocessing is not None
-    if tta and 8 not in service.readings:
-        service.learn_training()
-    service.reading(tta)  # which is refused once, not with each image
-    if looks and service.lacks and isinstance(source, Run):  # to look at training now would take minutes
-        service.lacks = "the first start of app prepares the comparison"
-        log.info("images are not compared with those of training; %s", service.lacks)
+    service = Service(source, tta=tta or None)
+    looks, reads = service.document.preprocessing is not None, service.document.encoder is not None
 
-    def answer(case: NamedTuple) -> dict:
-        row, patient = {"image": str(case.image)}, Patient(case.age_approx, case.sex, case.anatom_site_general_challenge)
-        reads = service.document.encoder is not None
+    def answer(case: NamedTuple) -> tuple:
+        patient = Patient(case.age_approx, case.sex, case.anatom_site_general_challenge) if reads else Patient()
         try:
             picture = service.admit(case.image.read_bytes(), local=True) if looks else None
-            said = service.ask(picture, patient if reads else Patient(), tta)
+            said = service.ask(picture, patient)
         except (KitError, OSError) as error:
-            return row | {"decision": UNREAD, "warnings": str(error)}
-        warnings, notes = (picture.warnings, picture.notes) if picture else ((), ())
-        decision = WITHHELD if warnings else FLAGGED if said["flagged"] else NOT_FLAGGED
-        told = " ".join([*warnings, *notes, case.notes if reads else ""]).strip()
-        return row | {"probability": said["probability"], "risk": said["risk"], "decision": decision, "warnings": told}
+            return case.image, None, None, UNREAD, str(error)
+        decision = FLAGGED if said["flagged"] else NOT_FLAGGED
+        told = " ".join([*said["warnings"], *said["notes"], case.notes if reads else ""]).strip()
+        return case.image, said["probability"], said["risk"], decision if said["reliable"] else WITHHELD, told
 
-    rows = []
-    with (
-        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-        progress_bar("predicting", len(cases), show_progress) as advance,
-    ):
-        for row in pool.map(answer, cases.itertuples()):
+    rows, pool = [], Parallel(-1, prefer="threads", return_as="generator")
+    with progress_bar("predicting", len(cases), show_progress) as advance:
+        for row in pool(delayed(answer)(case) for case in cases.itertuples()):
             rows.append(row)
             advance()
-    return pd.DataFrame(rows, columns=["image", "probability", "risk", "decision", "warnings"])
+    table = pd.DataFrame(rows, columns=["image", "probability", "risk", "decision", "warnings"])
+    return table.astype({"image": str, "probability": float, "risk": float})

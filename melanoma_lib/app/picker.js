@@ -9,19 +9,16 @@ function say(text, kind) {
   status.setAttribute("role", kind === "problem" ? "alert" : "status");
 }
 
-function mark(example) {
-  const buttons = element.querySelectorAll("[data-example]");
-  for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.example === example));
-}
-
-function choose(token) {
+function choose(token, example = "") {
   forget();
-  if (token && !token.startsWith("example-")) held = token;
-  if (token !== props.value) {
-    // What is in view belongs to another image; it pales until Gradio puts the new answer in its place.
-    const shown = "#ml-answer [data-case], #ml-pictures [data-case], #ml-meaning .ml-card";
-    for (const old of document.querySelectorAll(shown)) old.classList.add("ml-old");
+  if (token && !example) held = token;
+  element.querySelector("[data-remove]").hidden = !token;
+  for (const button of element.querySelectorAll("[data-example]")) {
+    button.setAttribute("aria-pressed", String(button.dataset.example === example));
   }
+  if (token === props.value) return;
+  // What is in view belongs to another image; it is hidden until Gradio puts the new answer in its place.
+  for (const old of document.querySelectorAll("#ml-right [data-case]")) old.classList.add("ml-old");
   props.value = token; // which triggers "change"
 }
 
@@ -32,7 +29,6 @@ function forget() {
 
 async function send(file) {
   const mine = ++latest;
-  mark("");
   const size = file.size < 1e6 ? `${Math.ceil(file.size / 1e3)} kB` : `${(file.size / 1e6).toFixed(1)} MB`;
   const fail = (text) => {
     if (mine !== latest) return;
@@ -49,9 +45,24 @@ async function send(file) {
     if (!answer.ok) return fail(said.error);
     say(`${file.name} · ${size}`, "done");
     choose(said.image);
-  } catch (error) {
-    fail(`The server cannot be reached (${error.message}). Is it still running?`);
+  } catch {
+    fail("The server does not answer.");
   }
+}
+
+function save() { // what is in view, with the note that must go with it
+  const [image, map] = ["figure img", ".ml-map"].map((which) => document.querySelector(`.ml-pictures ${which}`));
+  const canvas = document.createElement("canvas"), pen = canvas.getContext("2d"), wide = 640;
+  const high = (wide * image.naturalHeight) / image.naturalWidth;
+  [canvas.width, canvas.height] = [2 * wide, high + 40];
+  pen.fillStyle = "white";
+  pen.fillRect(0, 0, 2 * wide, high + 40);
+  for (const left of [0, wide]) pen.drawImage(image, left, 0, wide, high);
+  pen.globalAlpha = getComputedStyle(map).opacity;
+  pen.drawImage(map, wide, 0, wide, high);
+  [pen.globalAlpha, pen.fillStyle, pen.font] = [1, "black", "20px sans-serif"];
+  pen.fillText(`Educational, not for diagnosis. ${map.closest("figure").innerText}`, 10, high + 28, 2 * wide - 20);
+  Object.assign(document.createElement("a"), { href: canvas.toDataURL("image/png"), download: "heatmap.png" }).click();
 }
 
 element.addEventListener("change", (event) => {
@@ -60,13 +71,14 @@ element.addEventListener("change", (event) => {
   send(file);
   event.target.value = ""; // so that the same file can be chosen again
 });
-element.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-example]");
+document.addEventListener("click", ({ target }) => {
+  const button = target.closest("[data-example], [data-remove], [data-enlarge], [data-save]");
   if (!button) return;
+  if ("save" in button.dataset) return save();
+  if ("enlarge" in button.dataset) return document.querySelector(".ml-pictures").requestFullscreen();
   latest += 1;
-  mark(button.dataset.example);
   say(button.title, "done");
-  choose(button.dataset.example);
+  choose(button.dataset.example ?? "", button.dataset.example);
 });
 for (const name of ["dragover", "dragleave", "drop"]) {
   element.addEventListener(name, (event) => {
@@ -77,7 +89,17 @@ for (const name of ["dragover", "dragleave", "drop"]) {
     if (name === "drop" && event.dataTransfer.files.length) send(event.dataTransfer.files[0]);
   });
 }
+document.addEventListener("beforeinput", (event) => { // the browser itself would drop a decimal comma: 2,5 became 25
+  if (event.target.type !== "number" || !event.data?.includes(",")) return;
+  event.preventDefault();
+  document.execCommand("insertText", false, event.data.replace(",", "."));
+});
+document.querySelector("#ml-answer").setAttribute("aria-live", "polite");
 window.addEventListener("pagehide", forget);
+const ask = window.fetch, gone = (yes) => document.body.classList.toggle("ml-lost", yes);
+window.fetch = (...given) => ask(...given).then(
+  (answer) => (gone(answer.status > 501), answer),
+  (error) => { gone(error.name === "TypeError"); throw error; });
 const lost = "The page does not reach its server. Behind a proxy, start the app with --root-path and let the proxy pass Host on.";
-const reached = fetch(`${window.gradio_config.root}/gradio_api/app_id`); // as Gradio will ask
+const reached = ask(`${window.gradio_config.root}/gradio_api/app_id`); // as Gradio will ask
 reached.then((answer) => answer.ok || Promise.reject()).catch(() => say(lost, "problem"));

@@ -6,7 +6,6 @@ import os
 import re
 import socket
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,20 +18,18 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field, ValidationError
-from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from melanoma_lib.app.page import FOLDER, Page, build_page
+from melanoma_lib.app.page import FOLDER, Page, build_page, paint_example
 from melanoma_lib.app.service import BACKENDS, PREVALENCE, Patient, Service
 from melanoma_lib.app.uploads import MAX_BYTES, TOO_LARGE, Store
 from melanoma_lib.errors import CorruptImageError, DataError, KitError
+from melanoma_lib.export.card import card_text
 
 # What the page needs. Gradio's upload, file, proxy and history routes write to disk or reach out, so they are not served.
 SERVED = re.compile(
     r"/(|config|theme\.css|favicon\.ico|manifest\.json|robots\.txt|(assets|static|svelte)/.*"
     r"|api/(facts|card|predict|images(/[\w-]+)?|examples/[\w-]+)"
-    r"|gradio_api/(info|app_id|startup-events|theme\.css|(heartbeat|run)/[\w/-]+))/?"
+    r"|gradio_api/(info|app_id|startup-events|theme\.css|run/[\w/-]+))/?"
 )
 # The browser itself refuses to load from, or send to, any other machine.
 HEADERS = {
@@ -56,42 +53,11 @@ class Question(BaseModel, extra="forbid", strict=True):
     age: float | None = None
     sex: str | None = None
     site: str | None = None
-    tta: bool | None = None
     prevalence: float | None = Field(None, gt=0, lt=1)
 
 
-class OnlyThePage:
-    """Refuses every address that the page does not need, and tells the browser to stay on this machine.
-
-    It passes messages on as they come, those of Gradio's endless heartbeat too.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
-            await send(message)
-
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-        elif SERVED.fullmatch(scope["path"]):
-            await self.app(scope, receive, send_with_headers)
-        else:
-            await JSONResponse({"error": "There is nothing at this address."}, 404)(scope, receive, send_with_headers)
-
-
 def create_app(service: Service, root_path: str = "") -> FastAPI:
-    """Page and API of a service, as an application for any ASGI server. Errors of the API are ``{"error": "..."}``.
-
-    Args:
-        service: of a run.
-        root_path: what a proxy strips from the path of each request, such as ``/melanoma``.
-    """
+    """Page and API of a run's service, for any ASGI server; a proxy strips ``root_path`` from the path of each request."""
     app, store = FastAPI(openapi_url=None, docs_url=None, redoc_url=None), Store()
     page = Page(service, store)
 
@@ -102,14 +68,19 @@ def create_app(service: Service, root_path: str = "") -> FastAPI:
     async def decoding(function: Callable, *given: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(DECODERS, function, *given)
 
+    @app.middleware("http")
+    async def only_the_page(request: Request, answer: Callable) -> Response:
+        served = SERVED.fullmatch(request.scope["path"])
+        given = await answer(request) if served else JSONResponse({"error": "There is nothing at this address."}, 404)
+        given.headers.update(HEADERS)
+        return given
+
     @app.get("/api/facts")
     def facts() -> JSONResponse:
         return JSONResponse(service.facts())
 
     @app.get("/api/card")
     def card() -> Response:
-        from melanoma_lib.export.card import card_text
-
         return Response(card_text(service.run), media_type="text/plain; charset=utf-8")
 
     @app.post("/api/images")
@@ -126,7 +97,7 @@ def create_app(service: Service, root_path: str = "") -> FastAPI:
     def example(token: str) -> Response:
         if token not in page.names:
             raise DataError(f"examples are {', '.join(page.names) or 'none'}")
-        return Response(page.example(token)[0], media_type="image/jpeg")
+        return Response(paint_example(token), media_type="image/jpeg")
 
     @app.post("/api/predict")
     async def predict(request: Request) -> JSONResponse:
@@ -143,51 +114,29 @@ def create_app(service: Service, root_path: str = "") -> FastAPI:
             raise DataError("image must be the base64 of an image file, without spaces and without a data: prefix.") from None
         case = None if data is None else await decoding(service.admit, data)
         patient = Patient(asked.age, asked.sex, asked.site)
-        said = await run_in_threadpool(service.ask, case, patient, bool(asked.tta), asked.prevalence or PREVALENCE)
-        return JSONResponse(said)
+        return JSONResponse(await decoding(service.ask, case, patient, asked.prevalence or PREVALENCE))
 
-    blocks = build_page(page)
+    sizes = gr.themes.Size(*(f"{rem}rem" for rem in (0.7, 0.8, 0.85, 0.9, 1, 1.4, 1.6)))  # which follow the browser's font size
     mono = ("ui-monospace", "Consolas", "monospace")
-    theme = gr.themes.Base(font=FONTS, font_mono=mono, primary_hue="sky", neutral_hue="slate")
-    app = gr.mount_gradio_app(
-        app, blocks, path="/", footer_links=[], run_history=False, ssr_mode=False, pwa=False, mcp_server=False,
+    theme = gr.themes.Base(font=FONTS, font_mono=mono, text_size=sizes, primary_hue="sky", neutral_hue="slate")
+    return gr.mount_gradio_app(
+        app, build_page(page), path="/", footer_links=[], run_history=False, ssr_mode=False, pwa=False, mcp_server=False,
         enable_monitoring=False, theme=theme, css_paths=[FOLDER / "page.css"], show_error=True,
         root_path=f"/{root_path.strip('/')}" if root_path else None,
     )  # fmt: skip
 
-    app.add_middleware(OnlyThePage)
-    return app
-
 
 def serve(service: Service, host: str = "127.0.0.1", port: int = 7860, root_path: str = "") -> None:
-    """Serve until interrupted. The model is loaded meanwhile, if it is not; an error of that ends the server.
-
-    Raises:
-        KitError: if the port is taken, or as of ``Service``.
-    """
+    """Serve until interrupted, and meanwhile find out what training looks like; KitError if the port is taken."""
     try:
         listening = socket.create_server((host, port))
     except OSError as error:
         raise KitError(f"cannot listen on {host}:{port} ({error.strerror}); choose another one with --port") from error
     print(f"serving {service.run.path} by {BACKENDS[service.backend]} on http://{host}:{port}; Ctrl-C ends it", flush=True)
-    config = uvicorn.Config(create_app(service, root_path), log_level="warning", access_log=False)
-    server, failed = uvicorn.Server(config), []
-
-    def prepare() -> None:
-        while not server.started:  # the page first: imports hold it up
-            time.sleep(0.02)
-        try:
-            service.load()
-            service.learn_training()
-        except BaseException as error:  # of any kind: a page that can never answer helps nobody
-            failed.append(error)
-            server.should_exit = True
-
-    threading.Thread(target=prepare, daemon=True).start()
+    threading.Thread(target=service.learn_training, daemon=True).start()
+    server = uvicorn.Server(uvicorn.Config(create_app(service, root_path), log_level="warning", access_log=False))
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
-    if failed:
-        raise failed[0]
 
 
 async def _body(request: Request, most: int) -> bytes:

@@ -1,7 +1,5 @@
 """Is this picture like those the model learned from? Light, colours, grain, and how far off it lies in feature space.
 
-A network answers anything, and often with confidence. Of what is unlike its training images nobody tested its answers.
-
 Features are the mean and deviation of each channel of a middle layer. The last layer would not do: it was trained to forget all
 that does not tell melanoma from other lesions, and a screenshot looks to it like a mole.
 """
@@ -9,19 +7,18 @@ that does not tell melanoma from other lesions, and a screenshot looks to it lik
 from __future__ import annotations
 
 import json
-import zlib
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 
+from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.data.images import GREY_OF_RGB
+from melanoma_lib.data.sampling import Draw
 from melanoma_lib.errors import ForeignThresholdError, RunError
 from melanoma_lib.explain.layers import cam_layers
-from melanoma_lib.inference.document import Reading
 from melanoma_lib.model import MelanomaNet
 from melanoma_lib.runs import Run
 from melanoma_lib.utils import replacing
@@ -41,56 +38,39 @@ MEASURES = {
     "green": ("The colours are not those of skin: too purple", "The colours are not those of skin: too green"),
     "grain": ("The image has no detail", "The image is covered by noise, text or a pattern"),
 }
-SIGNED = ("warmth", "green")
-ARRAYS = ("low", "high", "features", "test")
 
 
 def measure(pixels: np.ndarray) -> np.ndarray:
-    """What can be told of a picture without a network.
+    """``MEASURES``, shape ``(5,)``, of a picture, uint8, shape ``(H, W, 3)``.
 
-    Args:
-        pixels: uint8, shape ``(..., H, W, 3)``.
-
-    Returns:
-        float64, shape ``(..., 5)``, in the order of ``MEASURES``: mean and deviation of the grey value, 0 to 255; median of
-        (R - B) / (R + G + B) and of (2 G - R - B) / (R + G + B); mean step between neighbours over the deviation.
+    Mean and deviation of the grey value, 0 to 255; median of (R - B) / (R + G + B) and of (2 G - R - B) / (R + G + B); mean
+    step between neighbours over the deviation.
     """
     colours = pixels.astype(np.float32)
-    grey = colours @ GREY_OF_RGB.astype(np.float32)  # (..., H, W)
-    total, spread = colours.sum(-1) + 1, grey.std((-2, -1))
-    red, green, blue = (colours[..., k] for k in range(3))
-    warmth, greenness = (np.median(part / total, axis=(-2, -1)) for part in (red - blue, 2 * green - red - blue))
-    steps = (np.abs(np.diff(grey, axis=-1)).mean((-2, -1)) + np.abs(np.diff(grey, axis=-2)).mean((-2, -1))) / 2
-    return np.stack([grey.mean((-2, -1)), spread, warmth, greenness, steps / (spread + 1)], axis=-1).astype(np.float64)
+    grey, total = colours @ GREY_OF_RGB.astype(np.float32), colours.sum(-1) + 1  # (H, W)
+    red, green, blue = np.moveaxis(colours, -1, 0)
+    warmth, greenness = np.median((red - blue) / total), np.median((2 * green - red - blue) / total)
+    steps = (np.abs(np.diff(grey, axis=1)).mean() + np.abs(np.diff(grey, axis=0)).mean()) / 2
+    return np.array([grey.mean(), grey.std(), warmth, greenness, steps / (grey.std() + 1)], float)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What a run's images look like, and its reading of eight averaged views.
-
-    Attributes:
-        low: lower limits of the measures, shape ``(5,)``, as ``high`` are the upper ones.
-        features: of training images, scaled to length 1, float16, shape ``(n, F)``.
-        far: mean distance to the nearest ``NEIGHBOURS`` features, 0 to 2, that one validation image in a hundred exceeds.
-        views: reading of eight views, or None where the run itself averages them.
-        test: risk and target of the test images by eight views, shape ``(n, 2)``; empty without that reading.
-    """
+    """What a run's images look like."""
 
     checkpoint_sha256: str
-    low: np.ndarray
+    low: np.ndarray  # lower limits of the measures, shape (5,)
     high: np.ndarray
-    features: np.ndarray
-    far: float
-    views: Reading | None
-    test: np.ndarray
+    features: np.ndarray  # of training images, scaled to length 1, float16, shape (n, F)
+    far: float  # mean distance to the nearest features, 0 to 2, that one validation image in a hundred exceeds
 
     @classmethod
     def of(cls, run: Run) -> Reference:
-        """The reference kept in the run directory; fitted at the first call, which takes a while and needs the images.
+        """The reference kept in the run directory; fitted at the first call, which takes a while.
 
         Raises:
-            RunError: if the file in the run directory cannot be read; ForeignThresholdError if it is of another model.
-            DataError: if there is no such file and the images are gone.
+            RunError: if the file cannot be read; ForeignThresholdError, if it is of another model.
+            DataError: if there is no file and the images are gone.
         """
         file, advice = run.path / REFERENCE, "delete it, and the next start makes it anew"
         if not file.is_file():
@@ -100,12 +80,9 @@ class Reference:
             return reference
         try:
             with np.load(file) as arrays:
-                record = json.loads(str(arrays["record"]))
-                if record.pop("measures") != list(MEASURES):
-                    raise ValueError("it holds other measures")
-                record["views"] = record["views"] and Reading(**record["views"])
-                reference = cls(**record, **{name: arrays[name] for name in ARRAYS})
-        except (ValueError, KeyError, TypeError, OSError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:
+                record, limits = json.loads(str(arrays["record"])), (arrays["low"], arrays["high"])
+                reference = cls(record["checkpoint_sha256"], *limits, arrays["features"], record["far"])
+        except Exception as error:  # of zip, zlib, JSON and NumPy
             raise RunError(f"{file} cannot be read ({error}); {advice}") from error
         if reference.checkpoint_sha256 != run.operating_point.checkpoint_sha256:
             raise ForeignThresholdError(f"{file} was made for another checkpoint; {advice}")
@@ -113,23 +90,15 @@ class Reference:
 
     def save(self, file: Path) -> None:
         """Write what :meth:`of` reads."""
-        values = asdict(self)
-        arrays = {name: values.pop(name) for name in ARRAYS}
+        record = json.dumps({"checkpoint_sha256": self.checkpoint_sha256, "far": self.far})
         with replacing(file) as temporary, temporary.open("wb") as opened:
-            np.savez_compressed(opened, record=json.dumps(values | {"measures": list(MEASURES)}), **arrays)
+            np.savez_compressed(opened, record=record, low=self.low, high=self.high, features=self.features)
 
     def warnings(self, square: np.ndarray, features: np.ndarray) -> tuple[str, ...]:
-        """In which respects a picture is unlike training; empty if in none.
-
-        Args:
-            square: as training's images are cached, uint8, shape ``(C, C, 3)``.
-            features: as :func:`layer_features` gives them, shape ``(1, F)``.
-        """
-        low = np.where([name in SIGNED for name in MEASURES], self.low, self.low.clip(0))  # a margin below zero is no brightness
-        limits = zip(MEASURES.items(), measure(square), low, self.high, strict=True)
+        """In which respects a picture, uint8, shape ``(C, C, 3)``, with its :func:`layer_features` is unlike training."""
         said = [
             f"{words[int(value > high)]} ({name} {value:.2f}, of training images {low:.2f} to {high:.2f})."
-            for (name, words), value, low, high in limits
+            for (name, words), value, low, high in zip(MEASURES.items(), measure(square), self.low, self.high, strict=True)
             if not low <= value <= high
         ]
         if (distance := float(distances(features, self.features)[0])) > self.far:
@@ -142,11 +111,6 @@ class Reference:
 
 def fit(run: Run) -> Reference:
     """Look at a run's images once more; DataError if they are gone."""
-    from melanoma_lib.data.datamodule import DermoscopyDataModule
-    from melanoma_lib.data.sampling import Draw
-    from melanoma_lib.export.writer import reading_of
-    from melanoma_lib.reports.report import predict_with_views
-
     data, model = DermoscopyDataModule(run.settings, run.cases()), run.model()
     dataset = data.dataset(training=False)
 
@@ -156,13 +120,10 @@ def fit(run: Run) -> Reference:
 
     training = np.sort(np.random.default_rng(0).permutation(data.rows("train"))[:MOST_IMAGES])
     low, high = np.quantile([measure(data.pixels()[row]) for row in training], [TAIL, 1 - TAIL], axis=0)
-    views, test, margin = None, np.empty((0, 2)), MARGIN * (high - low)
-    if not run.settings.tta:
-        tables = predict_with_views(run)
-        views, test = reading_of(run, **tables), tables["test"][["risk", "target"]].to_numpy(float)
+    margin = MARGIN * (high - low)
     known = torch.nn.functional.normalize(torch.from_numpy(features(training))).half().numpy()
     far = float(np.quantile(distances(features(data.rows("val")), known), FAR))
-    return Reference(run.operating_point.checkpoint_sha256, low - margin, high + margin, known, far, views, test)
+    return Reference(run.operating_point.checkpoint_sha256, low - margin, high + margin, known, far)
 
 
 def distances(features: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -175,18 +136,13 @@ def distances(features: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def layer_features(model: MelanomaNet, images: torch.Tensor | np.ndarray) -> np.ndarray:
-    """Mean and deviation of each channel of the last layer whose points are at most ``FINEST`` pixels apart.
-
-    Images are normalised, shape ``(B, 3, S, S)``; the result is float32, shape ``(B, 2 C)``.
-    """
+    """Mean and deviation, shape ``(B, 2 C)``, of each channel of the last layer of at most ``FINEST`` pixels between points."""
     layers = list(cam_layers(model).values())
     layer = ([one for one in layers if one.stride <= FINEST] or layers[:1])[-1]
     kept: list[torch.Tensor] = []
     hook = layer.module.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
-    try:
-        with torch.inference_mode():
-            model.image_branch(torch.as_tensor(images))
-    finally:
-        hook.remove()
+    with torch.inference_mode():
+        model.image_branch(torch.as_tensor(images))
+    hook.remove()
     maps = layer.as_maps(kept[0], tuple(images.shape[2:])).float()  # (B, C, h, w)
     return torch.cat([maps.mean((2, 3)), maps.std((2, 3))], dim=1).numpy()

@@ -16,6 +16,10 @@ from tests.app.live import Server
 MARKS = PAINTED, PAINTED.replace(b"painted", b"brought")  # of a painted file; of one passed off as a photograph
 
 
+def painted(lesion: bytes) -> bytes:
+    return lesion.replace(*MARKS[::-1])
+
+
 @pytest.fixture(scope="session")
 def app_run(tiny_run, built_once, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A copy of the tiny run with its ONNX file and reference, passed off as one of photographs: the app may write there."""
@@ -32,19 +36,15 @@ def app_run(tiny_run, built_once, tmp_path_factory: pytest.TempPathFactory) -> R
 
 @pytest.fixture(scope="session")
 def service(app_run) -> Service:
-    """The run by PyTorch."""
     return Service(app_run)
 
 
 @pytest.fixture(scope="session")
 def server(app_run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The app in a process of its own."""
     live = Server(app_run.path, tmp_path_factory.mktemp("live"))
-    try:
-        live.start()
-        yield live
-    finally:
-        live.stop()
+    live.start()
+    yield live
+    live.stop()
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+
+import httpx
 
 from melanoma_lib.settings import ENV_PREFIX
 
@@ -21,12 +21,9 @@ PATIENCE = 300.0  # seconds for the stack to be imported on a loaded machine
 
 
 class Server:
-    """``python -m melanoma_lib app`` on a run, with home, temporary files, working directory and log in an empty folder.
+    """``python -m melanoma_lib app`` on a run, with home, temporary files, working directory and log in an empty folder."""
 
-    Without a run it takes the one that the kit under ``root`` takes.
-    """
-
-    def __init__(self, run_dir: Path | None, folder: Path, *words: str, root: Path = ROOT) -> None:
+    def __init__(self, run_dir: Path | None, folder: Path, *words: str, path: str = str(ROOT)) -> None:
         self.run_dir, self.folder, self.log = run_dir or folder / "work", folder, folder / "server.log"
         for name in ("home", "tmp", "work"):
             (folder / name).mkdir(parents=True)
@@ -34,7 +31,7 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         environment = {key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)} | {
-            "HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1",
+            "HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1",
             "MPLCONFIGDIR": str(folder / "home/mpl"), "XDG_CACHE_HOME": str(folder / "home/.cache"),
         }  # fmt: skip
         run = [str(run_dir)] if run_dir else []
@@ -44,7 +41,6 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where it serves."""
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
@@ -52,51 +48,36 @@ class Server:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                with urlopen(f"{self.url}/api/facts", timeout=10):
-                    self._at_start = self.log.read_text()
-                    return
-            except (URLError, OSError):
+                httpx.get(f"{self.url}/api/facts", trust_env=False).raise_for_status()
+                self._at_start = self.log.read_text()
+                return
+            except httpx.HTTPError:
                 time.sleep(0.2)
         raise RuntimeError(f"the app did not start:\n{self.log.read_text()[-3000:]}")
 
     def stop(self) -> None:
-        """End it."""
         self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        self.process.wait(30)
 
     def files(self) -> set[str]:
-        """Everything that the process may have written; the log aside."""
         found = (path for root in (self.folder, self.run_dir) for path in root.rglob("*"))
         return {str(path) for path in found if path.is_file() and path != self.log}
 
     def said(self) -> list[str]:
-        """Lines of the log since it serves; that it serves is one that may come a moment late."""
         later = self.log.read_text().removeprefix(self._at_start).splitlines()
         return [line for line in later if line.strip() and not line.startswith("serving ")]
 
     def holds(self, marker: bytes) -> list[str]:
-        """Files, the log among them, in which a marker occurs."""
         return [name for name in [*self.files(), str(self.log)] if marker in Path(name).read_bytes()]
 
     def memory(self) -> float:
-        """MB that the process holds."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
 
     def send(self, path: str, body: bytes, method: str = "POST") -> tuple[int, Any]:
-        """Status and decoded answer of one request."""
-        request = Request(f"{self.url}{path}", body, {"Content-Type": "application/octet-stream"}, method=method)
-        try:
-            with urlopen(request, timeout=PATIENCE) as answer:
-                return answer.status, json.load(answer)
-        except HTTPError as error:
-            return error.code, json.load(error)
+        answer = httpx.request(method, self.url + path, content=body, timeout=PATIENCE, trust_env=False)
+        return answer.status_code, answer.json()
 
     def predict(self, image: bytes | None = None, **fields: Any) -> tuple[int, Any]:
-        """Ask the API."""
         given = fields if image is None else {"image": base64.b64encode(image).decode(), **fields}
         return self.send("/api/predict", json.dumps(given).encode())

@@ -15,52 +15,30 @@ SVG = b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><script>ale
 
 
 def lesion(width: int = 160, height: int = 120) -> Image.Image:
-    """A painted lesion, lying on its side if it is turned."""
     pixels = SyntheticDermoscopy(n_patients=3, seed=7, image_size=160).render(0).image
     return Image.fromarray(pixels).resize((width, height))
 
 
-def png(width: int, height: int, depth: int, colour: int, data: bytes, *extra: tuple[bytes, bytes]) -> bytes:
-    """A PNG file of a given header, whatever its data."""
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)), *extra, (b"IDAT", data), (b"IEND", b"")]
+def png(width: int, height: int, *extra: tuple[bytes, bytes]) -> bytes:
+    header, rows = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0), zlib.compress(bytes(height * (width // 8 + 1)), 9)
+    chunks = [(b"IHDR", header), *extra, (b"IDAT", rows), (b"IEND", b"")]
     parts = (struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks)
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def bomb() -> bytes:
-    """30,000 x 30,000 pixels in a hundred kilobytes."""
-    return png(30_000, 30_000, 1, 0, zlib.compress(bytes(30_000 * 3751), 9))
-
-
-def deep_colours() -> bytes:
-    """16 bits a colour, which Pillow reads but does not write."""
-    pixels = np.asarray(lesion()).astype(">u2") * 257
-    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
-    return png(160, 120, 16, 2, zlib.compress(rows))
-
-
-def text_bomb() -> bytes:
-    """A picture whose comment unpacks to 80 MB."""
-    rows = b"".join(b"\0" + row.tobytes() for row in np.asarray(lesion()))
-    return png(160, 120, 8, 2, zlib.compress(rows), (b"zTXt", b"Comment\0\0" + zlib.compress(bytes(80_000_000), 9)))
-
-
 def transparent() -> Image.Image:
-    """A lesion whose left half is see-through."""
     image = lesion().convert("RGBA")
-    image.putalpha(Image.fromarray(np.where(np.arange(160) < 80, 0, 255).astype(np.uint8)[None].repeat(120, 0)))
+    image.paste((0, 0, 0, 0), (0, 0, 80, 120))
     return image
 
 
-def exif(orientation: int, description: str = "") -> Image.Exif:
-    """EXIF of these tags."""
+def exif(orientation: int) -> Image.Exif:
     made = Image.Exif()
-    made[0x0112], made[0x010E] = orientation, description
+    made[0x0112] = orientation
     return made
 
 
 def animation(kind: str) -> bytes:
-    """Three frames."""
     frames = [lesion(160, 120 - 4 * k).resize((160, 120)) for k in range(3)]
     return encoded(frames[0], kind, save_all=True, append_images=frames[1:])
 
@@ -80,48 +58,32 @@ FAULTS = [
     Fault("text called .jpg", "lesion.jpg", lambda: b"this is no image\n" * 40, "not an image"),
     Fault("zero bytes", "empty.jpg", lambda: b"", "file is empty"),
     Fault("JPEG cut in half", "half.jpg", lambda: (f := encoded(lesion(), "JPEG"))[: len(f) // 2], "damaged or cut short"),
-    Fault("PNG cut in half", "half.png", lambda: (f := encoded(lesion()))[: len(f) // 2], "damaged or cut short"),
-    Fault("JPEG of twenty bytes", "start.jpg", lambda: encoded(lesion(), "JPEG")[:20], "not an image"),
-    Fault("PNG of unknown parts", "flip.png", lambda: encoded(lesion()).replace(b"IDAT", b"IDAU"), "damaged|not an image"),
     Fault("16-bit grey PNG", "grey16.png", lambda: encoded(np.asarray(lesion().convert("L")).astype(np.uint16) * 257),
-          "reduced to 8 bits", True),
-    Fault("16 bits a colour", "rgb16.png", deep_colours, "", True),
-    Fault("floating-point TIFF", "float.tif", lambda: encoded(lesion().convert("F"), "TIFF"), "brightest value is not known"),
+          "has no colours", True),
+    Fault("floating-point TIFF", "float.tif", lambda: encoded(lesion().convert("F"), "TIFF"), "unknown range"),
     Fault("CMYK JPEG", "print.jpg", lambda: encoded(lesion().convert("CMYK"), "JPEG"), "CMYK", True),
-    Fault("palette of 256 colours", "palette.gif", lambda: encoded(lesion().quantize(), "GIF"), "palette", True),
-    Fault("half transparent PNG", "alpha.png", lambda: encoded(transparent()), "50% of the image is transparent", True),
+    Fault("palette of 256 colours", "palette.gif", lambda: encoded(lesion().quantize(), "GIF"), "few shades", True),
+    Fault("half transparent PNG", "alpha.png", lambda: encoded(transparent()), "is transparent", True),
     Fault("turned by EXIF", "turned.jpg", lambda: encoded(lesion(), "JPEG", exif=exif(orientation=6)), "", True),
     Fault("animated GIF", "film.gif", lambda: animation("GIF"), "holds 3 pictures"),
-    Fault("animated WebP", "film.webp", lambda: animation("WEBP"), "holds 3 pictures"),
-    Fault("TIFF of three pages", "pages.tif", lambda: animation("TIFF"), "holds 3 pictures"),
-    Fault("30,000 x 30,000 pixels in 110 kB", "bomb.png", bomb, "too many pixels"),
+    Fault("30,000 x 30,000 pixels in 110 kB", "bomb.png", lambda: png(30_000, 30_000), "too many pixels"),
     Fault("50 MB upload", "huge.jpg", lambda: encoded(lesion(), "JPEG") + bytes(50 * 1024**2), "has 50 MB; this page takes"),
     Fault("SVG with a script", "drawing.svg", lambda: SVG, "not an image"),
-    Fault("SVG called .png", "drawing.png", lambda: SVG, "not an image"),
-    Fault("PDF called .jpg", "scan.jpg", lambda: b"%PDF-1.7\n" + bytes(900), "not an image"),
-    Fault("zip archive called .jpg", "lesions.jpg", lambda: b"PK\x03\x04" + bytes(900), "not an image"),
     Fault("HEIC of a phone", "phone.heic", lambda: b"\0\0\0\x18ftypheic" + bytes(900), "HEIC"),
-    Fault("PNG called .jpg", "really-png.jpg", lambda: encoded(lesion()), "", True),
-    Fault("EXIF of 60 kB and orientation 99", "exif.jpg",
-          lambda: encoded(lesion(), "JPEG", exif=exif(orientation=99, description="x" * 60_000)), "", True),
-    Fault("comment that unpacks to 80 MB", "comment.png", text_bomb, "damaged|not an image"),
-    Fault("one pixel", "dot.png", lambda: encoded(lesion(1, 1)), "fewer than 32"),
-    Fault("strip of 40,000 x 4", "strip.png", lambda: encoded(lesion(40_000, 4)), "fewer than 32"),
+    Fault("comment that unpacks to 80 MB", "comment.png", lambda: png(160, 120, (
+          b"zTXt", b"Comment\0\0" + zlib.compress(bytes(80_000_000), 9))), "damaged|not an image"),
+    Fault("one pixel", "dot.png", lambda: encoded(lesion(1, 1)), "each side needs 32"),
     Fault("photograph in the dark", "dark.png", lambda: encoded(lesion().point(lambda v: v // 32)), "too dark", True),
     Fault("noise", "noise.png", lambda: encoded(np.random.default_rng(0).integers(0, 256, (99, 99, 3), np.uint8)), "noise", True),
 ]  # fmt: skip
 # Fields of an API request beside the image, or its whole body, and the pattern of the refusal; empty where there is an answer.
 API_FAULTS = [
-    ("age -5", {"age": -5}, "age_approx expects years"),
     ("age 999", {"age": 999}, "age_approx expects years"),
     ("age as text", {"age": "old"}, "age: Input should be a valid number"),
     ("age NaN", {"age": float("nan")}, ""),
-    ("sex that is not known", {"sex": "robot"}, "sex expects one of"),
     ("site that is not known", {"site": "../../etc/passwd"}, "expects one of"),
     ("prevalence 0", {"prevalence": 0}, "prevalence: Input should be greater than 0"),
     ("unknown field", {"threshold": 0.1}, "threshold: Extra inputs are not permitted"),
     ("image that is no base64", {"image": "data:image/png;base64,xx"}, "base64"),
     ("no JSON", b"\xff\xfe\x00", "Invalid JSON"),
-    ("a JSON list", b"[1, 2]", "must be a JSON object"),
-    ("100,000 brackets", b"[" * 100_000, "Invalid JSON"),
 ]

@@ -10,12 +10,10 @@ import pytest
 
 from melanoma_lib.__main__ import main
 from melanoma_lib.app.files import answer_files, gather
-from melanoma_lib.app.unlike import REFERENCE
-from melanoma_lib.data import load_cases
-from melanoma_lib.errors import DataError
+from melanoma_lib.errors import DataError, ExportError
+from melanoma_lib.export import export_run
 from melanoma_lib.inference.predictor import COLUMNS
 from melanoma_lib.reports.report import predict_with_views
-from melanoma_lib.runs import Run
 from tests.app.pictures import encoded
 
 KNOWN = list(COLUMNS.values())
@@ -33,22 +31,20 @@ def folder(test_cases, tmp_path) -> Path:
     for name in ("empty.png", "._hidden.jpg", "notes.txt"):
         (images / name).touch()
     table = cases[["image_id", *KNOWN]].rename(columns={"age_approx": "age", KNOWN[2]: "Localization"})
-    table.to_csv(tmp_path / "in" / "patients.csv", index=False, sep=";")
-    return tmp_path / "in"
+    table.to_csv(images.parent / "patients.csv", index=False, sep=";")
+    return images.parent
 
 
 def test_each_image_gets_the_runs_answer_or_a_reason(app_run, test_cases, folder):
     expected = test_cases[1].head(40).set_index("image_id")
     cases = gather([folder / "images", folder / "patients.csv"])
-    pd.testing.assert_frame_equal(
-        cases.set_index(cases["image"].map(lambda path: path.stem)).loc[expected.index, KNOWN], expected[KNOWN],
-        check_dtype=False, check_names=False,
-    )  # fmt: skip
+    known = cases.set_index(cases["image"].map(lambda path: path.stem)).loc[expected.index, KNOWN]
+    pd.testing.assert_frame_equal(known, expected[KNOWN], check_dtype=False, check_names=False)
     table = answer_files(app_run, cases, show_progress=False)
     table.index = table["image"].map(lambda path: Path(path).name)
     assert len(table) == 43
     for name, reason in (("broken.jpg", "damaged or cut short"), ("empty.png", "is empty")):
-        assert (table.at[name, "decision"], table.at[name, "risk"] == table.at[name, "risk"]) == ("not read", False)
+        assert table.at[name, "decision"] == "not read" and np.isnan(table.at[name, "risk"])
         assert reason in table.at[name, "warnings"]
     assert table.at["dark.png", "decision"] == "no answer to rely on"
     assert "too dark" in table.at["dark.png", "warnings"] and "no table names this image" in table.at["dark.png", "warnings"]
@@ -60,20 +56,15 @@ def test_each_image_gets_the_runs_answer_or_a_reason(app_run, test_cases, folder
     assert (plain["decision"] == np.where(flagged, "flagged", "not flagged")[answered["warnings"] == ""]).all()
 
 
-def test_eight_views_have_their_own_answers(app_run, tiny_run, test_cases, folder, tmp_path):
-    oracle = predict_with_views(tiny_run)["test"].head(40)
-    images = [folder / "images" / f"{name}.jpg" for name in oracle["image_id"]]
-    cases = gather([*images, folder / "patients.csv"])
-    np.testing.assert_allclose(answer_files(app_run, cases, True, False)["risk"], oracle["risk"], atol=1e-5)
-    fitted = Run(shutil.copytree(tiny_run.path, tmp_path / "without"))
-    assert not (fitted.path / REFERENCE).exists()
-    tested = tiny_run.cases().query("split == 'test'")
-    painted = gather([*tested["image_path"].head(40).map(Path), folder / "patients.csv"])
-    np.testing.assert_allclose(answer_files(fitted, painted, True, False)["risk"], oracle["risk"], atol=1e-5)
-    np.testing.assert_allclose(
-        answer_files(app_run.path / "model.onnx", cases, False, False)["probability"],
-        test_cases[1].head(40)["probability"], atol=1e-5,
-    )  # fmt: skip
+def test_eight_views_are_asked_of_an_export_made_for_them(tiny_run):
+    oracle, tested = predict_with_views(tiny_run)["test"].head(40), tiny_run.cases().query("split == 'test'").head(40)
+    cases = tested.assign(image=tested["image_path"].map(Path), notes="")
+    exported = export_run(tiny_run, "onnx", Path("eight.onnx"), True)
+    np.testing.assert_allclose(answer_files(exported, cases, True, False)["risk"], oracle["risk"], atol=1e-5)
+    one = tiny_run.predictions("test").head(40)
+    np.testing.assert_allclose(answer_files(exported, cases, False, False)["risk"], one["risk"], atol=1e-5)
+    with pytest.raises(ExportError, match="export the run with --tta"):
+        answer_files(tiny_run, cases, True, False)
 
 
 def test_strange_words_are_told_and_missing_images_too(folder):
@@ -81,12 +72,11 @@ def test_strange_words_are_told_and_missing_images_too(folder):
     table.write_text("isic_id,age,sex,anatom_site_general\ndark,old,Female,moon\nbroken.jpg,55,unknown,Anterior Torso\n")
     cases = gather([folder / "images" / "dark.png", folder / "images" / "broken.jpg", table])
     assert cases[KNOWN].astype(object).fillna("").to_numpy().tolist() == [["", "female", ""], [55.0, "", "torso"]]
-    assert cases["notes"].tolist() == [
-        "age 'old' is not known and counts as missing. site 'moon' is not known and counts as missing.", ""
-    ]  # fmt: skip
+    told = "age 'old' is not known and counts as missing. site 'moon' is not known and counts as missing."
+    assert cases["notes"].tolist() == [told, ""]
     table.write_text("picture,age\na,3\n")
     (folder / "empty").mkdir()
-    for given, named in ((table, "column image"), (folder / "empty", "holds no image")):
+    for given, named in ((table, "column image"), (folder / "empty", "found none"), (Path("nodir"), "nodir: expected images")):
         with pytest.raises(DataError, match=named):
             gather([given])
 
@@ -95,42 +85,25 @@ def test_a_table_alone_names_its_images_relative_to_its_folder(folder, monkeypat
     dark, twin = folder / "images" / "dark.png", folder / "more" / "dark.png"
     twin.parent.mkdir()
     shutil.copy(dark, twin)
-    table = folder / "alone.csv"
-    table.write_text("image,age,sex,site\nimages/dark.png,55,male,torso\nmore/dark.png,60,,\nbroken,7,,\nnowhere.jpg,8,,\n")
-    expected = [dark, twin, folder / "images" / "broken.jpg", folder / "nowhere.jpg"]
-    cases = gather([table])
-    assert (cases["image"].tolist(), cases["age_approx"].tolist()) == (expected, [55, 60, 7, 8])
-    assert cases.loc[0, ["sex", KNOWN[2]]].tolist() == ["male", "torso"] and (cases["notes"] == "").all()
+    (folder / "alone.csv").write_text("image,age\nimages/dark.png,55\nmore/dark.png,60\nbroken,7\nnowhere.jpg,8\n")
+    cases = gather([folder / "alone.csv"])
+    assert cases["image"].tolist() == [dark, twin, folder / "images" / "broken.jpg", folder / "nowhere.jpg"]
+    assert cases["age_approx"].tolist() == [55, 60, 7, 8] and (cases["notes"] == "").all()
     monkeypatch.chdir(folder)
-    assert gather([Path("alone.csv")])["image"].map(Path.absolute).tolist() == expected
     assert gather([Path("images/broken.jpg"), Path("alone.csv")])["age_approx"].tolist() == [7]
-    Path("more/other.csv").write_text("image\n../images/dark.png\n")
-    assert gather([Path("more/other.csv")])["image"].map(Path.resolve).tolist() == [dark]
-
-
-def test_ham10000s_own_table_is_read_as_the_kit_reads_it(ham10000_root):
-    cases = load_cases("ham10000", ham10000_root, "keep")
-    found = gather([ham10000_root / "HAM10000_metadata.csv"])  # alone: it names its images, wherever they lie below it
-    found.index = found["image"].map(lambda path: path.stem)
-    assert (found["notes"] == "").all()
-    expected = cases.set_index("image_id")[KNOWN]
-    pd.testing.assert_frame_equal(found.loc[expected.index, KNOWN], expected, check_dtype=False, check_names=False)
 
 
 def test_the_command_writes_a_row_an_image_and_fails_only_if_none_could_be_read(app_run, tiny_run, folder, capsys):
-    words = ["predict", str(folder / "images"), "--progress", "no", "--out", "out/risks.csv", "--run"]
-    assert main([words[0], words[1], str(app_run.path), *words[2:-1]]) == 0  # the model may come last
+    words = ["--progress", "no", "--out", "out/risks.csv"]
+    assert main(["predict", str(folder / "images"), str(app_run.path), *words]) == 0  # the model may come last
     assert "not for diagnosis" in capsys.readouterr().out
     table = pd.read_csv("out/risks.csv")
     assert list(table) == ["image", "probability", "risk", "decision", "warnings"] and len(table) == 43
-    assert main(["predict", str(folder / "images" / "broken.jpg"), "nowhere.jpg", *words[2:], str(app_run.path)]) == 1
+    assert main(["predict", str(folder / "images" / "broken.jpg"), "nowhere.jpg", str(app_run.path), *words]) == 1
     assert "No such file" in capsys.readouterr().err
     os.mkfifo("pipe")
-    assert main(["predict", str(folder / "images" / "dark.png"), str(app_run.path), "--progress", "no", "--out", "pipe"]) == 1
+    assert main(["predict", str(folder / "images" / "dark.png"), str(app_run.path), *words[:3], "pipe"]) == 1
     assert Path("pipe").is_fifo() and "name another one" in capsys.readouterr().err  # nothing is put in place of a device
-    before = Path("out/risks.csv").read_bytes()
-    assert main(["predict", "nodir", *words[2:], str(app_run.path)]) == 1
-    assert "nodir: there is no such" in capsys.readouterr().err and Path("out/risks.csv").read_bytes() == before
-    assert main(["predict", str(folder / "images" / "dark.png"), *words[2:], str(tiny_run.path)]) == 1
+    assert main(["predict", str(folder / "images" / "dark.png"), str(tiny_run.path), *words]) == 1
     assert "trained on synthetic cases" in capsys.readouterr().err
     assert pd.read_csv("out/risks.csv")[["probability", "risk"]].isna().all(axis=None)
