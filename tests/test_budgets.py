@@ -16,7 +16,7 @@ BUDGET = {
     "modules at the root": 12,
     "import layers": 8,
     "lines of tests": 12_730,
-    "lines of JavaScript, CSS and HTML": 1_841,
+    "lines of JavaScript, CSS and HTML": 1_860,
     "functions of prose": 0,
     "longest module": 320,
     "words of README": 1_999,
