@@ -89,8 +89,8 @@ def fetch(source: str, root: str | Path, collection: str | None = None, show: Ca
                 _fetch_file(url, root / PurePosixPath(path).name, folder, md5, show)
     except (DownloadError, OSError, ValueError, LookupError, TypeError) as error:  # the last three: an answer of another form
         raise DownloadError(
-            f"{source} was not fetched whole: {error!s:.500}\nCheck the network (a proxy is named in https_proxy), the free space "
-            f"and that {root} can be written to, and run this again; what is there already is kept.\n{offer.by_hand(root)}"
+            f"{source} was not fetched whole: {error!s:.500}\nCheck the network (https_proxy names a proxy), the free space and "
+            f"that {root} can be written to, and run this again; what is there already is kept.\n{offer.by_hand(root)}"
         ) from error
     return root
 

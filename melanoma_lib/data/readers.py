@@ -22,43 +22,49 @@ from melanoma_lib.errors import DataError, UnknownValueError
 log = logging.getLogger("melanoma_lib")
 
 
+MARKS = "\t;|,"  # what separates cells: the one that is most frequent in the header
+IMAGE_COLUMNS = ("image", "image_id", "isic_id", "image_name")
+
+
 def read_table(path: Path, needs: Sequence[str]) -> pd.DataFrame:
-    """Read a comma, semicolon or tab separated UTF-8 table, with or without byte order mark, as text.
+    """Read a comma, semicolon, tab or pipe separated UTF-8 table, with or without byte order mark, as text.
 
     Returns:
         Stripped text cells ("" for empty), column names in lower case, indexed by line number in the file; lines without
         any content are left out.
 
     Raises:
-        DataError: unreadable, no rows, two columns of one name in lower case, or one of those it ``needs`` is missing.
+        DataError: unreadable, no rows, a row with more cells than columns or with a blank name of its image, two columns of one
+            name in lower case, or one of those it ``needs`` is missing.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-        table = pd.read_csv(
-            path,
-            sep=max("\t;,", key=header.count) if header.strip() else ",",
-            dtype=str,
-            encoding="utf-8-sig",
-            keep_default_na=False,
-            skip_blank_lines=False,
-            index_col=False,
-        )
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
+            first = file.readline()
+            file.seek(0)
+            mark = max(MARKS, key=first.count)
+            reader = csv.reader(file, delimiter=mark, strict=True)
+            lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{path} cannot be read as a UTF-8 table ({error}); download it again, or save it as CSV UTF-8."
         ) from error
-    table = table.fillna("").apply(lambda column: column.str.strip())
-    table.columns = table.columns.str.strip().str.lower()
-    if (again := table.columns.duplicated()).any():
-        raise DataError(f"{path}: column {listed(table.columns[again])} is there twice, letter case aside; keep one.")
-    table.index += 2  # line 1 is the header
-    table = table[(table != "").any(axis=1)]
-    missing = [column for column in needs if column not in table.columns]
-    if missing:
-        raise DataError(f"{path}: column {listed(missing)} missing; expected {listed(needs)}, found {listed(table.columns)}.")
-    if table.empty:
-        raise DataError(f"{path} has a header but no rows; download it again.")
+    lines = [(number, cells) for number, cells in lines if any(cells)]
+    if len(lines) < 2:
+        raise DataError(f"{path} cannot be read: expected a header and rows, found {len(lines)} filled lines.")
+    (_, header), *rows = lines
+    names, width = [name.lower() for name in header], len(header)
+    for number, cells in rows:
+        if any(cells[width:]):
+            raise DataError(f"{path}, row {number}: {len(cells)} cells, {width} columns; quote a cell that holds {mark!r}.")
+    full = [(cells + [""] * width)[:width] for _, cells in rows]
+    table = pd.DataFrame(full, index=[number for number, _ in rows], columns=names, dtype=TEXT)
+    if again := {name for name in names if names.count(name) > 1}:
+        raise DataError(f"{path}: column {listed(again)} is there twice, letter case aside; keep one.")
+    if missing := [column for column in needs if column not in names]:
+        raise DataError(f"{path}: column {listed(missing)} missing; expected {listed(needs)}, found {listed(names)}.")
+    for column in table.columns.intersection(IMAGE_COLUMNS):
+        if (blank := table[column] == "").any():
+            raise DataError(f"{path}, row {blank.idxmax()}: {column} is blank; name the image, or delete the row.")
     return table
 
 
@@ -75,10 +81,9 @@ def _translate(values: pd.Series, vocabulary: str, path: Path) -> pd.Series:
     unknown = ~keys.isin(list(names)) & values.notna()
     if unknown.any():
         row = unknown.idxmax()
-        others = f" (nor are {unknown.sum() - 1} further rows)" if unknown.sum() > 1 else ""
         raise UnknownValueError(
-            f"{path}, row {row}: {values.name} {values[row]!r} is not known{others}; expected one of {listed(sorted(names))}. "
-            f"Correct the table, or, if the publisher has introduced a new name, add it to {vocabulary} in "
+            f"{path}, row {row}: {values.name} {values[row]!r} is not known (one of {unknown.sum()} such rows); "
+            f"expected one of {listed(sorted(names))}. Correct the table, or add the publisher's new name to {vocabulary} in "
             "melanoma_lib/data/vocabulary.toml."
         )
     return keys.map(names)
@@ -134,21 +139,18 @@ def read_isic2019(path: Path) -> pd.DataFrame:
     if truth_path is None:
         raise DataError(f"{path.parent}: ISIC_2019_Training_GroundTruth.csv, the diagnoses of {path.name}, is missing.")
     truth = read_table(truth_path, needs=("image", *names))
-    strangers = sorted(set(table["image"]) ^ set(truth["image"]))
-    if strangers or not truth["image"].is_unique:
-        raise DataError(
-            f"{path.name} and {truth_path.name} must list the same images once each; {len(strangers)} are in one only "
-            f"({listed(strangers)}), {truth['image'].duplicated().sum()} are repeated. Take both files from the same release."
-        )
-    diagnosis = table["image"].map(_one_hot(truth, names, truth_path).set_axis(truth["image"]))
+    if (lacking := ~table["image"].isin(truth["image"])).any():
+        raise DataError(f"{truth_path} lacks {listed(table['image'][lacking])} of {path.name}; take both from the same release.")
+    truth["diagnosis"] = _one_hot(truth, names, truth_path)
+    table = _with_columns(table, truth, truth_path, "image", "diagnosis")
     return _case_rows(
         table,
         path,
         leaky=names,
         image_id=table["image"],
         anatom_site_general_challenge=_translate(_optional(table, "anatom_site_general"), "ISIC_SITES", path),
-        target=diagnosis.map(words.NAMES["ISIC_2019_DIAGNOSES"]),
-        diagnosis=diagnosis,
+        target=_translate(table["diagnosis"], "ISIC_2019_DIAGNOSES", path),
+        diagnosis=table["diagnosis"],
         # BCN, HAM or MSK: the collection a lesion id starts with is the only trace of the clinic
         acquisition=_optional(table, "lesion_id").str.extract(r"^([A-Za-z]+)\d*_", expand=False),
     )
@@ -178,10 +180,10 @@ def read_isic2018(path: Path) -> pd.DataFrame:
         lesions = _beside(path, "ISIC2018_Task3_Training_LesionGroupings.csv")
         if lesions is None:
             raise DataError(
-                f"{path.parent}: ISIC2018_Task3_Training_LesionGroupings.csv is missing; without it the images of one lesion "
-                "would fall into several splits. Get it from the page of the challenge."
+                f"{path.parent}: ISIC2018_Task3_Training_LesionGroupings.csv (from the page of the challenge) is missing; "
+                "without it the images of one lesion would fall into several splits."
             )
-        table = _with_columns(table, lesions, "image", "lesion_id")
+        table = _with_columns(table, read_table(lesions, ("image", "lesion_id")), lesions, "image", "lesion_id")
     diagnosis = _one_hot(table, names, path)
     target = diagnosis.map(words.NAMES["HAM10000_DIAGNOSES"])
     return _case_rows(table, path, names, image_id=table["image"], target=target, diagnosis=diagnosis)
@@ -193,7 +195,7 @@ def read_isic2017(path: Path) -> pd.DataFrame:
     table = read_table(path, needs=("image_id", *names))
     data = path.stem[: path.stem.casefold().index("_part3")] + "_Data"
     if metadata := _beside(path, f"{data}/{data}_metadata.csv") or _beside(path, f"{data}_metadata.csv"):
-        table = _with_columns(table, metadata, "image_id", age, "sex")
+        table = _with_columns(table, read_table(metadata, ("image_id", age, "sex")), metadata, "image_id", age, "sex")
     diagnosis = _one_hot(table, names, path, rest="nevus").str.replace("_", " ")
     target = (diagnosis == "melanoma").astype("int64")
     return _case_rows(table, path, names, age, image_id=table["image_id"], target=target, diagnosis=diagnosis)
@@ -204,9 +206,8 @@ def _beside(path: Path, relative: str) -> Path | None:
     return resolve(path.parent, relative) or resolve(path.parent.parent, relative)
 
 
-def _with_columns(table: pd.DataFrame, path: Path, key: str, *columns: str) -> pd.DataFrame:
-    """The table with columns of another one, matched by ``key``; "" where the other lacks a row."""
-    other = read_table(path, needs=(key, *columns))
+def _with_columns(table: pd.DataFrame, other: pd.DataFrame, path: Path, key: str, *columns: str) -> pd.DataFrame:
+    """The table with columns of another one, read from ``path``, matched by ``key``; "" where the other lacks a row."""
     if (again := other[key].duplicated()).any():
         row = again.idxmax()
         raise DataError(f"{path}, row {row}: {key} {other.loc[row, key]!r} is repeated; expected each image once.")
@@ -259,10 +260,7 @@ def _archive_target(table: pd.DataFrame, path: Path) -> tuple[pd.Series, pd.Seri
     levels = [_optional(table, f"diagnosis_{level}") for level in range(1, 6)]
     legacy, coarse = _optional(table, "diagnosis"), _optional(table, "benign_malignant")
     if not any(column.notna().any() for column in (levels[0], legacy, coarse)):
-        raise DataError(
-            f"{path}: no diagnosis; expected values in diagnosis_1, diagnosis or benign_malignant. "
-            "Export images that have a diagnosis."
-        )
+        raise DataError(f"{path}: no diagnosis; expected values in diagnosis_1, diagnosis or benign_malignant.")
     legacy = legacy.mask(levels[0].notna() | (legacy.str.casefold() == "other"))
     coarse = coarse.mask(levels[0].notna() | legacy.notna())
     path_of_two = (levels[0] + ":" + levels[1].fillna("")).rename("diagnosis_1:diagnosis_2")

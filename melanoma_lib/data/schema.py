@@ -99,6 +99,15 @@ def validate_cases(cases: pd.DataFrame, origin: str = "case table") -> pd.DataFr
     for column in ("age_approx", "target"):
         typed[column] = _numbers(typed[column], column, origin)
     _check_values(typed, origin)
+    again = typed[typed["image_id"].duplicated(keep=False)]
+    if len(again):
+        targets = again.groupby("image_id")["target"]
+        name = targets.nunique().idxmax()  # one that contradicts itself, if any does
+        rows = targets.get_group(name).astype(int).to_dict()
+        raise DataError(
+            f"{origin}: expected each image once; {name!r} is in the rows {listed(rows)} with target {listed(rows.values())}. "
+            f"{targets.ngroups} images are repeated, {(targets.nunique() > 1).sum()} with contradictory targets."
+        )
     _check_groups(typed, origin)
     return typed.astype({"target": "int64"})
 
@@ -122,10 +131,9 @@ def _check_values(cases: pd.DataFrame, origin: str) -> None:
     risk = pa.Check.in_range(0, 1, error="a probability from 0 to 1")
     age = pa.Check.in_range(0, MAX_AGE, error=f"years from 0 to {MAX_AGE:g}, or missing")
     schema = pa.DataFrameSchema(
-        dict.fromkeys(("image_path", "group_id", "diagnosis"), required)
+        dict.fromkeys(("image_id", "image_path", "group_id", "diagnosis"), required)
         | dict.fromkeys(("patient_id", "lesion_id", "acquisition", "mask_path"), optional)
         | {
-            "image_id": pa.Column(checks=filled, unique=True),
             "age_approx": pa.Column(checks=age, nullable=True),
             "sex": pa.Column(checks=pa.Check.isin(SEXES, error=f"one of {list(SEXES)} or missing"), nullable=True),
             "anatom_site_general_challenge": pa.Column(checks=site, nullable=True),
@@ -137,13 +145,11 @@ def _check_values(cases: pd.DataFrame, origin: str) -> None:
         schema.validate(cases, lazy=True)
     except pandera.errors.SchemaErrors as error:
         failures = error.failure_cases.sort_values("index", kind="stable")
-        wanted = {"not_nullable": "a value in every row", "field_uniqueness": "each image once"}
-        lines = [
-            f"  column {f.column!r}, row {f.index}: {f.failure_case!r}; expected {wanted.get(f.check, f.check)}"
+        first = [
+            f"  column {f.column!r}, row {f.index}: {f.failure_case!r}; expected {f.check.replace('not_nullable', 'a value')}"
             for f in failures.head(5).itertuples(index=False)
         ]
-        more = f"\n  and {len(failures) - 5} more" if len(failures) > 5 else ""
-        raise DataError(f"{origin}: {len(failures)} values do not fit the case table:\n" + "\n".join(lines) + more) from None
+        raise DataError("\n".join([f"{origin}: {len(failures)} values do not fit the case table, such as", *first])) from None
 
 
 def _check_groups(cases: pd.DataFrame, origin: str) -> None:

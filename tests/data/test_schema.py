@@ -28,8 +28,7 @@ def test_a_missing_column_is_named(column):
 @pytest.mark.parametrize(
     ("column", "value", "shown"),
     [
-        ("image_id", "image_0", "each image once"),
-        ("group_id", None, "a value in every row"),
+        ("group_id", None, "nan; expected a value"),
         ("sex", "F", "'F'; expected one of"),
         ("age_approx", 121.0, "121.0; expected years"),
         ("age_approx", "old", "'old' is not a number"),
@@ -42,6 +41,12 @@ def test_a_bad_value_is_named_with_column_and_row(column, value, shown):
     cases[column] = cases[column].astype(object)
     cases.loc[2, column] = value
     with pytest.raises(DataError, match=f"(?s)column '{column}', row 2: .*{shown}"):
+        validate_cases(cases)
+
+
+def test_contradictory_rows_of_one_image_are_named_before_mere_repeats():
+    cases = case_table([0, 0, 1, 0, 0]).assign(image_id=["a", "a", "b", "c", "b"])
+    with pytest.raises(DataError, match=r"'b' is in the rows 2, 4 with target 1, 0\. 2 images are repeated, 1 with"):
         validate_cases(cases)
 
 

@@ -74,14 +74,16 @@ def test_the_dataverse_table_is_preferred_under_each_of_its_names(ham, name, mar
     ("old", "new", "message"),
     [
         (HAM + HAM_ROWS, "", "cannot be read"),
-        (HAM_ROWS, "\n,,,,,,\n", "header but no rows"),
+        (HAM_ROWS, "\n,,,,,,\n", "expected a header and rows, found 1 filled lines"),
+        ("scalp\nHAM_2", "scalp,old\nHAM_2", r"csv, row 3: 8 cells, 7 columns; quote a cell that holds ','"),
+        (",ISIC_0000003,", ", ,", "csv, row 4: image_id is blank; name the image"),
         ("localization", "localization, AGE ", "csv: column 'age' is there twice, letter case aside; keep one"),
         ("dx,", "dia,", r"column 'dx' missing; expected .*found .*'dia'"),
-        ("scalp", "elbow", r"csv, row 2: localization 'elbow' is not known \(nor are 1 further rows\).*HAM10000_SITES in"),
+        ("scalp", "elbow", r"csv, row 2: localization 'elbow' is not known \(one of 2 such rows\).*HAM10000_SITES in"),
         ("mel,histo", ",histo", "csv, row 2: dx '' is not known"),
         ("80.0", "old", r"(?s)csv.*'age_approx', row 2: 'old' is not a number"),
         ("80.0", "900", r"(?s)csv.*'age_approx', row 2: 900.0; expected years"),
-        ("02,mel", "01,mel", r"(?s)'image_id', row 2: 'ISIC_0000001'; expected each image once.*row 3"),
+        ("02,mel", "01,nv", r"csv: expected each image once; 'ISIC_0000001' is in the rows 2, 3 with target 1, 0"),
     ],
 )
 def test_a_broken_table_is_named_with_row_value_and_remedy(ham, old, new, message):
@@ -104,6 +106,7 @@ def test_absent_images_are_refused_dropped_or_kept(ham, caplog):
     assert list(dropped.index) == [0, 1]
     assert dropped.attrs["dropped_images"] == 1
     assert "left out 1 of 3 cases" in caplog.text
+    assert "of 2 cases, the number without a value is {'age_approx': 1, 'sex': 1, 'anatom_site" in caplog.text
     kept = load_cases("ham10000", ham, missing_images="keep")
     assert kept["image_path"][1] == str(absent)
     assert (kept.attrs["absent_images"], kept.attrs["dropped_images"]) == (1, 0)
@@ -146,8 +149,10 @@ def test_a_wrong_folder_says_what_was_sought_what_is_there_and_where_to_look(ham
     empty.mkdir()
     with pytest.raises(DataError, match=r"found nothing\. `python -m melanoma_lib data fetch ham10000`"):
         load_cases("ham10000", empty)
-    with pytest.raises(DataError, match="does not exist"):
-        load_cases("ham10000", ham / "nowhere")
+    with pytest.raises(DataError, match=r"archiv/x does not exist .*There is .*/archive; is that meant\?"):
+        load_cases("isic2020", outer / "archiv" / "x")
+    with pytest.raises(DataError, match=r"nowhere does not exist .*with HAM10000_metadata .*data fetch ham10000"):
+        load_cases("ham10000", outer / "nowhere")
     with pytest.raises(ValueError, match="'ignore'; expected 'error', 'drop' or 'keep'"):
         load_cases("ham10000", ham, missing_images="ignore")
     with pytest.raises(DataError, match=r"'ham' is not known; expected one of \['synthetic', 'ham10000'"):
@@ -197,8 +202,8 @@ def test_isic2019_joins_metadata_and_one_hot_truth_and_takes_images_from_further
     [
         ("ISIC_0000002,0,1,1", "row 4: expected one 1 among zeros"),
         ("ISIC_0000002,0,0,yes", "row 4: .*'yes'"),
-        ("ISIC_0000009,0,0,1", r"2 are in one only \('ISIC_0000002', 'ISIC_0000009'\)"),
-        ("ISIC_0000003,0,0,1,0,0,0,0,0,0\nISIC_0000002,0,0,1", "1 are repeated"),
+        ("ISIC_0000009,0,0,1", r"GroundTruth\.csv lacks 'ISIC_0000002' of ISIC_2019_Training_Metadata\.csv"),
+        ("ISIC_0000003,0,0,1,0,0,0,0,0,0\nISIC_0000002,0,0,1", r"GroundTruth\.csv, row 4: image 'ISIC_0000003' is repeated"),
     ],
 )
 def test_isic2019_truth_that_is_no_truth_is_refused(isic2019, row, message):
@@ -245,7 +250,7 @@ def test_isic2018_reads_the_parts_that_are_there(isic2018, tmp_path):
     assert cases.loc["ISIC_3", ["age_approx", "sex", "anatom_site_general_challenge"]].tolist() == [60, "male", "head/neck"]
     assert len(cases) == 3 and cases.loc["ISIC_3", "group_id"] == "lesion:HAMTEST_1"
     (isic2018 / "ISIC2018_Task3_Training_LesionGroupings.csv").unlink()
-    with pytest.raises(DataError, match=r"LesionGroupings\.csv is missing; without it the images of one lesion"):
+    with pytest.raises(DataError, match=r"LesionGroupings\.csv .* is missing; without it the images of one lesion"):
         load_cases("isic2018", isic2018)
 
 
@@ -404,20 +409,21 @@ def test_what_the_generator_writes_is_read_back_unchanged(tmp_path):
 
 @pytest.mark.parametrize("dress", [str.upper, lambda word: f" {word.title()}\t"])
 @pytest.mark.parametrize(
-    ("mark", "newline", "encoding"), [(",", "\n", "utf-8"), (";", "\r\n", "utf-8-sig"), ("\t", "\n\n", "utf-8")]
+    ("mark", "newline", "encoding"),
+    [(",", "\n", "utf-8"), (";", "\r\n", "utf-8-sig"), ("\t", "\n\n", "utf-8"), ("|", "\n", "utf-8")],
 )
 def test_any_dress_of_a_known_word_is_understood(tmp_path, mark, newline, encoding, dress):
     sites = [*NAMES["HAM10000_SITES"], *sorted(MISSING)]
-    sexes, ages = ["female", "male", "NA", "unknown"], ["0", "85.0", "nan", " ", "120"]
+    sexes, ages = ["female", "m", "NA", "unknown", "f", "male"], ["0", "85.0", "nan", " ", "120"]
     lines = [["Lesion_ID", " image_id", "dx", "dx_type", "age", "sex ", "localization"]]
     for i, site in enumerate(sites):
-        lines.append([f"HAM_{i}", f"ISIC_{i}", ["nv", "mel"][i % 2], "histo", ages[i % 5], dress(sexes[i % 4]), dress(site)])
+        lines.append([f"HAM_{i}", f"ISIC_{i}", ["nv", "mel"][i % 2], "histo", ages[i % 5], dress(sexes[i % 6]), dress(site)])
     text = newline.join(mark.join(f'"{value}"' for value in line) for line in lines)
     put(tmp_path, {"HAM10000_metadata.csv": text.encode(encoding)} | images(*(f"ISIC_{i}" for i in range(len(sites)))))
     cases = load_cases("ham10000", tmp_path)
     known = [NAMES["HAM10000_SITES"].get(site, "?") for site in sites]
     assert cases["anatom_site_general_challenge"].fillna("?").tolist() == known
-    assert cases["sex"].fillna("?").tolist() == [["female", "male", "?", "?"][i % 4] for i in range(len(sites))]
+    assert cases["sex"].fillna("?").tolist() == [["female", "male", "?", "?", "female", "male"][i % 6] for i in range(len(sites))]
     assert cases["age_approx"].fillna(-1).tolist() == [[0, 85, -1, -1, 120][i % 5] for i in range(len(sites))]
     assert cases["target"].tolist() == [i % 2 for i in range(len(sites))]
 
