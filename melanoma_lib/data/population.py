@@ -17,9 +17,9 @@ from scipy.optimize import brentq
 from scipy.special import betaincinv, expit, ndtr, ndtri
 from scipy.stats import qmc
 
+from melanoma_lib.data.metadata import SITES
 from melanoma_lib.data.optics import CAMERAS
 from melanoma_lib.data.schema import group_ids, validate_cases
-from melanoma_lib.data.vocabulary import SITES
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.data import vocabulary as words
+from melanoma_lib.data.metadata import MISSING, NAMES
 from melanoma_lib.data.schema import CASE_COLUMNS, TEXT, TEXT_COLUMNS, is_leaky, listed
 from melanoma_lib.errors import DataError, UnknownValueError
 
@@ -72,12 +72,12 @@ def _optional(table: pd.DataFrame, column: str) -> pd.Series:
     """A column with its missing values as NaN; all NaN where the table has no such column."""
     if column not in table:
         return pd.Series(np.nan, index=table.index, dtype=TEXT)
-    return table[column].mask(table[column].str.casefold().isin(words.MISSING)).astype(TEXT)
+    return table[column].mask(table[column].str.casefold().isin(MISSING)).astype(TEXT)
 
 
 def _translate(values: pd.Series, vocabulary: str, path: Path) -> pd.Series:
-    """Look every value up in the named table of ``data.vocabulary``, whatever its letter case; missing ones stay missing."""
-    names, keys = words.NAMES[vocabulary], values.str.casefold()
+    """Look every value up in the named table of ``vocabulary.toml``, whatever its letter case; missing ones stay missing."""
+    names, keys = NAMES[vocabulary], values.str.casefold()
     unknown = ~keys.isin(list(names)) & values.notna()
     if unknown.any():
         row = unknown.idxmax()
@@ -135,7 +135,7 @@ def read_ham10000(path: Path) -> pd.DataFrame:
 def read_isic2019(path: Path) -> pd.DataFrame:
     """Metadata and, from the file beside it, the one-hot diagnoses."""
     table = read_table(path, needs=("image", "age_approx", "anatom_site_general", "lesion_id", "sex"))
-    truth_path, names = resolve(path.parent, "ISIC_2019_Training_GroundTruth.csv"), list(words.NAMES["ISIC_2019_DIAGNOSES"])
+    truth_path, names = resolve(path.parent, "ISIC_2019_Training_GroundTruth.csv"), list(NAMES["ISIC_2019_DIAGNOSES"])
     if truth_path is None:
         raise DataError(f"{path.parent}: ISIC_2019_Training_GroundTruth.csv, the diagnoses of {path.name}, is missing.")
     truth = read_table(truth_path, needs=("image", *names))
@@ -172,7 +172,7 @@ def read_isic2018(path: Path) -> pd.DataFrame:
 
     The training part is HAM10000, with several images of many lesions, so it is refused without its table of lesions.
     """
-    table, names = read_table(path, needs=()), list(words.NAMES["HAM10000_DIAGNOSES"])
+    table, names = read_table(path, needs=()), list(NAMES["HAM10000_DIAGNOSES"])
     if "dx" in table:
         return read_ham10000(path)
     table = read_table(path, needs=("image", *names))
@@ -185,7 +185,7 @@ def read_isic2018(path: Path) -> pd.DataFrame:
             )
         table = _with_columns(table, read_table(lesions, ("image", "lesion_id")), lesions, "image", "lesion_id")
     diagnosis = _one_hot(table, names, path)
-    target = diagnosis.map(words.NAMES["HAM10000_DIAGNOSES"])
+    target = diagnosis.map(NAMES["HAM10000_DIAGNOSES"])
     return _case_rows(table, path, names, image_id=table["image"], target=target, diagnosis=diagnosis)
 
 
@@ -275,7 +275,7 @@ def _archive_target(table: pd.DataFrame, path: Path) -> tuple[pd.Series, pd.Seri
 
 def _archive_site(table: pd.DataFrame, path: Path) -> pd.Series:
     """The general site where the export has it, else the deepest known level of the site hierarchy."""
-    levels = words.NAMES["ISIC_ARCHIVE_SITE_LEVELS"]
+    levels = NAMES["ISIC_ARCHIVE_SITE_LEVELS"]
     site = _translate(_optional(table, "anatom_site_1"), "ISIC_ARCHIVE_SITE_LEVELS", path).astype(TEXT)
     for level in range(2, 6):
         site = _optional(table, f"anatom_site_{level}").str.casefold().map(levels).astype(TEXT).fillna(site)

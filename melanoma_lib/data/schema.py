@@ -7,7 +7,7 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.data.vocabulary import MAX_AGE, SEXES, SITES
+from melanoma_lib.data.metadata import MAX_AGE, SEXES, SITES
 from melanoma_lib.errors import DataError
 
 CASE_COLUMNS = (

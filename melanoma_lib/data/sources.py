@@ -108,10 +108,9 @@ def _report_missing(names: pd.Series, total: int, searched: list[str], policy: s
         readable = file.suffix.lower() in IMAGE_SUFFIXES
         cure = "name its folder and others like it with image_dirs" if readable else "JPEG and PNG are read; get or make those"
         problem += f" There is {file}: {cure}."
-    raise MissingImagesError(
-        f"{problem} Put the images into one of these folders, name theirs with image_dirs, or go on with the "
-        f"{total - len(names)} present ones: missing_images='drop' in Python, --missing-images drop on the command line."
-    )
+    if len(names) < total:
+        problem += f" To go on with the {total - len(names)} others: --missing-images drop, in Python missing_images='drop'."
+    raise MissingImagesError(f"{problem} Put the images into one of these folders, or name theirs with image_dirs.")
 
 
 def _locate(root: Path, source: str) -> list[Path]:

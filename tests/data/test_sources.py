@@ -5,9 +5,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from melanoma_lib.data.metadata import MISSING, NAMES
 from melanoma_lib.data.sources import load_cases
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
-from melanoma_lib.data.vocabulary import MISSING, NAMES
 from melanoma_lib.errors import DataError, MissingImagesError, UnknownValueError
 
 HAM = "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
