@@ -20,7 +20,6 @@ HEAVY = {
     "pytorch_lightning",
     "torchmetrics",
     "pandas",
-    "pandera",
     "sklearn",
     "scipy",
     "matplotlib",

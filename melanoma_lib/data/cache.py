@@ -1,11 +1,9 @@
 """The cache of decoded images: each file is decoded once, and then read as fast as memory."""
 
-import errno
 import hashlib
 import logging
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,17 +33,15 @@ def open_cache(paths: Sequence[Path], side: int, cache_dir: Path, show_progress:
 
     Raises:
         CorruptImageError: naming the files that cannot be decoded; no cache is left behind.
-        DataError: if there is no image, one cannot be read, or the folder cannot hold the cache (full disk, no permission).
+        DataError: if an image cannot be read, or the folder cannot hold the cache (full disk, no permission).
     """
-    if not paths:
-        raise DataError("expected at least one image to cache, got none")
     key = hashlib.sha256(f"{CACHE_FORMAT} {side}".encode())
-    for path in paths:
-        try:
+    try:
+        for path in paths:
             status = path.stat()
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error}); check the data folder") from error
-        key.update(f"\n{path.resolve()} {status.st_size} {status.st_mtime_ns}".encode(errors="surrogateescape"))
+            key.update(f"\n{path.resolve()} {status.st_size} {status.st_mtime_ns}".encode(errors="surrogateescape"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error}); check the data folder") from error
     target = cache_dir / f"images-{side}px-{key.hexdigest()[:24]}.npy"
     return _kept(target, (len(paths), side, side, 3), paths, lambda path: read_square(path, side), show_progress)
 
@@ -53,11 +49,7 @@ def open_cache(paths: Sequence[Path], side: int, cache_dir: Path, show_progress:
 def open_evaluation_cache(pixels: np.memmap, backbone: str, image_size: int) -> np.memmap:
     """What :func:`evaluation_pixels` makes of each cached image, kept beside them, so that evaluation only copies memory.
 
-    Returns:
-        read-only uint8 array, shape ``(len(pixels), image_size, image_size, 3)``.
-
-    Raises:
-        DataError: if the folder cannot hold the cache.
+    Returns and raises as :func:`open_cache`, with ``image_size`` for the side.
     """
     images, prepare = Path(pixels.filename), evaluation_pixels(backbone, image_size)
     name = f"evaluation-{image_size}px-{backbone_normalisation(backbone)['interpolation']}-of-{images.name}"
@@ -76,18 +68,14 @@ def _kept(target: Path, shape: tuple[int, ...], items: Iterable, make: Callable,
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(target.with_suffix(".lock")):
                 if not target.exists():
-                    if math.prod(shape) > shutil.disk_usage(folder).free:
-                        raise OSError(errno.ENOSPC, "no room")
                     log.info("preparing %d images in %s", shape[0], target)
                     _build(target, shape, items, make, show_progress)
         return np.load(target, mmap_mode="r")
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DataError(
-                f"the image cache needs {math.prod(shape) / 1e6:.1f} MB in {folder}, "
-                f"{shutil.disk_usage(folder).free / 1e6:.1f} MB are free; make room or point --cache-dir to another disk"
-            ) from error
-        raise DataError(f"cannot cache images in {folder} ({error}); point --cache-dir to a folder you may write to") from error
+        raise DataError(
+            f"cannot keep {math.prod(shape) / 1e6:.1f} MB of decoded images in {folder} ({error}); make room, or point "
+            "--cache-dir to another disk or to a folder you may write to"
+        ) from error
 
 
 def _build(target: Path, shape: tuple[int, ...], items: Iterable, make: Callable, show_progress: bool) -> None:

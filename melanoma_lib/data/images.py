@@ -26,10 +26,7 @@ GREY_OF_RGB = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow weighs 
 
 
 def read_square(file: Path | IO[bytes] | Image.Image, side: int) -> np.ndarray:
-    """The whole frame squashed to a square, uint8 RGB, shape ``(side, side, 3)``: no border is cut, so no lesion is lost.
-
-    Args and errors are those of :func:`read_upright`.
-    """
+    """:func:`read_upright`, the whole frame squashed to a square, uint8 RGB ``(side, side, 3)``: no border is cut."""
     return np.asarray(read_upright(file, side).resize((side, side), Image.Resampling.BICUBIC))
 
 
@@ -57,14 +54,12 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise ValueError(
-            f"pixels of mode {image.mode!r}, whose brightest value is not known; save it with 8 or 16 bits a channel"
-        )
+        raise ValueError(f"pixels of mode {image.mode!r}, whose brightest value is not known; save it with 8 or 16 bits")
     return image
 
 
 def mark_painted(jpeg: bytes) -> bytes:
-    """A JPEG file of the generator's with a comment that says so, for :func:`is_painted`; its pixels stay what they are."""
+    """A JPEG file of the generator's with a comment that says so, for :func:`is_painted`."""
     head = 4 + int.from_bytes(jpeg[4:6], "big")  # the JFIF header, which Pillow writes first
     text = PAINTED + hashlib.sha256(jpeg).hexdigest().encode()
     return jpeg[:head] + b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text + jpeg[head:]
@@ -73,8 +68,7 @@ def mark_painted(jpeg: bytes) -> bytes:
 def is_painted(file: Any) -> bool:
     """Whether an image file, given as path or bytes, is one that the kit's generator wrote, and has not been changed since.
 
-    The digest in its comment keeps a comment that is copied, or survives an edit, from vouching for other pixels. It guards
-    against mistakes and is no signature. Decoded images are never known.
+    The digest in its comment guards against mistakes and is no signature. Decoded images are never known.
     """
     data = Path(file).read_bytes() if isinstance(file, str | Path) else file
     if not isinstance(data, bytes) or (start := data.find(PAINTED, 0, 4096)) < 0:
@@ -96,10 +90,7 @@ def evaluation_pixels(backbone: str, image_size: int) -> Callable[[Image.Image],
 
 
 def evaluation_transform(backbone: str, image_size: int) -> Callable[[Image.Image], Any]:
-    """The one evaluation transform: from a PIL image, its whole frame squashed, to float ``(3, image_size, image_size)``.
-
-    Interpolation, mean and deviation are those of the timm model.
-    """
+    """The one evaluation transform: from a PIL image, its whole frame squashed, to float ``(3, image_size, image_size)``."""
     pixels = evaluation_pixels(backbone, image_size)
     return lambda image: normalise(pixels(image)[None], backbone)[0]  # (3, S, S) -> (1, 3, S, S) -> (3, S, S)
 
@@ -110,13 +101,10 @@ def prepare_image(file: Path | IO[bytes], backbone: str, image_size: int) -> Any
 
 
 def training_transform(backbone: str, image_size: int, augmentation: str = "mild") -> Callable[[Image.Image], Any]:
-    """The augmentation: quarter turns, both flips, crops of at least 70% of the frame, mild colour.
+    """The augmentation, from a PIL image to uint8 ``(3, image_size, image_size)``, drawn as timm draws it, in half the time.
 
-    The strong one changes colours twice as much and hides, in every second image, a patch of up to a tenth of it. All is drawn
-    as timm's training transform draws it; the pixels are its to within rounding, in half the time.
-
-    Returns:
-        A composition from a PIL image to a uint8 tensor, shape ``(3, image_size, image_size)``; :func:`normalise` scales batches.
+    Quarter turns, both flips, crops of at least 70% of the frame, mild colour. The strong one changes colours twice as much and
+    hides, in every second image, a patch of up to a tenth of it.
     """
     from timm.data import create_transform
     from timm.data.transforms import RandomResizedCropAndInterpolation
@@ -211,11 +199,7 @@ def _quarter_turn(image: Image.Image) -> Image.Image:
 
 @cache
 def backbone_normalisation(backbone: str) -> dict[str, Any]:
-    """``mean``, ``std`` and ``interpolation`` the backbone was pretrained with, from timm.
-
-    Raises:
-        SettingsError: if timm knows no such model.
-    """
+    """``mean``, ``std`` and ``interpolation`` the backbone was pretrained with; SettingsError if timm knows no such model."""
     from timm.data import resolve_data_config
 
     config = resolve_data_config(pretrained_cfg=timm_config(backbone).to_dict())

@@ -232,55 +232,36 @@ def read_isic2020(path: Path) -> pd.DataFrame:
 
 def read_isic_archive(path: Path) -> pd.DataFrame:
     """What isic-cli exports: only columns with some value. Undecided and non-dermoscopic rows are left out and counted."""
-    table = read_table(path, needs=("isic_id",))
+    table = read_table(path, needs=("isic_id", "diagnosis_1"))
+    diagnoses, sites = ([_optional(table, f"{name}_{level}") for level in range(1, 6)] for name in ("diagnosis", "anatom_site"))
+    pairs = (diagnoses[0] + ":" + diagnoses[1].fillna("")).rename("diagnosis_1:diagnosis_2")
+    target = _translate(pairs, "ISIC_ARCHIVE_DIAGNOSES", path).astype("float64")  # NaN: undecided
     dermoscopic = _optional(table, "image_type").fillna("dermoscopic").str.casefold() == "dermoscopic"
-    target, diagnosis = _archive_target(table, path)
-    keep = dermoscopic & target.notna()
     reasons = {"not a dermoscopic image": ~dermoscopic, "melanoma or not is undecided": dermoscopic & target.isna()}
     left_out = {reason: int(rows.sum()) for reason, rows in reasons.items() if rows.any()}
+    keep = dermoscopic & target.notna()
     if not keep.any():
         raise DataError(f"{path}: none of the {len(table)} rows is a dermoscopic image with a decided diagnosis ({left_out}).")
     for reason, count in left_out.items():
         log.warning("left out %d of %d rows of %s: %s", count, len(table), path, reason)
+    _translate(sites[0], "ISIC_ARCHIVE_SITE_LEVELS", path)  # of the deeper levels, names that say nothing of the site are many
+    named = [level.str.casefold().map(NAMES["ISIC_ARCHIVE_SITE_LEVELS"]) for level in sites]
     rows = _case_rows(
         table,
         path,
         image_id=table["isic_id"],
-        anatom_site_general_challenge=_archive_site(table, path),
+        anatom_site_general_challenge=_last([*named, _translate(_optional(table, "anatom_site_general"), "ISIC_SITES", path)]),
         target=target,
-        diagnosis=diagnosis,
+        diagnosis=_last(diagnoses),
         acquisition=_optional(table, "attribution"),
     )
     rows.attrs["dropped_rows"] = left_out
     return rows[keep]
 
 
-def _archive_target(table: pd.DataFrame, path: Path) -> tuple[pd.Series, pd.Series]:
-    """Target (1, 0, NaN for undecided) and the most specific diagnosis, from the best column each row has filled."""
-    levels = [_optional(table, f"diagnosis_{level}") for level in range(1, 6)]
-    legacy, coarse = _optional(table, "diagnosis"), _optional(table, "benign_malignant")
-    if not any(column.notna().any() for column in (levels[0], legacy, coarse)):
-        raise DataError(f"{path}: no diagnosis; expected values in diagnosis_1, diagnosis or benign_malignant.")
-    legacy = legacy.mask(levels[0].notna() | (legacy.str.casefold() == "other"))
-    coarse = coarse.mask(levels[0].notna() | legacy.notna())
-    path_of_two = (levels[0] + ":" + levels[1].fillna("")).rename("diagnosis_1:diagnosis_2")
-    target = _translate(path_of_two, "ISIC_ARCHIVE_DIAGNOSES", path).astype("float64")
-    for values, label in ((legacy, "ISIC_ARCHIVE_LEGACY_DIAGNOSES"), (coarse, "ISIC_ARCHIVE_BENIGN_MALIGNANT")):
-        target = target.fillna(_translate(values, label, path).astype("float64"))
-    name = coarse.fillna("other")
-    for more_specific in (legacy, *levels):
-        name = more_specific.fillna(name)
-    return target, name
-
-
-def _archive_site(table: pd.DataFrame, path: Path) -> pd.Series:
-    """The general site where the export has it, else the deepest known level of the site hierarchy."""
-    levels = NAMES["ISIC_ARCHIVE_SITE_LEVELS"]
-    site = _translate(_optional(table, "anatom_site_1"), "ISIC_ARCHIVE_SITE_LEVELS", path).astype(TEXT)
-    for level in range(2, 6):
-        site = _optional(table, f"anatom_site_{level}").str.casefold().map(levels).astype(TEXT).fillna(site)
-    general = _translate(_optional(table, "anatom_site_general"), "ISIC_SITES", path)
-    return general.astype(TEXT).fillna(site)
+def _last(levels: Sequence[pd.Series]) -> pd.Series:
+    """In each row the value of the deepest level that has one."""
+    return pd.concat([level.astype(TEXT) for level in levels], axis=1).ffill(axis=1).iloc[:, -1]
 
 
 def _case_rows(

@@ -31,7 +31,7 @@ MANY = 0.2  # share of cases without age, sex or site that is told
 class _Source:
     """Where a data set keeps its things; names are matched whatever their letter case."""
 
-    tables: tuple[str, ...]  # editions of the main table; finding one is what tells the source
+    tables: tuple[str, ...]  # editions of the main table, the fullest first; finding one is what tells the source
     read: Callable[[Path], pd.DataFrame]
     images: tuple[str, ...] = ("images",)  # folders searched for images, first hit wins
     masks: tuple[str, ...] = ("masks",)  # folders searched for lesion masks named <image_id>_segmentation.png or <image_id>.png
@@ -114,7 +114,7 @@ def _report_missing(names: pd.Series, total: int, searched: list[str], policy: s
 
 
 def _locate(root: Path, source: str) -> list[Path]:
-    """The source's table, or those of its parts; of several editions the one with most columns (Dataverse's names the camera)."""
+    """The source's table, or those of its parts; of several editions the first that is there."""
     names = SOURCES[source].tables
     wanted, how = " or ".join(names), "data/README.md says where the files are to be had."
     if source in ("ham10000", "isic2019", "isic2020", "isic_archive"):
@@ -124,12 +124,12 @@ def _locate(root: Path, source: str) -> list[Path]:
         near = [] if root.exists() else difflib.get_close_matches(root.relative_to(there).parts[0], _names(there), n=1)
         hint = f"There is {there / near[0]}; is that meant?" if near else how
         raise DataError(f"{root} does not exist or is no folder; expected that of {source}, with {wanted} in it. {hint}")
-    editions: dict[str, list[Path]] = {}
+    editions: dict[str, Path] = {}
     for name in names:
         if (path := resolve(root, name)) and path.is_file():
-            editions.setdefault(path.stem.casefold() if SOURCES[source].parts else "", []).append(path)
+            editions.setdefault(path.stem.casefold() if SOURCES[source].parts else "", path)
     if editions:
-        return [max(paths, key=_count_columns) for paths in editions.values()]
+        return [*editions.values()]
     here = listed(_names(root)) or "nothing"
     hint = _hint(root, source) or how
     raise DataError(f"{root} is no {source} folder: looked for {wanted}; found {here}. {hint}")
@@ -138,11 +138,6 @@ def _locate(root: Path, source: str) -> list[Path]:
 def _names(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries)
-
-
-def _count_columns(path: Path) -> int:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return max(map(file.readline().count, readers.MARKS))
 
 
 def _hint(root: Path, source: str) -> str:

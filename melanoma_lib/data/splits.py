@@ -18,8 +18,7 @@ def split_cases(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, seed
     """Divide cases into training, validation and test so that no group straddles.
 
     Groups with and without a melanoma are dealt out separately, each group to the split that is furthest behind its share
-    of the images and melanomas so far. Larger groups come first, in random order among groups of similar size, so that
-    patients with a hundred images spread over the splits and the many small ones level the shares.
+    of the images and melanomas so far. Larger groups come first, in random order among groups of similar size.
 
     Args:
         cases: case table; ``group_id`` and ``target`` are used.
@@ -61,18 +60,14 @@ def assert_no_straddling(groups: pd.Series, split: pd.Series) -> None:
         DataError: the indexes differ or a value is missing.
         StraddlingGroupError: a group has cases in several splits; counts them and names the first few.
     """
-    if not groups.index.equals(split.index):
-        raise DataError("groups and split are indexed differently; take both from the same case table.")
-    for name, values in (("group", groups), ("split", split)):
-        if values.isna().any():
-            raise DataError(f"row {values.isna().idxmax()} has no {name}; every case needs one.")
+    if not groups.index.equals(split.index) or groups.isna().any() or split.isna().any():
+        raise DataError("expected a group and a split for each case, on the index of one case table")
     spread = split.groupby(groups).nunique()
     straddling = spread.index[spread > 1]
     if len(straddling):
         examples = "; ".join(f"{name} in {sorted(split[groups == name].unique())}" for name in straddling[:3])
         raise StraddlingGroupError(
-            f"{len(straddling)} of {len(spread)} groups straddle the splits ({examples}). A model tested on a patient or lesion "
-            "it was trained on looks better than it is; split with split_cases()."
+            f"{len(straddling)} of {len(spread)} groups straddle the splits ({examples}); split with split_cases()."
         )
 
 
@@ -85,8 +80,7 @@ def _deal_groups(cases: pd.DataFrame, names: Sequence[str], shares: tuple[float,
     for count, name in ((int(has_melanoma.sum()), "a melanoma"), (int((~has_melanoma).sum()), "no melanoma")):
         if count < len(shares):
             raise DataError(
-                f"{count} of {len(groups)} groups (patients or lesions) hold {name}; {needing} need at "
-                "least one each. Use more cases, or a source that has both classes."
+                f"{count} of {len(groups)} groups (patients or lesions) hold {name}; {needing} need at least one each."
             )
     rng = np.random.default_rng(seed)
     dealt = pd.concat([_deal(stratum, shares, rng) for _, stratum in groups.groupby(has_melanoma)])
@@ -129,8 +123,6 @@ def audit_leakage(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, se
         training holds another image of the same unit, in [0, 1], when split ``by image`` and ``by group``; NaN where the source
         has no such ids.
     """
-    if n_splits < 1:
-        raise ValueError(f"n_splits={n_splits} must be at least 1")
     cases, seeds = cases.reset_index(drop=True), range(seed, seed + n_splits)
     leaks = {
         "by image": [_overlap(cases, _split_images(cases["target"], 1 - val - test, val, s)) for s in seeds],
