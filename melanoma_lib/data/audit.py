@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.data.images import read_upright
-from melanoma_lib.data.schema import is_leaky, listed, validate_cases
+from melanoma_lib.data.schema import listed, validate_cases
 from melanoma_lib.data.sources import on_disk
 from melanoma_lib.data.splits import SPLITS, audit_leakage
 from melanoma_lib.errors import CorruptImageError
@@ -55,7 +55,7 @@ def audit_cases(cases: pd.DataFrame, n_splits: int = 10, show_progress: bool = F
         ``case table``; ``counts`` (also of what is absent or was left out); ``missing values`` (share of empty cells of each
         column, by class); ``acquisition`` (images, melanomas and prevalence of each camera or clinic); ``leakage`` (of
         :func:`audit_leakage`); ``repeated photographs`` (of :func:`find_duplicates`, those in two groups first); ``unreadable
-        files``; ``columns that give the answer away``.
+        files``.
 
     Raises:
         DataError: the table breaks the schema.
@@ -84,7 +84,6 @@ def audit_cases(cases: pd.DataFrame, n_splits: int = 10, show_progress: bool = F
     leakage = "not measured: fewer than three groups of a class"
     if len(groups) == 2 and groups.min() >= len(SPLITS):
         leakage = audit_leakage(cases, n_splits=n_splits)
-    leaky = facts.get("leaky_columns", sorted(filter(is_leaky, cases.columns)))
     gaps = {"all": empty.mean(), "melanoma": empty[melanoma].mean(), "other": empty[~melanoma].mean()}
     return CaseAudit({
         "case table": f"{facts.get('source', '')} {facts.get('table', '')}".strip() or "not read from a file",
@@ -94,7 +93,6 @@ def audit_cases(cases: pd.DataFrame, n_splits: int = 10, show_progress: bool = F
         "leakage": leakage,
         "repeated photographs": pairs.sort_values("same_group", kind="stable", ignore_index=True),
         "unreadable files": listed(unreadable) or "none",
-        "columns that give the answer away": ", ".join(leaky) or "none",
     })  # fmt: skip
 
 

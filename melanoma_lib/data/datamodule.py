@@ -12,8 +12,14 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from melanoma_lib.data.cache import open_cache, open_evaluation_cache
-from melanoma_lib.data.images import normalise, seeded_transforms, stored_side, training_transform
+from melanoma_lib.data.images import (
+    normalise,
+    open_cache,
+    open_evaluation_cache,
+    seeded_transforms,
+    stored_side,
+    training_transform,
+)
 from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.data.sources import load_cases
 from melanoma_lib.data.splits import SPLITS, assert_no_straddling, fold_cases, split_cases

@@ -13,8 +13,8 @@ import tomllib
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 from typing import Any
 
 import pooch
@@ -31,27 +31,9 @@ HAM10000_DOI = "doi:10.7910/DVN/DBW86T"
 DEFAULT_COLLECTION = "BCN20000"
 
 
-@dataclass(frozen=True)
-class Offer:
-    """One data set as its publisher offers it."""
-
-    title: str
-    page: str  # where a person finds it in a browser
-    licence: str
-    cite: list[str]
-    files: dict[str, str]  # name at the publisher's -> for a zip, the folder its content ends up in, else ""
-
-    def by_hand(self, root: Path) -> str:
-        """What to do where there is no network, or the publisher has changed something."""
-        files = (
-            PurePosixPath(name).name + (f" (unpack into {root / folder})" if folder else "")
-            for name, folder in self.files.items()
-        )
-        return f"By hand: open {self.page}, accept the terms and save in {root}: {', '.join(files)}."
-
-
+# By source: title, page, licence, cite and files, as offers.toml explains.
 OFFERS = {
-    source: Offer(**offer)
+    source: SimpleNamespace(**offer)
     for source, offer in tomllib.loads(Path(__file__).with_name("offers.toml").read_text(encoding="utf-8")).items()
 }
 
@@ -78,6 +60,7 @@ def fetch(source: str, root: str | Path, collection: str | None = None, show: Ca
             f"source {source!r} cannot be fetched; expected one of {list(OFFERS)}. Synthetic cases are generated."
         )
     root, offer = Path(root).expanduser(), OFFERS[source]
+    by_hand = ", ".join(PurePosixPath(name).name + f" (unpack into {root / to})" * bool(to) for name, to in offer.files.items())
     show("\n  ".join([f"{offer.title}\nPage: {offer.page}\nLicence: {offer.licence}\nPlease cite:", *offer.cite]))
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -90,7 +73,8 @@ def fetch(source: str, root: str | Path, collection: str | None = None, show: Ca
     except (DownloadError, OSError, ValueError, LookupError, TypeError) as error:  # the last three: an answer of another form
         raise DownloadError(
             f"{source} was not fetched whole: {error!s:.500}\nCheck the network (https_proxy names a proxy), the free space and "
-            f"that {root} can be written to, and run this again; what is there already is kept.\n{offer.by_hand(root)}"
+            f"that {root} can be written to, and run this again; what is there already is kept.\n"
+            f"By hand: open {offer.page}, accept the terms and save in {root}: {by_hand}."
         ) from error
     return root
 

@@ -1,7 +1,7 @@
 """One reader per source: a publisher's table in, the kit's columns out, with errors that name file, row and value.
 
 Every reader takes the path of its main table and returns every case column but files and groups, indexed by line in the
-file. ``attrs`` holds ``dropped_rows`` (reason: number) and ``leaky_columns``.
+file. What is only known once the diagnosis is (how it was confirmed, the thickness) is left behind.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.data.metadata import MISSING, NAMES
-from melanoma_lib.data.schema import CASE_COLUMNS, TEXT, TEXT_COLUMNS, is_leaky, listed
+from melanoma_lib.data.schema import CASE_COLUMNS, TEXT, TEXT_COLUMNS, listed
 from melanoma_lib.errors import DataError, UnknownValueError
 
 log = logging.getLogger("melanoma_lib")
@@ -113,7 +113,6 @@ def read_synthetic(path: Path) -> pd.DataFrame:
         numbers = pd.to_numeric(table[column], errors="coerce")
         if numbers.notna().equals(table[column].notna()):
             table[column] = numbers
-    table.attrs = {"dropped_rows": {}, "leaky_columns": sorted(filter(is_leaky, table.columns))}
     return table
 
 
@@ -146,7 +145,6 @@ def read_isic2019(path: Path) -> pd.DataFrame:
     return _case_rows(
         table,
         path,
-        leaky=names,
         image_id=table["image"],
         anatom_site_general_challenge=_translate(_optional(table, "anatom_site_general"), "ISIC_SITES", path),
         target=_translate(table["diagnosis"], "ISIC_2019_DIAGNOSES", path),
@@ -186,7 +184,7 @@ def read_isic2018(path: Path) -> pd.DataFrame:
         table = _with_columns(table, read_table(lesions, ("image", "lesion_id")), lesions, "image", "lesion_id")
     diagnosis = _one_hot(table, names, path)
     target = diagnosis.map(NAMES["HAM10000_DIAGNOSES"])
-    return _case_rows(table, path, names, image_id=table["image"], target=target, diagnosis=diagnosis)
+    return _case_rows(table, path, image_id=table["image"], target=target, diagnosis=diagnosis)
 
 
 def read_isic2017(path: Path) -> pd.DataFrame:
@@ -198,7 +196,7 @@ def read_isic2017(path: Path) -> pd.DataFrame:
         table = _with_columns(table, read_table(metadata, ("image_id", age, "sex")), metadata, "image_id", age, "sex")
     diagnosis = _one_hot(table, names, path, rest="nevus").str.replace("_", " ")
     target = (diagnosis == "melanoma").astype("int64")
-    return _case_rows(table, path, names, age, image_id=table["image_id"], target=target, diagnosis=diagnosis)
+    return _case_rows(table, path, age, image_id=table["image_id"], target=target, diagnosis=diagnosis)
 
 
 def _beside(path: Path, relative: str) -> Path | None:
@@ -264,9 +262,7 @@ def _last(levels: Sequence[pd.Series]) -> pd.Series:
     return pd.concat([level.astype(TEXT) for level in levels], axis=1).ffill(axis=1).iloc[:, -1]
 
 
-def _case_rows(
-    table: pd.DataFrame, path: Path, leaky: Sequence[str] = (), age: str = "age_approx", **columns: pd.Series
-) -> pd.DataFrame:
+def _case_rows(table: pd.DataFrame, path: Path, age: str = "age_approx", **columns: pd.Series) -> pd.DataFrame:
     """The case table's columns: those given, and ids, age and sex from the columns of the file that bear them."""
     usual = {
         "patient_id": _optional(table, "patient_id"),
@@ -276,6 +272,4 @@ def _case_rows(
         "anatom_site_general_challenge": np.nan,
         "acquisition": np.nan,
     }
-    rows = pd.DataFrame(usual | columns, index=table.index)
-    rows.attrs = {"dropped_rows": {}, "leaky_columns": sorted({*leaky, *filter(is_leaky, table.columns)})}
-    return rows
+    return pd.DataFrame(usual | columns, index=table.index)

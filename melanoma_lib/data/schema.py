@@ -26,15 +26,6 @@ CASE_COLUMNS = (
 )
 TEXT_COLUMNS = tuple(column for column in CASE_COLUMNS if column not in ("age_approx", "target"))
 
-# What is only known once the answer is: how it was confirmed, how thick the melanoma was, the diagnosis itself.
-LEAKY_COLUMNS = frozenset(
-    """
-    target diagnosis dx dx_type benign_malignant diagnosis_1 diagnosis_2 diagnosis_3 diagnosis_4 diagnosis_5
-    diagnosis_confirm_type concomitant_biopsy melanocytic mel_class mel_mitotic_index mel_thick_mm mel_type mel_ulcer
-    nevus_type true_risk
-    """.split()  # noqa: SIM905
-)
-
 # Missing text is NaN, so comparisons give plain False, never NA; pandas 2.2 has that with pyarrow alone.
 TEXT = pd.StringDtype("pyarrow_numpy") if pd.__version__.startswith("2.2.") else pd.StringDtype(na_value=np.nan)
 
@@ -43,12 +34,6 @@ def listed(items: Collection[object], most: int = 10) -> str:
     """The first few items for an error message, and how many more there are."""
     shown = ", ".join(map(repr, list(items)[:most]))
     return shown + (f" and {len(items) - most} more" if len(items) > most else "")
-
-
-def is_leaky(column: str) -> bool:
-    """Whether a column, in any letter case, gives the answer away: ``LEAKY_COLUMNS`` and the generator's ``truth_*``."""
-    name = column.strip().lower()
-    return name in LEAKY_COLUMNS or name.startswith("truth_")
 
 
 def group_ids(cases: pd.DataFrame) -> pd.Series:

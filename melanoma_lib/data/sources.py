@@ -56,8 +56,8 @@ def load_cases(
 
     Returns:
         The table described in ``data.schema``, one row per image, with ``RangeIndex``. ``attrs`` holds ``source``, ``table``
-        (the file or files read), ``absent_images`` and ``dropped_images`` (numbers), ``dropped_rows`` (reason: number, for
-        rows left out on principle) and ``leaky_columns`` (columns of the file that give the answer away, left behind).
+        (the file or files read), ``absent_images`` and ``dropped_images`` (numbers) and ``dropped_rows`` (reason: number, for
+        rows left out on principle). Columns of the file that give the answer away are left behind.
 
     Raises:
         DataError: unknown source, wrong folder, unreadable or empty table, missing column, value outside the schema.
@@ -92,8 +92,7 @@ def load_cases(
         "table": table,
         "absent_images": int(absent.sum()),
         "dropped_images": 0 if missing_images == "keep" else int(absent.sum()),
-        "dropped_rows": parts[0].attrs["dropped_rows"],  # of a collection in parts, none are
-        "leaky_columns": sorted({name for part in parts for name in part.attrs["leaky_columns"]}),
+        "dropped_rows": parts[0].attrs.get("dropped_rows", {}),  # of a collection in parts, none are
     }
     return cases
 

@@ -10,8 +10,7 @@ import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
-from melanoma_lib.data.cache import open_cache
-from melanoma_lib.data.images import stored_side
+from melanoma_lib.data.images import open_cache, stored_side
 from melanoma_lib.errors import DataError, RunError
 from melanoma_lib.evaluation import Interval, OperatingPoint, evaluate_predictions, group_bootstrap, summary_table
 from melanoma_lib.evaluation.calibration import RISK_FLOOR, fit_logistic
