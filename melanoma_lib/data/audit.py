@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -103,9 +102,8 @@ def find_duplicates(cases: pd.DataFrame, show_progress: bool = False) -> tuple[p
     have nothing to compare and are left out.
 
     Returns:
-        The pairs, as ids ``image`` and ``other`` with the ``bits`` that their hashes differ in, at most ``MAX_BITS``, whether
-        they are the ``same_file`` byte for byte, and of the ``same_group`` and ``same_class``; and the ids of files that are no
-        readable image.
+        The pairs, as ids ``image`` and ``other`` with the ``bits`` that their hashes differ in, at most ``MAX_BITS``, and whether
+        they are of the ``same_group`` and ``same_class``; and the ids of files that are no readable image.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar("comparing images", len(cases), show_progress) as advance:
         hashes = []
@@ -118,10 +116,9 @@ def find_duplicates(cases: pd.DataFrame, show_progress: bool = False) -> tuple[p
     rows, compared = [], cases[comparable]
     for i, j, distance in _close_pairs(np.array([*hashes[comparable]], np.uint8).reshape(-1, HASH_SIDE**2 // 8)):
         one, other = compared.iloc[i], compared.iloc[j]
-        same_file = distance == 0 and filecmp.cmp(one["image_path"], other["image_path"], shallow=False)
         same = (one[name] == other[name] for name in ("group_id", "target"))
-        rows.append((one["image_id"], other["image_id"], distance, same_file, *same))
-    columns = {"image": str, "other": str, "bits": int, "same_file": bool, "same_group": bool, "same_class": bool}
+        rows.append((one["image_id"], other["image_id"], distance, *same))
+    columns = {"image": str, "other": str, "bits": int, "same_group": bool, "same_class": bool}
     return pd.DataFrame(rows, columns=[*columns]).astype(columns), unreadable
 
 

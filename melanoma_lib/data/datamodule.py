@@ -1,7 +1,6 @@
 """From a case table to batches: split, encoder, cached pixels, samplers; the same batches whatever the worker count."""
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,18 +98,24 @@ class EpochSampler:
         return rng.permutation(np.concatenate([np.resize(rng.permutation(part), larger) for part in (melanomas, others)]))
 
 
-@dataclass(frozen=True)
 class CaseDataset(Dataset):
     """Batches of cases by row number; pixels come from the cache, never from an image file."""
 
-    pixels: np.ndarray | None  # uint8 (N, C, C, 3); None for a model without an image branch
-    metadata: np.ndarray  # float32 (N, M)
-    targets: np.ndarray  # float32 (N,)
-    diagnoses: np.ndarray  # int64 (N,): position of the diagnosis among those known in training, or UNKNOWN
-    transform: Callable[[Image.Image], torch.Tensor] | None  # PIL -> uint8 (3, S, S); None: pixels are those of evaluation
-    backbone: str  # whose normalisation scales the batches
-    metadata_dropout: float  # chance that a case hides all its metadata
-    no_metadata: np.ndarray  # encoding of a case that tells nothing, (M,)
+    def __init__(self, data: "DermoscopyDataModule", training: bool) -> None:
+        settings, self.pixels = data.settings, data.pixels()  # uint8 (N, C, C, 3); None for a model without an image branch
+        self.backbone = settings.backbone  # whose normalisation scales the batches
+        self.transform = None  # PIL -> uint8 (3, S, S); None: pixels are those of evaluation
+        if self.pixels is not None and training:
+            self.transform = training_transform(settings.backbone, settings.image_size, settings.augmentation)
+        elif self.pixels is not None:
+            self.pixels = open_evaluation_cache(self.pixels, settings.backbone, settings.image_size)
+        self.metadata = data.encoder.transform(data.cases)  # float32 (N, M)
+        self.no_metadata = data.encoder.missing  # encoding of a case that tells nothing, (M,)
+        hides = training and settings.modalities == "image+metadata"
+        self.metadata_dropout = settings.metadata_dropout if hides else 0.0  # chance that a case hides all its metadata
+        self.targets = data.cases["target"].to_numpy(np.float32)  # (N,)
+        codes = pd.Categorical(data.cases["diagnosis"], categories=data.diagnoses).codes.astype(np.int64)
+        self.diagnoses = np.where(codes < 0, UNKNOWN, codes)  # (N,): position among those known in training, or UNKNOWN
 
     def __len__(self) -> int:
         """Number of cases."""
@@ -198,21 +203,7 @@ class DermoscopyDataModule(pl.LightningDataModule):
 
     def dataset(self, training: bool) -> CaseDataset:
         """All cases, augmented for training or prepared by the one evaluation transform."""
-        settings, pixels = self.settings, self.pixels()
-        augment = training and pixels is not None
-        if pixels is not None and not training:
-            pixels = open_evaluation_cache(pixels, settings.backbone, settings.image_size)
-        codes = pd.Categorical(self.cases["diagnosis"], categories=self.diagnoses).codes.astype(np.int64)
-        return CaseDataset(
-            pixels=pixels,
-            metadata=self.encoder.transform(self.cases),
-            targets=self.cases["target"].to_numpy(np.float32),
-            diagnoses=np.where(codes < 0, UNKNOWN, codes),
-            transform=training_transform(settings.backbone, settings.image_size, settings.augmentation) if augment else None,
-            backbone=settings.backbone,
-            metadata_dropout=settings.metadata_dropout if training and settings.modalities == "image+metadata" else 0.0,
-            no_metadata=self.encoder.missing,
-        )
+        return CaseDataset(self, training)
 
     def train_dataloader(self) -> DataLoader:
         """Augmented batches of the training split."""

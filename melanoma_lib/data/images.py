@@ -224,15 +224,14 @@ def eight_views(images: Any) -> Iterable[Any]:
 def open_cache(paths: Sequence[Path], side: int, cache_dir: Path, show_progress: bool = False) -> np.memmap:
     """Memory-mapped pixels of the images at ``paths``, decoding them only if no cache of these very files exists.
 
-    The cache is keyed by each file's path, size and time of change, and by the side, so a changed, added or removed image gives
-    another cache. Processes that ask at the same time wait for the first; an interrupted build leaves nothing that could be taken
-    for a cache.
+    A changed, added or removed image gives another cache. Processes that ask at the same time wait for the first; an
+    interrupted build leaves nothing that could be taken for a cache.
 
     Returns:
         read-only uint8 array in the order of the paths, shape ``(len(paths), side, side, 3)``.
 
     Raises:
-        CorruptImageError: naming the files that cannot be decoded; no cache is left behind.
+        CorruptImageError: naming the files that cannot be decoded.
         DataError: if an image cannot be read, or the folder cannot hold the cache (full disk, no permission).
     """
     key = hashlib.sha256(f"{CACHE_FORMAT} {side}".encode())
@@ -247,10 +246,7 @@ def open_cache(paths: Sequence[Path], side: int, cache_dir: Path, show_progress:
 
 
 def open_evaluation_cache(pixels: np.memmap, backbone: str, image_size: int) -> np.memmap:
-    """What :func:`evaluation_pixels` makes of each cached image, kept beside them, so that evaluation only copies memory.
-
-    Returns and raises as :func:`open_cache`, with ``image_size`` for the side.
-    """
+    """What :func:`evaluation_pixels` makes of each cached image, kept beside them; else as :func:`open_cache`."""
     images, prepare = Path(pixels.filename), evaluation_pixels(backbone, image_size)
     name = f"evaluation-{image_size}px-{backbone_normalisation(backbone)['interpolation']}-of-{images.name}"
     shape = (len(pixels), image_size, image_size, 3)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.data.metadata import MISSING, NAMES
-from melanoma_lib.data.schema import CASE_COLUMNS, TEXT, TEXT_COLUMNS, listed
+from melanoma_lib.data.schema import CASE_COLUMNS, TEXT, TEXT_COLUMNS, listed, require
 from melanoma_lib.errors import DataError, UnknownValueError
 
 log = logging.getLogger("melanoma_lib")
@@ -63,8 +62,7 @@ def read_table(path: Path, needs: Sequence[str]) -> pd.DataFrame:
     if missing := [column for column in needs if column not in names]:
         raise DataError(f"{path}: column {listed(missing)} missing; expected {listed(needs)}, found {listed(names)}.")
     for column in table.columns.intersection(IMAGE_COLUMNS):
-        if (blank := table[column] == "").any():
-            raise DataError(f"{path}, row {blank.idxmax()}: {column} is blank; name the image, or delete the row.")
+        require(table[column] != "", table[column], path, "the name of an image")
     return table
 
 
@@ -78,42 +76,25 @@ def _optional(table: pd.DataFrame, column: str) -> pd.Series:
 def _translate(values: pd.Series, vocabulary: str, path: Path) -> pd.Series:
     """Look every value up in the named table of ``vocabulary.toml``, whatever its letter case; missing ones stay missing."""
     names, keys = NAMES[vocabulary], values.str.casefold()
-    unknown = ~keys.isin(list(names)) & values.notna()
-    if unknown.any():
-        row = unknown.idxmax()
-        raise UnknownValueError(
-            f"{path}, row {row}: {values.name} {values[row]!r} is not known (one of {unknown.sum()} such rows); "
-            f"expected one of {listed(sorted(names))}. Correct the table, or add the publisher's new name to {vocabulary} in "
-            "melanoma_lib/data/vocabulary.toml."
-        )
+    wanted = f"one of {listed(sorted(names))}, or what {vocabulary} in melanoma_lib/data/vocabulary.toml is extended by"
+    require(keys.isin(list(names)) | values.isna(), values, path, wanted, UnknownValueError)
     return keys.map(names)
 
 
 def resolve(root: Path, relative: str) -> Path | None:
     """The path below root that matches whatever its letter case, or None."""
-    path = root
     for part in Path(relative).parts:
-        if (path / part).exists():
-            path = path / part
-            continue
-        match = [e.path for e in os.scandir(path) if e.name.casefold() == part.casefold()] if path.is_dir() else []
-        if not match:
+        exact = [root / part] if (root / part).exists() else []
+        if not (match := exact or sorted(path for path in root.glob("*") if path.name.casefold() == part.casefold())):
             return None
-        path = Path(min(match))
-    return path
+        root = match[0]
+    return root
 
 
 def read_synthetic(path: Path) -> pd.DataFrame:
-    """The table that ``SyntheticDermoscopy.write`` leaves; columns of numbers or booleans alone become such."""
-    table = read_table(path, needs=CASE_COLUMNS).replace("", np.nan)
-    for column in table.columns.difference(TEXT_COLUMNS):
-        if table[column].isin(("True", "False")).all():
-            table[column] = table[column] == "True"
-            continue
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        if numbers.notna().equals(table[column].notna()):
-            table[column] = numbers
-    return table
+    """The table that ``SyntheticDermoscopy.write`` leaves."""
+    lines = read_table(path, needs=CASE_COLUMNS).index
+    return pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str), float_precision="round_trip").set_index(lines)
 
 
 def read_ham10000(path: Path) -> pd.DataFrame:
@@ -138,8 +119,7 @@ def read_isic2019(path: Path) -> pd.DataFrame:
     if truth_path is None:
         raise DataError(f"{path.parent}: ISIC_2019_Training_GroundTruth.csv, the diagnoses of {path.name}, is missing.")
     truth = read_table(truth_path, needs=("image", *names))
-    if (lacking := ~table["image"].isin(truth["image"])).any():
-        raise DataError(f"{truth_path} lacks {listed(table['image'][lacking])} of {path.name}; take both from the same release.")
+    require(table["image"].isin(truth["image"]), table["image"], path, f"an image of {truth_path.name}")
     truth["diagnosis"] = _one_hot(truth, names, truth_path)
     table = _with_columns(table, truth, truth_path, "image", "diagnosis")
     return _case_rows(
@@ -158,10 +138,9 @@ def _one_hot(table: pd.DataFrame, names: list[str], path: Path, rest: str | None
     """The one of the columns ``names`` that is 1 in each row; where none is, ``rest`` if it is given."""
     marks = table[names].apply(pd.to_numeric, errors="coerce")
     sums = marks.sum(axis=1)
-    bad = ~(marks.isin((0, 1)).all(axis=1) & (sums.isin((0, 1)) if rest else sums == 1))
-    if bad.any():
-        row, some = bad.idxmax(), "at most one" if rest else "one"
-        raise DataError(f"{path}, row {row}: expected {some} 1 among zeros in {names}, found {list(table.loc[row, names])}.")
+    fits = marks.isin((0, 1)).all(axis=1) & (sums.isin((0, 1)) if rest else sums == 1)
+    found = table[names].apply(list, axis=1).rename(listed(names))
+    require(fits, found, path, f"{'at most one' if rest else 'one'} 1 among zeros")
     return marks.idxmax(axis=1).where(sums == 1, rest)
 
 
@@ -206,9 +185,7 @@ def _beside(path: Path, relative: str) -> Path | None:
 
 def _with_columns(table: pd.DataFrame, other: pd.DataFrame, path: Path, key: str, *columns: str) -> pd.DataFrame:
     """The table with columns of another one, read from ``path``, matched by ``key``; "" where the other lacks a row."""
-    if (again := other[key].duplicated()).any():
-        row = again.idxmax()
-        raise DataError(f"{path}, row {row}: {key} {other.loc[row, key]!r} is repeated; expected each image once.")
+    require(~other[key].duplicated(), other[key], path, "each image once")
     return table.assign(**other.set_index(key)[[*columns]].reindex(table[key], fill_value="").set_index(table.index))
 
 
@@ -217,13 +194,8 @@ def read_isic2020(path: Path) -> pd.DataFrame:
     site = "anatom_site_general_challenge"
     table = read_table(path, needs=("image_name", "patient_id", "sex", "age_approx", site, "diagnosis", "target"))
     target = _translate(table["diagnosis"], "ISIC_2020_DIAGNOSES", path)
-    contrary = pd.to_numeric(table["target"], errors="coerce") != target
-    if contrary.any():
-        row = contrary.idxmax()
-        raise DataError(
-            f"{path}, row {row}: diagnosis {table['diagnosis'][row]!r} means target {target[row]}, "
-            f"but the target column says {table['target'][row]!r}; correct the row."
-        )
+    said = pd.to_numeric(table["target"], errors="coerce")
+    require(said == target, table["target"], path, "1 where the diagnosis is melanoma and 0 elsewhere")
     named = {site: _translate(_optional(table, site), "ISIC_SITES", path), "diagnosis": table["diagnosis"]}
     return _case_rows(table, path, image_id=table["image_name"], target=target, **named)
 

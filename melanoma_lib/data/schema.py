@@ -72,7 +72,7 @@ def validate_cases(cases: pd.DataFrame, origin: str = "case table") -> pd.DataFr
     typed = cases[columns].astype(dict.fromkeys(TEXT_COLUMNS, TEXT))
     for column in ("age_approx", "target"):
         numbers = pd.to_numeric(typed[column], errors="coerce").astype("float64")
-        _require(numbers.notna() | typed[column].isna(), typed[column], origin, "a number")
+        require(numbers.notna() | typed[column].isna(), typed[column], origin, "a number")
         typed[column] = numbers
     _check_values(typed, origin)
     again = typed[typed["image_id"].duplicated(keep=False)]
@@ -88,24 +88,23 @@ def validate_cases(cases: pd.DataFrame, origin: str = "case table") -> pd.DataFr
     return typed.astype({"target": "int64"})
 
 
-def _require(fits: pd.Series, values: pd.Series, origin: str, wanted: str) -> None:
+def require(fits: pd.Series, values: pd.Series, origin: object, wanted: str, error: type[DataError] = DataError) -> None:
+    """Raise the error, which names the first row that does not fit, unless all do."""
     if not fits.all():
-        row = fits.idxmin()
-        raise DataError(
-            f"{origin}: column {values.name!r}, row {row}: {str(values[row])!r}; expected {wanted} ({(~fits).sum()} such rows)."
-        )
+        row, count = fits.idxmin(), (~fits).sum()
+        raise error(f"{origin}: column {values.name!r}, row {row}: {str(values[row])!r}; expected {wanted} ({count} such rows).")
 
 
 def _check_values(cases: pd.DataFrame, origin: str) -> None:
     for column in TEXT_COLUMNS:
-        _require(cases[column].isna() | (cases[column].str.strip() != ""), cases[column], origin, "filled text")
+        require(cases[column].isna() | (cases[column].str.strip() != ""), cases[column], origin, "filled text")
     for column in ("image_id", "image_path", "group_id", "diagnosis", "target"):
-        _require(cases[column].notna(), cases[column], origin, "a value")
+        require(cases[column].notna(), cases[column], origin, "a value")
     for column, names in (("sex", SEXES), ("anatom_site_general_challenge", SITES)):
-        _require(cases[column].isna() | cases[column].isin(names), cases[column], origin, f"one of {list(names)} or missing")
+        require(cases[column].isna() | cases[column].isin(names), cases[column], origin, f"one of {list(names)} or missing")
     age = cases["age_approx"]
-    _require(age.isna() | age.between(0, MAX_AGE), age, origin, f"years from 0 to {MAX_AGE:g}, or missing")
-    _require(cases["target"].isin((0, 1)), cases["target"], origin, "1 (melanoma) or 0 (not)")
+    require(age.isna() | age.between(0, MAX_AGE), age, origin, f"years from 0 to {MAX_AGE:g}, or missing")
+    require(cases["target"].isin((0, 1)), cases["target"], origin, "1 (melanoma) or 0 (not)")
 
 
 def _check_groups(cases: pd.DataFrame, origin: str) -> None:

@@ -39,11 +39,10 @@ def split_cases(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, seed
 
 
 def fold_cases(cases: pd.DataFrame, folds: int, fold: int, seed: int = 0) -> pd.Series:
-    """Divide cases for one fold of a cross-validation so that no group straddles; over all folds every case is tested once.
+    """Divide cases for one fold, counted from 1, of a cross-validation; over all folds every case is tested once.
 
     Each fold is dealt as two halves, by the rules of :func:`split_cases`. The fold itself is the test, half of the next one
-    is validation (early stopping, calibration, threshold), the rest is training: with five folds 70, 10 and 20 percent. No
-    case validates twice. ``fold`` counts from 1; the rest is as for :func:`split_cases`.
+    is validation (early stopping, calibration, threshold), the rest is training: with five folds 70, 10 and 20 percent.
     """
     if folds < 2 or not 1 <= fold <= folds:
         raise ValueError(f"fold={fold} of folds={folds}: expected at least 2 folds and one of them, counted from 1")
@@ -54,12 +53,7 @@ def fold_cases(cases: pd.DataFrame, folds: int, fold: int, seed: int = 0) -> pd.
 
 
 def assert_no_straddling(groups: pd.Series, split: pd.Series) -> None:
-    """Refuse a split that tears a group apart; both series share an index and have no gaps.
-
-    Raises:
-        DataError: the indexes differ or a value is missing.
-        StraddlingGroupError: a group has cases in several splits; counts them and names the first few.
-    """
+    """StraddlingGroupError if a split tears a group apart, DataError unless both series share an index and have no gaps."""
     if not groups.index.equals(split.index) or groups.isna().any() or split.isna().any():
         raise DataError("expected a group and a split for each case, on the index of one case table")
     spread = split.groupby(groups).nunique()
@@ -114,14 +108,12 @@ def _deal(groups: pd.DataFrame, shares: tuple[float, ...], rng: np.random.Genera
 
 
 def audit_leakage(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, seed: int = 0, n_splits: int = 10) -> pd.DataFrame:
-    """Measure what an image-level split would have leaked from test into training, beside the grouped split.
-
-    Averages over ``n_splits`` consecutive seeds from ``seed`` on; shares and errors are those of :func:`split_cases`.
+    """Measure what an image-level split would have leaked from test into training, beside :func:`split_cases`.
 
     Returns:
         A column for each unit (``lesion``, ``patient``, ``group``): share of test ``images`` and of test ``melanomas`` of which
-        training holds another image of the same unit, in [0, 1], when split ``by image`` and ``by group``; NaN where the source
-        has no such ids.
+        training holds another image of the same unit, in [0, 1], when split ``by image`` and ``by group``, as the mean over
+        ``n_splits`` seeds from ``seed`` on; NaN where the source has no such ids.
     """
     cases, seeds = cases.reset_index(drop=True), range(seed, seed + n_splits)
     leaks = {
