@@ -1,7 +1,5 @@
 """What to know about a case table before training on it: counts, gaps, cameras, leakage, repeats."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -45,16 +43,11 @@ class CaseAudit(dict[str, "pd.Series | pd.DataFrame | str"]):
 def audit_cases(cases: pd.DataFrame, n_splits: int = 10, show_progress: bool = False) -> CaseAudit:
     """Look a case table over before anything is trained on it, and those of its images that are there.
 
-    Args:
-        cases: case table, as ``load_cases`` returns it (``missing_images="keep"`` audits a table without its images).
-        n_splits: number of the splits that measure leakage.
-        show_progress: draw a bar while images are compared.
-
     Returns:
-        ``case table``; ``counts`` (also of what is absent or was left out); ``missing values`` (share of empty cells of each
-        column, by class); ``acquisition`` (images, melanomas and prevalence of each camera or clinic); ``leakage`` (of
-        :func:`audit_leakage`); ``repeated photographs`` (of :func:`find_duplicates`, those in two groups first); ``unreadable
-        files``.
+        ``case table``; ``counts`` (also of what was left out); ``missing values`` (share of empty cells of each column, by
+        class); ``acquisition`` (images, melanomas and prevalence of each camera or clinic); ``leakage`` (of
+        :func:`audit_leakage`, with ``n_splits``); ``repeated photographs`` (of :func:`find_duplicates`, those in two groups
+        first); ``unreadable files``.
 
     Raises:
         DataError: the table breaks the schema.

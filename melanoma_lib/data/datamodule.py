@@ -237,12 +237,9 @@ class DermoscopyDataModule(pl.LightningDataModule):
 
 
 def cases_for(settings: Settings, only: Collection[str] = ()) -> pd.DataFrame:
-    """The case table of the settings' source, fit for training; synthetic cases are painted where they do not exist yet.
+    """The case table of the settings' source, fit for training; DataError as by :func:`load_cases`, or of one class alone.
 
     A model of metadata alone needs no image file. Where ``only`` names images, no other synthetic cases are painted.
-
-    Raises:
-        DataError: as :func:`load_cases` does, or if all cases are of one class.
     """
     root = source_root(settings, only)
     needless = "image" not in settings.modalities and settings.missing_images == "error"
@@ -261,13 +258,10 @@ def _split(settings: Settings, cases: pd.DataFrame) -> pd.Series:
 
 
 def source_root(settings: Settings, only: Collection[str] = ()) -> Path:
-    """Folder of the source's tables; ``only`` is as in :func:`cases_for`.
+    """Folder of the source's tables; synthetic cases get one for each set of knobs within ``data_root``.
 
-    Synthetic cases get a folder for each set of knobs within ``data_root``. Where ``data_root`` is itself what a generator wrote,
-    such as cases with artefacts correlated with the label, it is taken as it is.
-
-    Raises:
-        DataError: if such a folder's patients, seed or image size are not those of the settings, which name the run.
+    Where ``data_root`` is itself what a generator wrote, such as cases with artefacts correlated with the label, it is taken as
+    it is; DataError if its patients, seed or image size are not those of the settings. ``only`` is as in :func:`cases_for`.
     """
     if settings.source != "synthetic":
         return settings.data_root

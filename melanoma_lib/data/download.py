@@ -1,7 +1,5 @@
 """What can be fetched, as ``offers.toml`` says; and fetching it, checksummed, whole or not at all."""
 
-from __future__ import annotations
-
 import difflib
 import importlib.util
 import io
@@ -39,17 +37,11 @@ OFFERS = {
 
 
 def fetch(source: str, root: str | Path, collection: str | None = None, show: Callable[[str], None] = print) -> Path:
-    """Fetch a data set into a folder that ``load_cases`` reads; what is there already is left alone.
+    """Fetch one of ``OFFERS`` into a folder that ``load_cases`` reads, and return the folder.
 
     Licence and citation are shown before the first byte is asked for. Whatever stops a download, the same call goes on with
     the file that was not yet whole. HAM10000's checksums are published and checked; of the others, archives are checked as they
-    are unpacked. The SHA-256 of each file is shown.
-
-    Args:
-        source: ``ham10000``, ``isic2019``, ``isic2020`` or ``isic_archive``.
-        root: folder to put it in and to return; made when absent.
-        collection: for ``isic_archive``: name of the collection; default BCN20000.
-        show: receives each message.
+    are unpacked. The SHA-256 of each file is shown. ``collection``, one of the ISIC Archive's, is BCN20000 by default.
 
     Raises:
         DownloadError: unknown source, no network, absent file, wrong checksum, broken archive, full disk; the message ends with

@@ -38,12 +38,9 @@ def read_square(file: Path | IO[bytes] | Image.Image, side: int) -> np.ndarray:
 
 
 def read_upright(file: Path | IO[bytes] | Image.Image, side: int, draft: str = "RGB") -> Image.Image:
-    """Decode an image to RGB, upright, no side below ``side`` pixels unless the file's is.
+    """Decode anything that Pillow reads to RGB, upright, no side below ``side`` pixels unless the file's is.
 
-    Args:
-        file: path or open binary file of anything Pillow reads, or an image that Pillow has open; it is left as it is.
-        side: what the result will be shrunk to.
-        draft: ``L`` decodes the brightness of a JPEG alone.
+    ``draft="L"`` decodes the brightness of a JPEG alone.
 
     Raises:
         CorruptImageError: if the file is no image or is cut short.

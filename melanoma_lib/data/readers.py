@@ -4,8 +4,6 @@ Every reader takes the path of its main table and returns every case column but 
 file. What is only known once the diagnosis is (how it was confirmed, the thickness) is left behind.
 """
 
-from __future__ import annotations
-
 import csv
 import logging
 from collections.abc import Sequence
@@ -29,8 +27,7 @@ def read_table(path: Path, needs: Sequence[str]) -> pd.DataFrame:
     """Read a comma, semicolon, tab or pipe separated UTF-8 table, with or without byte order mark, as text.
 
     Returns:
-        Stripped text cells ("" for empty), column names in lower case, indexed by line number in the file; lines without
-        any content are left out.
+        Stripped text cells ("" for empty), column names in lower case, indexed by line number; empty lines are left out.
 
     Raises:
         DataError: unreadable, no rows, a row with more cells than columns or with a blank name of its image, two columns of one
@@ -43,10 +40,8 @@ def read_table(path: Path, needs: Sequence[str]) -> pd.DataFrame:
             mark = max(MARKS, key=first.count)
             reader = csv.reader(file, delimiter=mark, strict=True)
             lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{path} cannot be read as a UTF-8 table ({error}); download it again, or save it as CSV UTF-8."
-        ) from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read ({error}); download it again, or save it as CSV UTF-8.") from error
     lines = [(number, cells) for number, cells in lines if any(cells)]
     if len(lines) < 2:
         raise DataError(f"{path} cannot be read: expected a header and rows, found {len(lines)} filled lines.")
@@ -94,7 +89,7 @@ def resolve(root: Path, relative: str) -> Path | None:
 def read_synthetic(path: Path) -> pd.DataFrame:
     """The table that ``SyntheticDermoscopy.write`` leaves."""
     lines = read_table(path, needs=CASE_COLUMNS).index
-    return pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str), float_precision="round_trip").set_index(lines)
+    return pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str)).set_index(lines)
 
 
 def read_ham10000(path: Path) -> pd.DataFrame:
@@ -115,9 +110,8 @@ def read_ham10000(path: Path) -> pd.DataFrame:
 def read_isic2019(path: Path) -> pd.DataFrame:
     """Metadata and, from the file beside it, the one-hot diagnoses."""
     table = read_table(path, needs=("image", "age_approx", "anatom_site_general", "lesion_id", "sex"))
-    truth_path, names = resolve(path.parent, "ISIC_2019_Training_GroundTruth.csv"), list(NAMES["ISIC_2019_DIAGNOSES"])
-    if truth_path is None:
-        raise DataError(f"{path.parent}: ISIC_2019_Training_GroundTruth.csv, the diagnoses of {path.name}, is missing.")
+    names, truth_path = list(NAMES["ISIC_2019_DIAGNOSES"]), path.with_name("ISIC_2019_Training_GroundTruth.csv")
+    truth_path = _beside(path, truth_path.name) or truth_path
     truth = read_table(truth_path, needs=("image", *names))
     require(table["image"].isin(truth["image"]), table["image"], path, f"an image of {truth_path.name}")
     truth["diagnosis"] = _one_hot(truth, names, truth_path)
@@ -154,12 +148,8 @@ def read_isic2018(path: Path) -> pd.DataFrame:
         return read_ham10000(path)
     table = read_table(path, needs=("image", *names))
     if "training" in path.name.casefold():
-        lesions = _beside(path, "ISIC2018_Task3_Training_LesionGroupings.csv")
-        if lesions is None:
-            raise DataError(
-                f"{path.parent}: ISIC2018_Task3_Training_LesionGroupings.csv (from the page of the challenge) is missing; "
-                "without it the images of one lesion would fall into several splits."
-            )
+        lesions = path.with_name("ISIC2018_Task3_Training_LesionGroupings.csv")
+        lesions = _beside(path, lesions.name) or lesions
         table = _with_columns(table, read_table(lesions, ("image", "lesion_id")), lesions, "image", "lesion_id")
     diagnosis = _one_hot(table, names, path)
     target = diagnosis.map(NAMES["HAM10000_DIAGNOSES"])

@@ -1,7 +1,5 @@
 """The case table: one row per image, the only form in which cases travel through the kit."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 import numpy as np
@@ -53,9 +51,7 @@ def group_ids(cases: pd.DataFrame) -> pd.Series:
 def validate_cases(cases: pd.DataFrame, origin: str = "case table") -> pd.DataFrame:
     """Check a case table against the schema and bring it to one column order and one set of types; one class alone passes.
 
-    Args:
-        cases: the table, with at least ``CASE_COLUMNS``; further columns are kept behind them.
-        origin: where the table came from, named first in every error.
+    Columns beyond ``CASE_COLUMNS`` are kept behind them. Errors begin with ``origin``.
 
     Returns:
         A copy: text columns as ``TEXT`` with NaN for missing, ``age_approx`` float64 years, ``target`` int64 0/1.
@@ -113,7 +109,4 @@ def _check_groups(cases: pd.DataFrame, origin: str) -> None:
         if (spread > 1).any():
             name = spread.idxmax()
             groups = sorted(cases.loc[cases[unit] == name, "group_id"].unique())
-            raise DataError(
-                f"{origin}: {unit} {name!r} is spread over the groups {listed(groups)}, so that a split could tear it apart; "
-                "correct the ids, or build the column with group_ids()."
-            )
+            raise DataError(f"{origin}: {unit} {name!r} is spread over the groups {listed(groups)}; group_ids() makes them anew.")

@@ -1,7 +1,5 @@
 """From the files of each data set to the one case table."""
 
-from __future__ import annotations
-
 import difflib
 import logging
 import os
@@ -112,9 +110,7 @@ def _report_missing(names: pd.Series, total: int, searched: list[str], policy: s
 def _locate(root: Path, source: str) -> list[Path]:
     """The source's table, or those of its parts; of several editions the first that is there."""
     names = SOURCES[source].tables
-    wanted, how = " or ".join(names), "data/README.md says where the files are to be had."
-    if source in ("ham10000", "isic2019", "isic2020", "isic_archive"):
-        how = f"`python -m melanoma_lib data fetch {source}` gets the files."
+    wanted, how = " or ".join(names), "data/README.md says how to get the files, some of them by `melanoma_lib data fetch`."
     if not root.is_dir():
         there = next(folder for folder in root.parents if folder.is_dir())
         near = [] if root.exists() else difflib.get_close_matches(root.relative_to(there).parts[0], _names(there), n=1)

@@ -1,7 +1,5 @@
 """Splits that keep a patient or lesion whole, and what splitting by image would have leaked."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,11 +18,8 @@ def split_cases(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, seed
     Groups with and without a melanoma are dealt out separately, each group to the split that is furthest behind its share
     of the images and melanomas so far. Larger groups come first, in random order among groups of similar size.
 
-    Args:
-        cases: case table; ``group_id`` and ``target`` are used.
-        val: share of images for validation, in (0, 1).
-        test: share of images for testing, in (0, 1); ``val + test < 1``.
-        seed: the same seed gives the same split, whatever the order of the rows.
+    The shares of images ``val`` and ``test`` lie in (0, 1), as does their sum. The same ``seed`` gives the same split, whatever
+    the order of the rows.
 
     Returns:
         Text series named ``split`` with ``train``, ``val`` or ``test`` on the index of ``cases``.

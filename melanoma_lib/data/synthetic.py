@@ -113,12 +113,7 @@ class SyntheticDermoscopy:
         return draw_cases(self.n_patients, self.seed, self.prevalence, self.shortcut)
 
     def render(self, index: int, artefacts: Collection[str] | None = None) -> SyntheticCase:
-        """Paint one case.
-
-        Args:
-            index: row of :attr:`cases`.
-            artefacts: to draw instead of those the table lists; ``()`` for none. All else stays as it is, pixel by pixel.
-        """
+        """Paint a row of :attr:`cases`, with these artefacts in place of those it lists; all else stays, pixel by pixel."""
         row = self.cases.iloc[index].to_dict()  # as numbers of Python: those of NumPy would make all pixels float64
         if artefacts is None:
             artefacts = [name for name in ARTEFACTS if row[f"truth_artefact_{name}"]]
@@ -152,12 +147,8 @@ class SyntheticDermoscopy:
         """Write the data set as a folder that ``load_cases("synthetic", root)`` reads.
 
         Holds ``cases.csv``, ``images/<image_id>.jpg``, ``masks/<image_id>.png`` (255 on the lesion) and ``generator.json`` (the
-        knobs). The folder appears when all of it is there; one that already holds the same data is left as it is.
-
-        Args:
-            root: folder to create and return; its parents are made.
-            only: image ids, where a part of the cases will do: they get a folder of their own beside ``root``, which is
-                returned, unless ``root`` is there.
+        knobs). The folder appears when all of it is there; one that already holds the same data is left as it is. Where the
+        images ``only`` will do, they get a folder of their own beside ``root``, which is returned, unless ``root`` is there.
 
         Raises:
             DataError: if ``root`` holds something else, or the disk refuses.
