@@ -72,14 +72,6 @@ def test_copies_and_versions_are_found_and_strangers_are_not(files):
     assert unreadable == ["image_8", "image_9"]
 
 
-def test_images_of_one_colour_are_no_pairs_and_nothing_has_none(tmp_path):
-    cases = case_table([0] * 3, image_path=[str(tmp_path / f"{grey}.png") for grey in (40, 80, 120)])
-    for path, grey in zip(cases["image_path"], (40, 80, 120), strict=True):
-        Image.new("RGB", (60, 40), (grey, grey, grey)).save(path)
-    assert find_duplicates(cases)[0].empty
-    assert find_duplicates(cases.iloc[:0])[0].empty
-
-
 def test_close_hashes_agree_with_brute_force():
     rng = np.random.default_rng(1)
     base = rng.integers(0, 256, (20, 32), dtype=np.uint8)

@@ -49,20 +49,16 @@ def test_rows_are_the_images_in_their_order(photographs, tmp_path):
         rows[0] = 0
 
 
-def test_the_second_time_no_image_is_opened(photographs, tmp_path, monkeypatch):
-    first = np.array(open_cache(photographs, 16, tmp_path / "cache"))
-    monkeypatch.setattr(Image, "open", lambda *_: pytest.fail("an image was opened"))
-    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
-    np.testing.assert_array_equal(open_cache(photographs, 16, tmp_path / "cache"), first)
-
-
-def test_the_cache_follows_the_files(photographs, tmp_path):
+def test_the_cache_follows_the_files(photographs, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     open_cache(photographs, 16, cache)
     Image.fromarray(pixels(14, 18, seed=99)).save(photographs[5])
     changed = open_cache(photographs, 16, cache)
     np.testing.assert_array_equal(changed[5], read_square(photographs[5], 16))
     assert len(caches(cache)) == 2
+    with monkeypatch.context() as patched:
+        patched.setattr(Image, "open", lambda *_: pytest.fail("an image was decoded again"))
+        np.testing.assert_array_equal(open_cache(photographs, 16, cache), changed)
     open_cache(photographs[:-1], 16, cache)
     open_cache(photographs[::-1], 16, cache)
     open_cache(photographs, 17, cache)
