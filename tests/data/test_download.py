@@ -1,16 +1,15 @@
-"""Downloads against a web server on this machine, with the faults that real ones have."""
+"""Downloads from a publisher that the test plays, with the faults that real ones have."""
 
 import errno
 import hashlib
 import io
 import json
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+import requests
 
 from melanoma_lib.data import download
 from melanoma_lib.data.download import OFFERS, fetch
@@ -24,44 +23,32 @@ PIXELS = hashlib.shake_256(b"pixels").digest(300_000)
 WHOLE = {Path(TABLE).name, "jpeg"}
 
 
-class Publisher(ThreadingHTTPServer):
-    """A web server on this machine whose files and failures the test decides."""
-
-    daemon_threads = True
+class Publisher:
+    """What pooch is given in place of its downloader: files by path, and the faults that the test decides."""
 
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), Answer)
         self.files: dict[str, bytes] = {}
-        self.cuts: dict[str, int] = {}  # how many bytes of a reply are sent before the connection drops
+        self.cut: str = ""  # the path of a file whose connection drops half-way
         self.asked: list[str] = []
-        self.url = f"http://127.0.0.1:{self.server_port}"
 
-
-class Answer(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.server.asked.append(self.path)
-        if self.path not in self.server.files:
-            self.send_error(404)
-            return
-        body = self.server.files[self.path]
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[: self.server.cuts.get(self.path)])
-
-    def log_message(self, *_):
-        pass
+    def __call__(self, url, out, _):
+        path = url.removeprefix("http://publisher")
+        self.asked.append(path)
+        if path not in self.files:
+            raise requests.HTTPError(f"404 Client Error: Not Found for url: {url}")
+        content = self.files[path]
+        out.write(content) if hasattr(out, "write") else Path(out).write_bytes(content[: 100 if path == self.cut else None])
+        if path == self.cut:
+            raise requests.exceptions.ChunkedEncodingError("IncompleteRead")
 
 
 @pytest.fixture
-def shop():
-    server = Publisher()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def shop(monkeypatch):
+    publisher = Publisher()
+    for service in ("CHALLENGE", "DATAVERSE", "ARCHIVE"):
+        monkeypatch.setattr(download, service, "http://publisher")
+    monkeypatch.setattr(download, "_downloader", lambda: publisher)
+    return publisher
 
 
 def zipped(**members: str | bytes) -> bytes:
@@ -73,8 +60,7 @@ def zipped(**members: str | bytes) -> bytes:
 
 
 @pytest.fixture
-def challenge(shop, monkeypatch):
-    monkeypatch.setattr(download, "CHALLENGE", shop.url)
+def challenge(shop):
     shop.files[TABLE] = (HEADER + ROWS).encode()
     shop.files[ARCHIVE] = zipped(**{"train/ISIC_1.jpg": PIXELS, "train/ISIC_2.jpg": PIXELS[::-1]})
     return shop
@@ -108,8 +94,8 @@ def damaged(archive: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("path", "fault", "message"),
     [
-        (ARCHIVE, 200_000, "IncompleteRead"),
-        (TABLE, 150, "IncompleteRead"),
+        (ARCHIVE, "cut", "IncompleteRead"),
+        (TABLE, "cut", "IncompleteRead"),
         (ARCHIVE, None, r"404 .*JPEG\.zip"),
         (TABLE, b"<html>log in", r"v2\.csv is not sound \(a web page came in its place"),
         (ARCHIVE, b"<html>log in", r"JPEG\.zip is not sound \(File is not a zip file"),
@@ -118,16 +104,15 @@ def damaged(archive: bytes) -> bytes:
 )
 def test_what_does_not_come_whole_is_told_and_the_next_call_goes_on(challenge, tmp_path, path, fault, message):
     sound = dict(challenge.files)
-    if isinstance(fault, int):
-        challenge.cuts[path] = fault
-    elif fault is None:
+    challenge.cut = path if fault == "cut" else ""
+    if fault is None:
         del challenge.files[path]
-    else:
+    elif fault != "cut":
         challenge.files[path] = fault if isinstance(fault, bytes) else fault(sound[path])
     with pytest.raises(DownloadError, match=rf"(?s){message}.*run this again.*By hand: open http.*save in {tmp_path}: "):
         fetch("isic2020", tmp_path)
     assert names(tmp_path) == ({Path(TABLE).name} if path == ARCHIVE else set())
-    challenge.files, challenge.cuts, challenge.asked = sound, {}, []
+    challenge.files, challenge.cut, challenge.asked = sound, "", []
     fetch("isic2020", tmp_path)
     assert challenge.asked == ([ARCHIVE] if path == ARCHIVE else [TABLE, ARCHIVE])
     assert names(tmp_path) == WHOLE
@@ -167,8 +152,7 @@ def test_a_full_disk_a_file_in_the_way_and_an_unknown_source_are_clear_errors(ch
 
 
 @pytest.fixture
-def dataverse(shop, monkeypatch):
-    monkeypatch.setattr(download, "DATAVERSE", shop.url)
+def dataverse(shop):
     table = b"lesion_id,image_id,dx,dx_type,age,sex,localization,dataset\nHAM_1,ISIC_1,mel,histo,50,male,back,rosendahl\n"
     masks = "HAM10000_segmentations_lesion_tschandl"
     contents = {
@@ -219,9 +203,11 @@ def test_a_dataverse_that_answers_otherwise_is_reported(dataverse, tmp_path, rep
     ],
 )
 def test_a_collection_is_found_by_name_on_any_page_or_reported(shop, tmp_path, monkeypatch, name, images, status, message):
-    monkeypatch.setattr(download, "ARCHIVE", shop.url)
     monkeypatch.setattr(download.importlib.util, "find_spec", lambda name: name)
-    first = {"results": [{"id": 5, "name": "HAM10000"}, {"id": 6, "name": "Twice"}], "next": f"{shop.url}/collections/?page=2"}
+    first = {
+        "results": [{"id": 5, "name": "HAM10000"}, {"id": 6, "name": "Twice"}],
+        "next": "http://publisher/collections/?page=2",
+    }
     second = {"results": [{"id": 731, "name": "BCN20000"}, {"id": 8, "name": "Twice"}], "next": None}
     shop.files |= {"/collections/": json.dumps(first).encode(), "/collections/?page=2": json.dumps(second).encode()}
     commands = []
