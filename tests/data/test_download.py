@@ -148,9 +148,6 @@ def test_a_full_disk_a_file_in_the_way_and_an_unknown_source_are_clear_errors(ch
         fetch("synthetic", tmp_path)
 
 
-# --- HAM10000 from the Dataverse ----------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def dataverse(shop):
     table = b"lesion_id,image_id,dx,dx_type,age,sex,localization,dataset\nHAM_1,ISIC_1,mel,histo,50,male,back,rosendahl\n"
@@ -180,16 +177,10 @@ def test_ham10000_comes_from_the_dataverse_with_its_own_checksums(dataverse, tmp
     with pytest.raises(DownloadError, match=r"HAM10000_images_part_1\.zip\) does not match the known hash"):
         fetch("ham10000", tmp_path / "wrong")
     assert names(tmp_path / "wrong") == {"HAM10000_metadata"}
-
-
-@pytest.mark.parametrize("reply", [b"<html>", b"[]", b'{"data": {}}', b'{"data": {"latestVersion": {"files": []}}}'])
-def test_a_dataverse_that_answers_otherwise_is_reported(dataverse, tmp_path, reply):
-    dataverse.files[dataverse.listing] = reply
-    with pytest.raises(DownloadError, match=r"ham10000 was not fetched whole: (?s:.*)By hand"):
-        fetch("ham10000", tmp_path)
-
-
-# --- collections of the archive, by isic-cli ----------------------------------------------------------------------------
+    for reply in (b"<html>", b"[]", b'{"data": {}}', b'{"data": {"latestVersion": {"files": []}}}'):
+        dataverse.files[dataverse.listing] = reply
+        with pytest.raises(DownloadError, match=r"ham10000 was not fetched whole: (?s:.*)By hand"):
+            fetch("ham10000", tmp_path / "other")
 
 
 @pytest.mark.parametrize(

@@ -51,14 +51,6 @@ def test_equals_pandas_dummies_and_the_scaler_of_scikit_learn(training, others):
         np.testing.assert_array_equal(ours, dummies)
 
 
-def test_a_case_that_tells_nothing_raises_the_three_flags_and_nothing_else():
-    encoder = MetadataEncoder(age_mean=50, age_std=10)
-    flags = [float(name.endswith("missing")) for name in encoder.columns]
-    assert sum(flags) == 3
-    np.testing.assert_array_equal(encoder.missing, flags)
-    np.testing.assert_array_equal(encoder.encode(float("nan"), np.nan, None)[0], flags)
-
-
 def test_the_data_module_fits_on_the_training_split_alone(tmp_path):
     rng = np.random.default_rng(0)
     cases = validate_cases(case_table(np.arange(200) % 4 == 0, age_approx=rng.integers(20, 80, 200).astype(float)))

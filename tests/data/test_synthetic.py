@@ -20,29 +20,19 @@ def data():
     return SyntheticDermoscopy(n_patients=40, seed=3, image_size=SIZE)
 
 
-@pytest.fixture(scope="module")
-def population():
-    return draw_lesions(60_000, seed=11, prevalence=0.2)
-
-
 def contents(root):
     return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-# the population ------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("risk", RISKS)
-def test_risks_are_calibrated_posteriors(population, risk):
+def test_risks_are_calibrated_posteriors(risk):
+    population = draw_lesions(60_000, seed=11, prevalence=0.2)
     groups = population.groupby(pd.qcut(population[risk], 25, duplicates="drop"), observed=True)
     table = groups.agg(observed=("target", "mean"), expected=(risk, "mean"), n=("target", "size"))
     z = (table["observed"] - table["expected"]) / np.sqrt(table["expected"] * (1 - table["expected"]) / table["n"])
     assert len(table) >= 20
     assert (z**2).mean() < 2  # 1 expected; 2 is beyond the 99.9th percentile of chi-square / 25
     assert np.abs(z).max() < 4.5
-
-
-# pictures ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_case_depends_on_seed_and_index_alone(data):
@@ -74,9 +64,6 @@ def test_artefact_masks_sit_where_pixels_changed(data, name):
     assert seen >= 6
 
 
-# artefacts correlated with the label -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("tie", [0.9, 0.4, -0.7, 1.0, -1.0, 0.0])
 def test_shortcut_moves_the_classes_apart_by_its_value_and_changes_nothing_else(tie):
     plain = SyntheticDermoscopy(2500, seed=1).cases
@@ -84,9 +71,6 @@ def test_shortcut_moves_the_classes_apart_by_its_value_and_changes_nothing_else(
     share = tied.groupby("target")["truth_artefact_ruler"].mean()
     assert share[1] - share[0] == pytest.approx(tie, abs=0.04)
     pd.testing.assert_frame_equal(plain.drop(columns="truth_artefact_ruler"), tied.drop(columns="truth_artefact_ruler"))
-
-
-# knobs and files -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -127,8 +111,7 @@ def test_a_part_of_the_cases_lies_beside_until_all_are_there(tmp_path):
     data = SyntheticDermoscopy(n_patients=12, seed=9, image_size=32)
     wanted = data.cases["image_id"].iloc[[9, 2]].tolist()
     part = data.write(tmp_path / "cases", only=wanted)
-    assert part.parent == tmp_path
-    assert part != tmp_path / "cases"
+    assert part.parent == tmp_path and part != tmp_path / "cases"
     assert pd.read_csv(part / "cases.csv")["image_id"].tolist() == wanted[::-1]
     assert data.write(tmp_path / "cases", only=set(wanted)) == part
     assert data.write(tmp_path / "cases", only=wanted[:1]) != part
@@ -157,11 +140,7 @@ def test_a_broken_write_leaves_nothing(tmp_path, monkeypatch, failure):
 def test_what_is_in_the_way_is_an_error_and_stays(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     data = SyntheticDermoscopy(n_patients=1, image_size=32)
-    for where, message in (
-        ("thesis.txt/cases", "cannot write synthetic cases"),
-        ("thesis.txt", "already exists"),
-        (".", "already"),
-    ):
+    for where, message in {"thesis.txt/cases": "cannot write synthetic cases", "thesis.txt": "exists", ".": "exists"}.items():
         with pytest.raises(DataError, match=message):
             data.write(tmp_path / where)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["years of work"]
@@ -178,8 +157,7 @@ def test_a_picture_is_known_as_painted_without_a_change_of_its_pixels(data, tmp_
     Image.fromarray(image).save(plain, quality=94, subsampling=0)
     marked.write_bytes(painted_jpeg(image))
     np.testing.assert_array_equal(np.asarray(Image.open(marked)), np.asarray(Image.open(plain)))
-    assert [is_painted(file) for file in (marked, marked.read_bytes(), plain, b"", Image.open(marked))] == [True, True] + [
-        False
-    ] * 3
+    assert is_painted(marked) and is_painted(marked.read_bytes())
+    assert not any(map(is_painted, (plain, b"", Image.open(marked))))
     Image.open(marked).save(plain, quality=94, comment=Image.open(marked).info["comment"])  # what an editor may leave
     assert not is_painted(plain)
