@@ -26,7 +26,6 @@ DATAVERSE = "https://dataverse.harvard.edu"
 CHALLENGE = "https://isic-challenge-data.s3.amazonaws.com"
 ARCHIVE = "https://api.isic-archive.com/api/v2"
 HAM10000_DOI = "doi:10.7910/DVN/DBW86T"
-DEFAULT_COLLECTION = "BCN20000"
 
 
 # By source: title, page, licence, cite and files, as offers.toml explains.
@@ -48,25 +47,23 @@ def fetch(source: str, root: str | Path, collection: str | None = None, show: Ca
             the way to do it by hand.
     """
     if source not in OFFERS:
-        raise DownloadError(
-            f"source {source!r} cannot be fetched; expected one of {list(OFFERS)}. Synthetic cases are generated."
-        )
+        raise DownloadError(f"source {source!r} cannot be fetched; expected one of {list(OFFERS)}.")
     root, offer = Path(root).expanduser(), OFFERS[source]
-    by_hand = ", ".join(PurePosixPath(name).name + f" (unpack into {root / to})" * bool(to) for name, to in offer.files.items())
     show("\n  ".join([f"{offer.title}\nPage: {offer.page}\nLicence: {offer.licence}\nPlease cite:", *offer.cite]))
     try:
         root.mkdir(parents=True, exist_ok=True)
         if source == "isic_archive":
-            _fetch_collection(root, collection or DEFAULT_COLLECTION, show)
+            _fetch_collection(root, collection or "BCN20000", show)
         else:
             found = _dataverse_files() if source == "ham10000" else [(f"{CHALLENGE}/{path}", None) for path in offer.files]
             for (url, md5), (path, folder) in zip(found, offer.files.items(), strict=True):
                 _fetch_file(url, root / PurePosixPath(path).name, folder, md5, show)
     except (DownloadError, OSError, ValueError, LookupError, TypeError) as error:  # the last three: an answer of another form
+        files = [f"{PurePosixPath(name).name}, unpacked into {root / to}" if to else name for name, to in offer.files.items()]
         raise DownloadError(
             f"{source} was not fetched whole: {error!s:.500}\nCheck the network (https_proxy names a proxy), the free space and "
             f"that {root} can be written to, and run this again; what is there already is kept.\n"
-            f"By hand: open {offer.page}, accept the terms and save in {root}: {by_hand}."
+            f"By hand: open {offer.page}, accept the terms and save in {root}: {'; '.join(files)}."
         ) from error
     return root
 

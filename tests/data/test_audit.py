@@ -41,12 +41,8 @@ def test_counts_gaps_and_cameras_agree_with_plain_counting():
     assert audit["acquisition"].loc["A", "melanomas"] == melanoma[cases["acquisition"] == "A"].sum()
     pd.testing.assert_frame_equal(audit["leakage"], audit_leakage(cases, n_splits=2))
     assert audit["counts"]["image files compared"] == 0
-
-
-@pytest.mark.parametrize("targets", [[0] * 8, [1] * 8, [0, 1] * 2])
-def test_tables_too_small_to_split_are_still_audited(targets):
-    audit = audit_cases(case_table(targets))
-    assert "not measured" in audit["leakage"]
+    for targets in ([0] * 8, [1] * 8, [0, 1] * 2):
+        assert "not measured" in audit_cases(case_table(targets))["leakage"]
 
 
 @pytest.fixture

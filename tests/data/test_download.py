@@ -72,8 +72,7 @@ def names(root: Path) -> set[str]:
 
 def test_a_source_is_fetched_licence_first_can_be_loaded_and_is_not_fetched_twice(challenge, tmp_path):
     said, root = [], tmp_path / "new" / "isic2020"
-    (root / ".jpeg.tmp").mkdir(parents=True)
-    (root / ".jpeg.tmp" / "half.jpg").write_text("left by a killed process")
+    (root / ".jpeg.tmp" / "left by a killed process").mkdir(parents=True)
     assert fetch("isic2020", root, show=said.append) == root
     assert "CC BY-NC 4.0" in said[0] and "doi:10.1038/s41597-021-00815-z" in said[0]
     assert any(hashlib.sha256(challenge.files[ARCHIVE]).hexdigest() in line for line in said)
@@ -81,7 +80,6 @@ def test_a_source_is_fetched_licence_first_can_be_loaded_and_is_not_fetched_twic
     assert list(cases["target"]) == [0, 1]
     assert Path(cases["image_path"][1]).read_bytes() == PIXELS[::-1]
     assert names(root) == WHOLE
-    assert sorted(path.name for path in (root / "jpeg").rglob("*.jpg")) == ["ISIC_1.jpg", "ISIC_2.jpg"]
     asked = len(challenge.asked)
     fetch("isic2020", root)
     assert len(challenge.asked) == asked
@@ -135,21 +133,18 @@ def test_a_full_disk_a_file_in_the_way_and_an_unknown_source_are_clear_errors(ch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(zipfile.ZipFile, "extractall", full)
-    with pytest.raises(DownloadError, match=r"(?s)No space left on device.*free space"):
-        fetch("isic2020", tmp_path)
+    for _ in range(2):
+        with pytest.raises(DownloadError, match=r"(?s)No space left on device.*free space"):
+            fetch("isic2020", tmp_path)
     assert names(tmp_path) == {Path(TABLE).name, "ISIC_2020_Training_JPEG.zip"}
-    challenge.asked = []
-    with pytest.raises(DownloadError, match="No space left"):
-        fetch("isic2020", tmp_path)
-    assert challenge.asked == []  # the archive need not come again
+    assert challenge.asked == [TABLE, ARCHIVE]  # the archive need not come again
     with pytest.raises(DownloadError, match="can be written to"):
         fetch("isic2020", tmp_path / Path(TABLE).name)
     with pytest.raises(DownloadError, match=r"'synthetic' cannot be fetched; expected one of \['ham10000'"):
         fetch("synthetic", tmp_path)
 
 
-@pytest.fixture
-def dataverse(shop):
+def test_ham10000_comes_from_the_dataverse_with_its_own_checksums(shop, tmp_path):
     table = b"lesion_id,image_id,dx,dx_type,age,sex,localization,dataset\nHAM_1,ISIC_1,mel,histo,50,male,back,rosendahl\n"
     masks = "HAM10000_segmentations_lesion_tschandl"
     contents = {
@@ -163,22 +158,18 @@ def dataverse(shop):
     for number, (label, content) in enumerate(contents.items()):
         listed.append({"label": label, "dataFile": {"id": number, "md5": hashlib.md5(content).hexdigest()}})
         shop.files[f"/api/access/datafile/{number}" + ("?format=original" if label.endswith(".tab") else "")] = content
-    shop.listing = f"/api/datasets/:persistentId/?persistentId={download.HAM10000_DOI}"
-    shop.files[shop.listing] = json.dumps({"data": {"latestVersion": {"files": listed}}}).encode()
-    return shop
-
-
-def test_ham10000_comes_from_the_dataverse_with_its_own_checksums(dataverse, tmp_path):
+    listing = f"/api/datasets/:persistentId/?persistentId={download.HAM10000_DOI}"
+    shop.files[listing] = json.dumps({"data": {"latestVersion": {"files": listed}}}).encode()
     cases = load_cases("ham10000", fetch("ham10000", tmp_path / "whole"))
     assert list(cases["acquisition"]) == ["rosendahl"]
     assert cases["mask_path"].notna().all()
-    assert "/api/access/datafile/4" not in dataverse.asked
-    dataverse.files["/api/access/datafile/0"] += b"!"
+    assert "/api/access/datafile/4" not in shop.asked
+    shop.files["/api/access/datafile/0"] += b"!"
     with pytest.raises(DownloadError, match=r"HAM10000_images_part_1\.zip\) does not match the known hash"):
         fetch("ham10000", tmp_path / "wrong")
     assert names(tmp_path / "wrong") == {"HAM10000_metadata"}
     for reply in (b"<html>", b"[]", b'{"data": {}}', b'{"data": {"latestVersion": {"files": []}}}'):
-        dataverse.files[dataverse.listing] = reply
+        shop.files[listing] = reply
         with pytest.raises(DownloadError, match=r"ham10000 was not fetched whole: (?s:.*)By hand"):
             fetch("ham10000", tmp_path / "other")
 
@@ -195,19 +186,15 @@ def test_ham10000_comes_from_the_dataverse_with_its_own_checksums(dataverse, tmp
 )
 def test_a_collection_is_found_by_name_on_any_page_or_reported(shop, tmp_path, monkeypatch, name, images, status, message):
     monkeypatch.setattr(download.importlib.util, "find_spec", lambda name: name)
-    first = {
-        "results": [{"id": 5, "name": "HAM10000"}, {"id": 6, "name": "Twice"}],
-        "next": "http://publisher/collections/?page=2",
-    }
-    second = {"results": [{"id": 731, "name": "BCN20000"}, {"id": 8, "name": "Twice"}], "next": None}
-    shop.files |= {"/collections/": json.dumps(first).encode(), "/collections/?page=2": json.dumps(second).encode()}
+    named = [{"id": 7 * k, "name": name} for k, name in enumerate(("HAM10000", "Twice", "BCN20000", "Twice"))]
+    pages = {"/collections/": (named[:2], "http://publisher/more"), "/more": (named[2:], None)}
+    shop.files |= {path: json.dumps({"results": found, "next": more}).encode() for path, (found, more) in pages.items()}
     commands = []
 
     def run(command, **_):
         """In place of isic-cli: metadata of two images and so many of their files."""
         commands.append(command)
-        rows = "".join(f"ISIC_{i},Benign,Clinic\n" for i in range(2))
-        (tmp_path / "metadata.csv").write_text("isic_id,diagnosis_1,attribution\n" + rows)
+        (tmp_path / "metadata.csv").write_text("isic_id,diagnosis_1,attribution\nISIC_0,Benign,Clinic\nISIC_1,Benign,Clinic\n")
         for i in range(images):
             (tmp_path / f"ISIC_{i}.JPG").write_bytes(b"x")
         return CompletedProcess(command, status)
@@ -218,7 +205,7 @@ def test_a_collection_is_found_by_name_on_any_page_or_reported(shop, tmp_path, m
             fetch("isic_archive", tmp_path, name)
         return
     fetch("isic_archive", tmp_path, name)
-    assert commands[0][1:] == ["-m", "isic_cli.cli", "image", "download", "--collections", "731", str(tmp_path)]
+    assert commands[0][1:] == ["-m", "isic_cli.cli", "image", "download", "--collections", "14", str(tmp_path)]
     assert len(load_cases("isic_archive", tmp_path)) == 2
 
 

@@ -20,10 +20,6 @@ def data():
     return SyntheticDermoscopy(n_patients=40, seed=3, image_size=SIZE)
 
 
-def contents(root):
-    return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-
-
 @pytest.mark.parametrize("risk", RISKS)
 def test_risks_are_calibrated_posteriors(risk):
     population = draw_lesions(60_000, seed=11, prevalence=0.2)
@@ -41,9 +37,7 @@ def test_a_case_depends_on_seed_and_index_alone(data):
     forwards = [data.render(i).image for i in range(6)]
     backwards = [other.render(i).image for i in reversed(range(6))][::-1]
     assert all(np.array_equal(a, b) for a, b in zip(forwards, backwards, strict=True))
-    reseeded = SyntheticDermoscopy(n_patients=40, seed=4, image_size=SIZE)
-    assert not np.array_equal(reseeded.render(0).image, forwards[0])
-    assert not set(reseeded.cases["image_id"]) & set(data.cases["image_id"])
+    assert not np.array_equal(SyntheticDermoscopy(n_patients=40, seed=4, image_size=SIZE).render(0).image, forwards[0])
 
 
 @pytest.mark.parametrize("name", ARTEFACTS)
@@ -116,8 +110,8 @@ def test_a_part_of_the_cases_lies_beside_until_all_are_there(tmp_path):
     assert data.write(tmp_path / "cases", only=set(wanted)) == part
     assert data.write(tmp_path / "cases", only=wanted[:1]) != part
     whole = data.write(tmp_path / "cases")
-    assert contents(part).keys() < contents(whole).keys()
-    assert all(contents(whole)[name] == bits for name, bits in contents(part).items() if name.parent.name)
+    for file in part.rglob("*/*.*"):
+        assert (whole / file.relative_to(part)).read_bytes() == file.read_bytes()
     assert data.write(tmp_path / "cases", only=wanted) == whole
 
 
