@@ -23,7 +23,6 @@ HEAVY = {
     "pytorch_lightning",
     "torchmetrics",
     "pandas",
-    "pandera",
     "sklearn",
     "scipy",
     "matplotlib",

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melanoma_lib.data import datamodule
+from melanoma_lib.data.datamodule import EpochSampler
 from melanoma_lib.data.images import evaluation_pixels
-from melanoma_lib.data.sampling import EpochSampler
 from melanoma_lib.errors import SettingsError
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings

@@ -10,9 +10,9 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from melanoma_lib.app.service import Patient, Service
+from melanoma_lib.data.metadata import MAX_AGE, MISSING, NAMES
 from melanoma_lib.data.readers import read_table
 from melanoma_lib.data.schema import listed
-from melanoma_lib.data.vocabulary import MAX_AGE, MISSING, NAMES
 from melanoma_lib.errors import DataError, KitError
 from melanoma_lib.inference.predictor import COLUMNS
 from melanoma_lib.runs import Run

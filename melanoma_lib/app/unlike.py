@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from melanoma_lib.data.datamodule import DermoscopyDataModule
+from melanoma_lib.data.datamodule import DermoscopyDataModule, Draw
 from melanoma_lib.data.images import GREY_OF_RGB
-from melanoma_lib.data.sampling import Draw
 from melanoma_lib.errors import ForeignThresholdError, RunError
 from melanoma_lib.explain.layers import cam_layers
 from melanoma_lib.model import MelanomaNet

@@ -171,11 +171,7 @@ ARTEFACTS = tuple(PAINTERS)
 
 
 def paint_artefact(name: str, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Add one artefact to a picture in place; ``rng`` is of this artefact alone, so that another one does not move it.
-
-    Returns:
-        Boolean ``(S, S)``: the pixels that it changed by more than ``VISIBLE`` grey levels.
-    """
+    """Add one artefact to a picture in place; returns which pixels it changed by more than ``VISIBLE``, boolean ``(S, S)``."""
     before = image.copy()
     PAINTERS[name](image, rng)
     return np.abs(image - before).max(axis=0) > VISIBLE

@@ -1,8 +1,5 @@
 """What to know about a case table before training on it: counts, gaps, cameras, leakage, repeats."""
 
-from __future__ import annotations
-
-import filecmp
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.data.images import read_upright
-from melanoma_lib.data.schema import is_leaky, listed, validate_cases
+from melanoma_lib.data.schema import listed, validate_cases
 from melanoma_lib.data.sources import on_disk
 from melanoma_lib.data.splits import SPLITS, audit_leakage
 from melanoma_lib.errors import CorruptImageError
@@ -23,12 +20,11 @@ HASH_SIDE = 16  # 16 x 16 frequencies give 256 bits
 # Chosen on HAM10000: 110 of the 111 pairs so found share a lesion, and the last is one lesion listed twice; at 64 bits most are
 # two lesions.
 MAX_BITS = 30
-MOST = 20  # rows of a finding that are printed
-EXPLAINED = {
-    "leakage": ": share of test images with another image of the same unit in training, mean of some splits; - without such ids",
-    "columns that give the answer away": " (never inputs of a model)",
-}
 BLOCK = 64  # images compared with all others at a time: with 33,000 images 70 MB
+SHOWN = ("display.max_rows", 20, "display.max_columns", None, "display.width", 160, "display.float_format", "{:.2%}".format)
+
+
+NOTES = {"leakage": ": share of test images with another image of the same unit in training"}
 
 
 class CaseAudit(dict[str, "pd.Series | pd.DataFrame | str"]):
@@ -39,22 +35,19 @@ class CaseAudit(dict[str, "pd.Series | pd.DataFrame | str"]):
     """
 
     def __repr__(self) -> str:
-        return "\n\n".join(f"{title}{EXPLAINED.get(title, '')}\n{_text(found)}" for title, found in self.items())
+        with pd.option_context(*SHOWN):
+            texts = {title + NOTES.get(title, ""): str(found) if len(found) else "none" for title, found in self.items()}
+        return "\n\n".join(map("\n".join, texts.items()))
 
 
 def audit_cases(cases: pd.DataFrame, n_splits: int = 10, show_progress: bool = False) -> CaseAudit:
     """Look a case table over before anything is trained on it, and those of its images that are there.
 
-    Args:
-        cases: case table, as ``load_cases`` returns it (``missing_images="keep"`` audits a table without its images).
-        n_splits: number of the splits that measure leakage.
-        show_progress: draw a bar while images are compared.
-
     Returns:
-        ``case table``; ``counts`` (also of what is absent or was left out); ``missing values`` (share of empty cells of each
-        column, by class); ``acquisition`` (images, melanomas and prevalence of each camera or clinic); ``leakage`` (of
-        :func:`audit_leakage`); ``repeated photographs`` (of :func:`find_duplicates`, those in two groups first); ``unreadable
-        files``; ``columns that give the answer away``.
+        ``case table``; ``counts`` (also of what was left out); ``missing values`` (share of empty cells of each column, by
+        class); ``acquisition`` (images, melanomas and prevalence of each camera or clinic); ``leakage`` (of
+        :func:`audit_leakage`, with ``n_splits``); ``repeated photographs`` (of :func:`find_duplicates`, those in two groups
+        first); ``unreadable files``.
 
     Raises:
         DataError: the table breaks the schema.
@@ -76,40 +69,23 @@ def audit_cases(cases: pd.DataFrame, n_splits: int = 10, show_progress: bool = F
         "groups with melanoma": groups.get(1, 0),
         "prevalence": melanoma.mean(),
         "accuracy of calling no image melanoma": 1 - melanoma.mean(),
-        "absent image files": facts.get("absent_images", 0),
+        "image files compared": len(present),
+        "repeated photographs": len(pairs),
+        "of these in two groups": (~pairs["same_group"]).sum(),
     } | {f"rows left out: {reason}": count for reason, count in facts.get("dropped_rows", {}).items()}
-    if len(present):
-        counts |= {
-            "repeated photographs": len(pairs),
-            "of these the same file": pairs["same_file"].sum(),
-            "of these in two groups": (~pairs["same_group"]).sum(),
-        }
-    splittable = len(groups) == 2 and groups.min() >= len(SPLITS)
-    leaky = facts.get("leaky_columns", sorted(filter(is_leaky, cases.columns)))
+    leakage = "not measured: fewer than three groups of a class"
+    if len(groups) == 2 and groups.min() >= len(SPLITS):
+        leakage = audit_leakage(cases, n_splits=n_splits)
+    gaps = {"all": empty.mean(), "melanoma": empty[melanoma].mean(), "other": empty[~melanoma].mean()}
     return CaseAudit({
         "case table": f"{facts.get('source', '')} {facts.get('table', '')}".strip() or "not read from a file",
         "counts": pd.Series(counts, dtype=object),  # whole numbers stay whole
-        "missing values": pd.DataFrame(
-            {"all": empty.mean(), "melanoma": empty[melanoma].mean(), "other": empty[~melanoma].mean()}
-        ),
+        "missing values": pd.DataFrame(gaps),
         "acquisition": cameras.rename_axis(None),
-        "leakage": audit_leakage(cases, n_splits=n_splits) if splittable
-        else "not measured: fewer than three groups of a class",
-        "repeated photographs": pairs.sort_values("same_group", kind="stable", ignore_index=True) if len(present)
-        else "not looked for: no image is there",
+        "leakage": leakage,
+        "repeated photographs": pairs.sort_values("same_group", kind="stable", ignore_index=True),
         "unreadable files": listed(unreadable) or "none",
-        "columns that give the answer away": ", ".join(leaky) or "none",
     })  # fmt: skip
-
-
-def _text(found: pd.Series | pd.DataFrame | str) -> str:
-    if isinstance(found, str):
-        return found
-    if found.empty:
-        return "none"
-    found = found.rename(index=lambda name: f"{name[:59]}…" if isinstance(name, str) and len(name) > 60 else name)
-    more = f"\nand {len(found) - MOST} more" if len(found) > MOST else ""
-    return found.head(MOST).to_string(float_format="{:.2%}".format, na_rep="-") + more
 
 
 def find_duplicates(cases: pd.DataFrame, show_progress: bool = False) -> tuple[pd.DataFrame, list[str]]:
@@ -119,27 +95,23 @@ def find_duplicates(cases: pd.DataFrame, show_progress: bool = False) -> tuple[p
     have nothing to compare and are left out.
 
     Returns:
-        The pairs, as ids ``image`` and ``other`` with the ``bits`` that their hashes differ in, at most ``MAX_BITS``, whether
-        they are the ``same_file`` byte for byte, and of the ``same_group`` and ``same_class``; and the ids of files that are no
-        readable image.
+        The pairs, as ids ``image`` and ``other`` with the ``bits`` that their hashes differ in, at most ``MAX_BITS``, and whether
+        they are of the ``same_group`` and ``same_class``; and the ids of files that are no readable image.
     """
-    bits, unreadable = np.zeros((len(cases), HASH_SIDE**2 // 8), np.uint8), []
-    ids, paths, groups, targets = (list(cases[name]) for name in ("image_id", "image_path", "group_id", "target"))
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar("comparing images", len(paths), show_progress) as advance:
-        for i, seen in enumerate(pool.map(_hash, paths)):
-            if seen is None:
-                unreadable.append(ids[i])
-            else:
-                bits[i] = seen
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar("comparing images", len(cases), show_progress) as advance:
+        hashes = []
+        for found in pool.map(_hash, cases["image_path"]):
+            hashes.append(found)
             advance()
-    comparable = bits.any(axis=1)
-    rows = [
-        (ids[i], ids[j], distance, distance == 0 and filecmp.cmp(paths[i], paths[j], shallow=False),
-         groups[i] == groups[j], targets[i] == targets[j])
-        for i, j, distance in _close_pairs(bits)
-        if comparable[i] and comparable[j]
-    ]  # fmt: skip
-    columns = {"image": str, "other": str, "bits": int, "same_file": bool, "same_group": bool, "same_class": bool}
+    hashes = pd.Series(hashes, index=cases["image_id"], dtype=object)
+    unreadable = hashes.index[hashes.isna()].tolist()
+    comparable = hashes.map(lambda found: found is not None and found.any()).to_numpy(bool)
+    rows, compared = [], cases[comparable]
+    for i, j, distance in _close_pairs(np.array([*hashes[comparable]], np.uint8).reshape(-1, HASH_SIDE**2 // 8)):
+        one, other = compared.iloc[i], compared.iloc[j]
+        same = (one[name] == other[name] for name in ("group_id", "target"))
+        rows.append((one["image_id"], other["image_id"], distance, *same))
+    columns = {"image": str, "other": str, "bits": int, "same_group": bool, "same_class": bool}
     return pd.DataFrame(rows, columns=[*columns]).astype(columns), unreadable
 
 

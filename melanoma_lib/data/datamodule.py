@@ -1,8 +1,8 @@
 """From a case table to batches: split, encoder, cached pixels, samplers; the same batches whatever the worker count."""
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,12 +11,17 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from melanoma_lib.data.cache import open_cache, open_evaluation_cache
-from melanoma_lib.data.images import normalise, seeded_transforms, stored_side, training_transform
+from melanoma_lib.data.images import (
+    normalise,
+    open_cache,
+    open_evaluation_cache,
+    seeded_transforms,
+    stored_side,
+    training_transform,
+)
 from melanoma_lib.data.metadata import MetadataEncoder
-from melanoma_lib.data.sampling import Draw, EpochSampler
 from melanoma_lib.data.sources import load_cases
-from melanoma_lib.data.splits import assert_no_straddling, fold_cases, split_cases
+from melanoma_lib.data.splits import SPLITS, assert_no_straddling, fold_cases, split_cases
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
 from melanoma_lib.errors import DataError, SettingsError
 from melanoma_lib.settings import Settings
@@ -24,20 +29,93 @@ from melanoma_lib.settings import Settings
 # image (B, 3, S, S), metadata (B, M), target (B,), diagnosis (B,): code or UNKNOWN, row (B,): position in the case table
 Batch = dict[str, torch.Tensor]
 UNKNOWN = -100  # the target that PyTorch's cross-entropy passes over
+STRIDE = 1_000_003  # between the augmentation seeds of two processes; the first has those of a process alone
 
 
-@dataclass(frozen=True)
+class Draw(NamedTuple):
+    """What a sampler hands to the data set: which rows, and the seed of their augmentation."""
+
+    rows: list[int]
+    seed: int
+
+
+class EpochSampler:
+    """Batches of row numbers that depend on seed and epoch alone, so that a resumed run draws what an unbroken one would.
+
+    Args:
+        targets: 0 or 1 of every case, shape ``(N,)``.
+        rows: the rows to draw from, at least one for each process.
+        mode: ``plain`` draws each row once, ``weighted`` draws with replacement, melanomas with chance ``prevalence``,
+            ``oversample`` repeats the rarer class until the classes balance; ``ordered`` keeps the order and every row.
+        batch_size: rows a batch; an incomplete last batch is dropped unless it is the only one or the mode is ``ordered``.
+        seed: of the order.
+        prevalence: share of melanomas that ``weighted`` aims at.
+        rank: which of ``size`` processes draws; each takes a contiguous share of the batch that one alone would draw.
+        size: processes that train together.
+    """
+
+    def __init__(
+        self, targets: np.ndarray, rows: np.ndarray, mode: str, batch_size: int, seed: int, prevalence: float = 0.5,
+        rank: int = 0, size: int = 1,
+    ) -> None:  # fmt: skip
+        self.rows, self.mode, self.batch_size, self.seed, self.epoch = np.asarray(rows), mode, batch_size, seed, 0
+        self.prevalence, self.rank, self.size = prevalence, rank, size
+        self.positive = np.asarray(targets)[self.rows] == 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration draws."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        if self.mode == "ordered":
+            return min(-(-len(self.rows) // self.batch_size), len(self.rows) // self.size)  # a case for each process in each
+        balanced = 2 * int(max(self.positive.sum(), (~self.positive).sum()))
+        return max(1, (balanced if self.mode == "oversample" else len(self.rows)) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Draw]:
+        """Draws of the current epoch."""
+        rng = np.random.default_rng((self.seed, self.epoch))
+        rows, steps = self._order(rng), len(self)
+        for step in range(steps):
+            if self.mode == "ordered" and self.size > 1:
+                chosen = np.array_split(rows, steps)[step]  # of even length: a short last one could leave a process none
+            else:
+                chosen = rows[step * self.batch_size : (step + 1) * self.batch_size]
+            seed = (int(rng.integers(2**31)) + self.rank * STRIDE) % 2**31
+            yield Draw(np.array_split(chosen, self.size)[self.rank].tolist(), seed)
+
+    def _order(self, rng: np.random.Generator) -> np.ndarray:
+        if self.mode == "ordered":
+            return self.rows
+        if self.mode == "plain":
+            return rng.permutation(self.rows)
+        melanomas, others = self.rows[self.positive], self.rows[~self.positive]
+        if self.mode == "weighted":
+            from_melanomas = rng.random(len(self.rows)) < self.prevalence
+            return np.where(from_melanomas, rng.choice(melanomas, len(self.rows)), rng.choice(others, len(self.rows)))
+        larger = max(len(melanomas), len(others))
+        return rng.permutation(np.concatenate([np.resize(rng.permutation(part), larger) for part in (melanomas, others)]))
+
+
 class CaseDataset(Dataset):
     """Batches of cases by row number; pixels come from the cache, never from an image file."""
 
-    pixels: np.ndarray | None  # uint8 (N, C, C, 3); None for a model without an image branch
-    metadata: np.ndarray  # float32 (N, M)
-    targets: np.ndarray  # float32 (N,)
-    diagnoses: np.ndarray  # int64 (N,): position of the diagnosis among those known in training, or UNKNOWN
-    transform: Callable[[Image.Image], torch.Tensor] | None  # PIL -> uint8 (3, S, S); None: pixels are those of evaluation
-    backbone: str  # whose normalisation scales the batches
-    metadata_dropout: float  # chance that a case hides all its metadata
-    no_metadata: np.ndarray  # encoding of a case that tells nothing, (M,)
+    def __init__(self, data: "DermoscopyDataModule", training: bool) -> None:
+        settings, self.pixels = data.settings, data.pixels()  # uint8 (N, C, C, 3); None for a model without an image branch
+        self.backbone = settings.backbone  # whose normalisation scales the batches
+        self.transform = None  # PIL -> uint8 (3, S, S); None: pixels are those of evaluation
+        if self.pixels is not None and training:
+            self.transform = training_transform(settings.backbone, settings.image_size, settings.augmentation)
+        elif self.pixels is not None:
+            self.pixels = open_evaluation_cache(self.pixels, settings.backbone, settings.image_size)
+        self.metadata = data.encoder.transform(data.cases)  # float32 (N, M)
+        self.no_metadata = data.encoder.missing  # encoding of a case that tells nothing, (M,)
+        hides = training and settings.modalities == "image+metadata"
+        self.metadata_dropout = settings.metadata_dropout if hides else 0.0  # chance that a case hides all its metadata
+        self.targets = data.cases["target"].to_numpy(np.float32)  # (N,)
+        codes = pd.Categorical(data.cases["diagnosis"], categories=data.diagnoses).codes.astype(np.int64)
+        self.diagnoses = np.where(codes < 0, UNKNOWN, codes)  # (N,): position among those known in training, or UNKNOWN
 
     def __len__(self) -> int:
         """Number of cases."""
@@ -90,8 +168,6 @@ class DermoscopyDataModule(pl.LightningDataModule):
         settings: what to load and how.
         cases: a validated case table to use in place of the settings' source; a ``split`` column, when present, is kept.
 
-    Within a training in several processes each loader gives this process's share of every batch.
-
     Attributes:
         cases: the case table with its ``split`` column (train, val, test).
         encoder: fitted on the training split only.
@@ -127,21 +203,7 @@ class DermoscopyDataModule(pl.LightningDataModule):
 
     def dataset(self, training: bool) -> CaseDataset:
         """All cases, augmented for training or prepared by the one evaluation transform."""
-        settings, pixels = self.settings, self.pixels()
-        augment = training and pixels is not None
-        if pixels is not None and not training:
-            pixels = open_evaluation_cache(pixels, settings.backbone, settings.image_size)
-        codes = pd.Categorical(self.cases["diagnosis"], categories=self.diagnoses).codes.astype(np.int64)
-        return CaseDataset(
-            pixels=pixels,
-            metadata=self.encoder.transform(self.cases),
-            targets=self.cases["target"].to_numpy(np.float32),
-            diagnoses=np.where(codes < 0, UNKNOWN, codes),
-            transform=training_transform(settings.backbone, settings.image_size, settings.augmentation) if augment else None,
-            backbone=settings.backbone,
-            metadata_dropout=settings.metadata_dropout if training and settings.modalities == "image+metadata" else 0.0,
-            no_metadata=self.encoder.missing,
-        )
+        return CaseDataset(self, training)
 
     def train_dataloader(self) -> DataLoader:
         """Augmented batches of the training split."""
@@ -175,16 +237,9 @@ class DermoscopyDataModule(pl.LightningDataModule):
 
 
 def cases_for(settings: Settings, only: Collection[str] = ()) -> pd.DataFrame:
-    """The case table of the settings' source, fit for training; the synthetic one is generated where it does not exist yet.
+    """The case table of the settings' source, fit for training; DataError as by :func:`load_cases`, or of one class alone.
 
-    A model of metadata alone needs no image file: absent ones are an error for the others only, unless they are to be dropped.
-
-    Args:
-        settings: which source, and where it lies.
-        only: image ids that are needed, where not all are: of synthetic cases no others are then painted.
-
-    Raises:
-        DataError: as :func:`load_cases` does, or if all cases are of one class.
+    A model of metadata alone needs no image file. Where ``only`` names images, no other synthetic cases are painted.
     """
     root = source_root(settings, only)
     needless = "image" not in settings.modalities and settings.missing_images == "error"
@@ -198,21 +253,15 @@ def _split(settings: Settings, cases: pd.DataFrame) -> pd.Series:
     if not settings.folds:
         return split_cases(cases, settings.val_fraction, settings.test_fraction, settings.seed)
     if not settings.fold:
-        raise SettingsError(
-            f"folds={settings.folds} needs a training for each: folds.cross_validate does them all, or name a fold"
-        )
+        raise SettingsError(f"folds={settings.folds} needs a training for each: name a fold, or call cross_validate")
     return fold_cases(cases, settings.folds, settings.fold)  # whatever the seed: models of several seeds can then be averaged
 
 
 def source_root(settings: Settings, only: Collection[str] = ()) -> Path:
-    """Folder of the source's tables.
+    """Folder of the source's tables; synthetic cases get one for each set of knobs within ``data_root``.
 
-    Synthetic cases get a folder for each set of knobs within ``data_root`` and are generated into it when absent. Where
-    ``data_root`` is itself what a generator wrote, such as cases with artefacts correlated with the label, it is taken as it is.
-    ``only`` is as in :func:`cases_for`.
-
-    Raises:
-        DataError: if such a folder's patients, seed or image size are not those of the settings, which name the run.
+    Where ``data_root`` is itself what a generator wrote, such as cases with artefacts correlated with the label, it is taken as
+    it is; DataError if its patients, seed or image size are not those of the settings. ``only`` is as in :func:`cases_for`.
     """
     if settings.source != "synthetic":
         return settings.data_root
@@ -220,21 +269,19 @@ def source_root(settings: Settings, only: Collection[str] = ()) -> Path:
     written = SyntheticDermoscopy.of_folder(settings.data_root)
     if written is None:
         return generator.write(settings.data_root / generator.fingerprint, only=only)
-    for name in ("n_patients", "seed", "image_size"):
-        if (found := getattr(written, name)) != (expected := getattr(generator, name)):
-            raise DataError(
-                f"{settings.data_root} holds synthetic cases of {name} {found}, the settings need {expected}; name the folder "
-                "above it as data_dir to have others generated there, or change the settings"
-            )
+    found, expected = ({name: getattr(g, name) for name in ("n_patients", "seed", "image_size")} for g in (written, generator))
+    if found != expected:
+        raise DataError(
+            f"{settings.data_root} holds synthetic cases of {found}, the settings need {expected}; name the folder above it as "
+            "data_dir to have others generated there, or change the settings"
+        )
     return written.write(settings.data_root)
 
 
 def _check_split(cases: pd.DataFrame) -> None:
     """Refuse a split that training would only trip over at its end."""
     assert_no_straddling(cases["group_id"], cases["split"])
-    for name in ("train", "val", "test"):
+    for name in SPLITS:
         if cases.loc[cases["split"] == name, "target"].nunique() < 2:
-            raise DataError(
-                f"split {name!r} needs melanomas and other lesions; the split column holds "
-                f"{cases.groupby('split')['target'].agg(['size', 'sum']).to_dict('index')} (cases, melanomas)"
-            )
+            found = pd.crosstab(cases["split"], cases["target"]).to_dict("index")
+            raise DataError(f"split {name!r} needs melanomas (target 1) and other lesions (0); there are {found}")

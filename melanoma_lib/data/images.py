@@ -1,11 +1,14 @@
-"""Pixels: one way to read an image, one evaluation transform, one augmentation."""
+"""Pixels: one way to read an image, one evaluation transform, one augmentation, and the cache that decodes each file once."""
 
 import hashlib
+import logging
 import math
+import os
 import random
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from pathlib import Path
@@ -15,8 +18,12 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from melanoma_lib.errors import CorruptImageError
+from melanoma_lib.errors import CorruptImageError, DataError
+from melanoma_lib.utils import progress_bar, replacing
 from melanoma_lib.weights import timm_config
+
+log = logging.getLogger(__name__)
+CACHE_FORMAT = 2  # raise when read_square changes what it returns
 
 MIN_CROP_SCALE = 0.7  # area kept by the tightest training crop: a lesion in the frame stays in the crop
 COLOUR_CHANGE = {"mild": 0.15, "strong": 0.3}  # of brightness, contrast and saturation, by augmentation
@@ -26,20 +33,14 @@ GREY_OF_RGB = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow weighs 
 
 
 def read_square(file: Path | IO[bytes] | Image.Image, side: int) -> np.ndarray:
-    """The whole frame squashed to a square, uint8 RGB, shape ``(side, side, 3)``: no border is cut, so no lesion is lost.
-
-    Args and errors are those of :func:`read_upright`.
-    """
+    """:func:`read_upright`, the whole frame squashed to a square, uint8 RGB ``(side, side, 3)``: no border is cut."""
     return np.asarray(read_upright(file, side).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def read_upright(file: Path | IO[bytes] | Image.Image, side: int, draft: str = "RGB") -> Image.Image:
-    """Decode an image to RGB, upright, no side below ``side`` pixels unless the file's is.
+    """Decode anything that Pillow reads to RGB, upright, no side below ``side`` pixels unless the file's is.
 
-    Args:
-        file: path or open binary file of anything Pillow reads, or an image that Pillow has open; it is left as it is.
-        side: what the result will be shrunk to.
-        draft: ``L`` decodes the brightness of a JPEG alone.
+    ``draft="L"`` decodes the brightness of a JPEG alone.
 
     Raises:
         CorruptImageError: if the file is no image or is cut short.
@@ -57,14 +58,12 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise ValueError(
-            f"pixels of mode {image.mode!r}, whose brightest value is not known; save it with 8 or 16 bits a channel"
-        )
+        raise ValueError(f"pixels of mode {image.mode!r}, whose brightest value is not known; save it with 8 or 16 bits")
     return image
 
 
 def mark_painted(jpeg: bytes) -> bytes:
-    """A JPEG file of the generator's with a comment that says so, for :func:`is_painted`; its pixels stay what they are."""
+    """A JPEG file of the generator's with a comment that says so, for :func:`is_painted`."""
     head = 4 + int.from_bytes(jpeg[4:6], "big")  # the JFIF header, which Pillow writes first
     text = PAINTED + hashlib.sha256(jpeg).hexdigest().encode()
     return jpeg[:head] + b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text + jpeg[head:]
@@ -73,8 +72,7 @@ def mark_painted(jpeg: bytes) -> bytes:
 def is_painted(file: Any) -> bool:
     """Whether an image file, given as path or bytes, is one that the kit's generator wrote, and has not been changed since.
 
-    The digest in its comment keeps a comment that is copied, or survives an edit, from vouching for other pixels. It guards
-    against mistakes and is no signature. Decoded images are never known.
+    The digest in its comment guards against mistakes and is no signature. Decoded images are never known.
     """
     data = Path(file).read_bytes() if isinstance(file, str | Path) else file
     if not isinstance(data, bytes) or (start := data.find(PAINTED, 0, 4096)) < 0:
@@ -96,10 +94,7 @@ def evaluation_pixels(backbone: str, image_size: int) -> Callable[[Image.Image],
 
 
 def evaluation_transform(backbone: str, image_size: int) -> Callable[[Image.Image], Any]:
-    """The one evaluation transform: from a PIL image, its whole frame squashed, to float ``(3, image_size, image_size)``.
-
-    Interpolation, mean and deviation are those of the timm model.
-    """
+    """The one evaluation transform: from a PIL image, its whole frame squashed, to float ``(3, image_size, image_size)``."""
     pixels = evaluation_pixels(backbone, image_size)
     return lambda image: normalise(pixels(image)[None], backbone)[0]  # (3, S, S) -> (1, 3, S, S) -> (3, S, S)
 
@@ -110,13 +105,10 @@ def prepare_image(file: Path | IO[bytes], backbone: str, image_size: int) -> Any
 
 
 def training_transform(backbone: str, image_size: int, augmentation: str = "mild") -> Callable[[Image.Image], Any]:
-    """The augmentation: quarter turns, both flips, crops of at least 70% of the frame, mild colour.
+    """The augmentation, from a PIL image to uint8 ``(3, image_size, image_size)``, drawn as timm draws it, in half the time.
 
-    The strong one changes colours twice as much and hides, in every second image, a patch of up to a tenth of it. All is drawn
-    as timm's training transform draws it; the pixels are its to within rounding, in half the time.
-
-    Returns:
-        A composition from a PIL image to a uint8 tensor, shape ``(3, image_size, image_size)``; :func:`normalise` scales batches.
+    Quarter turns, both flips, crops of at least 70% of the frame, mild colour. The strong one changes colours twice as much and
+    hides, in every second image, a patch of up to a tenth of it.
     """
     from timm.data import create_transform
     from timm.data.transforms import RandomResizedCropAndInterpolation
@@ -211,11 +203,7 @@ def _quarter_turn(image: Image.Image) -> Image.Image:
 
 @cache
 def backbone_normalisation(backbone: str) -> dict[str, Any]:
-    """``mean``, ``std`` and ``interpolation`` the backbone was pretrained with, from timm.
-
-    Raises:
-        SettingsError: if timm knows no such model.
-    """
+    """``mean``, ``std`` and ``interpolation`` the backbone was pretrained with; SettingsError if timm knows no such model."""
     from timm.data import resolve_data_config
 
     config = resolve_data_config(pretrained_cfg=timm_config(backbone).to_dict())
@@ -228,3 +216,81 @@ def eight_views(images: Any) -> Iterable[Any]:
         turned = images.rot90(turns, dims=(2, 3))
         yield turned
         yield turned.flip(3)
+
+
+def open_cache(paths: Sequence[Path], side: int, cache_dir: Path, show_progress: bool = False) -> np.memmap:
+    """Memory-mapped pixels of the images at ``paths``, decoding them only if no cache of these very files exists.
+
+    A changed, added or removed image gives another cache. Processes that ask at the same time wait for the first; an
+    interrupted build leaves nothing that could be taken for a cache.
+
+    Returns:
+        read-only uint8 array in the order of the paths, shape ``(len(paths), side, side, 3)``.
+
+    Raises:
+        CorruptImageError: naming the files that cannot be decoded.
+        DataError: if an image cannot be read, or the folder cannot hold the cache (full disk, no permission).
+    """
+    key = hashlib.sha256(f"{CACHE_FORMAT} {side}".encode())
+    try:
+        for path in paths:
+            status = path.stat()
+            key.update(f"\n{path.resolve()} {status.st_size} {status.st_mtime_ns}".encode(errors="surrogateescape"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error}); check the data folder") from error
+    target = cache_dir / f"images-{side}px-{key.hexdigest()[:24]}.npy"
+    return _kept(target, (len(paths), side, side, 3), paths, lambda path: read_square(path, side), show_progress)
+
+
+def open_evaluation_cache(pixels: np.memmap, backbone: str, image_size: int) -> np.memmap:
+    """What :func:`evaluation_pixels` makes of each cached image, kept beside them; else as :func:`open_cache`."""
+    images, prepare = Path(pixels.filename), evaluation_pixels(backbone, image_size)
+    name = f"evaluation-{image_size}px-{backbone_normalisation(backbone)['interpolation']}-of-{images.name}"
+    shape = (len(pixels), image_size, image_size, 3)
+    # Each image from (C, C, 3) over (3, S, S) to (S, S, 3).
+    return _kept(images.with_name(name), shape, pixels, lambda image: prepare(Image.fromarray(image)).permute(1, 2, 0).numpy())
+
+
+def _kept(target: Path, shape: tuple[int, ...], items: Iterable, make: Callable, show_progress: bool = False) -> np.memmap:
+    """The array at ``target``; where it is not there yet, what ``make`` returns for each item, uint8 of shape ``shape[1:]``."""
+    from filelock import FileLock
+
+    folder = target.parent
+    try:
+        if not target.exists():  # a finished one needs no lock, which a folder of another user may refuse
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(target.with_suffix(".lock")):
+                if not target.exists():
+                    log.info("preparing %d images in %s", shape[0], target)
+                    _build(target, shape, items, make, show_progress)
+        return np.load(target, mmap_mode="r")
+    except OSError as error:
+        raise DataError(
+            f"cannot keep {math.prod(shape) / 1e6:.1f} MB of decoded images in {folder} ({error}); make room, or point "
+            "--cache-dir to another disk or to a folder you may write to"
+        ) from error
+
+
+def _build(target: Path, shape: tuple[int, ...], items: Iterable, make: Callable, show_progress: bool) -> None:
+    for abandoned in target.parent.glob(f".{target.name}.*.tmp"):  # by a killed build
+        abandoned.unlink()
+    corrupt: list[str] = []
+
+    def pixels_of(item: Path | np.ndarray) -> np.ndarray:
+        try:
+            return make(item)
+        except CorruptImageError as error:
+            corrupt.append(str(error))
+            return np.zeros(shape[1:], np.uint8)  # keeps rows in step; the file is never finished
+
+    # Written through the file, not the map: a full disk is then an error and not a bus fault.
+    with replacing(target) as temporary, ThreadPoolExecutor(os.cpu_count()) as pool:
+        with temporary.open("wb") as file, progress_bar("decoding images, once", shape[0], show_progress) as advance:
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for pixels in pool.map(pixels_of, items):
+                file.write(pixels.tobytes())
+                advance()
+            file.flush()
+            os.fsync(file.fileno())
+        if corrupt:
+            raise CorruptImageError(f"{len(corrupt)} of {shape[0]} images cannot be decoded: {corrupt[:10]}")

@@ -1,20 +1,37 @@
-"""Age, sex and site as numbers: fitted on the training split, missing values flagged, never imputed silently."""
+"""The words and bounds of the metadata, and age, sex and site as numbers: missing values flagged, never imputed silently.
+
+How each source names sites, sexes and diagnoses stands in ``vocabulary.toml``. An exported model encodes its patients with this
+module, so nothing heavy is imported here.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import tomllib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from melanoma_lib.data.vocabulary import MAX_AGE, SEXES, SITES
 from melanoma_lib.errors import DataError
 
-if TYPE_CHECKING:  # an exported model encodes one patient without pandas
+if TYPE_CHECKING:
     import pandas as pd
+
+SITES = ("head/neck", "upper extremity", "lower extremity", "torso", "palms/soles", "oral/genital")
+SEXES = ("female", "male")
+MAX_AGE = 120.0  # years
+_TARGETS = {"melanoma": 1, "other": 0, "undecided": None}
+_LISTS = tomllib.loads(Path(__file__).with_name("vocabulary.toml").read_text(encoding="utf-8"))
+MISSING = frozenset(_LISTS.pop("MISSING"))
+# Title of a table -> a publisher's name, in lower case -> the kit's word or, for diagnoses, the target (None: undecided).
+NAMES = {
+    title: {theirs: _TARGETS.get(ours, ours) for ours, names in table.items() for theirs in names}
+    for title, table in _LISTS.items()
+}
 
 
 @dataclass(frozen=True)
@@ -27,8 +44,8 @@ class MetadataEncoder:
 
     age_mean: float  # of the training cases, years
     age_std: float  # of the training cases, years, positive
-    sexes: tuple[str, ...] = tuple(SEXES)
-    sites: tuple[str, ...] = tuple(SITES)
+    sexes: tuple[str, ...] = SEXES
+    sites: tuple[str, ...] = SITES
 
     @classmethod
     def fit(cls, cases: pd.DataFrame) -> MetadataEncoder:
@@ -50,23 +67,20 @@ class MetadataEncoder:
 
     @property
     def n_features(self) -> int:
-        """Width of the encoded matrix."""
+        """Width of the encoded matrix, M."""
         return len(self.columns)
 
     @property
     def missing(self) -> np.ndarray:
-        """The encoding of a case that tells nothing, shape ``(n_features,)``, float32."""
+        """The encoding of a case that tells nothing, shape ``(M,)``, float32."""
         return self.encode_cases([None], [None], [None])[0]
 
     def encode(self, age: float | None = None, sex: str | None = None, site: str | None = None) -> np.ndarray:
-        """Encode one case, shape ``(1, n_features)``; arguments and errors as for :meth:`encode_cases`."""
+        """Encode one case, shape ``(1, M)``; arguments and errors as for :meth:`encode_cases`."""
         return self.encode_cases([age], [sex], [site])
 
     def transform(self, cases: pd.DataFrame) -> np.ndarray:
-        """Encode the columns ``age_approx``, ``sex`` and ``anatom_site_general_challenge`` of a case table.
-
-        Returns:
-            float32 matrix, shape ``(N, n_features)``.
+        """Encode the columns ``age_approx``, ``sex`` and ``anatom_site_general_challenge`` of a case table, float32 ``(N, M)``.
 
         Raises:
             DataError: if an age is no number of years in [0, 120], or a sex or site is not among the known names.
@@ -89,44 +103,40 @@ class MetadataEncoder:
 
     @classmethod
     def from_json(cls, text: str) -> MetadataEncoder:
-        """Read what :meth:`to_json` wrote.
-
-        Raises:
-            DataError: if the text is not an encoder or its numbers are unusable.
-        """
+        """Read what :meth:`to_json` wrote; DataError if the text is not an encoder or its numbers are unusable."""
         try:
             values = json.loads(text)
-            columns = values["columns"]
             mean, std = float(values["age_mean"]), float(values["age_std"])
             encoder = cls(mean, std, tuple(values["sexes"]), tuple(values["sites"]))
+            if not (math.isfinite(mean) and 0 < std < math.inf):
+                raise ValueError(f"age scale must be finite and positive, got mean {mean}, std {std}")
+            if (columns := values["columns"]) != list(encoder.columns):
+                raise ValueError(f"its columns {columns} do not follow from its names, {encoder.columns} do")
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"expected the JSON of a MetadataEncoder, got {text[:80]!r} ({error})") from error
-        if not (math.isfinite(encoder.age_mean) and math.isfinite(encoder.age_std) and encoder.age_std > 0):
-            raise DataError(f"age scale must be finite and positive, got mean {encoder.age_mean}, std {encoder.age_std}")
-        if columns != (own := list(encoder.columns)):
-            raise DataError(f"the columns of the MetadataEncoder do not follow from its names: stored {columns}, own {own}")
         return encoder
 
 
 def _years(age: float | None) -> float:
     """A number of years, NaN where it is not known."""
-    if age is None:
+    if _is_missing(age):
         return math.nan
     try:
         years = float(age)
     except (TypeError, ValueError):
-        years = -1.0  # refused below
-    if (math.isnan(years) and not isinstance(age, str)) or 0 <= years <= MAX_AGE:
-        return years
-    raise DataError(f"age_approx expects years in [0, {MAX_AGE:g}] or nothing, got {age!r}")
+        years = math.nan  # refused below
+    if not 0 <= years <= MAX_AGE:
+        raise DataError(f"age_approx expects years in [0, {MAX_AGE:g}] or nothing, got {age!r}")
+    return years
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or (isinstance(value, float | np.floating) and math.isnan(value))
 
 
 def _one_hot(values: Iterable[str | None], names: tuple[str, ...], column: str) -> np.ndarray:
     """One column a name and one for missing, shape ``(N, len(names) + 1)``."""
-    codes = []
-    for value in values:
-        missing = value is None or (isinstance(value, float) and math.isnan(value))
-        if not missing and value not in names:
-            raise DataError(f"{column} expects one of {list(names)} or nothing, got {value!r}")
-        codes.append(-1 if missing else names.index(value))  # -1 selects the last row below: the missing flag
-    return np.eye(len(names) + 1)[codes]
+    values = [None if _is_missing(value) else value for value in values]
+    if strangers := set(values) - {None, *names}:
+        raise DataError(f"{column} expects one of {list(names)} or nothing, got {strangers.pop()!r}")
+    return np.eye(len(names) + 1)[[[*names, None].index(value) for value in values]]

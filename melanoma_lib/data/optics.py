@@ -1,7 +1,6 @@
 """What skin and lesions are painted with: textures, pigments and cameras.
 
-Textures: seeded noise fields, each periodic, with mean 0 and unit spread (or in [0, 1] where it is a pattern), drawn once per
-process, so that painting a case costs one bilinear lookup instead of many filters.
+Textures: seeded periodic noise of mean 0 and unit spread (or in [0, 1] where it is a pattern), drawn once per process.
 
 Colours: light passes the skin and each pigment absorbs its share (Beer-Lambert law, as in Claridge et al. 2003), so a colour is
 ``light * exp(-sum_i amount_i * absorption_i)``. Only what scatters (veil, scar, scale, horn) is mixed in as paint.
@@ -25,6 +24,7 @@ BROWN = 0
 ABSORPTION = np.array([[0.33, 0.93, 1.22], [1.15, 1.22, 1.15], [0.12, 0.90, 0.62], [1.05, 0.80, 0.55]], np.float32)
 PALE_SKIN = np.array([0.06, 0.0, 0.20, 0.0], np.float32)  # pigment of the skin that cameras are balanced on
 
+Textures = dict[str, np.ndarray]  # float32 (H, W) by channel
 PAINTS = {
     "veil": np.array([0.48, 0.60, 0.73], np.float32),
     "scar": np.array([1.02, 0.96, 0.98], np.float32),
@@ -75,7 +75,7 @@ def mix(image: np.ndarray, paint: np.ndarray, opacity: np.ndarray) -> None:
     image += opacity.astype(np.float32, copy=False) * ((paint if paint.ndim == 3 else paint[:, None, None]) - image)
 
 
-def expose(pigments: Pigments, tex: dict[str, np.ndarray], camera: Camera, rng: np.random.Generator) -> np.ndarray:
+def expose(pigments: Pigments, tex: Textures, camera: Camera, rng: np.random.Generator) -> np.ndarray:
     """Photograph the skin: float32 ``(3, H, W)``, nominally in [0, 255], without sensor noise; ``tex`` is for glare."""
     size = pigments.amounts.shape[-1]
     contrast = camera.contrast * np.exp(rng.normal(0, 0.08))
@@ -101,10 +101,7 @@ def expose(pigments: Pigments, tex: dict[str, np.ndarray], camera: Camera, rng: 
 
 
 def spectral_noise(rng: np.random.Generator, low: float, high: float, slope: float) -> np.ndarray:
-    """Periodic noise, float32 ``(TEXELS, TEXELS)``, mean 0, standard deviation 1.
-
-    It keeps ``low`` to ``high`` cycles per tile; amplitude falls with ``frequency ** -slope``.
-    """
+    """Periodic noise ``(TEXELS, TEXELS)`` of ``low`` to ``high`` cycles; amplitude falls with ``frequency ** -slope``."""
     spectrum = np.fft.rfft2(rng.standard_normal((TEXELS, TEXELS)))
     fy = np.fft.fftfreq(TEXELS)[:, None] * TEXELS
     fx = np.fft.rfftfreq(TEXELS)[None, :] * TEXELS
@@ -125,10 +122,7 @@ def jittered_points(rng: np.random.Generator, spacing: float, jitter: float) -> 
 
 
 def cell_distances(points: np.ndarray, warp: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distance of every texel to its nearest and second nearest point, and the nearest one's number (Worley 1996).
-
-    ``points`` ``(N, 2)`` and ``warp`` ``(2, TEXELS, TEXELS)``, a displacement that leaves no line straight, are in texels.
-    """
+    """Distance of every texel, moved by ``warp``, to its nearest and second nearest point, and the nearest one's number."""
     grid = (np.stack(np.mgrid[0:TEXELS, 0:TEXELS]) + warp) % TEXELS
     distance, nearest = cKDTree(points, boxsize=TEXELS).query(grid.reshape(2, -1).T, k=2)
     f1, f2 = distance.T.reshape(2, TEXELS, TEXELS)
@@ -176,11 +170,8 @@ def texture_levels() -> tuple[list[str], list[np.ndarray]]:
     return [*fields], [level.reshape(TEXELS * TEXELS, -1) for level in (finest, *blurred)]
 
 
-def sample_textures(x_mm: np.ndarray, y_mm: np.ndarray, mm_per_pixel: float) -> dict[str, np.ndarray]:
-    """Look every channel up at points on the skin, given in millimetres, ``(H, W)``: a float32 ``(H, W)`` field each.
-
-    ``mm_per_pixel``, the distance of neighbouring points, picks the resolution and so avoids aliasing.
-    """
+def sample_textures(x_mm: np.ndarray, y_mm: np.ndarray, mm_per_pixel: float) -> Textures:
+    """Every channel at points on the skin, in millimetres, float32 ``(H, W)`` each; ``mm_per_pixel`` picks the resolution."""
     channels, levels = texture_levels()
     level = int(np.clip(np.floor(np.log2(mm_per_pixel * TEXELS_PER_MM) + 0.5), 0, len(levels) - 1))
     x, y = (c.ravel().astype(np.float32) * np.float32(TEXELS_PER_MM) for c in (x_mm, y_mm))

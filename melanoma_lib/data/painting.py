@@ -3,11 +3,11 @@
 The lesion's own frame has its centre at (0, 0) and a mean radius of 1.
 """
 
-from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 
-from melanoma_lib.data.optics import BROWN, PAINTS, Camera, Pigments, expose, sample_textures, smoothstep
+from melanoma_lib.data.optics import BROWN, PAINTS, Camera, Pigments, Textures, expose, sample_textures, smoothstep
 
 ANGLES = 1024  # directions in the table of a lesion's outline
 THETA = np.linspace(-np.pi, np.pi, ANGLES, endpoint=False)
@@ -15,48 +15,24 @@ ORDERS = np.arange(1, 22)
 COSINES, SINES = np.cos(np.outer(ORDERS, THETA)), np.sin(np.outer(ORDERS, THETA))
 
 
-@dataclass(frozen=True)
-class Lesion:
-    """What a lesion looks like, as far as its diagnosis depends on it; degrees go from 0 to 1."""
-
-    family: str  # melanocytic, keratosis, vascular or pink: sets the pigments it is made of
-    asymmetry: float  # 0 concentric to 1 one-sided, in outline and in pigment
-    border: float  # 0 smooth outline to 1 notched and ragged
-    colours: int  # number of pigment colours, 1 to 4
-    veil: float  # opacity of the blue-white veil
-    regression: float  # opacity of white scar with grey peppering
-    streaks: float  # strength of radial streaks at the edge
-    network: float  # 0 fine and regular to 1 coarse, broken and dark
-    globules: float  # 0 fine and even to 1 clumped and uneven
-
-
-@dataclass(frozen=True)
-class Skin:
-    """Patient's skin: ``tone`` is its melanin (about 0.05 pale to 1.2 dark), ``blood`` its redness, ``freckles`` 0 to 1."""
-
-    tone: float
-    blood: float
-    freckles: float
-
-
-def skin_pigments(skin: Skin, tex: dict[str, np.ndarray], rng: np.random.Generator) -> Pigments:
+def skin_pigments(look: SimpleNamespace, tex: Textures, rng: np.random.Generator) -> Pigments:
     """Healthy skin around a lesion."""
     # most skin is even; a fifth or so is sun-damaged and blotchy
     uneven, lines = 0.008 + 0.045 * rng.random() ** 3, rng.uniform(0.01, 0.08)
     fine = rng.uniform(0.004, 0.022) * tex["grain"]
     coarse = tex["cloud"] + tex["mottle"]
-    brown = 0.9 * skin.tone * (1 + 1.5 * uneven * coarse) + 0.3 * uneven * coarse + fine
+    brown = 0.9 * look.skin_tone * (1 + 1.5 * uneven * coarse) + 0.3 * uneven * coarse + fine
     brown += lines * (tex["furrow"] - 0.3)
-    if skin.freckles > 0.15:
-        brown += skin.freckles * 0.30 * smoothstep(tex["cloud"] + 0.5 * tex["mottle"], 0.9, 3.2)
-    blood = skin.blood * (1 + (0.10 + 3.0 * uneven) * tex["drift"] + 3.0 * uneven * tex["mottle"]) + fine
+    if look.skin_freckles > 0.15:
+        brown += look.skin_freckles * 0.30 * smoothstep(tex["cloud"] + 0.5 * tex["mottle"], 0.9, 3.2)
+    blood = look.skin_blood * (1 + (0.10 + 3.0 * uneven) * tex["drift"] + 3.0 * uneven * tex["mottle"]) + fine
     curls = rng.uniform(-0.22, 0.22)  # fine vessels, or the white flakes of dry skin, or neither
     blood += max(curls, 0) * tex["vessel"]
-    amounts = np.stack([brown, np.full_like(brown, 0.20 * skin.tone), blood, np.zeros_like(brown)])
+    amounts = np.stack([brown, np.full_like(brown, 0.20 * look.skin_tone), blood, np.zeros_like(brown)])
     return Pigments(amounts, [(PAINTS["scale"], -curls * tex["vessel"])] if curls < -0.07 else [])
 
 
-def outline(lesion: Lesion, rng: np.random.Generator) -> np.ndarray:
+def outline(lesion: SimpleNamespace, rng: np.random.Generator) -> np.ndarray:
     """Radius of the lesion's edge for the directions ``THETA``, mean about 1, as a Fourier series."""
     amplitude = np.zeros(len(ORDERS))
     amplitude[1] = rng.uniform(0.03, 0.17)  # ellipse: elongated, still symmetric
@@ -78,13 +54,10 @@ def streak_reach(rng: np.random.Generator) -> np.ndarray:
 
 
 class LesionPainter:
-    """Adds one lesion to the pigments of the skin, in place; ``u`` and ``v`` are its coordinates, float32 ``(H, W)``.
-
-    Every random number comes from the generator that all its photographs share.
-    """
+    """Adds one lesion to the pigments of the skin, in place; ``u`` and ``v`` are its coordinates, float32 ``(H, W)``."""
 
     def __init__(
-        self, lesion: Lesion, skin: Pigments, tex: dict[str, np.ndarray], u: np.ndarray, v: np.ndarray, rng: np.random.Generator
+        self, lesion: SimpleNamespace, skin: Pigments, tex: Textures, u: np.ndarray, v: np.ndarray, rng: np.random.Generator
     ) -> None:
         self.lesion, self.skin, self.tex, self.u, self.v, self.rng = lesion, skin, tex, u, v, rng
         self.radius = np.sqrt(u * u + v * v)
@@ -205,14 +178,12 @@ class LesionPainter:
 
 
 def paint_case(
-    lesion: Lesion, skin: Skin, camera: Camera, lesion_rng: np.random.Generator, photo_rng: np.random.Generator, size: int
+    look: SimpleNamespace, camera: Camera, lesion_rng: np.random.Generator, photo_rng: np.random.Generator, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One photograph of one lesion, before artefacts and sensor noise.
+    """One photograph of one lesion, before artefacts and noise: float32 ``(3, size, size)``, and its mask ``(size, size)``.
 
-    ``lesion_rng`` draws all that the lesion's photographs share, ``photo_rng`` rotation, zoom, offset and light.
-
-    Returns:
-        The picture, float32 ``(3, size, size)`` nominally in [0, 255], and the lesion mask, boolean ``(size, size)``.
+    ``look`` has the image factors of ``population`` and ``skin_tone`` (its melanin, 0.04 pale to 1.24 dark), ``skin_blood`` (its
+    redness) and ``skin_freckles`` (0 to 1). ``lesion_rng`` draws all that the lesion's photographs share, ``photo_rng`` the rest.
     """
     radius_mm = np.clip(lesion_rng.lognormal(np.log(3.3), 0.3), 1.5, 6.0)
     origin = lesion_rng.uniform(0, 51.2, 2)
@@ -224,7 +195,7 @@ def paint_case(
     along = (np.cos(turn) * x - np.sin(turn) * y).astype(np.float32)
     across = (np.sin(turn) * x + np.cos(turn) * y).astype(np.float32)
     tex = sample_textures(along + np.float32(origin[0]), across + np.float32(origin[1]), view_mm / size)
-    pigments = skin_pigments(skin, tex, lesion_rng)
+    pigments = skin_pigments(look, tex, lesion_rng)
     scale = np.float32(1 / radius_mm)
-    mask = LesionPainter(lesion, pigments, tex, along * scale, across * scale, lesion_rng).paint()
+    mask = LesionPainter(look, pigments, tex, along * scale, across * scale, lesion_rng).paint()
     return expose(pigments, tex, camera, photo_rng), mask

@@ -1,9 +1,8 @@
 """The synthetic world as a table: causes, effects and the cases drawn from them, before any pixel is painted.
 
-A lesion's risk of melanoma is ``sigmoid(intercept + image effect + metadata effect)``. Image factors tend
-to come together, as they do in nature, but know nothing of age, sex and site, so the risk given only one part is an integral
-over the known distribution of the other part. Every column has a random
-stream of its own, so row ``i`` is the same however many rows or columns there are.
+A lesion's risk of melanoma is ``sigmoid(intercept + image effect + metadata effect)``. Image factors tend to come together but
+know nothing of age, sex and site, so the risk given only one part is an integral over the known distribution of the other part.
+Every column has a random stream of its own, so row ``i`` is the same however many rows or columns there are.
 """
 
 import hashlib
@@ -17,9 +16,9 @@ from scipy.optimize import brentq
 from scipy.special import betaincinv, expit, ndtr, ndtri
 from scipy.stats import qmc
 
+from melanoma_lib.data.metadata import SITES
 from melanoma_lib.data.optics import CAMERAS
 from melanoma_lib.data.schema import group_ids, validate_cases
-from melanoma_lib.data.vocabulary import SITES
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,7 @@ def rare(share: float, weight: float) -> Factor:
 
 
 def choice(options: Mapping[object, tuple[float, float]], missing: float = 0.0) -> Factor:
-    """One of several values, each with a share (scaled to sum to 1) and an effect.
-
-    ``missing`` is the share of lesions whose value is not recorded (None), which leaves their log-odds as they are.
-    """
+    """One of several values, each with a share (scaled to sum to 1) and an effect; not recorded (None) in a share ``missing``."""
     names = np.array([*options, None], dtype=object)
     shares = np.array([share for share, _ in options.values()])
     edges = np.cumsum(shares / shares.sum() * (1 - missing))
@@ -58,14 +54,14 @@ def choice(options: Mapping[object, tuple[float, float]], missing: float = 0.0) 
 
 IMAGE_FACTORS = {
     "family": choice({"melanocytic": (0.70, 0.2), "keratosis": (0.15, -0.7), "vascular": (0.05, -2.0), "pink": (0.10, -0.2)}),
-    "asymmetry": graded(1.4),
-    "border": graded(1.1),
-    "colours": choice({1: (0.50, 0.0), 2: (0.29, 1.0), 3: (0.14, 2.0), 4: (0.07, 3.0)}),
-    "veil": rare(0.15, 2.5),
-    "regression": rare(0.14, 1.5),
-    "streaks": rare(0.14, 1.5),
-    "network": graded(0.6),
-    "globules": graded(0.4),
+    "asymmetry": graded(1.4),  # 0 concentric to 1 one-sided, in outline and in pigment
+    "border": graded(1.1),  # 0 smooth outline to 1 notched and ragged
+    "colours": choice({1: (0.50, 0.0), 2: (0.29, 1.0), 3: (0.14, 2.0), 4: (0.07, 3.0)}),  # number of pigment colours
+    "veil": rare(0.15, 2.5),  # opacity of the blue-white veil
+    "regression": rare(0.14, 1.5),  # opacity of white scar with grey peppering
+    "streaks": rare(0.14, 1.5),  # strength of radial streaks at the edge
+    "network": graded(0.6),  # 0 fine and regular to 1 coarse, broken and dark
+    "globules": graded(0.4),  # 0 fine and even to 1 clumped and uneven
 }
 METADATA_FACTORS = {
     "age_approx": choice(
@@ -99,10 +95,7 @@ ARTEFACT_SHARES = {
 
 
 def image_factors(u: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Values of all image factors from independent uniform numbers, one ``(N,)`` column per factor and one ``disorder``.
-
-    A Gaussian copula: each factor but the family leans on the common disorder, and keeps its own distribution.
-    """
+    """Values of all image factors, ``(N,)`` each, from uniform numbers for each and for ``disorder``: a Gaussian copula."""
     common = np.sqrt(DISORDER) * ndtri(u["disorder"])
     own = {name: ndtr(common + np.sqrt(1 - DISORDER) * ndtri(u[name])) for name in IMAGE_FACTORS if name != "family"}
     return {name: factor.quantile(own.get(name, u["family"])) for name, factor in IMAGE_FACTORS.items()}
@@ -146,19 +139,14 @@ def uniform(seed: int, column: str, n: int) -> np.ndarray:
     return np.random.default_rng(np.random.SeedSequence([seed, 0, number])).random(n)
 
 
-def draw(factor: Factor, seed: int, column: str, n: int) -> np.ndarray:
-    """Values of one factor, ``(n,)``."""
-    return factor.quantile(uniform(seed, column, n))
-
-
 def draw_lesions(n_patients: int, seed: int, prevalence: float) -> pd.DataFrame:
     """One row per lesion: the number of its ``patient``, metadata, image factors, risks and the label drawn from them."""
-    count = draw(LESIONS_PER_PATIENT, seed, "lesions", n_patients).astype(int)
+    count = LESIONS_PER_PATIENT.quantile(uniform(seed, "lesions", n_patients)).astype(int)
     patient = np.repeat(np.arange(n_patients), count)
     n = len(patient)
-    metadata = {name: draw(METADATA_FACTORS[name], seed, name, n_patients)[patient] for name in ("age_approx", "sex")}
-    site = "anatom_site_general_challenge"
-    metadata[site] = draw(METADATA_FACTORS[site], seed, site, n)
+    per_patient = {"age_approx": n_patients, "sex": n_patients}  # a site is the lesion's own
+    metadata = {name: f.quantile(uniform(seed, name, per_patient.get(name, n))) for name, f in METADATA_FACTORS.items()}
+    metadata |= {name: metadata[name][patient] for name in per_patient}
     factors = image_factors({name: uniform(seed, name, n) for name in ("disorder", *IMAGE_FACTORS)})
     image_effect, metadata_effect = total_effect(IMAGE_FACTORS, factors), total_effect(METADATA_FACTORS, metadata)
     intercept = intercept_at(prevalence)
@@ -185,9 +173,9 @@ def draw_lesions(n_patients: int, seed: int, prevalence: float) -> pd.DataFrame:
 def draw_cases(n_patients: int, seed: int, prevalence: float, shortcut: Mapping[str, float]) -> pd.DataFrame:
     """The validated case table, one row per photograph; arguments as in :class:`SyntheticDermoscopy`."""
     lesions = draw_lesions(n_patients, seed, prevalence)
-    photos = draw(PHOTOS_PER_LESION, seed, "photos", len(lesions)).astype(int)
+    photos = PHOTOS_PER_LESION.quantile(uniform(seed, "photos", len(lesions))).astype(int)
     cases = lesions.loc[lesions.index.repeat(photos)].rename_axis("lesion").reset_index()
-    style = draw(ACQUISITION, seed, "acquisition", len(cases))
+    style = ACQUISITION.quantile(uniform(seed, "acquisition", len(cases)))
     for name, shares in ARTEFACT_SHARES.items():
         base = pd.Series(style).map(dict(zip(CAMERAS, shares, strict=True))).to_numpy(float)
         tie = shortcut.get(name, 0.0)

@@ -1,64 +1,63 @@
 """One reader per source: a publisher's table in, the kit's columns out, with errors that name file, row and value.
 
 Every reader takes the path of its main table and returns every case column but files and groups, indexed by line in the
-file. ``attrs`` holds ``dropped_rows`` (reason: number) and ``leaky_columns``.
+file. What is only known once the diagnosis is (how it was confirmed, the thickness) is left behind.
 """
-
-from __future__ import annotations
 
 import csv
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from melanoma_lib.data import vocabulary as words
-from melanoma_lib.data.schema import CASE_COLUMNS, TEXT, TEXT_COLUMNS, is_leaky, listed
+from melanoma_lib.data.metadata import MISSING, NAMES
+from melanoma_lib.data.schema import CASE_COLUMNS, TEXT, TEXT_COLUMNS, listed, require
 from melanoma_lib.errors import DataError, UnknownValueError
 
 log = logging.getLogger("melanoma_lib")
 
 
+MARKS = "\t;|,"  # what separates cells: the one that is most frequent in the header
+IMAGE_COLUMNS = ("image", "image_id", "isic_id", "image_name")
+
+
 def read_table(path: Path, needs: Sequence[str]) -> pd.DataFrame:
-    """Read a comma, semicolon or tab separated UTF-8 table, with or without byte order mark, as text.
+    """Read a comma, semicolon, tab or pipe separated UTF-8 table, with or without byte order mark, as text.
 
     Returns:
-        Stripped text cells ("" for empty), column names in lower case, indexed by line number in the file; lines without
-        any content are left out.
+        Stripped text cells ("" for empty), column names in lower case, indexed by line number; empty lines are left out.
 
     Raises:
-        DataError: unreadable, no rows, two columns of one name in lower case, or one of those it ``needs`` is missing.
+        DataError: unreadable, no rows, a row with more cells than columns or with a blank name of its image, two columns of one
+            name in lower case, or one of those it ``needs`` is missing.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-        table = pd.read_csv(
-            path,
-            sep=max("\t;,", key=header.count) if header.strip() else ",",
-            dtype=str,
-            encoding="utf-8-sig",
-            keep_default_na=False,
-            skip_blank_lines=False,
-            index_col=False,
-        )
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
-        raise DataError(
-            f"{path} cannot be read as a UTF-8 table ({error}); download it again, or save it as CSV UTF-8."
-        ) from error
-    table = table.fillna("").apply(lambda column: column.str.strip())
-    table.columns = table.columns.str.strip().str.lower()
-    if (again := table.columns.duplicated()).any():
-        raise DataError(f"{path}: column {listed(table.columns[again])} is there twice, letter case aside; keep one.")
-    table.index += 2  # line 1 is the header
-    table = table[(table != "").any(axis=1)]
-    missing = [column for column in needs if column not in table.columns]
-    if missing:
-        raise DataError(f"{path}: column {listed(missing)} missing; expected {listed(needs)}, found {listed(table.columns)}.")
-    if table.empty:
-        raise DataError(f"{path} has a header but no rows; download it again.")
+            first = file.readline()
+            file.seek(0)
+            mark = max(MARKS, key=first.count)
+            reader = csv.reader(file, delimiter=mark, strict=True)
+            lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read ({error}); download it again, or save it as CSV UTF-8.") from error
+    lines = [(number, cells) for number, cells in lines if any(cells)]
+    if len(lines) < 2:
+        raise DataError(f"{path} cannot be read: expected a header and rows, found {len(lines)} filled lines.")
+    (_, header), *rows = lines
+    names, width = [name.lower() for name in header], len(header)
+    for number, cells in rows:
+        if any(cells[width:]):
+            raise DataError(f"{path}, row {number}: {len(cells)} cells, {width} columns; quote a cell that holds {mark!r}.")
+    full = [(cells + [""] * width)[:width] for _, cells in rows]
+    table = pd.DataFrame(full, index=[number for number, _ in rows], columns=names, dtype=TEXT)
+    if again := {name for name in names if names.count(name) > 1}:
+        raise DataError(f"{path}: column {listed(again)} is there twice, letter case aside; keep one.")
+    if missing := [column for column in needs if column not in names]:
+        raise DataError(f"{path}: column {listed(missing)} missing; expected {listed(needs)}, found {listed(names)}.")
+    for column in table.columns.intersection(IMAGE_COLUMNS):
+        require(table[column] != "", table[column], path, "the name of an image")
     return table
 
 
@@ -66,50 +65,31 @@ def _optional(table: pd.DataFrame, column: str) -> pd.Series:
     """A column with its missing values as NaN; all NaN where the table has no such column."""
     if column not in table:
         return pd.Series(np.nan, index=table.index, dtype=TEXT)
-    return table[column].mask(table[column].str.casefold().isin(words.MISSING)).astype(TEXT)
+    return table[column].mask(table[column].str.casefold().isin(MISSING)).astype(TEXT)
 
 
 def _translate(values: pd.Series, vocabulary: str, path: Path) -> pd.Series:
-    """Look every value up in the named table of ``data.vocabulary``, whatever its letter case; missing ones stay missing."""
-    names, keys = words.NAMES[vocabulary], values.str.casefold()
-    unknown = ~keys.isin(list(names)) & values.notna()
-    if unknown.any():
-        row = unknown.idxmax()
-        others = f" (nor are {unknown.sum() - 1} further rows)" if unknown.sum() > 1 else ""
-        raise UnknownValueError(
-            f"{path}, row {row}: {values.name} {values[row]!r} is not known{others}; expected one of {listed(sorted(names))}. "
-            f"Correct the table, or, if the publisher has introduced a new name, add it to {vocabulary} in "
-            "melanoma_lib/data/vocabulary.toml."
-        )
+    """Look every value up in the named table of ``vocabulary.toml``, whatever its letter case; missing ones stay missing."""
+    names, keys = NAMES[vocabulary], values.str.casefold()
+    wanted = f"one of {listed(sorted(names))}, or what {vocabulary} in melanoma_lib/data/vocabulary.toml is extended by"
+    require(keys.isin(list(names)) | values.isna(), values, path, wanted, UnknownValueError)
     return keys.map(names)
 
 
 def resolve(root: Path, relative: str) -> Path | None:
     """The path below root that matches whatever its letter case, or None."""
-    path = root
     for part in Path(relative).parts:
-        if (path / part).exists():
-            path = path / part
-            continue
-        match = [e.path for e in os.scandir(path) if e.name.casefold() == part.casefold()] if path.is_dir() else []
-        if not match:
+        exact = [root / part] if (root / part).exists() else []
+        if not (match := exact or sorted(path for path in root.glob("*") if path.name.casefold() == part.casefold())):
             return None
-        path = Path(min(match))
-    return path
+        root = match[0]
+    return root
 
 
 def read_synthetic(path: Path) -> pd.DataFrame:
-    """The table that ``SyntheticDermoscopy.write`` leaves; columns of numbers or booleans alone become such."""
-    table = read_table(path, needs=CASE_COLUMNS).replace("", np.nan)
-    for column in table.columns.difference(TEXT_COLUMNS):
-        if table[column].isin(("True", "False")).all():
-            table[column] = table[column] == "True"
-            continue
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        if numbers.notna().equals(table[column].notna()):
-            table[column] = numbers
-    table.attrs = {"dropped_rows": {}, "leaky_columns": sorted(filter(is_leaky, table.columns))}
-    return table
+    """The table that ``SyntheticDermoscopy.write`` leaves."""
+    lines = read_table(path, needs=CASE_COLUMNS).index
+    return pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str)).set_index(lines)
 
 
 def read_ham10000(path: Path) -> pd.DataFrame:
@@ -130,25 +110,19 @@ def read_ham10000(path: Path) -> pd.DataFrame:
 def read_isic2019(path: Path) -> pd.DataFrame:
     """Metadata and, from the file beside it, the one-hot diagnoses."""
     table = read_table(path, needs=("image", "age_approx", "anatom_site_general", "lesion_id", "sex"))
-    truth_path, names = resolve(path.parent, "ISIC_2019_Training_GroundTruth.csv"), list(words.NAMES["ISIC_2019_DIAGNOSES"])
-    if truth_path is None:
-        raise DataError(f"{path.parent}: ISIC_2019_Training_GroundTruth.csv, the diagnoses of {path.name}, is missing.")
+    names, truth_path = list(NAMES["ISIC_2019_DIAGNOSES"]), path.with_name("ISIC_2019_Training_GroundTruth.csv")
+    truth_path = _beside(path, truth_path.name) or truth_path
     truth = read_table(truth_path, needs=("image", *names))
-    strangers = sorted(set(table["image"]) ^ set(truth["image"]))
-    if strangers or not truth["image"].is_unique:
-        raise DataError(
-            f"{path.name} and {truth_path.name} must list the same images once each; {len(strangers)} are in one only "
-            f"({listed(strangers)}), {truth['image'].duplicated().sum()} are repeated. Take both files from the same release."
-        )
-    diagnosis = table["image"].map(_one_hot(truth, names, truth_path).set_axis(truth["image"]))
+    require(table["image"].isin(truth["image"]), table["image"], path, f"an image of {truth_path.name}")
+    truth["diagnosis"] = _one_hot(truth, names, truth_path)
+    table = _with_columns(table, truth, truth_path, "image", "diagnosis")
     return _case_rows(
         table,
         path,
-        leaky=names,
         image_id=table["image"],
         anatom_site_general_challenge=_translate(_optional(table, "anatom_site_general"), "ISIC_SITES", path),
-        target=diagnosis.map(words.NAMES["ISIC_2019_DIAGNOSES"]),
-        diagnosis=diagnosis,
+        target=_translate(table["diagnosis"], "ISIC_2019_DIAGNOSES", path),
+        diagnosis=table["diagnosis"],
         # BCN, HAM or MSK: the collection a lesion id starts with is the only trace of the clinic
         acquisition=_optional(table, "lesion_id").str.extract(r"^([A-Za-z]+)\d*_", expand=False),
     )
@@ -158,10 +132,9 @@ def _one_hot(table: pd.DataFrame, names: list[str], path: Path, rest: str | None
     """The one of the columns ``names`` that is 1 in each row; where none is, ``rest`` if it is given."""
     marks = table[names].apply(pd.to_numeric, errors="coerce")
     sums = marks.sum(axis=1)
-    bad = ~(marks.isin((0, 1)).all(axis=1) & (sums.isin((0, 1)) if rest else sums == 1))
-    if bad.any():
-        row, some = bad.idxmax(), "at most one" if rest else "one"
-        raise DataError(f"{path}, row {row}: expected {some} 1 among zeros in {names}, found {list(table.loc[row, names])}.")
+    fits = marks.isin((0, 1)).all(axis=1) & (sums.isin((0, 1)) if rest else sums == 1)
+    found = table[names].apply(list, axis=1).rename(listed(names))
+    require(fits, found, path, f"{'at most one' if rest else 'one'} 1 among zeros")
     return marks.idxmax(axis=1).where(sums == 1, rest)
 
 
@@ -170,21 +143,17 @@ def read_isic2018(path: Path) -> pd.DataFrame:
 
     The training part is HAM10000, with several images of many lesions, so it is refused without its table of lesions.
     """
-    table, names = read_table(path, needs=()), list(words.NAMES["HAM10000_DIAGNOSES"])
+    table, names = read_table(path, needs=()), list(NAMES["HAM10000_DIAGNOSES"])
     if "dx" in table:
         return read_ham10000(path)
     table = read_table(path, needs=("image", *names))
     if "training" in path.name.casefold():
-        lesions = _beside(path, "ISIC2018_Task3_Training_LesionGroupings.csv")
-        if lesions is None:
-            raise DataError(
-                f"{path.parent}: ISIC2018_Task3_Training_LesionGroupings.csv is missing; without it the images of one lesion "
-                "would fall into several splits. Get it from the page of the challenge."
-            )
-        table = _with_columns(table, lesions, "image", "lesion_id")
+        lesions = path.with_name("ISIC2018_Task3_Training_LesionGroupings.csv")
+        lesions = _beside(path, lesions.name) or lesions
+        table = _with_columns(table, read_table(lesions, ("image", "lesion_id")), lesions, "image", "lesion_id")
     diagnosis = _one_hot(table, names, path)
-    target = diagnosis.map(words.NAMES["HAM10000_DIAGNOSES"])
-    return _case_rows(table, path, names, image_id=table["image"], target=target, diagnosis=diagnosis)
+    target = diagnosis.map(NAMES["HAM10000_DIAGNOSES"])
+    return _case_rows(table, path, image_id=table["image"], target=target, diagnosis=diagnosis)
 
 
 def read_isic2017(path: Path) -> pd.DataFrame:
@@ -193,10 +162,10 @@ def read_isic2017(path: Path) -> pd.DataFrame:
     table = read_table(path, needs=("image_id", *names))
     data = path.stem[: path.stem.casefold().index("_part3")] + "_Data"
     if metadata := _beside(path, f"{data}/{data}_metadata.csv") or _beside(path, f"{data}_metadata.csv"):
-        table = _with_columns(table, metadata, "image_id", age, "sex")
+        table = _with_columns(table, read_table(metadata, ("image_id", age, "sex")), metadata, "image_id", age, "sex")
     diagnosis = _one_hot(table, names, path, rest="nevus").str.replace("_", " ")
     target = (diagnosis == "melanoma").astype("int64")
-    return _case_rows(table, path, names, age, image_id=table["image_id"], target=target, diagnosis=diagnosis)
+    return _case_rows(table, path, age, image_id=table["image_id"], target=target, diagnosis=diagnosis)
 
 
 def _beside(path: Path, relative: str) -> Path | None:
@@ -204,12 +173,9 @@ def _beside(path: Path, relative: str) -> Path | None:
     return resolve(path.parent, relative) or resolve(path.parent.parent, relative)
 
 
-def _with_columns(table: pd.DataFrame, path: Path, key: str, *columns: str) -> pd.DataFrame:
-    """The table with columns of another one, matched by ``key``; "" where the other lacks a row."""
-    other = read_table(path, needs=(key, *columns))
-    if (again := other[key].duplicated()).any():
-        row = again.idxmax()
-        raise DataError(f"{path}, row {row}: {key} {other.loc[row, key]!r} is repeated; expected each image once.")
+def _with_columns(table: pd.DataFrame, other: pd.DataFrame, path: Path, key: str, *columns: str) -> pd.DataFrame:
+    """The table with columns of another one, read from ``path``, matched by ``key``; "" where the other lacks a row."""
+    require(~other[key].duplicated(), other[key], path, "each image once")
     return table.assign(**other.set_index(key)[[*columns]].reindex(table[key], fill_value="").set_index(table.index))
 
 
@@ -218,76 +184,47 @@ def read_isic2020(path: Path) -> pd.DataFrame:
     site = "anatom_site_general_challenge"
     table = read_table(path, needs=("image_name", "patient_id", "sex", "age_approx", site, "diagnosis", "target"))
     target = _translate(table["diagnosis"], "ISIC_2020_DIAGNOSES", path)
-    contrary = pd.to_numeric(table["target"], errors="coerce") != target
-    if contrary.any():
-        row = contrary.idxmax()
-        raise DataError(
-            f"{path}, row {row}: diagnosis {table['diagnosis'][row]!r} means target {target[row]}, "
-            f"but the target column says {table['target'][row]!r}; correct the row."
-        )
+    said = pd.to_numeric(table["target"], errors="coerce")
+    require(said == target, table["target"], path, "1 where the diagnosis is melanoma and 0 elsewhere")
     named = {site: _translate(_optional(table, site), "ISIC_SITES", path), "diagnosis": table["diagnosis"]}
     return _case_rows(table, path, image_id=table["image_name"], target=target, **named)
 
 
 def read_isic_archive(path: Path) -> pd.DataFrame:
     """What isic-cli exports: only columns with some value. Undecided and non-dermoscopic rows are left out and counted."""
-    table = read_table(path, needs=("isic_id",))
+    table = read_table(path, needs=("isic_id", "diagnosis_1"))
+    diagnoses, sites = ([_optional(table, f"{name}_{level}") for level in range(1, 6)] for name in ("diagnosis", "anatom_site"))
+    pairs = (diagnoses[0] + ":" + diagnoses[1].fillna("")).rename("diagnosis_1:diagnosis_2")
+    target = _translate(pairs, "ISIC_ARCHIVE_DIAGNOSES", path).astype("float64")  # NaN: undecided
     dermoscopic = _optional(table, "image_type").fillna("dermoscopic").str.casefold() == "dermoscopic"
-    target, diagnosis = _archive_target(table, path)
-    keep = dermoscopic & target.notna()
     reasons = {"not a dermoscopic image": ~dermoscopic, "melanoma or not is undecided": dermoscopic & target.isna()}
     left_out = {reason: int(rows.sum()) for reason, rows in reasons.items() if rows.any()}
+    keep = dermoscopic & target.notna()
     if not keep.any():
         raise DataError(f"{path}: none of the {len(table)} rows is a dermoscopic image with a decided diagnosis ({left_out}).")
     for reason, count in left_out.items():
         log.warning("left out %d of %d rows of %s: %s", count, len(table), path, reason)
+    _translate(sites[0], "ISIC_ARCHIVE_SITE_LEVELS", path)  # of the deeper levels, names that say nothing of the site are many
+    named = [level.str.casefold().map(NAMES["ISIC_ARCHIVE_SITE_LEVELS"]) for level in sites]
     rows = _case_rows(
         table,
         path,
         image_id=table["isic_id"],
-        anatom_site_general_challenge=_archive_site(table, path),
+        anatom_site_general_challenge=_last([*named, _translate(_optional(table, "anatom_site_general"), "ISIC_SITES", path)]),
         target=target,
-        diagnosis=diagnosis,
+        diagnosis=_last(diagnoses),
         acquisition=_optional(table, "attribution"),
     )
     rows.attrs["dropped_rows"] = left_out
     return rows[keep]
 
 
-def _archive_target(table: pd.DataFrame, path: Path) -> tuple[pd.Series, pd.Series]:
-    """Target (1, 0, NaN for undecided) and the most specific diagnosis, from the best column each row has filled."""
-    levels = [_optional(table, f"diagnosis_{level}") for level in range(1, 6)]
-    legacy, coarse = _optional(table, "diagnosis"), _optional(table, "benign_malignant")
-    if not any(column.notna().any() for column in (levels[0], legacy, coarse)):
-        raise DataError(
-            f"{path}: no diagnosis; expected values in diagnosis_1, diagnosis or benign_malignant. "
-            "Export images that have a diagnosis."
-        )
-    legacy = legacy.mask(levels[0].notna() | (legacy.str.casefold() == "other"))
-    coarse = coarse.mask(levels[0].notna() | legacy.notna())
-    path_of_two = (levels[0] + ":" + levels[1].fillna("")).rename("diagnosis_1:diagnosis_2")
-    target = _translate(path_of_two, "ISIC_ARCHIVE_DIAGNOSES", path).astype("float64")
-    for values, label in ((legacy, "ISIC_ARCHIVE_LEGACY_DIAGNOSES"), (coarse, "ISIC_ARCHIVE_BENIGN_MALIGNANT")):
-        target = target.fillna(_translate(values, label, path).astype("float64"))
-    name = coarse.fillna("other")
-    for more_specific in (legacy, *levels):
-        name = more_specific.fillna(name)
-    return target, name
+def _last(levels: Sequence[pd.Series]) -> pd.Series:
+    """In each row the value of the deepest level that has one."""
+    return pd.concat([level.astype(TEXT) for level in levels], axis=1).ffill(axis=1).iloc[:, -1]
 
 
-def _archive_site(table: pd.DataFrame, path: Path) -> pd.Series:
-    """The general site where the export has it, else the deepest known level of the site hierarchy."""
-    levels = words.NAMES["ISIC_ARCHIVE_SITE_LEVELS"]
-    site = _translate(_optional(table, "anatom_site_1"), "ISIC_ARCHIVE_SITE_LEVELS", path).astype(TEXT)
-    for level in range(2, 6):
-        site = _optional(table, f"anatom_site_{level}").str.casefold().map(levels).astype(TEXT).fillna(site)
-    general = _translate(_optional(table, "anatom_site_general"), "ISIC_SITES", path)
-    return general.astype(TEXT).fillna(site)
-
-
-def _case_rows(
-    table: pd.DataFrame, path: Path, leaky: Sequence[str] = (), age: str = "age_approx", **columns: pd.Series
-) -> pd.DataFrame:
+def _case_rows(table: pd.DataFrame, path: Path, age: str = "age_approx", **columns: pd.Series) -> pd.DataFrame:
     """The case table's columns: those given, and ids, age and sex from the columns of the file that bear them."""
     usual = {
         "patient_id": _optional(table, "patient_id"),
@@ -297,6 +234,4 @@ def _case_rows(
         "anatom_site_general_challenge": np.nan,
         "acquisition": np.nan,
     }
-    rows = pd.DataFrame(usual | columns, index=table.index)
-    rows.attrs = {"dropped_rows": {}, "leaky_columns": sorted({*leaky, *filter(is_leaky, table.columns)})}
-    return rows
+    return pd.DataFrame(usual | columns, index=table.index)

@@ -1,7 +1,5 @@
 """Splits that keep a patient or lesion whole, and what splitting by image would have leaked."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,14 +16,10 @@ def split_cases(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, seed
     """Divide cases into training, validation and test so that no group straddles.
 
     Groups with and without a melanoma are dealt out separately, each group to the split that is furthest behind its share
-    of the images and melanomas so far. Larger groups come first, in random order among groups of similar size, so that
-    patients with a hundred images spread over the splits and the many small ones level the shares.
+    of the images and melanomas so far. Larger groups come first, in random order among groups of similar size.
 
-    Args:
-        cases: case table; ``group_id`` and ``target`` are used.
-        val: share of images for validation, in (0, 1).
-        test: share of images for testing, in (0, 1); ``val + test < 1``.
-        seed: the same seed gives the same split, whatever the order of the rows.
+    The shares of images ``val`` and ``test`` lie in (0, 1), as does their sum. The same ``seed`` gives the same split, whatever
+    the order of the rows.
 
     Returns:
         Text series named ``split`` with ``train``, ``val`` or ``test`` on the index of ``cases``.
@@ -40,11 +34,10 @@ def split_cases(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, seed
 
 
 def fold_cases(cases: pd.DataFrame, folds: int, fold: int, seed: int = 0) -> pd.Series:
-    """Divide cases for one fold of a cross-validation so that no group straddles; over all folds every case is tested once.
+    """Divide cases for one fold, counted from 1, of a cross-validation; over all folds every case is tested once.
 
     Each fold is dealt as two halves, by the rules of :func:`split_cases`. The fold itself is the test, half of the next one
-    is validation (early stopping, calibration, threshold), the rest is training: with five folds 70, 10 and 20 percent. No
-    case validates twice. ``fold`` counts from 1; the rest is as for :func:`split_cases`.
+    is validation (early stopping, calibration, threshold), the rest is training: with five folds 70, 10 and 20 percent.
     """
     if folds < 2 or not 1 <= fold <= folds:
         raise ValueError(f"fold={fold} of folds={folds}: expected at least 2 folds and one of them, counted from 1")
@@ -55,24 +48,15 @@ def fold_cases(cases: pd.DataFrame, folds: int, fold: int, seed: int = 0) -> pd.
 
 
 def assert_no_straddling(groups: pd.Series, split: pd.Series) -> None:
-    """Refuse a split that tears a group apart; both series share an index and have no gaps.
-
-    Raises:
-        DataError: the indexes differ or a value is missing.
-        StraddlingGroupError: a group has cases in several splits; counts them and names the first few.
-    """
-    if not groups.index.equals(split.index):
-        raise DataError("groups and split are indexed differently; take both from the same case table.")
-    for name, values in (("group", groups), ("split", split)):
-        if values.isna().any():
-            raise DataError(f"row {values.isna().idxmax()} has no {name}; every case needs one.")
+    """StraddlingGroupError if a split tears a group apart, DataError unless both series share an index and have no gaps."""
+    if not groups.index.equals(split.index) or groups.isna().any() or split.isna().any():
+        raise DataError("expected a group and a split for each case, on the index of one case table")
     spread = split.groupby(groups).nunique()
     straddling = spread.index[spread > 1]
     if len(straddling):
         examples = "; ".join(f"{name} in {sorted(split[groups == name].unique())}" for name in straddling[:3])
         raise StraddlingGroupError(
-            f"{len(straddling)} of {len(spread)} groups straddle the splits ({examples}). A model tested on a patient or lesion "
-            "it was trained on looks better than it is; split with split_cases()."
+            f"{len(straddling)} of {len(spread)} groups straddle the splits ({examples}); split with split_cases()."
         )
 
 
@@ -85,8 +69,7 @@ def _deal_groups(cases: pd.DataFrame, names: Sequence[str], shares: tuple[float,
     for count, name in ((int(has_melanoma.sum()), "a melanoma"), (int((~has_melanoma).sum()), "no melanoma")):
         if count < len(shares):
             raise DataError(
-                f"{count} of {len(groups)} groups (patients or lesions) hold {name}; {needing} need at "
-                "least one each. Use more cases, or a source that has both classes."
+                f"{count} of {len(groups)} groups (patients or lesions) hold {name}; {needing} need at least one each."
             )
     rng = np.random.default_rng(seed)
     dealt = pd.concat([_deal(stratum, shares, rng) for _, stratum in groups.groupby(has_melanoma)])
@@ -120,17 +103,13 @@ def _deal(groups: pd.DataFrame, shares: tuple[float, ...], rng: np.random.Genera
 
 
 def audit_leakage(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, seed: int = 0, n_splits: int = 10) -> pd.DataFrame:
-    """Measure what an image-level split would have leaked from test into training, beside the grouped split.
-
-    Averages over ``n_splits`` consecutive seeds from ``seed`` on; shares and errors are those of :func:`split_cases`.
+    """Measure what an image-level split would have leaked from test into training, beside :func:`split_cases`.
 
     Returns:
         A column for each unit (``lesion``, ``patient``, ``group``): share of test ``images`` and of test ``melanomas`` of which
-        training holds another image of the same unit, in [0, 1], when split ``by image`` and ``by group``; NaN where the source
-        has no such ids.
+        training holds another image of the same unit, in [0, 1], when split ``by image`` and ``by group``, as the mean over
+        ``n_splits`` seeds from ``seed`` on; NaN where the source has no such ids.
     """
-    if n_splits < 1:
-        raise ValueError(f"n_splits={n_splits} must be at least 1")
     cases, seeds = cases.reset_index(drop=True), range(seed, seed + n_splits)
     leaks = {
         "by image": [_overlap(cases, _split_images(cases["target"], 1 - val - test, val, s)) for s in seeds],

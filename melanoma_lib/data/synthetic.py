@@ -6,11 +6,13 @@ Not medical data. It teaches how a classifier is trained, tested and fooled; it 
 import hashlib
 import io
 import json
+import operator
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,8 +21,8 @@ from PIL import Image
 from melanoma_lib.data.artefacts import ARTEFACTS, paint_artefact
 from melanoma_lib.data.images import mark_painted
 from melanoma_lib.data.optics import CAMERAS
-from melanoma_lib.data.painting import Lesion, Skin, paint_case
-from melanoma_lib.data.population import IMAGE_FACTORS, draw_cases, draw_lesions
+from melanoma_lib.data.painting import paint_case
+from melanoma_lib.data.population import draw_cases, draw_lesions
 from melanoma_lib.errors import DataError
 from melanoma_lib.utils import progress_bar
 
@@ -51,13 +53,12 @@ class SyntheticDermoscopy:
         n_patients: number of patients; each has 1-4 lesions and each lesion 1-3 photographs.
         seed: non-negative.
         image_size: side of the square pictures in pixels, at least 32.
-        prevalence: expected share of melanomas among lesions, in (0, 1).
         shortcut: for artefacts of ``ARTEFACTS`` a correlation with the label, from -1 to 1:
             ``P(present | melanoma) - P(present | other)``. At 1 exactly the melanomas have it, at -1 exactly the others.
+        prevalence: expected share of melanomas among lesions, in (0, 1).
 
     Raises:
-        ValueError: for a knob outside its range or an unknown artefact.
-        TypeError: for a knob of the wrong type.
+        ValueError: for a knob outside its range or an unknown artefact; TypeError for one of the wrong type.
     """
 
     def __init__(
@@ -68,29 +69,20 @@ class SyntheticDermoscopy:
         shortcut: Mapping[str, float] | None = None,
         prevalence: float = 0.2,
     ) -> None:
-        for name, value, low in (("n_patients", n_patients, 1), ("seed", seed, 0), ("image_size", image_size, 32)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise TypeError(f"{name} must be a whole number, got {value!r}")
-            if value < low:
-                raise ValueError(f"{name} must be at least {low}, got {value}")
-        if not 0 < prevalence < 1:
-            raise ValueError(f"prevalence must lie between 0 and 1, got {prevalence!r}")
-        self.n_patients, self.seed, self.image_size = int(n_patients), int(seed), int(image_size)
-        self.prevalence = float(prevalence)
-        for name, tie in (shortcut := shortcut or {}).items():
-            if name not in ARTEFACTS:
-                raise ValueError(f"shortcut: unknown artefact {name!r}; expected some of {list(ARTEFACTS)}")
-            if not -1 <= tie <= 1:
-                raise ValueError(f"shortcut: the tie of {name!r} must lie between -1 and 1, got {tie!r}")
+        self.n_patients, self.seed, self.image_size = map(operator.index, (n_patients, seed, image_size))  # whole numbers alone
+        self.prevalence, shortcut = float(prevalence), shortcut or {}
+        if self.n_patients < 1 or self.seed < 0 or self.image_size < 32 or not 0 < prevalence < 1:
+            raise ValueError(
+                "expected n_patients of at least 1, seed of at least 0, image_size of at least 32, prevalence between 0 and 1; "
+                f"got {n_patients}, {seed}, {image_size} and {prevalence}"
+            )
+        if not set(shortcut) <= set(ARTEFACTS) or not all(-1 <= tie <= 1 for tie in shortcut.values()):
+            raise ValueError(f"shortcut expects a tie from -1 to 1 for some of {list(ARTEFACTS)}, got {dict(shortcut)}")
         self.shortcut = {name: float(shortcut[name]) for name in ARTEFACTS if name in shortcut}
 
     @classmethod
     def of_folder(cls, root: Path) -> "SyntheticDermoscopy | None":
-        """The generator of the data set that :meth:`write` left in a folder; None if the folder holds none.
-
-        Raises:
-            DataError: if its ``generator.json`` cannot be understood.
-        """
+        """The generator of the data set that :meth:`write` left in a folder; None if the folder holds none."""
         description = Path(root) / DESCRIPTION
         if not description.is_file():
             return None
@@ -116,37 +108,20 @@ class SyntheticDermoscopy:
 
         Beyond the schema's columns: ``true_risk`` (given image factors and metadata), ``truth_risk_image`` and
         ``truth_risk_metadata`` (given only one of them), the image factors as ``truth_<factor>``, ``truth_skin_tone`` and
-        ``truth_artefact_<name>``. A missing age, sex or site counts as recorded that way: it has no effect on the risk.
+        ``truth_artefact_<name>``. A missing age, sex or site has no effect on the risk.
         """
         return draw_cases(self.n_patients, self.seed, self.prevalence, self.shortcut)
 
     def render(self, index: int, artefacts: Collection[str] | None = None) -> SyntheticCase:
-        """Paint one case.
-
-        Args:
-            index: row of :attr:`cases`.
-            artefacts: to draw instead of those the table lists; ``()`` for none. All else stays as it is, pixel by pixel.
-
-        Raises:
-            IndexError: if there is no such row.
-            ValueError: for an unknown artefact.
-        """
-        if not 0 <= index < len(self):
-            raise IndexError(f"case {index} does not exist; there are {len(self)}, numbered from 0")
+        """Paint a row of :attr:`cases`, with these artefacts in place of those it lists; all else stays, pixel by pixel."""
         row = self.cases.iloc[index].to_dict()  # as numbers of Python: those of NumPy would make all pixels float64
         if artefacts is None:
             artefacts = [name for name in ARTEFACTS if row[f"truth_artefact_{name}"]]
         elif unknown := set(artefacts) - set(ARTEFACTS):
             raise ValueError(f"unknown artefact {sorted(unknown)}; expected some of {list(ARTEFACTS)}")
-        camera = CAMERAS[row["acquisition"]]
-        image, mask = paint_case(
-            Lesion(**{name: row[f"truth_{name}"] for name in IMAGE_FACTORS}),
-            Skin(row["truth_skin_tone"], row["truth_skin_blood"], row["truth_skin_freckles"]),
-            camera,
-            self._rng(_LESION, int(row["lesion_id"].rpartition("L")[2])),
-            self._rng(_PHOTO, index),
-            self.image_size,
-        )
+        look = SimpleNamespace(**{name.removeprefix("truth_"): value for name, value in row.items()})
+        camera, lesion_rng = CAMERAS[row["acquisition"]], self._rng(_LESION, int(row["lesion_id"].rpartition("L")[2]))
+        image, mask = paint_case(look, camera, lesion_rng, self._rng(_PHOTO, index), self.image_size)
         np.clip(image, 0, 255, out=image)
         masks = {
             name: paint_artefact(name, image, self._rng(_ARTEFACT, index, k))
@@ -161,10 +136,7 @@ class SyntheticDermoscopy:
         return SyntheticCase(np.ascontiguousarray(pixels), mask, masks)
 
     def bayes_auroc(self, n_patients: int = 50_000) -> dict[str, float]:
-        """AUROC of the exact risk given ``image``, ``metadata`` or ``both``: the best that anything can reach, shortcuts aside.
-
-        50,000 patients have about 100,000 lesions, which gives a standard error of about 0.001.
-        """
+        """AUROC of the exact risk given ``image``, ``metadata`` or ``both``: the best there is, shortcuts aside."""
         from sklearn.metrics import roc_auc_score
 
         lesions = draw_lesions(n_patients, self.seed, self.prevalence)
@@ -174,28 +146,18 @@ class SyntheticDermoscopy:
     def write(self, root: Path, only: Collection[str] = ()) -> Path:
         """Write the data set as a folder that ``load_cases("synthetic", root)`` reads.
 
-        Holds ``cases.csv``, ``images/<image_id>.jpg``, ``masks/<image_id>.png`` (255 on the lesion),
-        ``artefacts/<image_id>.png`` (bit k set where ``ARTEFACTS[k]`` is) and ``generator.json`` (the knobs). The folder
-        appears when all of it is there; one that already holds the same data is left as it is.
-
-        Args:
-            root: folder to create and return; its parents are made.
-            only: image ids, where a part of the cases will do: they get a folder of their own beside ``root``, which is
-                returned, unless ``root`` is there.
+        Holds ``cases.csv``, ``images/<image_id>.jpg``, ``masks/<image_id>.png`` (255 on the lesion) and ``generator.json`` (the
+        knobs). The folder appears when all of it is there; one that already holds the same data is left as it is. Where the
+        images ``only`` will do, they get a folder of their own beside ``root``, which is returned, unless ``root`` is there.
 
         Raises:
             DataError: if ``root`` holds something else, or the disk refuses.
-            ValueError: if ``only`` names an image that there is not.
         """
         root, chosen, part_of = Path(root), np.arange(len(self)), ""
         if self._already_in(root):
             return root
         if only:
             chosen = np.flatnonzero(self.cases["image_id"].isin(set(only)))
-            if strangers := set(only) - set(self.cases["image_id"].iloc[chosen]):
-                raise ValueError(
-                    f"only: there is no image {min(strangers)!r}; there are {len(self)}, from {self.cases['image_id'][0]}"
-                )
             part_of = f"{len(chosen)}-images-{hashlib.sha256(chosen.tobytes()).hexdigest()[:8]}"
             root = root.with_name(f"{root.name}-{part_of}")
             if self._already_in(root, part_of):
@@ -204,11 +166,13 @@ class SyntheticDermoscopy:
             root.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(".part", f".{root.name}.", root.parent, ignore_cleanup_errors=True) as temporary:
                 part = Path(temporary)
-                for folder in ("images", "masks", "artefacts"):
+                for folder in ("images", "masks"):
                     (part / folder).mkdir()
                 with progress_bar("painting synthetic cases", len(chosen)) as advance:
                     for index in chosen:
-                        _save(self.render(index), part, self.cases["image_id"][index])
+                        case, name = self.render(index), self.cases["image_id"][index]
+                        (part / "images" / f"{name}.jpg").write_bytes(painted_jpeg(case.image))
+                        Image.fromarray(case.mask.astype(np.uint8) * 255).save(part / "masks" / f"{name}.png")
                         advance()
                 self.cases.iloc[chosen].to_csv(part / TABLE, index=False)
                 (part / DESCRIPTION).write_text(self._description(part_of), encoding="utf-8")
@@ -217,8 +181,7 @@ class SyntheticDermoscopy:
         except OSError as error:
             if not self._already_in(root, part_of):  # else another process was faster with the same data
                 raise DataError(
-                    f"cannot write synthetic cases to {root}: {error}; nothing was left there. Choose a folder you may write to, "
-                    "or free some space."
+                    f"cannot write synthetic cases to {root}: {error}; choose a folder you may write to, or free some space."
                 ) from error
         return root
 
@@ -236,9 +199,8 @@ class SyntheticDermoscopy:
         if found == self._description(part_of):
             return True
         raise DataError(
-            f"{root} already exists and holds something else.\nexpected {DESCRIPTION}: {self._description(part_of)}\n"
-            f"found: {found}\n"
-            "Choose another folder, or delete this one if it may go."
+            f"{root} already exists and holds something else; choose another folder, or delete this one if it may go.\n"
+            f"expected {DESCRIPTION}: {self._description(part_of)}\nfound: {found}"
         )
 
     def _rng(self, *stream: int) -> np.random.Generator:
@@ -250,12 +212,3 @@ def painted_jpeg(pixels: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return mark_painted(file.getvalue())
-
-
-def _save(case: SyntheticCase, root: Path, name: str) -> None:
-    bits = np.zeros(case.mask.shape, np.uint8)
-    for artefact, where in case.artefacts.items():
-        bits |= where.astype(np.uint8) << ARTEFACTS.index(artefact)
-    (root / "images" / f"{name}.jpg").write_bytes(painted_jpeg(case.image))
-    Image.fromarray(case.mask.astype(np.uint8) * 255).save(root / "masks" / f"{name}.png")
-    Image.fromarray(bits).save(root / "artefacts" / f"{name}.png")

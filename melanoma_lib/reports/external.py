@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
-from melanoma_lib.data.cache import open_cache
-from melanoma_lib.data.images import stored_side
+from melanoma_lib.data.images import open_cache, stored_side
 from melanoma_lib.errors import DataError, RunError
 from melanoma_lib.evaluation import Interval, OperatingPoint, evaluate_predictions, group_bootstrap, summary_table
 from melanoma_lib.evaluation.intervals import with_intervals

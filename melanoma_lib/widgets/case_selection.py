@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from melanoma_lib.data.metadata import MAX_AGE, SEXES, SITES
 from melanoma_lib.data.schema import CASE_COLUMNS
-from melanoma_lib.data.vocabulary import MAX_AGE, SEXES, SITES
 from melanoma_lib.evaluation.intervals import wilson_interval
 
 MISSING = "missing"  # the choice of cases where a field is empty

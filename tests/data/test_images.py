@@ -1,8 +1,10 @@
+import errno
 import io
 import random
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,14 +16,17 @@ from torchvision.transforms import Compose, v2
 
 from melanoma_lib.data import images
 from melanoma_lib.data.images import (
-    eight_views,
     evaluation_transform,
+    normalise,
+    open_cache,
+    open_evaluation_cache,
+    prepare_image,
     read_square,
     seeded_transforms,
     stored_side,
     training_transform,
 )
-from melanoma_lib.errors import CorruptImageError
+from melanoma_lib.errors import CorruptImageError, DataError
 from tests.data.builders import encoded, pixels
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -60,42 +65,12 @@ def test_a_large_jpeg_is_read_as_if_decoded_in_full(side):
     assert difference.max() < 25
 
 
-UPRIGHT = {  # Exif 2.3, tag 274: how the stored picture has to be turned to stand as it was seen
-    1: lambda a: a,
-    2: np.fliplr,
-    3: lambda a: np.rot90(a, 2),
-    4: np.flipud,
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: np.rot90(a, -1),
-    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
-    8: lambda a: np.rot90(a, 1),
-}
-
-
-@pytest.mark.parametrize("orientation", UPRIGHT)
-def test_a_camera_held_sideways_gives_an_upright_image(orientation):
+def test_pictures_stand_upright_and_sixteen_bits_are_scaled():
     exif = Image.Exif()
-    exif[274] = orientation
-    stored = pixels(16, 16)
-    np.testing.assert_array_equal(read_square(file_of(stored, exif=exif), 16), UPRIGHT[orientation](stored))
-
-
-@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGBA", "PA"])
-def test_every_kind_of_png_shows_its_colours(mode):
-    image = Image.fromarray(pixels(16, 16)).quantize(16) if mode in ("P", "PA") else Image.fromarray(pixels(16, 16))
-    expected = np.asarray(image.convert("L" if mode in ("LA", "L") else "1" if mode == "1" else "RGB").convert("RGB"))
-    image = image.convert(mode)
-    if mode in ("LA", "RGBA"):
-        image.putalpha(77)
-    form = "TIFF" if mode == "PA" else "PNG"
-    np.testing.assert_array_equal(read_square(file_of(image, form), 16), expected)
-
-
-@pytest.mark.parametrize("form", ["PNG", "TIFF"])
-def test_sixteen_bit_grey_is_scaled_not_cut_off(form):
+    exif[274] = 6  # the camera was held sideways
+    np.testing.assert_array_equal(read_square(file_of(pixels(16, 16), exif=exif), 16), np.rot90(pixels(16, 16), -1))
     deep = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
-    square = read_square(file_of(deep, form), 16)
-    assert np.abs(square - deep[..., None] / 257).max() <= 1
+    assert np.abs(read_square(file_of(deep), 16) - deep[..., None] / 257).max() <= 1
 
 
 FORMS = {form: encoded(pixels(), form) for form in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")}
@@ -122,18 +97,6 @@ def test_the_evaluation_transform_equals_a_plain_torchvision_pipeline(backbone, 
     )
     image = Image.fromarray(pixels(*shape))
     torch.testing.assert_close(evaluation_transform(backbone, 32)(image), reference(image))
-
-
-def test_training_images_come_in_all_eight_orientations_equally_often():
-    augment = training_transform("tf_efficientnet_lite0", 48)
-    corner = np.zeros((48, 48, 3), np.uint8)
-    corner[4:44, 4:20], corner[32:44, 4:40] = 200, 200  # an L
-    views = [view[0].float() for view in eight_views(torch.from_numpy(corner).permute(2, 0, 1)[None])]
-    with seeded_transforms(0):
-        seen = [augment(Image.fromarray(corner)).float() for _ in range(240)]
-    likeliest = [int(torch.stack([(image * view).sum() for view in views]).argmax()) for image in seen]
-    counts = np.bincount(likeliest, minlength=8)
-    assert ((counts > 9) & (counts < 51)).all()  # 30 each, give or take four standard deviations
 
 
 def drawn_alike(backbone, size, image, seed, augmentation="mild"):
@@ -178,3 +141,89 @@ def test_threads_draw_in_turn_what_their_seeds_say():
         together = list(pool.map(seen, range(40)))
     assert all(map(torch.equal, alone, together))
     assert sys.modules["melanoma_lib.data.images"].random is random
+
+
+@pytest.fixture
+def photographs(tmp_path) -> list[Path]:
+    """Twelve small images on disk."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    paths = [folder / f"ISIC_{number}.png" for number in range(12)]
+    for seed, path in enumerate(paths):
+        Image.fromarray(pixels(14, 18, seed)).save(path)
+    return paths
+
+
+def caches(folder: Path) -> list[str]:
+    """What lies in a cache folder, locks apart."""
+    return [file.name for file in folder.iterdir() if file.suffix != ".lock"] if folder.exists() else []
+
+
+def test_the_cache_follows_the_files(photographs, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    open_cache(photographs, 16, cache)
+    Image.fromarray(pixels(14, 18, seed=99)).save(photographs[5])
+    changed = open_cache(photographs, 16, cache)
+    np.testing.assert_array_equal(changed, [read_square(path, 16) for path in photographs])
+    with pytest.raises(ValueError, match="read-only"):
+        changed[0] = 0
+    assert len(caches(cache)) == 2
+    with monkeypatch.context() as patched:
+        patched.setattr(Image, "open", lambda *_: pytest.fail("an image was decoded again"))
+        np.testing.assert_array_equal(open_cache(photographs, 16, cache), changed)
+    open_cache(photographs[:-1], 16, cache)
+    open_cache(photographs[::-1], 16, cache)
+    open_cache(photographs, 17, cache)
+    assert len(caches(cache)) == 5
+
+
+def test_corrupt_images_are_named_and_leave_no_cache(photographs, tmp_path):
+    photographs[2].write_bytes(b"")
+    photographs[7].write_bytes(photographs[7].read_bytes()[:100])
+    with pytest.raises(CorruptImageError, match="2 of 12") as caught:
+        open_cache(photographs, 16, tmp_path / "cache")
+    assert all(str(photographs[i]) in str(caught.value) for i in (2, 7))
+    assert str(photographs[3]) not in str(caught.value)
+    photographs[4].unlink()
+    with pytest.raises(DataError, match=str(photographs[4])):
+        open_cache(photographs, 16, tmp_path / "cache")
+    assert caches(tmp_path / "cache") == []
+    with pytest.raises(DataError, match=r"--cache-dir"):
+        open_cache(photographs[:2], 16, photographs[3])  # a file, no folder
+
+
+def test_those_who_ask_at_once_share_one_build_and_what_a_killed_one_left_goes(photographs, tmp_path, monkeypatch):
+    decoded, read = [], read_square
+    monkeypatch.setattr(images, "read_square", lambda path, side: decoded.append(path) or read(path, side))
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda _: np.array(open_cache(photographs, 16, tmp_path / "cache")), range(3)))
+    assert len(decoded) == 12
+    assert all(np.array_equal(answer, answers[0]) for answer in answers)
+    (built,) = caches(tmp_path / "cache")
+    (tmp_path / "cache" / built).rename(tmp_path / "cache" / f".{built}.x1.tmp")
+    np.testing.assert_array_equal(open_cache(photographs, 16, tmp_path / "cache"), answers[0])
+    assert len(decoded) == 24
+    assert caches(tmp_path / "cache") == [built]
+
+
+def test_a_disk_that_fills_up_meanwhile_is_a_clear_error(photographs, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(images.os, "fsync", full)
+    with pytest.raises(DataError, match=r"cannot keep 9\.4 MB .*no room.*--cache-dir"):  # 12 x 512 x 512 x 3 bytes
+        open_cache(photographs, 512, tmp_path / "cache")
+    assert caches(tmp_path / "cache") == []
+
+
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "vgg11"])  # bicubic, bilinear
+def test_the_evaluation_cache_holds_what_the_one_transform_makes_of_each_file(backbone, photographs, tmp_path):
+    decoded = open_cache(photographs, stored_side(32), tmp_path / "cache")
+    kept = open_evaluation_cache(decoded, backbone, 32)
+    assert (kept.shape, kept.dtype) == ((12, 32, 32, 3), np.uint8)
+    assert isinstance(kept, np.memmap)
+    expected = torch.stack([prepare_image(path, backbone, 32) for path in photographs])
+    assert normalise(torch.from_numpy(np.array(kept)).permute(0, 3, 1, 2), backbone).equal(expected)
+    few = open_cache(photographs[:5], stored_side(32), tmp_path / "cache")
+    others = ((decoded, backbone, 40), (few, backbone, 32), (decoded, "vgg13_bn" if backbone != "vgg11" else "resnet50", 32))
+    assert len({kept.filename, *(open_evaluation_cache(*other).filename for other in others)}) == 4

@@ -28,12 +28,11 @@ def test_a_missing_column_is_named(column):
 @pytest.mark.parametrize(
     ("column", "value", "shown"),
     [
-        ("image_id", "image_0", "each image once"),
-        ("group_id", None, "a value in every row"),
+        ("group_id", None, r"'nan'; expected a value \(1 such rows\)"),
         ("sex", "F", "'F'; expected one of"),
-        ("age_approx", 121.0, "121.0; expected years"),
-        ("age_approx", "old", "'old' is not a number"),
-        ("target", 2, r"2.0; expected 1 \(melanoma\)"),
+        ("age_approx", 121.0, "'121.0'; expected years"),
+        ("age_approx", "old", "'old'; expected a number"),
+        ("target", 2, r"'2.0'; expected 1 \(melanoma\)"),
         ("mask_path", "", "filled text"),
     ],
 )
@@ -45,10 +44,16 @@ def test_a_bad_value_is_named_with_column_and_row(column, value, shown):
         validate_cases(cases)
 
 
+def test_contradictory_rows_of_one_image_are_named_before_mere_repeats():
+    cases = case_table([0, 0, 1, 0, 0]).assign(image_id=["a", "a", "b", "c", "b"])
+    with pytest.raises(DataError, match=r"'b' is in the rows 2, 4 with target 1, 0\. 2 images are repeated, 1 with"):
+        validate_cases(cases)
+
+
 def test_an_empty_table_and_repeated_labels_are_refused():
-    with pytest.raises(DataError, match="no rows"):
+    with pytest.raises(DataError, match="got 0 rows"):
         validate_cases(case_table([0]).iloc[:0])
-    with pytest.raises(DataError, match="row labels repeat; call reset_index"):
+    with pytest.raises(DataError, match="unique labels, got 2 rows; call reset_index"):
         validate_cases(case_table([0, 1]).set_axis([7, 7]))
 
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from melanoma_lib.data.metadata import MISSING, NAMES
 from melanoma_lib.data.sources import load_cases
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
-from melanoma_lib.data.vocabulary import MISSING, NAMES
-from melanoma_lib.errors import DataError, MissingImagesError, UnknownValueError
+from melanoma_lib.errors import DataError, MissingImagesError
 
 HAM = "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
 HAM_ROWS = (
@@ -52,36 +52,28 @@ def test_ham10000_becomes_a_case_table(ham):
     assert list(cases["age_approx"].fillna(-1)) == [80, 80, -1]
     assert cases["image_path"][2].endswith("ham10000_images_part_2/ISIC_0000003.JPG")
     assert cases["mask_path"].notna().tolist() == [True, False, False]
-    assert cases["patient_id"].isna().all()
-    assert cases["acquisition"].isna().all()
-    assert cases.attrs["leaky_columns"] == ["dx", "dx_type"]
+    assert cases[["patient_id", "acquisition"]].isna().all(axis=None)
     assert cases.attrs["absent_images"] == cases.attrs["dropped_images"] == 0
-
-
-@pytest.mark.parametrize(
-    ("name", "mark"), [("HAM10000_metadata", ","), ("HAM10000_metadata.tab", "\t"), ("ham10000_METADATA.dataverse.csv", ",")]
-)
-def test_the_dataverse_table_is_preferred_under_each_of_its_names(ham, name, mark):
-    lines = (HAM.strip() + ",dataset\n" + HAM_ROWS.replace("\n", ",rosendahl\n")).splitlines()
-    quoted = "\n".join(mark.join(f'"{cell}"' for cell in line.split(",")) for line in lines)
-    put(ham, {name: quoted})
-    cases = load_cases("ham10000", ham)
-    assert set(cases["acquisition"]) == {"rosendahl"}
-    assert list(cases["target"]) == [1, 1, 0]
+    for name, mark in (("ham10000_METADATA.dataverse.csv", ";"), ("HAM10000_metadata.tab", "\t"), ("HAM10000_metadata", ",")):
+        lines = (HAM.strip() + ",dataset\n" + HAM_ROWS.replace("\n", f",{name}\n")).splitlines()
+        put(ham, {name: "\n".join(mark.join(f'"{cell}"' for cell in line.split(",")) for line in lines)})
+        assert set(load_cases("ham10000", ham)["acquisition"]) == {name}  # the edition that names the camera
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         (HAM + HAM_ROWS, "", "cannot be read"),
-        (HAM_ROWS, "\n,,,,,,\n", "header but no rows"),
+        (HAM_ROWS, "\n,,,,,,\n", "expected a header and rows, found 1 filled lines"),
+        ("scalp\nHAM_2", "scalp,old\nHAM_2", r"csv, row 3: 8 cells, 7 columns; quote a cell that holds ','"),
+        (",ISIC_0000003,", ", ,", "csv: column 'image_id', row 4: ''; expected the name of an image"),
         ("localization", "localization, AGE ", "csv: column 'age' is there twice, letter case aside; keep one"),
         ("dx,", "dia,", r"column 'dx' missing; expected .*found .*'dia'"),
-        ("scalp", "elbow", r"csv, row 2: localization 'elbow' is not known \(nor are 1 further rows\).*HAM10000_SITES in"),
-        ("mel,histo", ",histo", "csv, row 2: dx '' is not known"),
-        ("80.0", "old", r"(?s)csv.*'age_approx', row 2: 'old' is not a number"),
-        ("80.0", "900", r"(?s)csv.*'age_approx', row 2: 900.0; expected years"),
-        ("02,mel", "01,mel", r"(?s)'image_id', row 2: 'ISIC_0000001'; expected each image once.*row 3"),
+        ("scalp", "elbow", r"csv: column 'localization', row 2: 'elbow'; expected one of .*HAM10000_SITES in .*\(2 such rows\)"),
+        ("mel,histo", ",histo", "csv: column 'dx', row 2: ''; expected one of"),
+        ("80.0", "old", "csv.*'age_approx', row 2: 'old'; expected a number"),
+        ("80.0", "900", "csv.*'age_approx', row 2: '900.0'; expected years"),
+        ("02,mel", "01,nv", r"csv: expected each image once; 'ISIC_0000001' is in the rows 2, 3 with target 1, 0"),
     ],
 )
 def test_a_broken_table_is_named_with_row_value_and_remedy(ham, old, new, message):
@@ -90,11 +82,14 @@ def test_a_broken_table_is_named_with_row_value_and_remedy(ham, old, new, messag
         load_cases("ham10000", ham)
 
 
-# --- images that are not there -----------------------------------------------------------------------------------------
-
-
 def test_absent_images_are_refused_dropped_or_kept(ham, caplog):
     absent = ham / "HAM10000_images_part_1/ISIC_0000002.jpg"
+    for place, cure in (("nv/ISIC_0000002.jpg", "with image_dirs"), ("dcm/ISIC_0000002.dcm", "JPEG and PNG are read")):
+        (ham / place).parent.mkdir()
+        absent.rename(ham / place)
+        with pytest.raises(MissingImagesError, match=rf"There is .*{place}: .*{cure}"):
+            load_cases("ham10000", ham)
+        (ham / place).rename(absent)
     absent.unlink()
     with pytest.raises(MissingImagesError, match=r"1 of 3 images are absent \('ISIC_0000002'\).*--missing-images drop"):
         load_cases("ham10000", ham)
@@ -104,6 +99,7 @@ def test_absent_images_are_refused_dropped_or_kept(ham, caplog):
     assert list(dropped.index) == [0, 1]
     assert dropped.attrs["dropped_images"] == 1
     assert "left out 1 of 3 cases" in caplog.text
+    assert "of 2 cases, the number without a value is {'age_approx': 1, 'sex': 1, 'anatom_site" in caplog.text
     kept = load_cases("ham10000", ham, missing_images="keep")
     assert kept["image_path"][1] == str(absent)
     assert (kept.attrs["absent_images"], kept.attrs["dropped_images"]) == (1, 0)
@@ -113,70 +109,41 @@ def test_absent_images_are_refused_dropped_or_kept(ham, caplog):
         load_cases("ham10000", ham, missing_images="drop")
 
 
-@pytest.mark.parametrize(
-    ("place", "cure"), [("nv/ISIC_0000002.jpg", "with image_dirs"), ("dcm/ISIC_0000002.dcm", "JPEG and PNG are read")]
-)
-def test_an_image_that_lies_elsewhere_is_named_with_what_to_do(ham, place, cure):
-    (ham / place).parent.mkdir()
-    (ham / "HAM10000_images_part_1/ISIC_0000002.jpg").rename(ham / place)
-    with pytest.raises(MissingImagesError, match=rf"There is .*{place}: .*{cure}"):
-        load_cases("ham10000", ham)
-
-
-@pytest.mark.parametrize(("name", "told"), [("train-image.hdf5", "ISIC 2024"), ("hmnist_8_8_RGB.csv", "thumbnails")])
-def test_a_collection_that_is_not_read_is_named(tmp_path, name, told):
-    put(tmp_path, {name: "x"})
-    with pytest.raises(DataError, match=told):
-        load_cases("ham10000", tmp_path)
-
-
-# --- the wrong folder --------------------------------------------------------------------------------------------------
-
-
 def test_a_wrong_folder_says_what_was_sought_what_is_there_and_where_to_look(ham, tmp_path_factory):
     with pytest.raises(DataError, match=r"no isic2020 folder: looked for ISIC_2020.*csv.*found 'HAM10000.*looks like ham10000"):
         load_cases("isic2020", ham)
     outer = tmp_path_factory.mktemp("outer")
     put(outer / "archive", {"train.csv": ISIC_2020})
-    with pytest.raises(DataError, match=f"{outer}/archive has it: use that folder"):
-        load_cases("isic2020", outer)
-    with pytest.raises(DataError, match=f"{ham} has it: use that folder"):
-        load_cases("ham10000", ham / "HAM10000_images_part_1")
-    empty = outer / "archive" / "empty"
-    empty.mkdir()
-    with pytest.raises(DataError, match=r"found nothing\. `python -m melanoma_lib data fetch ham10000`"):
-        load_cases("ham10000", empty)
-    with pytest.raises(DataError, match="does not exist"):
-        load_cases("ham10000", ham / "nowhere")
-    with pytest.raises(ValueError, match="'ignore'; expected 'error', 'drop' or 'keep'"):
-        load_cases("ham10000", ham, missing_images="ignore")
-    with pytest.raises(DataError, match=r"'ham' is not known; expected one of \['synthetic', 'ham10000'"):
-        load_cases("ham", ham)
+    put(outer, {"2024/train-image.hdf5": "x", "thumbnails/hmnist_8_8_RGB.csv": "x"})
+    (outer / "empty").mkdir()
+    for source, folder, told in (
+        ("isic2020", outer, f"{outer}/archive has it: use that folder"),
+        ("ham10000", ham / "HAM10000_images_part_1", f"{ham} has it: use that folder"),
+        ("ham10000", outer / "2024", "It looks like ISIC 2024"),
+        ("ham10000", outer / "thumbnails", "HMNIST tables hold thumbnails"),
+        ("ham10000", outer / "empty", r"found nothing\. data/README.md says how"),
+        ("isic2020", outer / "archiv" / "x", r"archiv/x does not exist .*There is .*/archive; is that meant\?"),
+        ("ham10000", outer / "nowhere", "nowhere does not exist .*with HAM10000_metadata .*data fetch"),
+        ("ham", ham, r"'ham' is not known; expected one of \['synthetic', 'ham10000'"),
+    ):
+        with pytest.raises(DataError, match=told):
+            load_cases(source, folder)
     with pytest.raises(DataError, match=r"image_dirs: .*nowhere"):
         load_cases("ham10000", ham, image_dirs=[ham / "nowhere"])
 
 
-# --- the other sources -------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def isic2019(tmp_path):
-    metadata = "image,age_approx,anatom_site_general,lesion_id,sex\n"
-    truth = "image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK\n"
-    return put(
-        tmp_path,
-        {
-            "ISIC_2019_Training_Metadata.csv": metadata
-            + "ISIC_0000001_downsampled,55,lateral torso,BCN_0000001,female\n"
-            + "ISIC_0000002,,,,\n"
-            + "ISIC_0000003,40,palms/soles,HAM_0000001,male\n",
-            "ISIC_2019_Training_GroundTruth.csv": truth
-            + "ISIC_0000003,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,1.0\n"
-            + "ISIC_0000001_downsampled,1.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0\n"
-            + "ISIC_0000002,0,0,1,0,0,0,0,0,0\n",
-        }
-        | images("ISIC_0000001_downsampled", "ISIC_0000002", "ISIC_0000003", folder="ISIC_2019_Training_Input"),
+    metadata = (
+        "image,age_approx,anatom_site_general,lesion_id,sex\nISIC_0000001_downsampled,55,lateral torso,BCN_0000001,female\n"
+        "ISIC_0000002,,,,\nISIC_0000003,40,palms/soles,HAM_0000001,male\n"
     )
+    truth = (
+        "image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK\nISIC_0000003,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,1.0\n"
+        "ISIC_0000001_downsampled,1.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,0.0\nISIC_0000002,0,0,1,0,0,0,0,0,0\n"
+    )
+    pictures = images("ISIC_0000001_downsampled", "ISIC_0000002", "ISIC_0000003", folder="ISIC_2019_Training_Input")
+    return put(tmp_path, {"ISIC_2019_Training_Metadata.csv": metadata, "ISIC_2019_Training_GroundTruth.csv": truth} | pictures)
 
 
 def test_isic2019_joins_metadata_and_one_hot_truth_and_takes_images_from_further_folders(isic2019, tmp_path_factory):
@@ -189,16 +156,15 @@ def test_isic2019_joins_metadata_and_one_hot_truth_and_takes_images_from_further
     assert list(cases["anatom_site_general_challenge"].fillna("?")) == ["torso", "?", "palms/soles"]
     assert list(cases["group_id"]) == ["lesion:BCN_0000001", "image:ISIC_0000002", "lesion:HAM_0000001"]
     assert list(cases["acquisition"].fillna("?")) == ["BCN", "?", "HAM"]
-    assert "mel" in cases.attrs["leaky_columns"]
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("ISIC_0000002,0,1,1", "row 4: expected one 1 among zeros"),
+        ("ISIC_0000002,0,1,1", r"GroundTruth\.csv: .*row 4: .*expected one 1 among zeros"),
         ("ISIC_0000002,0,0,yes", "row 4: .*'yes'"),
-        ("ISIC_0000009,0,0,1", r"2 are in one only \('ISIC_0000002', 'ISIC_0000009'\)"),
-        ("ISIC_0000003,0,0,1,0,0,0,0,0,0\nISIC_0000002,0,0,1", "1 are repeated"),
+        ("ISIC_0000009,0,0,1", r"Metadata\.csv: .*row 3: 'ISIC_0000002'; expected an image of .*_GroundTruth\.csv"),
+        ("ISIC_0000003,0,0,1,0,0,0,0,0,0\nISIC_0000002,0,0,1", "row 4: 'ISIC_0000003'; expected each image once"),
     ],
 )
 def test_isic2019_truth_that_is_no_truth_is_refused(isic2019, row, message):
@@ -207,88 +173,57 @@ def test_isic2019_truth_that_is_no_truth_is_refused(isic2019, row, message):
     with pytest.raises(DataError, match=message):
         load_cases("isic2019", isic2019)
     path.unlink()
-    with pytest.raises(DataError, match=r"GroundTruth\.csv.*is missing"):
+    with pytest.raises(DataError, match=r"GroundTruth\.csv cannot be read .*No such file"):
         load_cases("isic2019", isic2019)
 
 
-TRUTH_2018 = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n"
-TRAINING, TEST = (f"ISIC2018_Task3_{part}_GroundTruth" for part in ("Training", "Test"))
-
-
-@pytest.fixture
-def isic2018(tmp_path):
-    """Training and test part, as the archives unpack: tables in folders, the table of lesions beside them."""
-    lesions = "image,lesion_id,diagnosis_confirm_type\nISIC_2,HAM_1,histopathology\nISIC_1,HAM_1,histopathology\n"
-    return put(
-        tmp_path,
-        {
-            f"{TRAINING}/{TRAINING}.csv": TRUTH_2018 + "ISIC_1,1.0,0.0,0.0,0.0,0.0,0.0,0.0\nISIC_2,1,0,0,0,0,0,0\n",
-            "ISIC2018_Task3_Training_LesionGroupings.csv": lesions,
-            f"{TEST}/{TEST}.csv": TRUTH_2018 + "ISIC_3,0,0,0,1,0,0,0\n",
-        }
-        | images("ISIC_1", "ISIC_2", folder="ISIC2018_Task3_Training_Input")
-        | images("ISIC_3", folder="ISIC2018_Task3_Test_Input"),
-    )
-
-
-def test_isic2018_reads_the_parts_that_are_there(isic2018, tmp_path):
-    cases = load_cases("isic2018", isic2018).set_index("image_id")
+def test_isic2018_reads_the_parts_that_are_there(tmp_path):
+    """Tables in folders, as the archives unpack, the table of lesions beside them."""
+    training, test = (f"ISIC2018_Task3_{part}_GroundTruth" for part in ("Training", "Test"))
+    truth, lesions = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n", "ISIC2018_Task3_Training_LesionGroupings.csv"
+    tables = {
+        f"{training}/{training}.csv": truth + "ISIC_1,1.0,0.0,0.0,0.0,0.0,0.0,0.0\nISIC_2,1,0,0,0,0,0,0\n",
+        lesions: "image,lesion_id\nISIC_2,HAM_1\nISIC_1,HAM_1\n",
+        f"{test}/{test}.csv": truth + "ISIC_3,0,0,0,1,0,0,0\n",
+    }
+    put(tmp_path, tables | images("ISIC_1", "ISIC_2", folder="ISIC2018_Task3_Training_Input"))
+    put(tmp_path, images("ISIC_3", folder="ISIC2018_Task3_Test_Input"))
+    cases = load_cases("isic2018", tmp_path).set_index("image_id")
     assert cases["target"].to_dict() == {"ISIC_1": 1, "ISIC_2": 1, "ISIC_3": 0}
-    assert cases["diagnosis"].to_dict() == {"ISIC_1": "mel", "ISIC_2": "mel", "ISIC_3": "akiec"}
-    assert cases["group_id"].to_dict() == {"ISIC_1": "lesion:HAM_1", "ISIC_2": "lesion:HAM_1", "ISIC_3": "image:ISIC_3"}
+    assert list(cases["diagnosis"]) == ["mel", "mel", "akiec"]
+    assert list(cases["group_id"]) == ["lesion:HAM_1", "lesion:HAM_1", "image:ISIC_3"]
     assert cases[["age_approx", "sex", "anatom_site_general_challenge", "patient_id", "mask_path"]].isna().all(axis=None)
-    assert cases.loc["ISIC_3", "image_path"].endswith("Test_Input/ISIC_3.jpg")
     # The Dataverse's edition of the test table has metadata and lesions; it is taken in place of the one-hot one.
     dataverse = HAM.strip() + ",dataset\nHAMTEST_1,ISIC_3,akiec,histo,60,male,face,rosendahl\n"
-    put(isic2018, {f"{TEST}.tab": dataverse.replace(",", "\t")})
-    cases = load_cases("isic2018", isic2018).set_index("image_id")
+    put(tmp_path, {f"{test}.tab": dataverse.replace(",", "\t")})
+    cases = load_cases("isic2018", tmp_path).set_index("image_id")
     assert cases.loc["ISIC_3", ["age_approx", "sex", "anatom_site_general_challenge"]].tolist() == [60, "male", "head/neck"]
     assert len(cases) == 3 and cases.loc["ISIC_3", "group_id"] == "lesion:HAMTEST_1"
-    (isic2018 / "ISIC2018_Task3_Training_LesionGroupings.csv").unlink()
-    with pytest.raises(DataError, match=r"LesionGroupings\.csv is missing; without it the images of one lesion"):
-        load_cases("isic2018", isic2018)
+    (tmp_path / lesions).unlink()
+    with pytest.raises(DataError, match=r"LesionGroupings\.csv cannot be read .*No such file"):
+        load_cases("isic2018", tmp_path)
 
 
-@pytest.fixture
-def isic2017(tmp_path):
-    truth = "image_id,melanoma,seborrheic_keratosis\n"
-    return put(
-        tmp_path,
-        {
-            "ISIC-2017_Training_Part3_GroundTruth.csv": truth + "ISIC_1,1.0,0.0\nISIC_2,0.0,1.0\nISIC_3,0.0,0.0\n",
-            "ISIC-2017_Training_Data/ISIC-2017_Training_Data_metadata.csv": "image_id,age_approximate,sex\n"
-            "ISIC_3,unknown,unknown\nISIC_1,55,female\n",
-            "ISIC-2017_Test_v2_Part3_GroundTruth.csv": truth + "ISIC_4,0.0,0.0\n",
-            "ISIC-2017_Training_Part1_GroundTruth/ISIC_1_segmentation.png": "",
-            "ISIC-2017_Training_Data/ISIC_1_superpixels.png": "",
-        }
-        | images("ISIC_1", "ISIC_2", "ISIC_3", folder="ISIC-2017_Training_Data")
-        | images("ISIC_4", folder="ISIC-2017_Test_v2_Data"),
-    )
-
-
-def test_isic2017_reads_all_parts_with_what_metadata_and_masks_there_are(isic2017):
-    cases = load_cases("isic2017", isic2017).set_index("image_id")
-    assert cases["target"].to_dict() == {"ISIC_1": 1, "ISIC_2": 0, "ISIC_3": 0, "ISIC_4": 0}
-    assert cases.loc[["ISIC_1", "ISIC_2", "ISIC_3"], "diagnosis"].tolist() == ["melanoma", "seborrheic keratosis", "nevus"]
-    assert cases["age_approx"].fillna(-1).to_dict() == {"ISIC_1": 55, "ISIC_2": -1, "ISIC_3": -1, "ISIC_4": -1}
-    assert cases["sex"].dropna().to_dict() == {"ISIC_1": "female"}
-    assert cases["mask_path"].notna().to_dict() == {"ISIC_1": True, "ISIC_2": False, "ISIC_3": False, "ISIC_4": False}
-    assert cases["image_path"].str.endswith(".jpg").all() and set(cases["group_id"]) == {f"image:ISIC_{i}" for i in range(1, 5)}
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("ISIC_2,0.0,1.0", "ISIC_2,1.0,1.0", r"Training_Part3_GroundTruth.csv, row 3: expected at most one 1"),
-        ("ISIC_3,unknown", "ISIC_1,unknown", r"metadata.csv, row 3: image_id 'ISIC_1' is repeated"),
-    ],
-)
-def test_a_broken_part_is_named_with_its_row(isic2017, old, new, message):
-    for path in (isic2017 / "ISIC-2017_Training_Part3_GroundTruth.csv", *isic2017.glob("*/*metadata.csv")):
-        path.write_text(path.read_text().replace(old, new))
-    with pytest.raises(DataError, match=message):
-        load_cases("isic2017", isic2017)
+def test_isic2017_reads_all_parts_with_what_metadata_and_masks_there_are(tmp_path):
+    truth, data = "image_id,melanoma,seborrheic_keratosis\n", "ISIC-2017_Training_Data"
+    files = {
+        "ISIC-2017_Training_Part3_GroundTruth.csv": truth + "ISIC_1,1.0,0.0\nISIC_2,0.0,1.0\nISIC_3,0.0,0.0\n",
+        f"{data}/{data}_metadata.csv": "image_id,age_approximate,sex\nISIC_3,unknown,unknown\nISIC_1,55,female\n",
+        "ISIC-2017_Test_v2_Part3_GroundTruth.csv": truth + "ISIC_4,0.0,0.0\n",
+        "ISIC-2017_Training_Part1_GroundTruth/ISIC_1_segmentation.png": "",
+        f"{data}/ISIC_1_superpixels.png": "",
+    }
+    put(tmp_path, files | images("ISIC_1", "ISIC_2", "ISIC_3", folder=data) | images("ISIC_4", folder="ISIC-2017_Test_v2_Data"))
+    cases = load_cases("isic2017", tmp_path)
+    assert list(cases["target"]) == [1, 0, 0, 0]
+    assert list(cases["diagnosis"]) == ["melanoma", "seborrheic keratosis", "nevus", "nevus"]
+    assert list(cases["age_approx"].fillna(-1)) == [55, -1, -1, -1]
+    assert list(cases["sex"].fillna("?")) == ["female", "?", "?", "?"]
+    assert list(cases["mask_path"].notna()) == [True, False, False, False]
+    assert list(cases["group_id"]) == [f"image:ISIC_{i}" for i in range(1, 5)]
+    put(tmp_path, {"ISIC-2017_Training_Part3_GroundTruth.csv": truth + "ISIC_1,1.0,0.0\nISIC_2,1.0,1.0\n"})
+    with pytest.raises(DataError, match=r"Training_Part3_GroundTruth.csv: .*row 3: .*expected at most one 1"):
+        load_cases("isic2017", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -301,9 +236,8 @@ def test_isic2020_groups_by_patient(tmp_path, table, folder):
     cases = load_cases("isic2020", tmp_path)
     assert list(cases["group_id"]) == ["patient:IP_1"] * 2
     assert list(cases["target"]) == [0, 1]
-    assert cases.attrs["leaky_columns"] == ["benign_malignant", "diagnosis", "target"]
     put(tmp_path, {table: ISIC_2020 + rows.replace("malignant,1", "malignant,0")})
-    with pytest.raises(DataError, match=r"row 3: diagnosis 'melanoma' means .* says '0'"):
+    with pytest.raises(DataError, match=r"'target', row 3: '0'; expected 1 where the diagnosis is melanoma"):
         load_cases("isic2020", tmp_path)
 
 
@@ -313,7 +247,7 @@ def archive(root, rows: list[dict[str, str]]):
     return put(root, {"metadata.csv": table.to_csv(index=False)} | {f"ISIC_{i}.jpg": "" for i in range(len(rows))})
 
 
-FINEST = ("diagnosis_3", "diagnosis_2", "diagnosis_1", "diagnosis", "benign_malignant")
+FINEST = ("diagnosis_3", "diagnosis_2", "diagnosis_1")
 MELANOMA = {"diagnosis_1": "Malignant", "diagnosis_2": "Malignant melanocytic proliferations (Melanoma)"}
 NEVUS = {"diagnosis_1": "Benign", "diagnosis_2": "Benign melanocytic proliferations", "diagnosis_3": "Nevus"}
 
@@ -322,18 +256,13 @@ NEVUS = {"diagnosis_1": "Benign", "diagnosis_2": "Benign melanocytic proliferati
     ("row", "target"),
     [
         (MELANOMA | {"diagnosis_3": "Melanoma in situ"}, 1),
-        (MELANOMA | {"diagnosis": "nevus", "benign_malignant": "benign"}, 1),  # the hierarchy is younger and finer
         (NEVUS, 0),
         ({"diagnosis_1": "Malignant", "diagnosis_2": "Malignant epidermal proliferations"}, 0),
         ({"diagnosis_1": "Indeterminate", "diagnosis_2": "Indeterminate epidermal proliferations"}, 0),
         ({"diagnosis_1": "Indeterminate", "diagnosis_2": "Indeterminate melanocytic proliferations"}, None),
         ({"diagnosis_1": "Malignant"}, None),
         ({"diagnosis_1": "Malignant", "diagnosis_2": "Collision - At least one malignant proliferation"}, None),
-        ({"diagnosis": "lentigo NOS"}, 0),
-        ({"diagnosis": "AIMP", "benign_malignant": "benign"}, None),
-        ({"diagnosis": "other", "benign_malignant": "benign"}, 0),
-        ({"benign_malignant": "benign"}, 0),
-        ({"benign_malignant": "malignant"}, None),
+        ({"diagnosis": "nevus", "benign_malignant": "benign"}, None),
     ],
 )
 def test_isic_archive_rule_for_the_target(tmp_path, row, target):
@@ -343,14 +272,13 @@ def test_isic_archive_rule_for_the_target(tmp_path, row, target):
         assert cases.attrs["dropped_rows"] == {"melanoma or not is undecided": 1}
     else:
         assert list(cases["target"]) == [1, 0, target]
-        assert cases["diagnosis"][2] == next(row[name] for name in FINEST if row.get(name, "other") != "other")
+        assert cases["diagnosis"][2] == next(row[name] for name in FINEST if name in row)
 
 
 def test_isic_archive_vocabulary_covers_the_archives_own_hierarchy():
     fields = pytest.importorskip("isic_metadata.fields", reason="isic-cli is not installed")
     pairs = {":".join([*value.split(":"), ""][:2]).casefold() for value in (d.value for d in fields.DiagnosisEnum)}
     assert pairs <= set(NAMES["ISIC_ARCHIVE_DIAGNOSES"])
-    assert {d.value.casefold() for d in fields.LegacyDxEnum} - {"other"} == set(NAMES["ISIC_ARCHIVE_LEGACY_DIAGNOSES"])
     assert {s.value for s in fields.AnatomSiteGeneralEnum} <= set(NAMES["ISIC_SITES"])
     assert {s.value.split(":")[0].casefold() for s in fields.AnatomSiteEnum} <= set(NAMES["ISIC_ARCHIVE_SITE_LEVELS"])
 
@@ -370,19 +298,8 @@ def test_isic_archive_keeps_dermoscopy_only_caps_ages_joins_a_lesion_to_its_pati
     assert set(cases["group_id"]) == {"patient:IP_1"}
     assert set(cases["acquisition"]) == {"Clinic A"}
     assert cases.attrs["dropped_rows"] == {"not a dermoscopic image": 1}
-
-
-@pytest.mark.parametrize(
-    ("rows", "error", "message"),
-    [
-        ([{"sex": "male"}], DataError, "no diagnosis; expected values in diagnosis_1"),
-        ([{"diagnosis_1": "Malignant"}], DataError, "none of the 1 rows .*undecided"),
-        ([NEVUS | {"anatom_site_1": "Wing"}], UnknownValueError, "anatom_site_1 'Wing'.*ISIC_ARCHIVE_SITE_LEVELS"),
-    ],
-)  # fmt: skip
-def test_isic_archive_faults_are_named(tmp_path, rows, error, message):
-    with pytest.raises(error, match=message):
-        load_cases("isic_archive", archive(tmp_path, rows))
+    with pytest.raises(DataError, match=r"none of the 1 rows .*undecided"):
+        load_cases("isic_archive", archive(tmp_path, [{"diagnosis_1": "Malignant"}]))
 
 
 def test_what_the_generator_writes_is_read_back_unchanged(tmp_path):
@@ -391,38 +308,31 @@ def test_what_the_generator_writes_is_read_back_unchanged(tmp_path):
     paths = ["image_path", "mask_path"]
     pd.testing.assert_frame_equal(read.drop(columns=paths), generator.cases.drop(columns=paths), check_dtype=False)
     assert list(read["image_path"]) == [str(tmp_path / "synthetic" / name) for name in generator.cases["image_path"]]
-    assert {column: read[column].dtype.kind for column in read} == {
-        column: kind.kind for column, kind in generator.cases.dtypes.items()
-    }
-    (tmp_path / "synthetic" / generator.cases["image_path"][1]).unlink()
-    with pytest.raises(MissingImagesError, match="1 of "):
-        load_cases("synthetic", tmp_path / "synthetic")
-
-
-# --- parsing whatever people save ---------------------------------------------------------------------------------------
+    assert [kind.kind for kind in read.dtypes] == [kind.kind for kind in generator.cases.dtypes]
 
 
 @pytest.mark.parametrize("dress", [str.upper, lambda word: f" {word.title()}\t"])
 @pytest.mark.parametrize(
-    ("mark", "newline", "encoding"), [(",", "\n", "utf-8"), (";", "\r\n", "utf-8-sig"), ("\t", "\n\n", "utf-8")]
+    ("mark", "newline", "encoding"),
+    [(",", "\n", "utf-8"), (";", "\r\n", "utf-8-sig"), ("\t", "\n\n", "utf-8"), ("|", "\n", "utf-8")],
 )
 def test_any_dress_of_a_known_word_is_understood(tmp_path, mark, newline, encoding, dress):
     sites = [*NAMES["HAM10000_SITES"], *sorted(MISSING)]
-    sexes, ages = ["female", "male", "NA", "unknown"], ["0", "85.0", "nan", " ", "120"]
+    sexes, ages = ["female", "m", "NA", "unknown", "f", "male"], ["0", "85.0", "nan", " ", "120"]
     lines = [["Lesion_ID", " image_id", "dx", "dx_type", "age", "sex ", "localization"]]
     for i, site in enumerate(sites):
-        lines.append([f"HAM_{i}", f"ISIC_{i}", ["nv", "mel"][i % 2], "histo", ages[i % 5], dress(sexes[i % 4]), dress(site)])
+        lines.append([f"HAM_{i}", f"ISIC_{i}", ["nv", "mel"][i % 2], "histo", ages[i % 5], dress(sexes[i % 6]), dress(site)])
     text = newline.join(mark.join(f'"{value}"' for value in line) for line in lines)
     put(tmp_path, {"HAM10000_metadata.csv": text.encode(encoding)} | images(*(f"ISIC_{i}" for i in range(len(sites)))))
     cases = load_cases("ham10000", tmp_path)
     known = [NAMES["HAM10000_SITES"].get(site, "?") for site in sites]
     assert cases["anatom_site_general_challenge"].fillna("?").tolist() == known
-    assert cases["sex"].fillna("?").tolist() == [["female", "male", "?", "?"][i % 4] for i in range(len(sites))]
+    assert cases["sex"].fillna("?").tolist() == [["female", "male", "?", "?", "female", "male"][i % 6] for i in range(len(sites))]
     assert cases["age_approx"].fillna(-1).tolist() == [[0, 85, -1, -1, 120][i % 5] for i in range(len(sites))]
     assert cases["target"].tolist() == [i % 2 for i in range(len(sites))]
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode)), keep_header=st.booleans())
 def test_no_content_whatever_escapes_as_a_foreign_error(tmp_path, content, keep_header):
     put(tmp_path, {"HAM10000_metadata.csv": (HAM.encode() if keep_header else b"") + content})
@@ -430,36 +340,15 @@ def test_no_content_whatever_escapes_as_a_foreign_error(tmp_path, content, keep_
         load_cases("ham10000", tmp_path)
 
 
-# --- real tables --------------------------------------------------------------------------------------------------------
-
-
 def test_real_ham10000(ham10000_root):
     cases = load_cases("ham10000", ham10000_root)
-    assert len(cases) == 10015
-    assert cases["target"].sum() == 1113
-    assert cases["group_id"].nunique() == 7470
+    assert (len(cases), cases["target"].sum(), cases["group_id"].nunique()) == (10015, 1113, 7470)
     assert cases[["age_approx", "sex", "anatom_site_general_challenge"]].isna().sum().tolist() == [57, 57, 234]
     assert cases["mask_path"].notna().all()
     assert set(cases["acquisition"]) == {"vidir_molemax", "vidir_modern", "rosendahl", "vienna_dias"}
 
 
-def test_real_isic2019_agrees_with_ham10000_where_they_overlap(shared_data):
-    cases = load_cases("isic2019", shared_data / "isic2019", missing_images="keep").set_index("image_id")
-    assert len(cases) == 25331
-    assert cases["target"].sum() == 4522
-    ham = load_cases("ham10000", shared_data / "ham10000").set_index("image_id")
-    both = cases.loc[ham.index]
-    assert (both["target"] == ham["target"]).all()
-    assert (both["lesion_id"] == ham["lesion_id"]).all()
-    site = "anatom_site_general_challenge"
-    named = both[site].notna()
-    assert named.sum() > 8000
-    assert (both.loc[named, site] == ham.loc[named, site]).all()
-
-
 def test_real_isic2020(shared_data):
-    with pytest.raises(MissingImagesError, match="31991 of 33126 images are absent"):
-        load_cases("isic2020", shared_data / "isic2020")
     cases = load_cases("isic2020", shared_data / "isic2020", missing_images="drop")
     assert (len(cases), cases["target"].sum(), cases["group_id"].nunique()) == (1135, 20, 60)
     table = load_cases("isic2020", shared_data / "isic2020", missing_images="keep")

@@ -20,27 +20,9 @@ def data():
     return SyntheticDermoscopy(n_patients=40, seed=3, image_size=SIZE)
 
 
-@pytest.fixture(scope="module")
-def population():
-    return draw_lesions(60_000, seed=11, prevalence=0.2)
-
-
-def contents(root):
-    return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-
-
-# the population ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("prevalence", [0.02, 0.2, 0.6])
-def test_prevalence_is_what_was_asked_for(prevalence):
-    target = draw_lesions(40_000, seed=5, prevalence=prevalence)["target"]
-    standard_error = np.sqrt(prevalence * (1 - prevalence) / len(target))
-    assert abs(target.mean() - prevalence) < 4 * standard_error
-
-
 @pytest.mark.parametrize("risk", RISKS)
-def test_risks_are_calibrated_posteriors(population, risk):
+def test_risks_are_calibrated_posteriors(risk):
+    population = draw_lesions(60_000, seed=11, prevalence=0.2)
     groups = population.groupby(pd.qcut(population[risk], 25, duplicates="drop"), observed=True)
     table = groups.agg(observed=("target", "mean"), expected=(risk, "mean"), n=("target", "size"))
     z = (table["observed"] - table["expected"]) / np.sqrt(table["expected"] * (1 - table["expected"]) / table["n"])
@@ -49,26 +31,21 @@ def test_risks_are_calibrated_posteriors(population, risk):
     assert np.abs(z).max() < 4.5
 
 
-# pictures ------------------------------------------------------------------------------------------------------------
-
-
 def test_a_case_depends_on_seed_and_index_alone(data):
     other = SyntheticDermoscopy(n_patients=90, seed=3, image_size=SIZE)
     pd.testing.assert_frame_equal(other.cases.head(len(data)), data.cases)
     forwards = [data.render(i).image for i in range(6)]
     backwards = [other.render(i).image for i in reversed(range(6))][::-1]
     assert all(np.array_equal(a, b) for a, b in zip(forwards, backwards, strict=True))
-    reseeded = SyntheticDermoscopy(n_patients=40, seed=4, image_size=SIZE)
-    assert not np.array_equal(reseeded.render(0).image, forwards[0])
-    assert not set(reseeded.cases["image_id"]) & set(data.cases["image_id"])
-    with pytest.raises(IndexError, match="does not exist"):
-        data.render(-1)
+    assert not np.array_equal(SyntheticDermoscopy(n_patients=40, seed=4, image_size=SIZE).render(0).image, forwards[0])
 
 
 @pytest.mark.parametrize("name", ARTEFACTS)
 def test_artefact_masks_sit_where_pixels_changed(data, name):
     seen = 0
     for index in range(8):
+        listed = {name for name in ARTEFACTS if data.cases[f"truth_artefact_{name}"].iloc[index]}
+        assert set(data.render(index).artefacts) == listed
         clean, dirty = data.render(index, ()), data.render(index, (name,))
         assert list(dirty.artefacts) == [name]
         assert np.array_equal(clean.mask, dirty.mask)
@@ -81,17 +58,6 @@ def test_artefact_masks_sit_where_pixels_changed(data, name):
     assert seen >= 6
 
 
-def test_artefacts_are_those_of_the_table_and_do_not_move_each_other(data):
-    for index in range(20):
-        listed = {name for name in ARTEFACTS if data.cases[f"truth_artefact_{name}"].iloc[index]}
-        assert set(data.render(index).artefacts) == listed
-    alone, together = data.render(0, ("ruler",)), data.render(0, ("ink", "ruler"))
-    assert (alone.artefacts["ruler"] == together.artefacts["ruler"]).mean() > 0.99
-
-
-# artefacts correlated with the label -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("tie", [0.9, 0.4, -0.7, 1.0, -1.0, 0.0])
 def test_shortcut_moves_the_classes_apart_by_its_value_and_changes_nothing_else(tie):
     plain = SyntheticDermoscopy(2500, seed=1).cases
@@ -101,18 +67,15 @@ def test_shortcut_moves_the_classes_apart_by_its_value_and_changes_nothing_else(
     pd.testing.assert_frame_equal(plain.drop(columns="truth_artefact_ruler"), tied.drop(columns="truth_artefact_ruler"))
 
 
-# knobs and files -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("knobs", "error", "message"),
     [
-        ({"n_patients": 0}, ValueError, "n_patients must be at least 1, got 0"),
-        ({"seed": -1}, ValueError, "seed must be at least 0"),
-        ({"prevalence": float("nan")}, ValueError, "prevalence must lie between 0 and 1"),
-        ({"shortcut": {"rular": 0.5}}, ValueError, "unknown artefact 'rular'.*ruler"),
-        ({"shortcut": {"ruler": 1.2}}, ValueError, "'ruler' must lie between -1 and 1, got 1.2"),
-        ({"image_size": "128"}, TypeError, "must be a whole number"),
+        ({"n_patients": 0}, ValueError, "n_patients of at least 1.* got 0, 0"),
+        ({"seed": -1}, ValueError, "seed of at least 0.* got 600, -1"),
+        ({"prevalence": float("nan")}, ValueError, "prevalence between 0 and 1.* and nan"),
+        ({"shortcut": {"rular": 0.5}}, ValueError, "'ruler'.* got {'rular': 0.5}"),
+        ({"shortcut": {"ruler": 1.2}}, ValueError, "tie from -1 to 1 .* got {'ruler': 1.2}"),
+        ({"image_size": "128"}, TypeError, "integer"),
     ],
 )
 def test_bad_knobs_are_refused(knobs, error, message):
@@ -128,9 +91,6 @@ def test_written_files_hold_the_cases_and_are_left_alone(tmp_path):
         image = np.asarray(Image.open(root / row.image_path))
         assert np.abs(image.astype(int) - case.image).mean() < 4  # JPEG
         assert np.array_equal(np.asarray(Image.open(root / row.mask_path)) == 255, case.mask)
-        bits = np.asarray(Image.open(root / "artefacts" / f"{row.image_id}.png"))
-        for k, name in enumerate(ARTEFACTS):
-            assert np.array_equal(bits >> k & 1 == 1, case.artefacts.get(name, np.zeros_like(case.mask)))
     again = SyntheticDermoscopy.of_folder(root)
     assert again.fingerprint == data.fingerprint
     pd.testing.assert_frame_equal(again.cases, data.cases)
@@ -145,17 +105,14 @@ def test_a_part_of_the_cases_lies_beside_until_all_are_there(tmp_path):
     data = SyntheticDermoscopy(n_patients=12, seed=9, image_size=32)
     wanted = data.cases["image_id"].iloc[[9, 2]].tolist()
     part = data.write(tmp_path / "cases", only=wanted)
-    assert part.parent == tmp_path
-    assert part != tmp_path / "cases"
+    assert part.parent == tmp_path and part != tmp_path / "cases"
     assert pd.read_csv(part / "cases.csv")["image_id"].tolist() == wanted[::-1]
     assert data.write(tmp_path / "cases", only=set(wanted)) == part
     assert data.write(tmp_path / "cases", only=wanted[:1]) != part
     whole = data.write(tmp_path / "cases")
-    assert contents(part).keys() < contents(whole).keys()
-    assert all(contents(whole)[name] == bits for name, bits in contents(part).items() if name.parent.name)
+    for file in part.rglob("*/*.*"):
+        assert (whole / file.relative_to(part)).read_bytes() == file.read_bytes()
     assert data.write(tmp_path / "cases", only=wanted) == whole
-    with pytest.raises(ValueError, match="no image 'nobody'"):
-        data.write(tmp_path / "elsewhere", only=["nobody"])
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
@@ -177,24 +134,15 @@ def test_a_broken_write_leaves_nothing(tmp_path, monkeypatch, failure):
 def test_what_is_in_the_way_is_an_error_and_stays(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     data = SyntheticDermoscopy(n_patients=1, image_size=32)
-    for where, message in (
-        ("thesis.txt/cases", "cannot write synthetic cases"),
-        ("thesis.txt", "already exists"),
-        (".", "already"),
-    ):
+    for where, message in {"thesis.txt/cases": "cannot write synthetic cases", "thesis.txt": "exists", ".": "exists"}.items():
         with pytest.raises(DataError, match=message):
             data.write(tmp_path / where)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["years of work"]
     assert SyntheticDermoscopy.of_folder(tmp_path) is None
-
-
-@pytest.mark.parametrize(
-    "text", ["no json", "[]", "{}", '{"n_patients": -1, "seed": 0, "image_size": 64, "shortcut": {}, "prevalence": 0.2}']
-)
-def test_a_broken_description_is_named(tmp_path, text):
-    (tmp_path / "generator.json").write_text(text)
-    with pytest.raises(DataError, match=r"generator.json: expected the knobs"):
-        SyntheticDermoscopy.of_folder(tmp_path)
+    for text in ("no json", "[]", "{}", '{"n_patients": -1, "seed": 0, "image_size": 64, "shortcut": {}, "prevalence": 0.2}'):
+        (tmp_path / "generator.json").write_text(text)
+        with pytest.raises(DataError, match=r"generator.json: expected the knobs"):
+            SyntheticDermoscopy.of_folder(tmp_path)
 
 
 def test_a_picture_is_known_as_painted_without_a_change_of_its_pixels(data, tmp_path):
@@ -203,8 +151,7 @@ def test_a_picture_is_known_as_painted_without_a_change_of_its_pixels(data, tmp_
     Image.fromarray(image).save(plain, quality=94, subsampling=0)
     marked.write_bytes(painted_jpeg(image))
     np.testing.assert_array_equal(np.asarray(Image.open(marked)), np.asarray(Image.open(plain)))
-    assert [is_painted(file) for file in (marked, marked.read_bytes(), plain, b"", Image.open(marked))] == [True, True] + [
-        False
-    ] * 3
+    assert is_painted(marked) and is_painted(marked.read_bytes())
+    assert not any(map(is_painted, (plain, b"", Image.open(marked))))
     Image.open(marked).save(plain, quality=94, comment=Image.open(marked).info["comment"])  # what an editor may leave
     assert not is_painted(plain)

@@ -20,9 +20,7 @@ from melanoma_lib.reports.report import predict_with_views
 from .models import document_of, model_of, picture
 
 ROOT = Path(__file__).parents[2]
-BLOCKED = (
-    "torch torchvision timm pytorch_lightning pandas pandera pydantic pydantic_settings scipy sklearn matplotlib onnx onnxscript"
-)
+BLOCKED = "torch torchvision timm pytorch_lightning pandas pydantic pydantic_settings scipy sklearn matplotlib onnx onnxscript"
 PROGRAM = """
 import sys
 class Blocker:
