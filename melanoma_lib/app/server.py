@@ -108,7 +108,7 @@ def create_app(service: Service, root_path: str = "") -> FastAPI:
 
     @app.get("/api/card")
     def card() -> Response:
-        from melanoma_lib.export.card import card_text
+        from melanoma_lib.export import card_text
 
         return Response(card_text(service.run), media_type="text/plain; charset=utf-8")
 

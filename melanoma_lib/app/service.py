@@ -98,7 +98,7 @@ class Service:
     def _load_run(self) -> None:
         from melanoma_lib.app.unlike import REFERENCE
         from melanoma_lib.explain import CAM_METHODS, METHOD_NAMES, cam_layers, default_layer
-        from melanoma_lib.export.writer import FORMATS
+        from melanoma_lib.export import FORMATS
 
         run = self.run
         self.model, exported = run.model(), run.path / FORMATS["onnx"]

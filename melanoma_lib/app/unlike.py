@@ -144,7 +144,7 @@ def fit(run: Run) -> Reference:
     """Look at a run's images once more; DataError if they are gone."""
     from melanoma_lib.data.datamodule import DermoscopyDataModule
     from melanoma_lib.data.sampling import Draw
-    from melanoma_lib.export.writer import reading_of
+    from melanoma_lib.export import reading_of
     from melanoma_lib.reports.report import predict_with_views
 
     data, model = DermoscopyDataModule(run.settings, run.cases()), run.model()

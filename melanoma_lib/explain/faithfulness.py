@@ -22,7 +22,7 @@ from scipy.special import expit
 from torch import Tensor
 from torch.nn import functional
 
-from melanoma_lib.inference.logits import undisturbed
+from melanoma_lib.inference import undisturbed
 from melanoma_lib.model import MelanomaNet
 
 BLUR = 1 / 16  # of the side: wide enough to dissolve pigment network, hair and rulers, while the lesion stays a shadow

@@ -84,6 +84,9 @@ def test_strange_words_are_told_and_missing_images_too(folder):
     assert cases["notes"].tolist() == [
         "age 'old' is not known and counts as missing. site 'moon' is not known and counts as missing.", ""
     ]  # fmt: skip
+    table.write_text("image,agee\na,3\n")
+    with pytest.raises(DataError, match="unknown column 'agee'; did you mean 'age'"):
+        gather([table])
     table.write_text("picture,age\na,3\n")
     (folder / "empty").mkdir()
     for given, named in ((table, "column image"), (folder / "empty", "holds no image")):
@@ -117,10 +120,14 @@ def test_ham10000s_own_table_is_read_as_the_kit_reads_it(ham10000_root):
     pd.testing.assert_frame_equal(found.loc[expected.index, KNOWN], expected, check_dtype=False, check_names=False)
 
 
-def test_the_command_writes_a_row_an_image_and_fails_only_if_none_could_be_read(app_run, tiny_run, folder, capsys):
+def test_the_command_writes_a_row_an_image_and_fails_only_if_none_could_be_read(app_run, tiny_run, folder, capsys, caplog):
     words = ["predict", str(folder / "images"), "--progress", "no", "--out", "out/risks.csv", "--run"]
     assert main([words[0], words[1], str(app_run.path), *words[2:-1]]) == 0  # the model may come last
     assert "not for diagnosis" in capsys.readouterr().out
+    trained = app_run.splits.query("split == 'train'")["image_id"].iloc[0]
+    shutil.copy(folder / "images" / "dark.png", f"{trained}.png")
+    assert main(["predict", f"{trained}.png", str(app_run.path), "--progress", "no"]) == 0
+    assert "1 of 1 images are named like images that the model was trained on" in caplog.text
     table = pd.read_csv("out/risks.csv")
     assert list(table) == ["image", "probability", "risk", "decision", "warnings"] and len(table) == 43
     assert main(["predict", str(folder / "images" / "broken.jpg"), "nowhere.jpg", *words[2:], str(app_run.path)]) == 1
