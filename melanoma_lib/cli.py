@@ -16,7 +16,7 @@ from typer.core import TyperCommand
 
 from melanoma_lib import __version__, commands
 from melanoma_lib.errors import KitError, SettingsError
-from melanoma_lib.settings import PROFILES, Settings
+from melanoma_lib.settings import Settings
 
 PANELS = {
     "Data": ("doctor", "data_fetch", "data_audit"),
@@ -25,53 +25,36 @@ PANELS = {
     "Teach": ("notebooks_run", "notebooks_sweep", "notebooks_handout", "notebooks_site", "notebooks_exercises", "notebooks_check",
               "notebooks_refresh", "slides_build"),
 }  # fmt: skip
-GROUPS = {
-    "data": "Fetch or audit a data source.",
-    "notebooks": "Run, check, refresh or sweep the lessons.",
-    "slides": "Fill the slide decks from a run and render them.",
-}
+GROUPS = {"data": "Fetch or audit a source.", "notebooks": "Run and check lessons.", "slides": "Fill and render the slide decks."}
 # The settings that a command takes as flags, and the heading that their help has from each of some settings on.
-ALL = tuple(Settings.model_fields)
-DATA = ("data_dir", "image_dirs", "n_patients", "data_seed", "image_size", "seed", "progress")
+ALL, DATA = tuple(Settings.model_fields), ("data_dir", "image_dirs", "n_patients", "data_seed", "image_size", "seed", "progress")
 FLAGS = {
     "train": ALL, "evaluate": ("data_dir", "image_dirs", "missing_images", "n_patients", "data_seed", "runs_dir", "cache_dir"),
     "explain": ("runs_dir", "progress"), "card": ("runs_dir",), "export": ("runs_dir",),
     "app": ("run_dir", "runs_dir"), "predict": ("runs_dir", "progress"), "runs": ("runs_dir",),
-    "errors": ("runs_dir",), "data_fetch": DATA, "data_audit": DATA,
+    "errors": ("data_dir", "image_dirs", "runs_dir"), "data_fetch": DATA, "data_audit": DATA,
 }  # fmt: skip
 HEADINGS = {"profile": "Data", "backbone": "Model", "loss": "Training", "threshold_rule": "Evaluation", "runs_dir": "Places"}
-POSITIONAL = {
-    "run": Path | None, "runs": Sequence[Path], "files": Sequence[Path], "names": Sequence[str], "name": str, "source": str,
-}  # fmt: skip
-WORDS = {"None": "none", "True": "yes", "False": "no"}
+POSITIONAL = {"run": Path | None, "runs": list[Path], "files": list[Path], "names": list[str], "name": str, "source": str}
 HELP = {
     "run": "run directory, by default the latest that is no demonstration, else the reference run",
-    "runs": "run directories",
-    "files": "images, folders, or tables of image, age, sex and site; alone, a table names images relative to its folder; "
-    "the model may come last",
-    "model": "run directory or exported file; by default the latest run that is no demonstration, else the reference run",
-    "n": "of each kind",
-    "heatmaps": "draw a heatmap below each image",
+    "files": "images, folders, or tables of image, age, sex and site; alone, a table names images relative to its folder",
+    "model": "run directory or exported file; may also come last; by default the run that other commands take",
     "names": "such as 03_training or 03, by default all; run also takes a study, such as ablations",
-    "name": "lesson, such as 03_training or 03",
     "source": "synthetic, ham10000, isic2017, isic2018, isic2019, isic2020 or isic_archive; of evaluate: another collection",
     "config": "settings.json of a finished run, in place of environment, .env and profile; flags win",
     "jobs": "folds or points at a time",
+    "n": "of each kind",
     "backend": "of joblib, for folds or points; of the app, onnx answers from the exported file",
     "scheduler": "dask: address of a running scheduler; by default a cluster on this machine",
     "tta": "average the eight flips and turns of each image",
     "out": "file or folder to write; of compare: a table, .csv or .json",
     "image_id": "tested cases; by default the melanoma of median risk",
-    "layers": "by default all",
-    "method": "by default gradcam",
     "collection": "isic_archive: name of the collection, such as BCN20000",
     "check": "write nothing; tell how the card there differs from the run",
-    "host": "address to listen on; 127.0.0.1 is this machine alone",
     "root_path": "where a proxy shows the page, such as /melanoma, if it strips that before it asks",
     "parameters": "value of a notebook parameter; may be repeated",
     "over": "values to sweep, such as seed=0,1,2",
-    "run_dir": "run to fill the decks from, by default the one that lesson 00 reads",
-    "markdown": "write the filled Markdown and figures alone, without Marp",
     "images": "of the larger archive, by default those of ISIC 2024",
 }
 
@@ -81,9 +64,8 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
         """Write such words as Typer knows them: the option before each value, ``-p NAME=VALUE``, ``--switch yes``."""
-        options = [param for param in self.params if param.param_type_name == "option"]
-        several = {word for param in options if param.multiple for word in param.opts}
-        switches = {word for param in options if param.metavar == "[yes|no]" for word in param.opts}
+        several = {word for param in self.params if getattr(param, "multiple", False) for word in param.opts}
+        switches = {word for param in self.params if param.metavar == "[yes|no]" for word in param.opts}
         words, given, option = [], list(args), None
         while given:
             word = given.pop(0)
@@ -106,19 +88,23 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
         return Settings(**flags)
     if "profile" in flags:
         raise SettingsError(f"--config {config} holds every setting, so that --profile would change none; leave one of them out")
-    stored = Settings.from_json(config.read_text(encoding="utf-8", errors="replace"))
+    file = config / "settings.json" if config.is_dir() else config
+    stored = Settings.from_json(file.read_text(encoding="utf-8", errors="replace"), str(file))
     return stored.with_changes(**{"run_dir": None, "resume": False} | flags)
 
 
 def _flags(names: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """Name and annotation of the options that stand for these settings, under the heading of their group."""
-    heading = ""
+    heading, words = "", {"None": "none", "True": "yes", "False": "no"}
     for name, field in Settings.model_fields.items():
         heading = HEADINGS.get(name, heading)
         if name in names:
-            defaults = {"default": field.default} | {one: values[name] for one, values in PROFILES.items() if name in values}
-            told = "; ".join(f"{one} {WORDS.get(str(value), value)}" for one, value in defaults.items() if value != ())
-            text = field.description if not told or "default" in field.description else f"{field.description} ({told})"
+            default = words.get(str(field.default), field.default)
+            text = (
+                field.description
+                if default == () or "default" in field.description
+                else f"{field.description} (default {default})"
+            )
             choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
             metavar = "[yes|no]" if field.annotation is bool else "|".join(choices) or name.upper()
             option = typer.Option(f"--{name.replace('_', '-')}", metavar=metavar, help=text, rich_help_panel=heading)
@@ -128,13 +114,12 @@ def _flags(names: Sequence[str]) -> Iterator[tuple[str, Any]]:
 
 
 def _option(name: str, annotation: Any) -> Any:
-    """The annotation with what Typer needs to know; Typer knows lists, no other sequences."""
-    typed = list[get_args(annotation)] if get_origin(annotation) is Sequence else annotation
+    """The annotation with what Typer needs to know."""
     if POSITIONAL.get(name) == annotation:
-        return Annotated[typed, typer.Argument(help=HELP[name])]
+        return Annotated[annotation, typer.Argument(help=HELP.get(name))]
     metavar = {"parameters": "NAME VALUE", "over": "NAME=V,V"}.get(name)
     word = {"parameters": "-p", "model": "--run"}.get(name, f"--{name.replace('_', '-')}")
-    return Annotated[typed, typer.Option(word, metavar=metavar, help=HELP.get(name))]
+    return Annotated[annotation, typer.Option(word, metavar=metavar, help=HELP.get(name))]
 
 
 def _command(function: Callable) -> Callable:
@@ -147,46 +132,33 @@ def _command(function: Callable) -> Callable:
         raise typer.Exit(function(**values) or 0)
 
     kind = inspect.Parameter.KEYWORD_ONLY
-    plain = [part.replace(kind=kind, annotation=_option(part.name, part.annotation)) for part in own.values()]
+    parts = [part.replace(kind=kind, annotation=_option(part.name, part.annotation)) for part in own.values()]
     flags = _flags(FLAGS.get(function.__name__, ()))
-    flags = [inspect.Parameter(name, kind, default=None, annotation=annotation) for name, annotation in flags]
-    call.__doc__, call.__signature__ = function.__doc__, inspect.Signature([*plain, *flags])
-    call.__annotations__ = {part.name: part.annotation for part in (*plain, *flags)}
+    parts += [inspect.Parameter(name, kind, default=None, annotation=annotation) for name, annotation in flags]
+    call.__doc__, call.__signature__ = function.__doc__, inspect.Signature(parts)
+    call.__annotations__ = {part.name: part.annotation for part in parts}
     return call
 
 
 def build() -> typer.Typer:
     """The whole command line."""
-    functions = vars(commands)
     tree, groups = typer.Typer(add_completion=False, no_args_is_help=True), {}
-    for panel, names in PANELS.items():
-        for function in (functions[name] for name in names):
-            group, _, name = function.__name__.rpartition("_")
-            if group and group not in groups:
-                groups[group] = typer.Typer(no_args_is_help=True)
-                tree.add_typer(groups[group], name=group, help=GROUPS[group], rich_help_panel=panel)
-            groups.get(group, tree).command(name, cls=Command, rich_help_panel=panel)(_command(function))
-
-    def version(asked: bool) -> None:
-        if asked:
-            print(f"melanoma_lib {__version__}")
-            raise typer.Exit
+    for panel, name in ((panel, name) for panel, names in PANELS.items() for name in names):
+        group, _, word = name.rpartition("_")
+        if group and group not in groups:
+            groups[group] = typer.Typer(no_args_is_help=True)
+            tree.add_typer(groups[group], name=group, help=GROUPS[group], rich_help_panel=panel)
+        groups.get(group, tree).command(word, cls=Command, rich_help_panel=panel)(_command(vars(commands)[name]))
 
     @tree.callback()
-    def start(
-        version: Annotated[bool, typer.Option("--version", is_eager=True, callback=version)] = False,
-        debug: Annotated[bool, typer.Option("--debug", help="show where an error came from; anywhere on the line")] = False,
-    ) -> None:
+    def start(debug: Annotated[bool, typer.Option("--debug", help="show where an error came from")] = False) -> None:
         """Melanoma detection from dermoscopy and metadata: teaching and analysis. Educational, never a diagnosis."""
 
     return tree
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; an error is one sentence, with ``--debug`` a traceback.
-
-    Args:
-        arguments: words of the command line, without the program's name.
+    """Run a command of these words, by default the process's; an error is one sentence, with ``--debug`` a traceback.
 
     Returns:
         Exit status: 0 done, 1 an error explained on standard error, 2 wrong usage.
@@ -194,6 +166,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))  # of the processes of one training the first reports
     logging.basicConfig(level=logging.INFO if rank == "0" else logging.WARNING, format="%(message)s", stream=sys.stderr)
     words = sys.argv[1:] if arguments is None else list(arguments)
+    if words == ["--version"]:
+        print(f"melanoma_lib {__version__}")
+        return 0
     try:
         build()([word for word in words if word != "--debug"], prog_name="python -m melanoma_lib")
     except SystemExit as end:

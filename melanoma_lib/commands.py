@@ -1,47 +1,80 @@
 """What each command of the command line does; its words are its name. How words become values is in ``cli``.
 
-Each imports what it needs itself, so that help and wrong usage cost no import of torch.
+``settings`` hold its flags. Each imports what it needs itself, so that help and wrong usage cost no import of torch.
 """
 
+import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from melanoma_lib.errors import KitError, LessonError
 from melanoma_lib.settings import Settings
+from melanoma_lib.utils import project_dir, replacing, workers
 
 Backend = Literal["loky", "threading", "dask"]
+log = logging.getLogger("melanoma_lib")
+
+
+def doctor() -> int:
+    """Check packages, weights, data, disk; each finding with its cure."""
+    from melanoma_lib.classroom.doctor import examine, report
+
+    print(report(findings := examine()))
+    return int(any(finding.state == "fail" for finding in findings))
+
+
+def data_fetch(settings: Settings, source: str, collection: str | None = None) -> None:
+    """Download a source, licence and citation first."""
+    from melanoma_lib.data.download import fetch
+
+    print(f"ready in {fetch(settings.source, settings.data_root, collection)}")
+
+
+def data_audit(settings: Settings, source: str) -> None:
+    """Counts, missing values, leakage and duplicates of a source, with or without its images."""
+    from melanoma_lib.data import audit_cases, load_cases
+    from melanoma_lib.data.datamodule import source_root
+
+    cases = load_cases(settings.source, source_root(settings), "keep", settings.image_dirs)
+    print(audit_cases(cases, show_progress=settings.progress))
 
 
 def train(settings: Settings, jobs: int = 1, backend: Backend = "loky", scheduler: str | None = None) -> None:
     """Train a model, or all folds of a cross-validation: a run directory."""
+    from melanoma_lib import runs, training
+
     if settings.folds and not settings.fold:
-        from melanoma_lib.training.folds import cross_validate, workers
-
         with workers(backend, jobs, scheduler):
-            run = cross_validate(settings, jobs)
+            run = training.cross_validate(settings, jobs)
     else:
-        from melanoma_lib.runs.writer import RunWriter
-        from melanoma_lib.training import train as train_run
-
-        writer = RunWriter(settings)
+        writer = runs.RunWriter(settings)
         if writer.finished():  # lessons take the run in --run-dir as it is; who trains means these settings
             writer.require_free_place()
-        run = train_run(settings)
+        run = training.train(settings)
     print(f"finished {run.path}; next: python -m melanoma_lib evaluate {run.path}")
+
+
+def runs(settings: Settings) -> None:
+    """List runs: source, backbone, size, epochs, AUROC with its interval, day, and what a demonstration shows."""
+    from melanoma_lib.runs import list_runs
+
+    table, others = list_runs(settings.runs_dir)
+    print(table.to_string(index=False) if len(table) else f"no finished run in {settings.runs_dir}")
+    for folder, reason in others.items():
+        print(f"not listed: {folder}: {reason}", file=sys.stderr)
 
 
 def evaluate(settings: Settings, run: Path | None = None, tta: bool = False, source: str | None = None) -> None:
     """Report on a run: table, JSON and figures; with --source on another collection, beside its own test cases."""
-    from melanoma_lib.reports.report import evaluate_run
-
     found = _run(run, settings)
     if source is None:
+        from melanoma_lib.reports.report import evaluate_run
+
         ours = Settings()  # what environment and .env say concerns other commands, too
         for name in ("data_dir", "image_dirs", "missing_images", "n_patients", "data_seed", "cache_dir"):
             if getattr(settings, name) != getattr(ours, name):
@@ -54,32 +87,11 @@ def evaluate(settings: Settings, run: Path | None = None, tta: bool = False, sou
         if tta and not found.settings.tta:
             raise KitError("--tta makes another model, without a threshold of its own here; train with --tta to test its views")
         kept = {name: getattr(found.settings, name) for name in ("modalities", "image_size")}
-        cases = cases_for(settings.with_changes(source=source, **kept))
-        report = evaluate_external(found, cases, settings.cache_dir)
+        report = evaluate_external(found, cases_for(settings.with_changes(**kept)), settings.cache_dir)
     print(f"{report.text}\nwritten to {report.folder}")
 
 
-def runs(settings: Settings) -> None:
-    """List runs: source, backbone, size, epochs, AUROC with its interval, day, and what a demonstration shows."""
-    from melanoma_lib.runs.writer import list_runs
-
-    table, others = list_runs(settings.runs_dir)
-    print(table.to_string(index=False) if len(table) else f"no finished run in {settings.runs_dir}")
-    for folder, reason in others.items():
-        print(f"not listed: {folder}: {reason}", file=sys.stderr)
-
-
-def errors(settings: Settings, run: Path | None = None, n: int = 8, heatmaps: bool = False, out: Path | None = None) -> None:
-    """The worst false negatives and false positives of the test split: a gallery with its description, and a table."""
-    from melanoma_lib.explain.report import errors_report
-
-    found = _run(run, settings, needs_model=heatmaps)
-    out = out or Path("reports") / "errors" / found.path.name
-    print(errors_report(found, n, out, heatmaps)[["error", "image_id", "probability", "risk"]].round(3).to_string(index=False))
-    print(f"written to {out}")
-
-
-def compare(runs: Sequence[Path], out: Path | None = None) -> None:
+def compare(runs: list[Path], out: Path | None = None) -> None:
     """Set runs against the first on the test cases they share; runs of several seeds: gain of each branch, over seeds."""
     from melanoma_lib.reports import comparison
     from melanoma_lib.runs import Run
@@ -95,9 +107,21 @@ def compare(runs: Sequence[Path], out: Path | None = None) -> None:
         comparison.save_table(table, out)
 
 
+def errors(settings: Settings, run: Path | None = None, n: int = 8, heatmaps: bool = False, out: Path | None = None) -> None:
+    """The worst false negatives and false positives of the test split: a gallery with its description, and a table."""
+    from melanoma_lib.explain.report import errors_report
+
+    found = _run(run, settings, needs_model=heatmaps)
+    out = out or Path("reports") / "errors" / found.path.name
+    here = {name: value for name in ("data_dir", "image_dirs") if (value := getattr(settings, name))}
+    table = errors_report(found, n, out, heatmaps, found.settings.with_changes(**here) if here else None)
+    print(table[["error", "image_id", "probability", "risk"]].round(3).to_string(index=False))
+    print(f"written to {out}")
+
+
 def explain(
-    settings: Settings, run: Path | None = None, image_id: Sequence[str] = (), layers: Sequence[str] = (),
-    method: Sequence[str] = (), out: Path | None = None,
+    settings: Settings, run: Path | None = None, image_id: list[str] = (), layers: list[str] = (),
+    method: list[str] = ("gradcam",), out: Path | None = None,
 ) -> None:  # fmt: skip
     """Heatmaps of tested cases."""
     import pandas as pd
@@ -106,15 +130,12 @@ def explain(
 
     found = _run(run, settings, needs_model=True)
     out = out or Path("reports") / "explain" / found.path.name
-    try:
-        cases = pd.DataFrame([choose_case(found.cases("test"), wanted) for wanted in image_id or [""]])
-        explain_cases(found, cases, out, layers or None, method or ["gradcam"])
-    except ValueError as error:  # a layer or method that does not exist: what there is, only the model knows
-        raise KitError(str(error)) from error
+    cases = pd.DataFrame([choose_case(found.cases("test"), wanted) for wanted in image_id or [""]])
+    explain_cases(found, cases, out, layers or None, method)
     print(f"written to {out}")
 
 
-def costs(runs: Sequence[Path], images: int | None = None) -> None:
+def costs(runs: list[Path], images: int | None = None) -> None:
     """Print what training of some runs took for an image, and what a larger archive would take."""
     from melanoma_lib.reports.comparison import ISIC_2024, cost_table
     from melanoma_lib.runs import Run
@@ -123,66 +144,27 @@ def costs(runs: Sequence[Path], images: int | None = None) -> None:
 
 
 def predict(
-    settings: Settings, files: Sequence[Path], model: Path | None = None, out: Path = Path("risks.csv"), tta: bool = False
+    settings: Settings, files: list[Path], model: Path | None = None, out: Path = Path("risks.csv"), tta: bool = False
 ) -> int:
     """Risk and decision of image files: a CSV with a row an image (educational, not for diagnosis)."""
     from melanoma_lib.app.files import UNREAD, answer_files, gather
-    from melanoma_lib.runs.run import SETTINGS
-    from melanoma_lib.utils import write_text
 
-    if model is None and len(files) > 1 and (files[-1].suffix in (".onnx", ".pt") or (files[-1] / SETTINGS).is_file()):
+    if model is None and len(files) > 1 and (files[-1].suffix in (".onnx", ".pt") or (files[-1] / "settings.json").is_file()):
         *files, model = files
     cases = gather(files)
     source = model if model and model.is_file() else _run(model, settings, needs_model=True)
-    table = answer_files(source, cases, tta, settings.progress)
-    write_text(out, table.to_csv(index=False, float_format="%.6f"))
+    known = () if source is model else set(source.splits.query("split == 'train'")["image_id"])
+    if seen := sum(path.stem in known for path in cases["image"]):
+        log.warning("%d of %d images are named like images that the model was trained on, which it knows", seen, len(cases))
+    with replacing(out) as temporary:  # at once, where a place cannot be written
+        table = answer_files(source, cases, tta, settings.progress)
+        table.to_csv(temporary, index=False, float_format="%.6f")
     print(table["decision"].value_counts().rename_axis(f"{len(table)} images").to_string())
     unread = table[table["decision"] == UNREAD]
     for reason in unread["warnings"].drop_duplicates().head(3):
         print(f"{UNREAD}: {reason}", file=sys.stderr)
     print(f"written to {out}. Educational, not for diagnosis.")
     return 0 if len(unread) < len(table) else 1
-
-
-def data_fetch(settings: Settings, source: str, collection: str | None = None) -> None:
-    """Download a source, licence and citation first."""
-    settings = settings.with_changes(source=source)
-    from melanoma_lib.data.download import fetch
-
-    print(f"ready in {fetch(settings.source, settings.data_root, collection)}")
-
-
-def data_audit(settings: Settings, source: str) -> None:
-    """Counts, missing values, leakage and duplicates of a source, with or without its images."""
-    settings = settings.with_changes(source=source)
-    from melanoma_lib.data import audit_cases, load_cases
-    from melanoma_lib.data.datamodule import source_root
-
-    cases = load_cases(settings.source, source_root(settings), "keep", settings.image_dirs)
-    print(audit_cases(cases, show_progress=settings.progress))
-
-
-def card(settings: Settings, run: Path | None = None, check: bool = False) -> int:
-    """Write a run's model card, with the CLAIM 2024 and TRIPOD+AI checklists."""
-    from melanoma_lib.export.card import differences, write_card
-
-    found = _run(run, settings)
-    if not check:
-        print(f"written to {write_card(found)}")
-        return 0
-    differing = differences(found)
-    print("\n".join(differing) or f"the card of {found.path} says what the run says")
-    return 1 if differing else 0
-
-
-def export(
-    settings: Settings, run: Path | None = None, format: Literal["onnx", "torchscript"] = "onnx", tta: bool = False,
-    out: Path | None = None,
-) -> None:  # fmt: skip
-    """Write a run's model as one file that runs without the kit's trainer."""
-    from melanoma_lib.export import export_run
-
-    print(f"written to {export_run(_run(run, settings, needs_model=True), format, out, tta)}; educational, not for diagnosis")
 
 
 def app(
@@ -198,7 +180,27 @@ def app(
     serve(Service(found, backend), host, port, root_path)
 
 
-def notebooks_run(names: Sequence[str] = (), parameters: Sequence[str] = (), out: Path = Path("reports")) -> int:
+def export(
+    settings: Settings, run: Path | None = None, format: Literal["onnx", "torchscript"] = "onnx", tta: bool = False,
+    out: Path | None = None,
+) -> None:  # fmt: skip
+    """Write a run's model as one file that runs without the kit's trainer."""
+    from melanoma_lib.export import export_run
+
+    print(f"written to {export_run(_run(run, settings, needs_model=True), format, out, tta)}; educational, not for diagnosis")
+
+
+def card(settings: Settings, run: Path | None = None, check: bool = False) -> int:
+    """Write a run's model card, with the CLAIM 2024 and TRIPOD+AI checklists."""
+    from melanoma_lib.export import differences, write_card
+
+    found = _run(run, settings)
+    differing = differences(found) if check else [f"written to {write_card(found)}"]
+    print("\n".join(differing) or f"the card of {found.path} says what the run says")
+    return int(check and bool(differing))
+
+
+def notebooks_run(names: list[str] = (), parameters: list[str] = (), out: Path = Path("reports")) -> int:
     """Execute lessons, or studies by name; leaves each as a notebook and an HTML page."""
     from melanoma_lib.classroom import lesson, papermill
 
@@ -207,20 +209,19 @@ def notebooks_run(names: Sequence[str] = (), parameters: Sequence[str] = (), out
     return 0 if all(outcome.ok for outcome in outcomes) else 1
 
 
-def notebooks_check(names: Sequence[str] = ()) -> int:
+def notebooks_check(names: list[str] = ()) -> int:
     """Hold committed lessons to their contract, which the project's own tests know."""
     from melanoma_lib.classroom import lesson
-    from melanoma_lib.settings import project_dir
 
     tests = project_dir() / "tests" / "notebooks" / "test_contract.py"
     if not tests.is_file():
         raise LessonError(f"no {tests}: the lessons' contract is part of the project's tests; run this in a clone of it")
     wanted = " or ".join(one.name for one in lesson.find_lessons(names))
-    words = ["-m", "pytest", "-q", str(tests), "-k", f"committed_lesson and ({wanted})"]
-    return subprocess.call([sys.executable, *words], cwd=project_dir())
+    words = ["pytest", "-q", str(tests), "-k", f"committed_lesson and ({wanted})"]
+    return subprocess.call([sys.executable, "-m", *words], cwd=project_dir())
 
 
-def notebooks_refresh(names: Sequence[str] = ()) -> None:
+def notebooks_refresh(names: list[str] = ()) -> None:
     """Execute lessons in a fresh kernel and renew their committed outputs; the student copies follow."""
     from melanoma_lib.classroom import lesson, papermill
 
@@ -229,7 +230,7 @@ def notebooks_refresh(names: Sequence[str] = ()) -> None:
     notebooks_exercises(names)
 
 
-def notebooks_exercises(names: Sequence[str] = ()) -> None:
+def notebooks_exercises(names: list[str] = ()) -> None:
     """Write the student copies of lessons, with stubs for solutions."""
     from melanoma_lib.classroom import exercises, lesson
 
@@ -237,7 +238,7 @@ def notebooks_exercises(names: Sequence[str] = ()) -> None:
         print(f"student copy: {exercises.write_student_copy(one)}")
 
 
-def notebooks_handout(names: Sequence[str] = (), parameters: Sequence[str] = (), out: Path = Path("reports/handouts")) -> None:
+def notebooks_handout(names: list[str] = (), parameters: list[str] = (), out: Path = Path("reports/handouts")) -> None:
     """Execute lessons and leave each as one offline page with live explorers, and as a PDF."""
     from melanoma_lib.classroom import handout, lesson, papermill
 
@@ -264,15 +265,12 @@ def notebooks_site(out: Path = Path("reports/site")) -> int:
 
 
 def notebooks_sweep(
-    name: str, over: Sequence[str], parameters: Sequence[str] = (), out: Path = Path("reports/sweep"), jobs: int = 1,
+    name: str, over: list[str], parameters: list[str] = (), out: Path = Path("reports/sweep"), jobs: int = 1,
     backend: Backend = "loky", scheduler: str | None = None,
 ) -> int:  # fmt: skip
     """Run one lesson over a grid of parameters and compare the runs; resumes where it stopped."""
     from melanoma_lib.classroom import lesson, sweep
-    from melanoma_lib.training.folds import workers
 
-    if wrong := [text for text in over if not re.fullmatch(r"\w+=.+", text)]:
-        raise LessonError(f"--over expects name=value,value, got {wrong[0]!r}")
     (one,) = lesson.find_lessons([name])
     varied = {name: text.split(",") for name, text in _pairs(over).items()}
     points = sweep.grid(one, varied, _pairs(parameters), out)
@@ -284,7 +282,7 @@ def notebooks_sweep(
 
 
 def slides_build(
-    names: Sequence[str] = (), run_dir: Path = Path("data/reference/ham10000"), out: Path = Path("reports/slides"),
+    names: list[str] = (), run_dir: Path = Path("data/reference/ham10000"), out: Path = Path("reports/slides"),
     markdown: bool = False,
 ) -> None:  # fmt: skip
     """Fill slide decks from a run; render each as HTML and PDF, offline."""
@@ -295,24 +293,15 @@ def slides_build(
         print(path)
 
 
-def doctor() -> int:
-    """Check packages, weights, data, disk; each finding with its cure."""
-    from melanoma_lib.classroom.doctor import examine, report
-
-    findings = examine()
-    print(report(findings))
-    return int(any(finding.state == "fail" for finding in findings))
-
-
 def _run(path: Path | None, settings: Settings, needs_model: bool = False):
     from melanoma_lib.runs import Run
 
     return Run(path) if path else Run.default(settings.runs_dir, needs_model)
 
 
-def _pairs(given: Sequence[str]) -> dict[str, str]:
-    pairs = [text.partition("=")[::2] for text in given]
-    names = [name for name, _ in pairs]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise LessonError(f"parameter {', '.join(twice)} is given more than once")
-    return dict(pairs)
+def _pairs(given: list[str]) -> dict[str, str]:
+    if wrong := [text for text in given if not re.fullmatch(r"\w+=.+", text)]:
+        raise LessonError(f"expected name=value, or name=value,value to sweep, got {wrong[0]!r}")
+    if len(pairs := dict(text.split("=", 1) for text in given)) < len(given):
+        raise LessonError(f"a parameter is given more than once: {', '.join(given)}")
+    return pairs

@@ -28,10 +28,7 @@ def focal_loss(
         targets: 0 or 1, same shape.
         alpha: weight of the positives, negatives weigh ``1 - alpha``; None weighs both 1.
         gamma: how strongly easy cases are played down, at least 0; 0 without alpha is binary cross-entropy.
-        reduction: ``mean``, ``sum`` or ``none`` (keeps the shape).
-
-    Returns:
-        A scalar, or a tensor shaped like ``logits`` with ``none``.
+        reduction: ``mean``, ``sum``, or ``none``, which keeps the shape.
 
     Raises:
         ValueError: if shapes differ, a target is neither 0 nor 1, or alpha, gamma or reduction is out of range.
@@ -78,14 +75,7 @@ class FocalLoss(nn.Module):
         From ``d/dp [risk * l(p, 1) + (1 - risk) * l(p, 0)] = 0``: ``risk / (1 - risk) = (1 - alpha) / alpha * B / A`` with
         ``A = (1-p)^g / p - g (1-p)^(g-1) ln p`` and ``B = p^g / (1-p) - g p^(g-1) ln(1-p)``.
 
-        Args:
-            output: sigmoid of the logit, in [0, 1]; a number or an array.
-
-        Returns:
-            The risk in [0, 1], a float for a number, else a float64 array of the same shape.
-
-        Raises:
-            ValueError: if an output lies outside [0, 1].
+        Takes the sigmoid of the logit, in [0, 1], or ValueError; gives a float for a number, else a float64 array of that shape.
         """
         output = _checked_probability(output, "output")
         tiny = np.finfo(np.float64).tiny  # keeps both logarithms finite and below zero
@@ -101,14 +91,7 @@ class FocalLoss(nn.Module):
     def optimal_output(self, true_risk):
         """Output that minimises the expected loss at ``true_risk``: the inverse of :meth:`true_risk`, by bisection on the logit.
 
-        Args:
-            true_risk: probability of melanoma, in [0, 1]; a number or an array.
-
-        Returns:
-            The output in [0, 1], a float for a number, else a float64 array of the same shape.
-
-        Raises:
-            ValueError: if a risk lies outside [0, 1].
+        Takes a probability of melanoma, or an array of them, and returns outputs; types and errors as there.
         """
         risk = _checked_probability(true_risk, "true_risk")
         low, high = np.full(risk.shape, -745.0), np.full(risk.shape, 745.0)  # beyond these exp leaves float64

@@ -29,7 +29,7 @@ class MelanomaNet(nn.Module):
     Raises:
         WeightsUnavailableError: if pretrained weights are asked for and not to be had.
         SettingsError: if timm knows no such backbone.
-        ValueError: if modalities is unknown or prior is not strictly between 0 and 1.
+        ValueError: if prior is not strictly between 0 and 1.
     """
 
     def __init__(
@@ -44,8 +44,6 @@ class MelanomaNet(nn.Module):
         prior: float | None = None,
     ) -> None:
         super().__init__()
-        if modalities not in ("image+metadata", "image", "metadata"):
-            raise ValueError(f"modalities expects image+metadata, image or metadata, got {modalities!r}")
         self.backbone, self.n_metadata, self.modalities = backbone, n_metadata, modalities
         self.image_branch = image_branch(backbone, pretrained, drop_path) if "image" in modalities else None
         self.metadata_branch, self.n_features = None, 0
@@ -63,17 +61,9 @@ class MelanomaNet(nn.Module):
             nn.init.constant_(self.head[-1].bias, math.log(prior / (1 - prior)))
 
     def forward(self, image: Tensor | None, metadata: Tensor | None) -> Tensor:
-        """Logit of melanoma.
+        """Logits of melanoma, shape ``(B,)``, from normalised images ``(B, 3, H, W)`` and encoded metadata ``(B, n_metadata)``.
 
-        Args:
-            image: normalised images, shape ``(B, 3, H, W)``; not looked at (None allowed) without an image branch.
-            metadata: encoded metadata, shape ``(B, n_metadata)``; not looked at (None allowed) without a metadata branch.
-
-        Returns:
-            Logits, shape ``(B,)``.
-
-        Raises:
-            ValueError: if an input that a branch needs is missing or misshapen.
+        What no branch looks at may be None; ValueError if an input that a branch needs is missing or misshapen.
         """
         return self.head(self.features(image, metadata)).squeeze(1)  # (B, n_features) -> (B, 1) -> (B,)
 
@@ -126,12 +116,8 @@ def size_problem(backbone: str, image_size: int) -> str:
 def hold_early(branch: nn.Module, stride: int) -> None:
     """Keep the early stages of an image branch as they are: no gradients, batch statistics as pretrained.
 
-    Edges and colours, learnt from a million photographs, serve skin as well; not learning them again saves time, and thousands of
-    images cannot spoil them.
-
-    Args:
-        branch: a timm model.
-        stride: the last stage held works at this reduction of the image's side, or finer; 0 holds nothing.
+    The last stage held of the timm model works at a reduction of the image's side by ``stride``, or finer; 0 holds nothing. Edges
+    and colours, learnt from a million photographs, serve skin as well.
     """
     held = [info["module"] for info in getattr(branch, "feature_info", []) if info["reduction"] <= stride]
     if not held:

@@ -24,9 +24,7 @@ STYLE = {
     "axes.titlesize": 14,
     "axes.titlelocation": "left",
     "axes.labelsize": 13,
-    "xtick.labelsize": 12,
-    "ytick.labelsize": 12,
-    "legend.fontsize": 12,
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 12),
     "legend.frameon": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -65,11 +63,7 @@ def describe(plot: Any, text: str) -> None:
 
     Args:
         plot: the figure, one of its axes, or a grid of seaborn.
-        text: what the figure shows, one sentence: a screen reader reads it in place of the picture.
-
-    Raises:
-        ValueError: if the text is empty.
-        TypeError: if ``plot`` is none of these.
+        text: what the figure shows, one sentence: a screen reader reads it in place of the picture; not empty.
     """
     import matplotlib.pyplot as plt
     from IPython.display import display
@@ -95,11 +89,8 @@ def panel(
         axes: where to.
         photograph: shape ``(H, W, 3)``, uint8 or from 0 to 1, or such an image of Pillow.
         title: above it.
-        heatmap: shape ``(h, w)``, from 0 to 1, stretched over the photograph: inferno, the less transparent the higher the value.
+        heatmap: shape ``(h, w)``, from 0 to 1, finite, or ValueError; stretched, in inferno, the less transparent the higher.
         mask: lesion pixels, shape ``(h, w)``; its outline is drawn.
-
-    Raises:
-        ValueError: if the heatmap is no finite array of two dimensions.
     """
     photograph = np.asarray(photograph)
     axes.imshow(photograph, extent=(0, 1, 1, 0), aspect=photograph.shape[0] / photograph.shape[1])

@@ -10,12 +10,14 @@ import os
 import re
 import typing
 from collections.abc import Iterable
+from contextlib import nullcontext
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from melanoma_lib.errors import SettingsError
 from melanoma_lib.utils import project_dir
@@ -44,12 +46,8 @@ PROFILES: dict[str, dict[str, Any]] = {
 }
 
 
-class ProfileSource(PydanticBaseSettingsSource):
+class ProfileSource(InitSettingsSource):
     """Values of the chosen profile, overridden by everything but the field defaults."""
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        """Value of one field in the chosen profile, or None where the profile leaves the default."""
-        return self().get(field_name), field_name, False
 
     def __call__(self) -> dict[str, Any]:
         """All values of the profile that the sources of higher precedence chose."""
@@ -147,7 +145,9 @@ class Settings(BaseSettings):
         cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments over environment over ``.env`` over profile."""
-        return *(sources[f"{name}_settings"] for name in ("init", "env", "dotenv")), ProfileSource(settings_cls)
+        init, env, dotenv = (sources[f"{name}_settings"] for name in ("init", "env", "dotenv"))
+        dotenv.env_vars = {name: value for name, value in dotenv.env_vars.items() if name.startswith(ENV_PREFIX.lower())}
+        return init, env, dotenv, ProfileSource(settings_cls, {})
 
     def __init__(self, **values: Any) -> None:
         reject_unknown(values, type(self).model_fields, "setting")
@@ -165,6 +165,8 @@ class Settings(BaseSettings):
         """Read the word ``none`` and comma lists, which a command line, a variable or papermill passes as text."""
         if not isinstance(value, str):
             return value
+        if not value.strip() and info.field_name.endswith(("_dir", "_weights")):
+            raise ValueError("expected a path")
         if value.lower() == "none" and type(None) in typing.get_args(cls.model_fields[info.field_name].annotation):
             return None
         several = info.field_name == "image_dirs" or (info.field_name == "metadata_hidden" and "," in value)
@@ -178,8 +180,8 @@ class Settings(BaseSettings):
             raise ValueError(f"fold={self.fold} of folds={self.folds}: expected 2 folds or more and one of them, or 0 for all")
         if self.init_weights is not None and not INIT_NAME.fullmatch(self.init_weights.name):
             raise ValueError(
-                f"init_weights={self.init_weights}: expected a file named after the first digits of its SHA-256, such as "
-                "simclr-0123456789ab.pt; notebooks run self_supervised -p save_weights yes writes one"
+                f"init_weights={self.init_weights}: expected a name with digits of the file's SHA-256, such as "
+                "simclr-0123456789ab.pt, as notebooks run self_supervised -p save_weights yes writes it"
             )
         if self.head_epochs >= self.max_epochs and self.head_epochs:
             raise ValueError(f"head_epochs={self.head_epochs} must be below max_epochs={self.max_epochs}")
@@ -219,11 +221,7 @@ class Settings(BaseSettings):
         return self.model_dump(mode="json", exclude=PLACE_FIELDS | without) | start
 
     def with_changes(self, **changes: Any) -> Self:
-        """A copy with some settings changed, validated like the original; ignores environment and profile.
-
-        Raises:
-            SettingsError: if a name is unknown or a value ill-typed.
-        """
+        """A copy with some settings changed, validated like the original; ignores environment and profile."""
         return type(self)(**{**self.model_dump(), **changes})  # complete, so that no other source is consulted
 
     @classmethod
@@ -232,9 +230,6 @@ class Settings(BaseSettings):
 
         A kernel starts in the notebook's folder; it is moved to the project's, so that ``.env``, ``data`` and ``runs`` are
         those of the command line.
-
-        Raises:
-            SettingsError: if a parameter is unknown or ill-typed.
         """
         os.chdir(project_dir())
         return cls.from_parameters(**parameters)
@@ -246,24 +241,15 @@ class Settings(BaseSettings):
         return cls(**{name: value for name, value in parameters.items() if value not in ("", None)})
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Settings as :meth:`to_json` wrote them, regardless of environment and profile.
-
-        Raises:
-            SettingsError: if the text is no JSON object, or names or types do not fit.
-        """
+    def from_json(cls, text: str, file: str = "settings.json") -> Self:
+        """Settings as :meth:`to_json` wrote them into a ``file``, regardless of environment and profile."""
         try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise SettingsError(f"settings are no valid JSON: {error}") from error
-        if isinstance(values, dict):  # where an older run lay or ran does not matter
-            values = {name: cls.model_fields[name].default for name in LATER_FIELDS} | values
-        if not isinstance(values, dict) or set(values) != set(cls.model_fields):
-            raise SettingsError(
-                "stored settings do not have the fields of this version of the kit; differing: "
-                f"{sorted(set(values) ^ set(cls.model_fields)) if isinstance(values, dict) else values!r}. "
-                "Train the run again or read it with the version that wrote it."
-            )
+            values = {name: cls.model_fields[name].default for name in LATER_FIELDS} | json.loads(text)
+        except (json.JSONDecodeError, TypeError) as error:
+            raise SettingsError(f"{file}: expected the settings of a run, a JSON object ({error})") from error
+        if differing := sorted(set(values) ^ set(cls.model_fields)):
+            some = ", ".join(differing[:4]) + ", ..." * (len(differing) > 4)
+            raise SettingsError(f"{file}: expected the settings of a run of this version of the kit; differing: {some}")
         return cls(**values)
 
     def to_json(self) -> str:
@@ -284,31 +270,36 @@ LATER_FIELDS = (
 
 
 def reject_unknown_variables(cls: type[BaseSettings]) -> None:
-    """Refuse variables of the environment and lines of ``.env`` that no field of ``cls`` is named after.
-
-    Raises:
-        SettingsError: if there is one, or ``.env`` is not UTF-8.
-    """
+    """SettingsError for variables of the environment and lines of ``.env`` that no field of ``cls`` is named after."""
     known = {f"{ENV_PREFIX}{name}".upper() for name in cls.model_fields}
+    ours = {name.upper() for name in os.environ if name.upper().startswith(ENV_PREFIX)}
+    reject_unknown((name for name in ours if not name.startswith(TEST_ENV_PREFIX)), known, "environment variable")
     try:
-        in_file = dotenv_values(ENV_FILE)
+        with Path(ENV_FILE).open(encoding="utf-8") if Path(ENV_FILE).is_file() else nullcontext([]) as file:
+            lines = [line for line in parse_stream(file) if line.key or line.error] if file else []
     except UnicodeDecodeError as error:
         raise SettingsError(f"{ENV_FILE}: expected lines NAME=value in UTF-8, got {error}") from error
-    in_environment = {name.upper() for name in os.environ if name.upper().startswith(ENV_PREFIX)}
-    reject_unknown((name for name in in_environment if not name.startswith(TEST_ENV_PREFIX)), known, "environment variable")
-    reject_unknown((name.upper() for name in in_file), known, f"name in {ENV_FILE}")
-    if bare := [name for name, value in in_file.items() if value is None]:
-        raise SettingsError(f"{ENV_FILE}: {', '.join(bare)} has no value; expected lines NAME=value")
+    for line in lines:
+        if (name := (line.key or "").upper()).startswith("WANDB_") and line.value is not None:
+            os.environ.setdefault(name, line.value)  # where Weights & Biases itself looks
+            continue
+        if name:
+            reject_unknown([name], known, f"name in {ENV_FILE}")
+        if line.error or line.value is None:  # such as a quote that does not end
+            got = line.original.string.lstrip()  # blank lines before it belong to it
+            number = line.original.line + line.original.string.removesuffix(got).count("\n")
+            raise SettingsError(f"{ENV_FILE}, line {number}: expected NAME=value, got {got.strip()[:40]!r}")
 
 
 def reject_unknown(names: Iterable[str], known: Iterable[str], kind: str) -> None:
-    """Refuse names that are not known.
+    """SettingsError for names that are not known, with similar ones, else all that are."""
+    if unknown := sorted(set(names) - set(known := sorted(known))):
+        raise SettingsError(f"unknown {kind} {', '.join(unknown)}; {_known(unknown[0], known)}")
 
-    Raises:
-        SettingsError: with those that are not, and all that are.
-    """
-    if unknown := sorted(set(names) - set(known)):
-        raise SettingsError(f"unknown {kind} {', '.join(unknown)}; known: {', '.join(sorted(known))}. Remove or correct it.")
+
+def _known(wrong: str, known: Iterable[str]) -> str:
+    close = get_close_matches(wrong, known := list(known), n=1)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
 
 
 def explain_invalid(error: ValidationError) -> str:
@@ -317,4 +308,7 @@ def explain_invalid(error: ValidationError) -> str:
     for problem in error.errors():
         name = ".".join(map(str, problem["loc"]))
         told += f"\n  {name}: {problem['msg']}; got {problem['input']!r}" if name else f"\n  {problem['msg']}"
+        if problem["type"] == "literal_error" and isinstance(problem["input"], str):
+            choices = typing.get_args(Settings.model_fields[name].annotation)
+            told += f"; did you mean {close[0]}?" if (close := get_close_matches(problem["input"], choices, n=1)) else ""
     return told

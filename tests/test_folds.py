@@ -12,11 +12,11 @@ from sklearn.metrics import roc_auc_score
 from melanoma_lib.__main__ import main
 from melanoma_lib.data.splits import fold_cases
 from melanoma_lib.errors import DataError, RunError, SettingsError
-from melanoma_lib.reports.comparison import compare_seeds
-from melanoma_lib.runs.run import FOLDS, Run
+from melanoma_lib.runs.run import Run
 from melanoma_lib.settings import Settings
 from melanoma_lib.training import trainer
-from melanoma_lib.training.folds import cross_validate, fold_settings, workers
+from melanoma_lib.training.trainer import cross_validate, fold_settings
+from melanoma_lib.utils import workers
 from tests.command_line import words_of
 
 FOLD_COUNT = 3
@@ -45,12 +45,6 @@ def test_every_case_is_tested_once_and_no_group_straddles(n_groups, folds, seed)
             assert abs(cases["target"][splits[fold] == part].mean() - cases["target"].mean()) < 0.12
 
 
-@pytest.mark.parametrize(("folds", "fold"), [(1, 1), (5, 0), (5, 6), (0, 0)])
-def test_a_fold_that_is_none_of_them_is_refused(folds, fold):
-    with pytest.raises(ValueError, match="one of them"):
-        fold_cases(table(60, 0), folds, fold)
-
-
 def test_too_few_groups_for_the_folds_are_told():
     with pytest.raises(DataError, match="halves of 8 folds"):
         fold_cases(table(60, 0).query("target == 0 or group_id < 'L13'"), 8, 1)
@@ -63,6 +57,10 @@ def test_too_few_groups_for_the_folds_are_told():
 def test_what_is_no_cross_validation_is_refused(wrong, told):
     with pytest.raises(SettingsError, match=told):
         cross_validate(Settings(**wrong))
+    with pytest.raises(SettingsError, match="--backend dask"), workers("loky", scheduler="tcp://nowhere:8786"):
+        pytest.fail("the body ran")
+    with pytest.raises(ValueError, match="one of them"):
+        fold_cases(table(60, 0), 5, 6)
 
 
 @pytest.fixture(scope="module")
@@ -101,15 +99,11 @@ def test_one_threshold_repeats_the_decisions_of_each_fold_and_auroc_is_their_mea
             assert mine.tolist() == theirs.tolist()
 
 
-def test_a_gathered_run_has_no_single_model(folded):
-    for ask in (folded.model, lambda: folded.encoder):
-        with pytest.raises(RunError, match=r"Run\.folds"):
-            ask()
+def test_a_gathered_run_has_no_single_model_and_notices_a_fold_trained_again(folded, tmp_path):
+    with pytest.raises(RunError, match=r"Run\.folds"):
+        folded.model()
     with pytest.raises(RunError, match="no cross-validation"):
         _ = folded.folds[0].folds
-
-
-def test_a_fold_trained_again_is_noticed(folded, tmp_path):
     shutil.copytree(folded.path.parent, tmp_path / "runs")
     moved = Run(tmp_path / "runs" / folded.path.name)
     assert len(moved.folds) == FOLD_COUNT
@@ -117,33 +111,18 @@ def test_a_fold_trained_again_is_noticed(folded, tmp_path):
     checkpoint.write_bytes(checkpoint.read_bytes() + b" ")
     with pytest.raises(RunError, match="trained again"):
         _ = Run(moved.path).folds
-    (moved.path / FOLDS).unlink()
-    with pytest.raises(RunError, match=r"lacks .*best\.ckpt"):
-        Run(moved.path)
-
-
-def test_cross_validations_are_compared_fold_by_fold(folded, tiny_settings):
-    metadata = cross_validate(folded.settings.with_changes(modalities="metadata"))
-    table = compare_seeds([folded, metadata]).set_index("inputs")
-    gains = [
-        fusion.metrics["auroc"]["value"] - alone.metrics["auroc"]["value"]
-        for fusion, alone in zip(folded.folds, metadata.folds, strict=True)
-    ]
-    both = table.loc["image + metadata"]
-    assert both["gain over metadata only"] == pytest.approx(np.mean(gains))
-    assert both["auroc"] == pytest.approx(folded.metrics["auroc"]["value"])
 
 
 def test_an_interrupted_cross_validation_goes_on_where_it_stopped(folded, tiny_settings, tmp_path, monkeypatch):
     settings = tiny_settings.with_changes(folds=FOLD_COUNT, max_epochs=2, runs_dir=tmp_path / "runs")
     trained, train = [], trainer.train
 
-    def failing(settings):
+    def failing(settings, **given):
         if settings.fold == 2 and settings.fold not in trained:
             trained.append(settings.fold)
             raise RunError("the machine went away")
         trained.append(settings.fold)
-        return train(settings)
+        return train(settings, **given)
 
     monkeypatch.setattr(trainer, "train", failing)
     with pytest.raises(RunError, match="went away"):
@@ -160,34 +139,18 @@ def test_an_interrupted_cross_validation_goes_on_where_it_stopped(folded, tiny_s
     assert len(trained) == 5, "a gathered run is taken as it is"
 
 
-def test_folds_in_threads_of_one_process_take_turns(folded, tiny_settings, tmp_path):
+def test_folds_in_threads_of_one_process_take_turns_and_tell_each_epoch(folded, tiny_settings, tmp_path, caplog):
+    caplog.set_level("INFO", "melanoma_lib")
+    settings = tiny_settings.with_changes(folds=FOLD_COUNT, max_epochs=2, runs_dir=tmp_path, progress=True)
     with workers("threading"):
-        run = cross_validate(tiny_settings.with_changes(folds=FOLD_COUNT, max_epochs=2, runs_dir=tmp_path), jobs=2)
+        run = cross_validate(settings, jobs=2)
     pd.testing.assert_frame_equal(run.predictions("test"), folded.predictions("test"))
+    told = {message.partition(", val AUROC")[0] for message in caplog.messages}
+    assert told >= {f"fold {fold} of 3, epoch {epoch}/2" for fold in (1, 2, 3) for epoch in (1, 2)}
+    assert sum("is trained: " in message for message in caplog.messages) == FOLD_COUNT
 
 
-def test_a_scheduler_takes_work_from_dask_alone():
-    with pytest.raises(SettingsError, match="--backend dask"), workers("loky", scheduler="tcp://nowhere:8786"):
-        pytest.fail("the body ran")
-
-
-def test_a_named_run_of_other_settings_is_not_taken_for_this_one(folded, tmp_path):
-    settings = folded.settings.with_changes(run_dir=tmp_path / "mine", resume=True)
-    shutil.copytree(folded.path, settings.run_path)
-    for fold, run in zip(fold_settings(settings), folded.folds, strict=True):
-        shutil.copytree(run.path, fold.run_path)
-    assert cross_validate(settings).path == settings.run_path
-    with pytest.raises(RunError, match=r"mine was begun with other settings \(learning_rate\)"):
-        cross_validate(settings.with_changes(learning_rate=0.001))
-    shutil.rmtree(settings.run_path)
-    first = next(fold_settings(settings)).run_path
-    for folder in (first, first.with_name("mine-fold1of3.partial")):  # interrupted ones too, before any is trained
-        first.rename(folder)
-        with pytest.raises(RunError, match=rf"{folder.name} was begun with other settings \(learning_rate\)"):
-            cross_validate(settings.with_changes(learning_rate=0.001))
-
-
-@pytest.mark.parametrize(("fault", "said"), [("absent", "holds other cases"), ("twice", "expected each once")])
+@pytest.mark.parametrize(("fault", "said"), [("absent", "expected each case once"), ("twice", "not folds of one table")])
 def test_folds_that_are_not_of_one_table_are_not_gathered(fault, said, folded, tmp_path):
     settings = folded.settings.with_changes(run_dir=tmp_path / "mine", resume=True)
     for number, fold in enumerate(fold_settings(settings)):

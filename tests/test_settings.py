@@ -1,6 +1,6 @@
 import json
+import os
 import re
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,7 +14,7 @@ from tests.command_line import parsed
 
 FIELDS = Settings.model_fields
 
-# Another valid value for every field; a field added without one fails test_every_field_has_another_value.
+# Another valid value for every field; a field added without one fails the test of the fingerprint.
 OTHER = {
     "profile": "fast", "source": "ham10000", "data_dir": "/data", "image_dirs": ("/a", "/b"), "missing_images": "drop",
     "n_patients": 50, "data_seed": 3, "val_fraction": 0.2, "test_fraction": 0.25, "backbone": "resnet50", "pretrained": False,
@@ -37,10 +37,28 @@ def as_text(value) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def test_every_field_has_another_value():
-    assert set(OTHER) == set(FIELDS)
-    changed, default = Settings(**OTHER), Settings()
-    assert [name for name in FIELDS if getattr(changed, name) == getattr(default, name)] == []
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("MELANOMA_SEAD=1", "MELANOMA_SEAD; did you mean MELANOMA_SEED?"),
+        ("MELANOMA_SEAD", "MELANOMA_SEAD; did you mean"),
+        ("NAME=1", "NAME; known: .*MELANOMA_SEED"),
+        ("MELANOMA_SEED", "line 3: expected NAME=value"),
+        ("MELANOMA_RUNS_DIR='my runs\nMELANOMA_SEED=3", "line 3: expected NAME=value, got .*my runs"),  # a quote without end
+        ("MELANOMA_RUNS_DIR=\xff", "UTF-8"),
+    ],
+)
+def test_a_line_of_the_env_file_that_means_nothing_is_an_error(text, named, tmp_path):
+    (tmp_path / ".env").write_bytes(f"MELANOMA_TTA=yes\n\n{text}\n".encode("latin-1"))
+    with pytest.raises(SettingsError, match=rf"\.env.*{named}"):
+        Settings()
+
+
+def test_keys_of_weights_and_biases_in_the_env_file_are_its_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "")  # so that what is set here goes again
+    monkeypatch.delenv("WANDB_API_KEY")
+    (tmp_path / ".env").write_text("MELANOMA_SEED=3\nWANDB_API_KEY=abc\n")
+    assert (Settings().seed, os.environ["WANDB_API_KEY"]) == (3, "abc")
 
 
 def test_each_source_of_values_overrides_the_ones_below(monkeypatch, tmp_path):
@@ -72,8 +90,7 @@ def test_text_from_command_line_variable_and_file_means_the_same(name, monkeypat
     assert getattr(Settings(), name) == expected
 
 
-@pytest.mark.parametrize("word", ["none", "None", "NONE"])
-def test_the_word_none_clears_what_may_be_empty(word, monkeypatch):
+def test_the_word_none_clears_what_may_be_empty(monkeypatch, word="None"):
     monkeypatch.setenv("MELANOMA_ALPHA", "0.3")
     assert Settings(alpha=word).alpha is None
     monkeypatch.setenv("MELANOMA_ALPHA", word)
@@ -82,33 +99,18 @@ def test_the_word_none_clears_what_may_be_empty(word, monkeypatch):
         Settings(gamma=word)
 
 
-@pytest.mark.parametrize("text", ["MELANOMA_SEAD=1", "MELANOMA_SEAD=", "MELANOMA_SEAD", "SEED=1", "seed=1"])
-def test_an_unknown_name_in_the_env_file_is_an_error(text, tmp_path):
-    (tmp_path / ".env").write_text(f"MELANOMA_TTA=yes\n{text}\n")
-    with pytest.raises(SettingsError, match=rf"{text.split('=')[0].upper()}.*known.*MELANOMA_SEED") as caught:
-        Settings()
-    assert ".env" in str(caught.value)
-
-
-def test_an_undecodable_env_file_is_an_error(tmp_path):
-    (tmp_path / ".env").write_bytes(b"\xff\xfeM\x00")
-    with pytest.raises(SettingsError, match=r"\.env.*UTF-8"):
-        Settings()
-
-
 @pytest.mark.parametrize("make", [Settings, Settings.for_notebook, Settings().with_changes])
-@pytest.mark.parametrize("value", [1, ""])
-def test_an_unknown_argument_is_an_error(make, value):
-    with pytest.raises(SettingsError, match=r"sead.*known.*seed"):
+def test_an_unknown_argument_is_an_error(make, value=""):
+    with pytest.raises(SettingsError, match=r"sead; did you mean seed\?"):
         make(sead=value)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("seed", "seven"), ("seed", -1), ("seed", 1.5), ("seed", None), ("seed", ""), ("image_size", 16), ("pretrained", "maybe"),
-        ("alpha", 1.5), ("alpha", -0.1), ("alpha", float("nan")), ("gamma", -0.1), ("weight_decay", float("inf")),
-        ("source", "isic2016"), ("profile", ["fast"]), ("profile", "quick"), ("modalities", "metadata+image"), ("data_dir", 3),
+        ("seed", "seven"), ("seed", 1.5), ("seed", None), ("seed", ""), ("image_size", 16), ("pretrained", "maybe"),
+        ("alpha", 1.5), ("alpha", float("nan")), ("weight_decay", float("inf")),
+        ("profile", ["fast"]), ("profile", "quick"), ("modalities", "metadata+image"), ("data_dir", 3), ("run_dir", " "),
     ],
 )  # fmt: skip
 def test_an_ill_typed_value_is_an_error_that_names_setting_and_value(name, value):
@@ -122,6 +124,7 @@ def test_an_ill_typed_value_is_an_error_that_names_setting_and_value(name, value
         {"val_fraction": 0.45, "test_fraction": 0.45},
         {"head_epochs": 6, "max_epochs": 6},
         {"folds": 3, "fold": 4},
+        {"init_weights": "/a/weights.pt"},
         {"run_dir": "runs", "runs_dir": "./runs"},
     ],
 )
@@ -132,6 +135,7 @@ def test_settings_that_contradict_each_other_are_an_error(contradiction):
 
 
 def test_fingerprint_changes_with_every_setting_that_shapes_the_result_and_no_other():
+    assert set(OTHER) == set(FIELDS)
     places = {"profile", "data_dir", "image_dirs", "runs_dir", "run_dir", "cache_dir"}
     comforts = {"resume", "progress", "num_workers", "threads", "devices", "nodes", "wandb", "wandb_project"}
     changing = set()
@@ -156,15 +160,6 @@ def test_settings_of_runs_stored_before_some_settings_existed_are_read():
     assert Settings.from_json(json.dumps(old)) == Settings(seed=3)
 
 
-def test_run_path_names_the_run_unless_one_is_given():
-    settings = Settings(source="ham10000", backbone="hf-hub:timm/resnet50", runs_dir="/runs", seed=3)
-    assert settings.run_path.parent == Path("/runs")  # a slash in the backbone makes no folder
-    assert all(part in settings.run_path.name for part in ("ham10000", "resnet50", "seed3", settings.fingerprint()))
-    assert Settings(run_dir="/elsewhere").run_path == Path("/elsewhere")
-    assert Settings(source="isic2020").data_root == Path("data/isic2020")
-    assert Settings(data_dir="~/cases").data_root == Path.home() / "cases"
-
-
 def test_stored_settings_and_changes_ignore_environment_file_and_profile(monkeypatch, tmp_path):
     settings = Settings(seed=1, alpha=None)
     monkeypatch.setenv("MELANOMA_SEED", "2")
@@ -181,24 +176,9 @@ def test_stored_settings_and_changes_ignore_environment_file_and_profile(monkeyp
         settings.seed = 2
 
 
-def test_an_empty_notebook_parameter_means_derive_it(monkeypatch):
-    monkeypatch.setenv("MELANOMA_SEED", "2")
-    settings = Settings.for_notebook(
-        profile="fast", source="synthetic", data_dir="", run_dir="", image_size="", seed="", max_epochs=1
-    )
-    assert settings == Settings(profile="fast", max_epochs=1)
-    assert (settings.data_dir, settings.image_size, settings.seed) == (None, PROFILES["fast"]["image_size"], 2)
-
-
-EXTREME = {
-    "data_dir": "x ~/,äß漢", "n_patients": 10**12, "seed": 2**64, "alpha": None, "learning_rate": 1e-300, "weight_decay": 1e308,
-    "val_fraction": 0.1 + 0.2, "wandb_project": '"\n\\',
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("values", [OTHER, EXTREME])
-def test_json_round_trip(values):
-    settings = Settings(**values)
+def test_json_round_trip():
+    extreme = {"data_dir": "x ~/,äß漢", "seed": 2**64, "learning_rate": 1e-300, "wandb_project": '"\n\\'}
+    settings = Settings(**OTHER | extreme)
     read = Settings.from_json(settings.to_json())
     assert read == settings
     assert read.to_json() == settings.to_json()
@@ -206,18 +186,11 @@ def test_json_round_trip(values):
     json.loads(settings.to_json(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
 
 
-def test_stored_settings_of_another_version_name_what_differs():
-    values = json.loads(Settings().to_json())
-    del values["gamma"]
-    with pytest.raises(SettingsError, match=r"gamma.*sharpness"):
-        Settings.from_json(json.dumps(values | {"sharpness": 1}))
-
-
 @hypothesis_settings(max_examples=50)
-@given(st.text() | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps))
+@given(st.text() | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps) | st.just('{"gama": 1}'))
 def test_what_is_no_stored_settings_is_a_clear_error(text):
-    with pytest.raises(SettingsError, match=r"are no valid JSON|do not have the fields"):
-        Settings.from_json(text)
+    with pytest.raises(SettingsError, match=r"mine\.json: expected the settings of a run"):
+        Settings.from_json(text, "mine.json")
 
 
 def test_a_notebook_reads_env_file_and_folders_of_the_project_it_lies_in(tmp_path, monkeypatch):
@@ -226,8 +199,8 @@ def test_a_notebook_reads_env_file_and_folders_of_the_project_it_lies_in(tmp_pat
     (notebooks / "00_start_here.ipynb").touch()
     (tmp_path / ".env").write_text("MELANOMA_BATCH_SIZE=24\n")
     monkeypatch.chdir(notebooks)
-    settings = Settings.for_notebook(profile="fast", backbone="")
-    assert settings.batch_size == 24
+    settings = Settings.for_notebook(profile="fast", backbone="", data_dir="", seed="", max_epochs=1)  # empty: derive it
+    assert (settings.batch_size, settings.data_dir, settings.seed, settings.max_epochs) == (24, None, 0, 1)
     assert settings.backbone == "tf_efficientnet_lite0"
     assert settings.runs_dir.resolve() == tmp_path / "runs"
 

@@ -17,9 +17,9 @@ import torch
 from melanoma_lib.app.unlike import Reference
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.evaluation import evaluate_predictions
-from melanoma_lib.export.card import write_card
-from melanoma_lib.inference.logits import predict_logits
-from melanoma_lib.runs.run import CHECKPOINT, ENVIRONMENT, HISTORY, SETTINGS, SPLITS, Run, sha256
+from melanoma_lib.export import write_card
+from melanoma_lib.inference import predict_logits
+from melanoma_lib.runs.run import CHECKPOINT, DEMONSTRATION, ENVIRONMENT, HISTORY, SETTINGS, SPLITS, Run, sha256
 from melanoma_lib.runs.writer import RunWriter
 from melanoma_lib.settings import Settings
 from melanoma_lib.utils import replacing, write_text
@@ -39,13 +39,14 @@ def pack(run: Run, name: str, commit: str, demonstration: str = "") -> None:
     folder = HERE / name
     data = DermoscopyDataModule(run.settings, run.cases())
     kept = Settings.from_json(run.settings.with_changes(run_dir=None, data_dir=None, image_dirs=(), threads=0).to_json())
-    writer = RunWriter(kept.with_changes(run_dir=folder), demonstration)
+    writer = RunWriter(kept.with_changes(run_dir=folder))
     shutil.rmtree(writer.partial, ignore_errors=True)
     (writer.partial / CHECKPOINT).parent.mkdir(parents=True)
     for file in (SPLITS, HISTORY):
         shutil.copy(run.path / file, writer.partial)
     write_text(writer.partial / SETTINGS, kept.to_json())
-    writer.mark_demonstration(writer.partial)
+    if demonstration:
+        write_text(writer.partial / DEMONSTRATION, demonstration + "\n")
     halve(run.path / CHECKPOINT, writer.partial / CHECKPOINT)
 
     model = run.model()

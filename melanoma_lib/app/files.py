@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,6 +67,9 @@ def _read_patients(path: Path) -> pd.DataFrame:
     """Age, sex, site and notes by the image's file name; a word that the kit does not know is missing, and noted."""
     table = read_table(path, ())
     heads = {name: next((head for head in heads if head in table), None) for name, heads in HEADS.items()}
+    for name in (name for name, head in heads.items() if head is None):
+        if close := [(column, near[0]) for column in table if (near := get_close_matches(column, HEADS[name], 1, 0.8))]:
+            raise DataError("{}: unknown column {!r}; did you mean {!r}?".format(path, *close[0]))
     if heads["image"] is None:
         raise DataError(f"{path}: expected a column {' or '.join(HEADS['image'])}, found {listed(table.columns)}")
     files = [path.parent / name for name in table[heads["image"]]]

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from melanoma_lib.explain.layers import CamLayer, cam_layers
 from melanoma_lib.explain.methods import METHODS
-from melanoma_lib.inference.logits import undisturbed
+from melanoma_lib.inference import undisturbed
 from melanoma_lib.model import MelanomaNet
 
 CAM_METHODS = tuple(METHODS)

@@ -7,6 +7,7 @@ import pandas as pd
 
 from melanoma_lib.errors import DataError
 from melanoma_lib.plotting import DescribedFigure
+from melanoma_lib.settings import Settings
 from melanoma_lib.utils import replacing, write_text
 
 MOST_ERRORS = 12  # beside each other in a gallery
@@ -41,7 +42,7 @@ def explain_cases(
     """
     from melanoma_lib.explain import heatmap_figure, heatmaps
 
-    model = run.model()
+    model, chosen = run.model(), "".join(f"-{layer}" for layer in layers or ())  # or other maps would be overwritten
     for row in range(len(cases)):
         case, name = cases.iloc[[row]], cases["image_id"].iloc[row]
         images, metadata, photographs, masks = run.batch(case)
@@ -49,7 +50,10 @@ def explain_cases(
             found = heatmaps(model, images, metadata, layers, method, as_published=method == "scorecam")
             title = f"{name}, {method}, for melanoma. Educational, not for diagnosis."
             maps = {layer: heatmap[0] for layer, heatmap in found.items()}
-            _write(out / f"{name}-{method}.png", heatmap_figure(photographs[0], maps, masks[0] if masks.any() else None, title))
+            _write(
+                out / f"{name}-{method}{chosen}.png",
+                heatmap_figure(photographs[0], maps, masks[0] if masks.any() else None, title),
+            )
 
 
 def worst_errors(run, n: int = 8) -> pd.DataFrame:
@@ -65,14 +69,14 @@ def worst_errors(run, n: int = 8) -> pd.DataFrame:
     return pd.concat(parts, names=["error"]).reset_index("error").reset_index(drop=True)
 
 
-def errors_report(run, n: int, out: Path, maps: bool = False) -> pd.DataFrame:
+def errors_report(run, n: int, out: Path, maps: bool = False, settings: Settings | None = None) -> pd.DataFrame:
     """Write :func:`worst_errors` as ``errors.csv``, and their images as ``errors.png`` with its description beside it.
 
-    With ``maps`` a Grad-CAM of a middle layer is drawn below each image; a cross-validation has none.
+    With ``maps`` a Grad-CAM of a middle layer is drawn below each image; a cross-validation has none. ``settings`` tell where the
+    cases lie if they are not where they lay at training.
 
     Raises:
-        DataError: if ``n`` is not from 1 to ``MOST_ERRORS``. Once the table is written: if no error was made, the images are
-            gone, or the model looks at none.
+        DataError: if ``n`` is not from 1 to ``MOST_ERRORS``, no error was made, the images are gone, or the model looks at none.
     """
     from melanoma_lib.data.images import read_square
     from melanoma_lib.explain import cam_layers, default_layer, heatmaps
@@ -80,12 +84,17 @@ def errors_report(run, n: int, out: Path, maps: bool = False) -> pd.DataFrame:
     from melanoma_lib.runs.run import PHOTOGRAPH
 
     table = worst_errors(run, n)
-    write_text(out / "errors.csv", table.to_csv(index=False))
     if table.empty:
         raise DataError(f"{run.path} made no error on its test split, so there is no image to show")
     if maps and "image" not in run.settings.modalities:
         raise DataError(f"{run.path} looks at metadata alone, so there is no heatmap; leave them out")
-    cases = run.cases().set_index("image_id", drop=False).loc[table["image_id"]]
+    try:
+        cases = run.cases()
+    except DataError as error:
+        if settings is None:
+            raise DataError(f"{error} Where the images lie now, --data-dir or --image-dirs says.") from error
+        cases = run.cases(settings=settings)
+    cases = cases.set_index("image_id", drop=False).loc[table["image_id"]]
     pictures = [read_square(path, PHOTOGRAPH) for path in cases["image_path"]]
     title, found = run.path.name, None
     if maps:
@@ -93,6 +102,7 @@ def errors_report(run, n: int, out: Path, maps: bool = False) -> pd.DataFrame:
         model, title = run.model(), f"{title}, Grad-CAM: vermillion raises the risk, blue lowers it"
         layer = default_layer(cam_layers(model), run.settings.image_size)
         found = heatmaps(model, images, metadata, layer, "gradcam")[layer]
+    write_text(out / "errors.csv", table.to_csv(index=False))
     _write(out / "errors.png", gallery_figure(table, pictures, found, f"{title}. Educational, not for diagnosis."))
     return table
 

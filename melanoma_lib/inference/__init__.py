@@ -9,7 +9,6 @@ __all__, __getattr__ = lazy_names(
     __name__,
     {
         "document": ("Document", "Reading"),
-        "logits": ("predict_logits", "prediction_device"),
-        "predictor": ("Predictor",),
+        "predictor": ("Predictor", "predict_logits", "prediction_device", "undisturbed"),
     },
 )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -22,38 +20,25 @@ if TYPE_CHECKING:
 
 SCHEMA = 2  # raise when a reader of the old document would misread a new one
 RECORD = "melanoma_lib.json"  # name under which the file's metadata holds the document
-SEAL = re.compile(rb"melanoma_lib sealed by SHA-256 [0-9a-f]{64}")
-UNSEALED = f"melanoma_lib sealed by SHA-256 {'0' * 64}".encode()
-AGAIN = "export the run with python -m melanoma_lib export"
+AGAIN = "export the run again with python -m melanoma_lib export"
 NOTE = "Educational, not for diagnosis."
 PAINTING = "It is a painting that the kit made, no photograph of skin: nothing that the model learned from photographs applies."
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From an image file to what the network takes; it gives what ``prepare_image`` gives, without PyTorch.
+    """From an image file to what the network takes; it gives what ``prepare_image`` gives, without PyTorch."""
 
-    Attributes:
-        stored_side: side of the square that the decoded frame is first squashed to, pixels; image_size of the network's input.
-        interpolation: Pillow's name of the second resize; the first is always bicubic.
-        mean: of each colour, on the scale 0 to 1; so is std.
-        rule: the steps, for whoever writes another reader.
-    """
-
-    stored_side: int
-    image_size: int
-    interpolation: str
-    mean: tuple[float, float, float]
+    stored_side: int  # of the square that the decoded frame is first squashed to, pixels
+    image_size: int  # of the network's input
+    interpolation: str  # Pillow's name of the second resize; the first is always bicubic
+    mean: tuple[float, float, float]  # of each colour, on the scale 0 to 1; so is std
     std: tuple[float, float, float]
-    rule: str = (
+    rule: str = (  # for whoever writes another reader
         "turn as EXIF says; 16-bit grey divided by 257; convert to RGB; squash the whole frame to stored_side by Pillow's "
         "BICUBIC (a JPEG file is first decoded at 1/2, 1/4 or 1/8 where both sides stay at least stored_side: Image.draft); "
         "squash to image_size by the filter named in interpolation; (pixel - 255 mean) / (255 std) in float32; colours first"
     )
-
-    def __post_init__(self) -> None:
-        if self.interpolation.upper() not in (known := Image.Resampling._member_names_):
-            raise ExportError(f"Pillow knows no interpolation {self.interpolation!r}; it has {known}")
 
     def prepare(self, file: Path | IO[bytes] | Image.Image) -> np.ndarray:
         """Float32 pixels of an image, shape ``(3, image_size, image_size)``; CorruptImageError if it cannot be decoded."""
@@ -65,27 +50,18 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Reading:
-    """How a logit is read: calibration and operating point of this model predicting in this way, and its test metrics.
+    """How a logit is read: calibration and operating point of this model predicting in this way, and its test metrics."""
 
-    Attributes:
-        slope: risk = sigmoid(slope * logit + intercept), both fitted on validation.
-        threshold: ``sigmoid(logit) >= threshold`` is flagged; chosen on validation by ``rule``.
-        sensitivity: at the threshold, on validation; so is specificity.
-        prevalence: share of melanomas on validation, where the risk holds.
-        predictions_sha256: of the validation predictions of the model of ``checkpoint_sha256``.
-        test: test metrics with intervals, as ``evaluate_predictions`` gives them.
-    """
-
-    slope: float
+    slope: float  # risk = sigmoid(slope * logit + intercept), both fitted on validation
     intercept: float
-    threshold: float
+    threshold: float  # sigmoid(logit) >= threshold is flagged; chosen on validation by the rule
     rule: str
-    sensitivity: float
+    sensitivity: float  # at the threshold, on validation; so is specificity
     specificity: float
-    prevalence: float
+    prevalence: float  # share of melanomas on validation, where the risk holds
     checkpoint_sha256: str
-    predictions_sha256: str
-    test: dict[str, Any]
+    predictions_sha256: str  # of the validation predictions
+    test: dict[str, Any]  # test metrics with intervals, as evaluate_predictions gives them
 
     def answers(self, logits: np.ndarray) -> dict[str, np.ndarray]:
         """Of logits, shape ``(B,)``, in that shape each: ``logit``, ``probability``, calibrated ``risk`` and ``flagged``."""
@@ -96,25 +72,18 @@ class Reading:
 
 @dataclass(frozen=True)
 class Document:
-    """What is known of a model that is asked; the record inside every exported file.
-
-    Attributes:
-        licence: what whoever passes the file on should know.
-        preprocessing: None without an image branch, as ``encoder`` is without a metadata branch.
-        readings: number of averaged views ("1", "8") to the reading of their mean logit.
-        kit: version of the kit that wrote it.
-    """
+    """What is known of a model that is asked; the record inside every exported file."""
 
     run: str
     source: str
-    licence: str
+    licence: str  # what whoever passes the file on should know
     backbone: str
     modalities: str
     checkpoint_sha256: str
-    preprocessing: Preprocessing | None
-    encoder: MetadataEncoder | None
-    readings: dict[str, Reading]
-    kit: str
+    preprocessing: Preprocessing | None  # None without an image branch
+    encoder: MetadataEncoder | None  # None without a metadata branch
+    readings: dict[str, Reading]  # by number of averaged views: "1", "8"
+    kit: str  # version that wrote it
     schema: int = SCHEMA
     note: str = NOTE
 
@@ -122,8 +91,8 @@ class Document:
         for views, reading in self.readings.items():
             if reading.checkpoint_sha256 != self.checkpoint_sha256:
                 raise ForeignThresholdError(
-                    f"the operating point for {views} view(s) was chosen for checkpoint {reading.checkpoint_sha256[:12]}…, the "
-                    f"model comes from {self.checkpoint_sha256[:12]}…; a threshold means nothing for another model: export again"
+                    f"the operating point for {views} view(s) was chosen for another model than checkpoint "
+                    f"{self.checkpoint_sha256[:12]}…, where it means nothing; {AGAIN}"
                 )
 
     @classmethod
@@ -144,8 +113,7 @@ class Document:
     def warnings(self, file: Any) -> tuple[str, ...]:
         """Why an answer about an image, given as path or bytes, is nothing to rely on: a model of photographs saw a painting.
 
-        Raises:
-            DataError: if a model of synthetic cases, which say nothing about skin, is shown anything but a file of theirs.
+        DataError if a model of synthetic cases, which say nothing about skin, is shown anything but a file of theirs.
         """
         painted = is_painted(file)
         if self.source == "synthetic" and not painted:
@@ -157,7 +125,7 @@ class Document:
 
     def to_json(self) -> str:
         """Serialise; :meth:`from_json` gives an equal document back."""
-        values = asdict(self) | {"encoder": None if self.encoder is None else json.loads(self.encoder.to_json())}
+        values = asdict(self) | {"encoder": self.encoder and json.loads(self.encoder.to_json())}
         return json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
     @classmethod
@@ -166,14 +134,15 @@ class Document:
         try:
             values = json.loads(text)
             if (found := values["schema"]) != SCHEMA:
-                raise ExportError(f"the record has schema {found!r}, this version reads {SCHEMA}; export the run again")
-            if (shape := values["preprocessing"]) is not None:
-                values["preprocessing"] = Preprocessing(**shape | {name: tuple(shape[name]) for name in ("mean", "std")})
-            if values["encoder"] is not None:
-                values["encoder"] = MetadataEncoder.from_json(json.dumps(values["encoder"]))
-            values["readings"] = {views: Reading(**reading) for views, reading in values["readings"].items()}
-            return cls(**values)
-        except (ValueError, KeyError, TypeError, AttributeError, DataError) as error:
+                raise ExportError(f"the record has schema {found!r}, this version reads {SCHEMA}; {AGAIN}")
+            shape, encoder = values["preprocessing"], values["encoder"]
+            read = {
+                "preprocessing": shape and Preprocessing(**shape | {name: tuple(shape[name]) for name in ("mean", "std")}),
+                "encoder": encoder and MetadataEncoder.from_json(json.dumps(encoder)),
+                "readings": {views: Reading(**reading) for views, reading in values["readings"].items()},
+            }
+            return cls(**values | read)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ExportError(f"expected the record of an exported model, got {text[:80]!r} ({error})") from error
 
 
@@ -191,27 +160,3 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     """Probability of float64 logits of any shape, without overflow."""
     falling = np.exp(-np.abs(logits))  # in (0, 1]
     return np.where(logits >= 0, 1, falling) / (1 + falling)
-
-
-def sealed(data: bytes) -> bytes:
-    """An exported file with its digest in the place of ``UNSEALED``: SHA-256 of the file in which zeros stand there."""
-    return data.replace(UNSEALED, UNSEALED.replace(b"0" * 64, hashlib.sha256(data).hexdigest().encode()))
-
-
-def read_sealed(path: str | Path) -> bytes:
-    """The bytes of an exported file; ExportError if it was not exported by this version, or has been changed since.
-
-    The seal finds damage, a network changed after export, and a record (threshold, calibration) of another file. It is no
-    signature: whoever changes a file on purpose can seal it again.
-    """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ExportError(f"{path} cannot be read: {error.strerror}; {AGAIN}") from error
-    if not (seals := SEAL.findall(data)):
-        old = RECORD.encode() in data
-        what = "comes from an earlier version of this kit, or is damaged" if old else "is no model exported by this kit"
-        raise ExportError(f"{path} {what}; {AGAIN}")
-    if seals != SEAL.findall(sealed(SEAL.sub(UNSEALED, data))):
-        raise ExportError(f"{path} is not as it was exported: network or record was changed; {AGAIN}")
-    return data

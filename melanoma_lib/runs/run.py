@@ -44,10 +44,7 @@ PHOTOGRAPH = 256  # pixels a side of what is drawn
 
 @dataclass(frozen=True)
 class StoredOperatingPoint:
-    """``probability >= threshold`` is flagged: chosen by ``rule`` on validation, where it has these rates.
-
-    The digests are those of the checkpoint and of the validation predictions that it belongs to.
-    """
+    """``probability >= threshold`` is flagged: chosen by ``rule`` on validation, with files of these digests."""
 
     threshold: float
     rule: str
@@ -58,33 +55,19 @@ class StoredOperatingPoint:
 
 
 class Batch(NamedTuple):
-    """What a model is shown of N cases, and what the eye sees of them.
+    """What a model is shown of N cases, and what the eye sees of them."""
 
-    Attributes:
-        images: as the model takes them, float32, shape ``(N, 3, S, S)``.
-        metadata: encoded, float32, shape ``(N, M)``.
-        photographs: uint8, shape ``(N, 256, 256, 3)``.
-        masks: lesion pixels, boolean, shape ``(N, S, S)``; none where nobody outlined the lesion.
-    """
-
-    images: "Tensor"
-    metadata: "Tensor"
-    photographs: np.ndarray
-    masks: np.ndarray
+    images: "Tensor"  # as the model takes them, float32, (N, 3, S, S)
+    metadata: "Tensor"  # encoded, float32, (N, M)
+    photographs: np.ndarray  # uint8, (N, 256, 256, 3)
+    masks: np.ndarray  # lesion pixels, boolean, (N, S, S); none where nobody outlined the lesion
 
 
 class Run:
-    """A finished run directory, read only.
+    """A finished run directory, read only; RunError if the folder is missing, unfinished or not a run.
 
-    Args:
-        path: the run directory; a relative one may also lie in the project around the working directory, as that of a notebook,
-            or in the kit's own checkout.
-
-    Attributes:
-        is_cross_validation: whether it was gathered from the runs of several folds, which have a model each.
-
-    Raises:
-        RunError: if the folder is missing, unfinished or not a run.
+    A relative ``path`` may also lie in the project around the working directory, as that of a notebook, or in the kit's own
+    checkout. ``is_cross_validation``: it was gathered from the runs of several folds, which have a model each.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -94,20 +77,16 @@ class Run:
         missing = [name for name in required if not (self.path / name).is_file()]
         if missing:
             state = f"lacks {', '.join(missing)}" if self.path.is_dir() else "does not exist"
-            unfinished = self.path if self.path.suffix == ".partial" else partial_path(self.path)
-            hint = f" {unfinished} is an interrupted training: add --resume to its train command." if unfinished.is_dir() else ""
-            raise RunError(f"{self.path} is not a finished run: it {state}.{hint} Make one with python -m melanoma_lib train.")
+            unfinished = self.path.suffix == ".partial" or partial_path(self.path).is_dir()
+            way = "its training was interrupted: add --resume" if unfinished else "make one with python -m melanoma_lib train"
+            raise RunError(f"{self.path} is not a finished run: it {state}; {way}")
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
     @classmethod
     def default(cls, runs_dir: str | Path, needs_model: bool = False) -> "Run":
-        """The run of a command that names none: the last of :func:`finished_runs`, else the reference run; logs which and why.
-
-        Raises:
-            RunError: if there is neither.
-        """
+        """The run of a command that names none: the last of :func:`finished_runs`, else the reference run; logs which and why."""
         if finished := finished_runs(runs_dir, needs_model):
             path, why = finished[-1], f"the latest finished run in {runs_dir}"
         elif path := reference_path():
@@ -158,11 +137,7 @@ class Run:
         return cases.loc[wanted["image_id"]].reset_index(drop=True).assign(**wanted[told])
 
     def batch(self, cases: pd.DataFrame) -> Batch:
-        """Rows of the case table as the model and the eye see them.
-
-        Raises:
-            CorruptImageError: if an image or mask cannot be read.
-        """
+        """Rows of the case table as the model and the eye see them; CorruptImageError if an image or mask cannot be read."""
         import torch
 
         from melanoma_lib.data.images import prepare_image, read_square
@@ -179,8 +154,7 @@ class Run:
     def folds(self) -> list["Run"]:
         """The runs that a cross-validation was gathered from, in order; they lie beside it.
 
-        Raises:
-            RunError: if this is no cross-validation, or a fold is gone or holds another model than when it was gathered.
+        RunError if this is no cross-validation, or a fold is gone or holds another model than when it was gathered.
         """
         if not self.is_cross_validation:
             raise RunError(f"{self.path} is one training, no cross-validation; train --folds 5 makes one")
@@ -210,10 +184,7 @@ class Run:
 
     @cached_property
     def calibrator(self) -> Calibrator:
-        """Slope and intercept from logit to risk, fitted on validation.
-
-        Of a cross-validation that is one fit to the aligned scores of all folds; the stored ``risk`` is by each fold's own.
-        """
+        """From logit to risk, fitted on validation; of a cross-validation to all folds, while ``risk`` is by each fold's own."""
         return Calibrator.from_dict(json.loads(self._text(CALIBRATION)))
 
     @cached_property
@@ -222,11 +193,7 @@ class Run:
         return json.loads(self._text(ENVIRONMENT))
 
     def model(self):
-        """The trained model, in evaluation mode, on the CPU.
-
-        Raises:
-            RunError: if the checkpoint does not fit the settings, or this is a cross-validation.
-        """
+        """The trained model, in evaluation mode, on the CPU; RunError if the checkpoint does not fit, or there are several."""
         self._require_one_model()
         import torch
 
@@ -250,9 +217,6 @@ class Run:
             image_id, group_id, age_approx, sex, anatom_site_general_challenge, target, logit, probability (sigmoid of the logit),
             risk (calibrated on validation); of synthetic cases also true_risk, truth_risk_image, truth_risk_metadata.
             Of a cross-validation also fold; see ``evaluation.summary.gather_folds`` for what the scores then are.
-
-        Raises:
-            RunError: for another split's name.
         """
         if split not in ("val", "test"):
             raise RunError(f"predictions are kept of val and test, not of {split!r}")
@@ -260,37 +224,27 @@ class Run:
 
     @cached_property
     def operating_point(self) -> StoredOperatingPoint:
-        """The stored operating point, refused when it was chosen for another model or on other predictions.
-
-        Raises:
-            ForeignThresholdError: if a digest does not match this run's files.
-        """
+        """The stored operating point; ForeignThresholdError when it was chosen for another model or on other predictions."""
         point = StoredOperatingPoint(**json.loads(self._text(OPERATING_POINT)))
         model = FOLDS if self.is_cross_validation else CHECKPOINT
         for file, digest in ((model, point.checkpoint_sha256), (PREDICTIONS.format("val"), point.predictions_sha256)):
             if (found := sha256(self.path / file)) != digest:
                 raise ForeignThresholdError(
-                    f"{self.path / OPERATING_POINT} was chosen with another {file} (digest {digest[:12]}…, found {found[:12]}…). "
-                    "A threshold means nothing for another model: choose it again on this run's validation predictions."
+                    f"{self.path / OPERATING_POINT} was chosen with another {file} (digest {digest[:12]}…, found {found[:12]}…), "
+                    "and a threshold means nothing for another model; train again"
                 )
         return point
 
     def _require_one_model(self) -> None:
         if self.is_cross_validation:
-            raise RunError(
-                f"{self.path} is a cross-validation: each fold has a model and an encoder of its own. Take one of Run.folds, "
-                f"such as {self.folds[0].path}, or train one model on one split for use."
-            )
+            raise RunError(f"{self.path} is a cross-validation, with a model for each fold: take one of Run.folds")
 
     def _text(self, name: str) -> str:
         return (self.path / name).read_text(encoding="utf-8")
 
 
 def finished_runs(runs_dir: str | Path, needs_model: bool = False) -> list[Path]:
-    """Directories of the finished runs in a folder, the latest last; no demonstration, with ``needs_model`` no cross-validation.
-
-    They are those that may be taken unasked.
-    """
+    """Finished runs in a folder, the latest last, but for demonstrations and, with ``needs_model``, cross-validations."""
     passed_over = (DEMONSTRATION, FOLDS) if needs_model else (DEMONSTRATION,)
     files = sorted(Path(runs_dir).glob(f"*/{ENVIRONMENT}"), key=lambda file: file.stat().st_mtime)
     finished = [file.parent for file in files if file.parent.suffix != ".partial"]

@@ -1,6 +1,7 @@
 """Writing a run directory, built beside its place, locked, resumable, and published whole; and the list of those there are."""
 
 import json
+import logging
 import platform
 import shutil
 import subprocess
@@ -20,27 +21,12 @@ from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.errors import KitError, RunError
 from melanoma_lib.evaluation import Calibrator, Interval, OperatingCurve, evaluate_predictions
 from melanoma_lib.evaluation.summary import FoldPredictions, gather_folds
-from melanoma_lib.runs.run import (
-    CALIBRATION,
-    CHECKPOINT,
-    DEMONSTRATION,
-    ENCODER,
-    ENVIRONMENT,
-    FOLDS,
-    HISTORY,
-    METRICS,
-    OPERATING_POINT,
-    PREDICTIONS,
-    SETTINGS,
-    SPLITS,
-    Run,
-    StoredOperatingPoint,
-    partial_path,
-    reference_path,
-    sha256,
-)
+from melanoma_lib.runs import run as files
+from melanoma_lib.runs.run import Run, StoredOperatingPoint, partial_path, reference_path, sha256
 from melanoma_lib.settings import Settings
 from melanoma_lib.utils import replacing, write_text
+
+log = logging.getLogger("melanoma_lib")
 
 RULES = {
     "sensitivity": "highest threshold with sensitivity >= {min_sensitivity:g} on validation",
@@ -56,23 +42,14 @@ PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "numpy", "panda
 
 
 class RunWriter:
-    """Builds a run in ``<run>.partial`` and renames it when all its files are there.
+    """Builds the run of these settings in ``<run>.partial`` and renames it when all its files are there."""
 
-    Args:
-        settings: of the run; they name its directory.
-        demonstration: what the run shows if it is trained to go wrong, in words; no command takes such a run unasked.
-    """
-
-    def __init__(self, settings: Settings, demonstration: str = "") -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings, self.path, self.partial = settings, settings.run_path, partial_path(settings.run_path)
-        self.demonstration = demonstration
 
     def finished(self) -> Run | None:
         """The run that is in this place already, complete, which ``resume`` takes as it is; None where there is none to take."""
-        if not (self.settings.resume and (self.path / ENVIRONMENT).is_file()):
-            return None
-        self.mark_demonstration(self.path)
-        return Run(self.path)
+        return Run(self.path) if self.settings.resume and (self.path / files.ENVIRONMENT).is_file() else None
 
     @contextmanager
     def working(self) -> Iterator[Path]:
@@ -93,9 +70,8 @@ class RunWriter:
         with held:
             self._forget_untrained()
             self.require_free_place()
-            if not (stored := self.partial / SETTINGS).exists():
+            if not (stored := self.partial / files.SETTINGS).exists():
                 write_text(stored, self.settings.to_json())
-            self.mark_demonstration(self.partial)
             try:
                 yield self.partial
             except BaseException:
@@ -108,37 +84,33 @@ class RunWriter:
         if self.partial.exists() and not any(self.partial.rglob("*.ckpt")):
             shutil.rmtree(self.partial)
 
-    def mark_demonstration(self, folder: Path) -> None:
-        """Say in ``folder`` that it holds a demonstration, if it does; earlier versions of the kit did not."""
-        if self.demonstration and not (folder / DEMONSTRATION).is_file():
-            write_text(folder / DEMONSTRATION, self.demonstration + "\n")
+    def tell_of_others(self) -> None:
+        """Log which interrupted run beside this one ``resume`` may have meant, if this one begins anew."""
+        if self.settings.resume and not self.partial.exists():
+            stored = (folder / files.SETTINGS for folder in self.path.parent.glob("*.partial"))
+            changed = {file.parent: self._differing(file) for file in stored if file.is_file()}
+            if changed and "fold" not in (names := changed[nearest := min(changed, key=lambda one: len(changed[one]))]):
+                log.warning("nothing to resume, training begins anew: %s has other settings (%s)", nearest, ", ".join(names))
+
+    def _differing(self, stored: Path) -> list[str]:
+        """Settings that shape the result and are others in a file of settings."""
+        mine, theirs = self.settings.shaping(), Settings.from_json(stored.read_text(encoding="utf-8")).shaping()
+        return sorted(name for name in mine | theirs if mine.get(name) != theirs.get(name))
 
     def require_free_place(self) -> None:
-        """Hold that nothing is in this run's place or, with ``resume``, nothing but itself, finished or interrupted.
-
-        Raises:
-            RunError: naming what is there, or the settings in which it differs.
-        """
+        """RunError if anything is in this run's place but, with ``resume``, itself, finished or interrupted."""
         if self.path.exists() and not self.finished():
             others = "another --run-dir" if self.settings.run_dir else "another --run-dir or --seed"
             raise RunError(f"{self.path} exists already; choose {others}, or --resume (same settings) to use it as it is")
         if self.partial.exists() and not self.settings.resume:
             raise RunError(f"{self.partial} is an interrupted run; add --resume to go on with it or delete it to start again")
-        stored = (self.path if self.path.exists() else self.partial) / SETTINGS
-        if stored.exists():  # a run may have been killed before it was written
-            mine, theirs = self.settings.shaping(), Settings.from_json(stored.read_text()).shaping()
-            if changed := sorted(name for name in mine | theirs if mine.get(name) != theirs.get(name)):
-                raise RunError(
-                    f"{stored.parent} was begun with other settings ({', '.join(changed)}); resume needs the same ones"
-                )
+        stored = (self.path if self.path.exists() else self.partial) / files.SETTINGS
+        if stored.exists() and (changed := self._differing(stored)):  # a run may have been killed before it was written
+            raise RunError(f"{stored.parent} was begun with other settings ({', '.join(changed)}); resume needs the same ones")
 
     def claim_cases(self, cases: pd.DataFrame) -> None:
-        """Note which cases the run is trained on, or hold a resumed run to those it was begun with.
-
-        Raises:
-            RunError: if a resumed run was begun with other cases or another split.
-        """
-        stored, mine = self.partial / SPLITS, cases[["image_id", "group_id", "split", "target"]]
+        """Note which cases the run is trained on; RunError if a resumed run was begun with other cases or another split."""
+        stored, mine = self.partial / files.SPLITS, cases[["image_id", "group_id", "split", "target"]]
         if not stored.exists():
             _write_csv(stored, mine)
         elif not np.array_equal((found := pd.read_csv(stored, dtype=str)).to_numpy(str), mine.to_numpy(str)):
@@ -147,62 +119,57 @@ class RunWriter:
     def finish(self, cases: pd.DataFrame, encoder: MetadataEncoder, logits: dict[str, np.ndarray]) -> None:
         """Calibrate, choose the operating point and evaluate: the run is then complete.
 
-        Args:
-            cases: case table with ``split``.
-            encoder: fitted on the training split.
-            logits: of the ``val`` and ``test`` cases in table order, shape ``(n_val,)`` and ``(n_test,)``.
-
-        Raises:
-            RunError: if a logit is not finite.
-            OSError: if something cannot be written; the run stays partial and resumable.
+        ``logits`` are of the ``val`` and ``test`` cases in the order of the table, RunError if one is not finite. After an
+        OSError the run stays partial and resumable.
         """
         if not all(np.isfinite(values).all() for values in logits.values()):
             raise RunError(f"{self.partial}: the model predicts NaN or infinity; lower --learning-rate and train again")
         targets = cases["target"].to_numpy()
         calibrator = Calibrator.fit(logits["val"], targets[cases["split"] == "val"])
         tables = {split: prediction_table(cases[cases["split"] == split], logits[split], calibrator) for split in ("val", "test")}
-        write_text(self.partial / ENCODER, encoder.to_json())
+        write_text(self.partial / files.ENCODER, encoder.to_json())
         point = choose_operating_point(tables["val"], self.settings)
         metrics = evaluate_predictions(tables["test"], point["threshold"], self.settings.n_resamples)
-        self._write(tables, calibrator, point, CHECKPOINT, metrics)
+        self._write(tables, calibrator, point, files.CHECKPOINT, metrics)
 
     def finish_folds(self, folds: Sequence[Run]) -> None:
-        """Gather the runs of all folds: their predictions, each with the decisions of its own fold's operating point.
+        """Gather the runs of fold 1, 2, ...: their predictions, each with the decisions of its own fold's operating point.
 
-        Args:
-            folds: runs of fold 1, 2, ... of the same settings.
-
-        Raises:
-            RunError: if they do not hold the same cases, or do not test each of them once.
+        RunError if they do not hold the same cases, or do not test each of them once.
         """
-        _require_one_table(folds)
-        parts = [
-            FoldPredictions({s: fold.predictions(s) for s in ("val", "test")}, fold.calibrator, fold.operating_point.threshold)
-            for fold in folds
-        ]
-        tables, point = gather_folds(parts)
+        tested = pd.concat([fold.splits.query("split == 'test'")["image_id"] for fold in folds])
+        for fold in folds:
+            if sorted(fold.splits["image_id"]) != sorted(tested):
+                raise RunError(
+                    f"{fold.path} holds {len(fold.splits):,} cases, the folds test {tested.nunique():,} of {len(tested):,}; "
+                    "expected each case once. They are not folds of one table: delete them and train them again"
+                )
+        tables = ({split: fold.predictions(split) for split in ("val", "test")} for fold in folds)
+        points = [fold.operating_point.threshold for fold in folds]
+        calibrators = [fold.calibrator for fold in folds]
+        tables, point = gather_folds([FoldPredictions(*part) for part in zip(tables, calibrators, points, strict=True)])
         point["rule"] = f"each fold's own: {folds[0].operating_point.rule}, shifted to one threshold"
-        kept = [{"run": fold.path.name, "checkpoint_sha256": sha256(fold.path / CHECKPOINT)} for fold in folds]
-        _write_json(self.partial / FOLDS, kept)
-        _write_csv(self.partial / SPLITS, folds[0].splits.assign(split="test"))
+        kept = [{"run": fold.path.name, "checkpoint_sha256": sha256(fold.path / files.CHECKPOINT)} for fold in folds]
+        _write_json(self.partial / files.FOLDS, kept)
+        _write_csv(self.partial / files.SPLITS, folds[0].splits.assign(split="test"))
         history = [fold.history.assign(fold=number) for number, fold in enumerate(folds, start=1)]
-        _write_csv(self.partial / HISTORY, pd.concat(history))
+        _write_csv(self.partial / files.HISTORY, pd.concat(history))
         metrics = evaluate_predictions(tables["test"], point["threshold"], self.settings.n_resamples)
         calibrator = Calibrator.fit(tables["val"]["logit"], tables["val"]["target"])
-        self._write(tables, calibrator, point, FOLDS, metrics)
+        self._write(tables, calibrator, point, files.FOLDS, metrics)
 
     def _write(self, tables: dict[str, pd.DataFrame], calibrator: Calibrator, point: dict, model: str, metrics: dict) -> None:
         """The files that every run has, the one that says it is complete last."""
         for split, table in tables.items():
-            _write_csv(self.partial / PREDICTIONS.format(split), table)
-        _write_json(self.partial / CALIBRATION, calibrator.to_dict())
+            _write_csv(self.partial / files.PREDICTIONS.format(split), table)
+        _write_json(self.partial / files.CALIBRATION, calibrator.to_dict())
         digests = {
             "checkpoint_sha256": sha256(self.partial / model),
-            "predictions_sha256": sha256(self.partial / PREDICTIONS.format("val")),
+            "predictions_sha256": sha256(self.partial / files.PREDICTIONS.format("val")),
         }
-        _write_json(self.partial / OPERATING_POINT, asdict(StoredOperatingPoint(**point, **digests)))
-        _write_json(self.partial / METRICS, metrics)
-        _write_json(self.partial / ENVIRONMENT, _environment())
+        _write_json(self.partial / files.OPERATING_POINT, asdict(StoredOperatingPoint(**point, **digests)))
+        _write_json(self.partial / files.METRICS, metrics)
+        _write_json(self.partial / files.ENVIRONMENT, _environment())
 
 
 def choose_operating_point(validation: pd.DataFrame, settings: Settings) -> dict:
@@ -223,22 +190,6 @@ def choose_operating_point(validation: pd.DataFrame, settings: Settings) -> dict
     return {"threshold": float(point.threshold), "rule": rule} | rates
 
 
-def _require_one_table(folds: Sequence[Run]) -> None:
-    tables = [fold.splits for fold in folds]
-    for fold, table in zip(folds, tables, strict=True):
-        if set(table["image_id"]) != set(tables[0]["image_id"]):
-            raise RunError(
-                f"{fold.path} holds other cases ({len(table):,}) than {folds[0].path} ({len(tables[0]):,}): all folds need one "
-                "case table. Delete the run that lacks cases and train it again with --resume"
-            )
-    tested = pd.concat([table.loc[table["split"] == "test", "image_id"] for table in tables])
-    if len(tested) != len(tables[0]) or tested.duplicated().any():
-        raise RunError(
-            f"the folds of {folds[0].path.parent} test {tested.nunique():,} of {len(tables[0]):,} cases, {len(tested):,} times "
-            "in all; expected each once. They are not folds of one cross-validation: delete them and train them again"
-        )
-
-
 def prediction_table(cases: pd.DataFrame, logits: np.ndarray, calibrator: Calibrator) -> pd.DataFrame:
     """Predictions as a run keeps them: who the case is, target, logit, probability (sigmoid), calibrated risk."""
     known = [name for name in TRUE_RISKS if name in cases]
@@ -247,11 +198,16 @@ def prediction_table(cases: pd.DataFrame, logits: np.ndarray, calibrator: Calibr
 
 
 def _environment() -> dict:
+    """Versions and machine; ``commit`` is the one that the kit runs from, ``-dirty`` where files differ, None without git."""
     import torch
 
+    checkout, git, commit = Path(__file__).parents[2], shutil.which("git"), None
+    if git and (checkout / ".git").exists():
+        command = [git, "-C", checkout, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
     return {
         "version": __version__,
-        "commit": _commit(),
+        "commit": commit,
         "finished": date.today().isoformat(),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -260,15 +216,6 @@ def _environment() -> dict:
         "device": "cuda" if torch.cuda.is_available() else "cpu",
         "packages": {name: version(name) for name in PACKAGES},
     }
-
-
-def _commit() -> str | None:
-    """The commit that the kit runs from, with ``-dirty`` where files differ from it; None without a checkout or git."""
-    checkout, git = Path(__file__).parents[2], shutil.which("git")
-    if git is None or not (checkout / ".git").exists():
-        return None
-    command = [git, "-C", checkout, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
 
 
 def _write_csv(path: Path, table: pd.DataFrame) -> None:
@@ -281,22 +228,14 @@ def _write_json(path: Path, value: dict) -> None:
 
 
 def list_runs(runs_dir: str | Path) -> tuple[pd.DataFrame, dict[Path, str]]:
-    """The runs in a folder, and the reference runs that came with the kit.
-
-    Returns:
-        A row a run: its name, source, backbone, image size, epochs, test AUROC with its 95% interval, the day it was finished,
-        and what it demonstrates; and the folders that are no finished run, each with the reason.
-    """
+    """A row for each run in a folder, and for the reference runs that came with the kit; and why other folders are none."""
     reference, rows, others = reference_path(), [], {}
-    given = (reference and reference.parent, Path(runs_dir))
-    places = {place.resolve(): place for place in given if place}  # one may be the other
-    for place in reversed(places.values()):
-        for folder in sorted(place.iterdir()) if place.is_dir() else ():
-            if folder.is_dir() and not folder.name.startswith("."):
-                try:
-                    rows.append(_row_of(Run(folder)))
-                except (KitError, OSError, ValueError, KeyError, TypeError) as error:
-                    others[folder] = str(error) if isinstance(error, KitError) else repr(error)
+    places = {Path(runs_dir)} | ({reference.parent} if reference else set())
+    for folder in sorted({folder.resolve(): folder for place in places for folder in place.glob("[!.]*/")}.values()):
+        try:
+            rows.append(_row_of(Run(folder)))
+        except (KitError, OSError, ValueError, KeyError, TypeError) as error:
+            others[folder] = str(error) if isinstance(error, KitError) else repr(error)
     columns = ["run", "source", "backbone", "size", "epochs", "AUROC [95% interval]", "finished", "demonstration"]
     return pd.DataFrame(rows, columns=columns), others
 
@@ -304,6 +243,6 @@ def list_runs(runs_dir: str | Path) -> tuple[pd.DataFrame, dict[Path, str]]:
 def _row_of(run: Run) -> tuple:
     settings, auroc = run.settings, f"{Interval.from_dict(run.metrics['auroc']):.3f}"
     network = (settings.backbone, settings.image_size) if "image" in settings.modalities else (settings.modalities, "–")
-    epochs, written = run.history["epoch"].nunique(), date.fromtimestamp((run.path / ENVIRONMENT).stat().st_mtime)
-    finished = run.environment.get("finished", written.isoformat())
-    return str(run.path), settings.source, *network, epochs, auroc, finished, run.demonstration
+    written = date.fromtimestamp((run.path / files.ENVIRONMENT).stat().st_mtime).isoformat()  # of old runs, which do not say
+    finished = run.environment.get("finished", written)
+    return str(run.path), settings.source, *network, run.history["epoch"].nunique(), auroc, finished, run.demonstration

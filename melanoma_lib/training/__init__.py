@@ -3,10 +3,5 @@
 from melanoma_lib.utils import lazy_names
 
 __all__, __getattr__ = lazy_names(
-    __name__,
-    {
-        "trainer": ("processes", "quiet", "train"),
-        "module": ("MelanomaModule",),
-        "folds": ("cross_validate", "workers"),
-    },
+    __name__, {"trainer": ("cross_validate", "processes", "quiet", "train"), "module": ("MelanomaModule",)}
 )

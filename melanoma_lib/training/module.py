@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
+from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,6 +24,14 @@ from melanoma_lib.utils import progress_bar, replacing, shows_bars
 from melanoma_lib.weights import load_branch
 
 log = logging.getLogger(__name__)
+
+METRICS = {
+    "accuracy": BinaryAccuracy,
+    "recall": BinaryRecall,
+    "f1": BinaryF1Score,
+    "auroc": BinaryAUROC,
+    "average_precision": BinaryAveragePrecision,
+}
 
 
 class MelanomaModule(pl.LightningModule):
@@ -40,16 +48,10 @@ class MelanomaModule(pl.LightningModule):
         super().__init__()
         self.settings = settings
         self.loss, prior = loss_and_prior(settings, prevalence)
-        self.model = MelanomaNet(
-            settings.backbone,
-            n_metadata,
-            settings.pretrained and settings.init_weights is None,
-            settings.modalities,
-            settings.metadata_hidden,
-            settings.dropout,
-            settings.drop_path,
-            prior,
-        ).to(memory_format=torch.channels_last)
+        imagenet = settings.pretrained and settings.init_weights is None
+        shape = {name: getattr(settings, name) for name in ("modalities", "metadata_hidden", "dropout", "drop_path")}
+        model = MelanomaNet(settings.backbone, n_metadata, imagenet, prior=prior, **shape)
+        self.model = model.to(memory_format=torch.channels_last)
         if settings.init_weights and self.model.image_branch is not None:
             load_branch(self.model.image_branch, settings.init_weights)
         small = max(32, round(0.75 * settings.image_size / 32) * 32)  # what strides of 32 divide
@@ -57,15 +59,7 @@ class MelanomaModule(pl.LightningModule):
         self.small_side = small if shrinks and not size_problem(settings.backbone, small) else None
         # Only training knows this head: telling a nevus from a keratosis shapes the features, the model keeps its one logit.
         self.diagnosis_head = nn.Linear(self.model.n_features, n_diagnoses) if settings.diagnosis_weight and n_diagnoses else None
-        metrics = MetricCollection(
-            {
-                "accuracy": BinaryAccuracy(),
-                "recall": BinaryRecall(),
-                "f1": BinaryF1Score(),
-                "auroc": BinaryAUROC(),
-                "average_precision": BinaryAveragePrecision(),
-            }
-        )
+        metrics = MetricCollection({name: metric() for name, metric in METRICS.items()})
         self.train_metrics, self.val_metrics = metrics.clone(prefix="train/"), metrics.clone(prefix="val/")
 
     def training_step(self, batch: Batch, step: int) -> Tensor:
@@ -86,8 +80,7 @@ class MelanomaModule(pl.LightningModule):
 
     def _sized(self, image: Tensor | None) -> Tensor | None:
         """The images, smaller in early epochs: what lesions look like from afar is learnt first, and faster."""
-        settings = self.settings
-        early = self.current_epoch < settings.small_epochs * settings.max_epochs
+        early = self.current_epoch < self.settings.small_epochs * self.settings.max_epochs
         if image is None or not early or not self.small_side:
             return image
         return F.interpolate(image, size=self.small_side, mode="bilinear", antialias=True)  # (B, 3, S, S) -> (B, 3, side, side)
@@ -121,10 +114,9 @@ class MelanomaModule(pl.LightningModule):
 
     def configure_optimizers(self) -> dict:
         """AdamW or Adam with a lower rate for the image branch; linear warm-up, then cosine decay to zero, per step."""
-        settings = self.settings
-        branch = list(self.model.image_branch.parameters()) if self.model.image_branch is not None else []
-        in_branch = {id(parameter) for parameter in branch}
-        rest = [parameter for parameter in self.parameters() if id(parameter) not in in_branch]
+        settings, of_branch = self.settings, "model.image_branch."
+        branch = [weight for name, weight in self.named_parameters() if name.startswith(of_branch)]
+        rest = [weight for name, weight in self.named_parameters() if not name.startswith(of_branch)]
         groups = [{"params": rest, "lr": settings.learning_rate}]
         if branch:
             groups.append({"params": branch, "lr": settings.learning_rate * settings.backbone_lr_scale})
@@ -143,14 +135,9 @@ class MelanomaModule(pl.LightningModule):
 
 
 def loss_and_prior(settings: Settings, prevalence: float) -> tuple[nn.Module, float]:
-    """The training loss and the output an untrained model should start from.
+    """The training loss, and the output that minimises it when nothing but the base rate is known, from which a model starts.
 
-    Args:
-        settings: ``loss``, ``alpha``, ``gamma`` and ``sampler``.
-        prevalence: share of melanomas among the training cases, in (0, 1).
-
-    Returns:
-        The loss module, and the output that minimises it when nothing but the base rate is known.
+    ``prevalence`` is the share of melanomas among the training cases, in (0, 1).
     """
     # Drawing melanomas more often changes the base rate that the loss meets.
     seen = {"plain": prevalence, "weighted": settings.sampled_prevalence, "oversample": 0.5}[settings.sampler]
@@ -169,9 +156,8 @@ def warn_of_double_correction(settings: Settings) -> None:
     weights_loss = settings.loss == "weighted_bce" or (settings.loss == "focal" and (settings.alpha or 0.5) > 0.5)
     if settings.sampler != "plain" and weights_loss:
         log.warning(
-            "sampler=%r already balances the classes and %s weights melanomas again: the imbalance is corrected twice and "
-            "outputs run far above the risk. Use sampler='plain', or bce, or alpha=none.",
-            settings.sampler, "weighted_bce" if settings.loss == "weighted_bce" else f"focal alpha={settings.alpha}",
+            "sampler %s and loss %s (alpha %s) both weigh melanomas: the imbalance is corrected twice and outputs run far above "
+            "the risk. Use sampler plain, or bce, or alpha none.", settings.sampler, settings.loss, settings.alpha,
         )  # fmt: skip
 
 
@@ -190,10 +176,7 @@ class MovingAverage(WeightAveraging):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its final name and renames it.
-
-    Lightning goes by the system's temporary folder, often another disk: moving is then copying, and a killed copy half a file.
-    """
+    """Writes a checkpoint beside its final name; Lightning moves it from another disk, where a kill leaves half a file."""
 
     def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: object = None) -> None:
         """Save whole or not at all."""
@@ -202,17 +185,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, temporary)
             except RuntimeError as error:  # how PyTorch tells of a full disk
                 raise OSError(f"{path} cannot be written, the disk may be full: {error}") from error
-
-
-class BestCheckpoint(ModelCheckpoint):
-    """Keeps ``best.ckpt``; knows it again when a run is resumed in a folder that has moved."""
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        """Restore the best score, with the path where the file lies now."""
-        here = str(Path(self.dirpath) / "best.ckpt")
-        best = {here: state_dict["best_model_score"]}
-        moved = {"dirpath": self.dirpath, "best_model_path": here, "kth_best_model_path": here, "best_k_models": best}
-        super().load_state_dict(state_dict | moved)
 
 
 class History(pl.Callback):
@@ -239,40 +211,42 @@ class History(pl.Callback):
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         row = {"epoch": trainer.current_epoch + 1, "learning_rate": rate, "seconds": time.perf_counter() - self.started}
         self.rows.append(row | scores)
-        if not trainer.is_global_zero:
-            return
-        with replacing(self.path) as temporary:
-            pd.DataFrame(self.rows).to_csv(temporary, index=False)
+        if trainer.is_global_zero:
+            with replacing(self.path) as temporary:
+                pd.DataFrame(self.rows).to_csv(temporary, index=False)
 
 
 class TimeLeft(pl.Callback):
-    """One bar over the whole training, with the time left and the last validation scores; without a terminal, a line an epoch."""
+    """One bar over the whole training, with the time left and the last validation scores; without a terminal, a line an epoch.
 
-    def __init__(self) -> None:
-        self.bar = ExitStack()
+    With a ``label`` lines alone, which begin with it: several trainings share the screen.
+    """
+
+    def __init__(self, label: str = "") -> None:
+        self.bar, self.label, self.shows = ExitStack(), label, shows_bars() and not label
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the bar, moved on by what a resumed run has behind it."""
         steps = trainer.max_epochs * trainer.num_training_batches
-        self.advance = self.bar.enter_context(progress_bar("training", steps, every=math.inf))
+        self.advance = self.bar.enter_context(progress_bar("training", steps, self.shows))
         for _ in range(trainer.global_step):
             self.advance()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
         """Advance, with the scores of the last validation."""
         self.advance(self._told(trainer))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A line, where there is no bar."""
-        if not shows_bars():
-            log.info("%s", self._told(trainer))
+        if not self.shows:
+            log.info("%s%s", self.label, self._told(trainer))
 
     def _told(self, trainer: pl.Trainer) -> str:
         scores = trainer.callback_metrics
         told = f", val AUROC {scores['val/auroc']:.3f}, F1 {scores['val/f1']:.3f}" if "val/auroc" in scores else ""
         return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}{told}"
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
+    def on_train_end(self, *_: object) -> None:
         """Close the bar, also before an error, so that this is readable."""
         self.bar.close()
 

@@ -19,7 +19,7 @@ from melanoma_lib.explain.cam import CAM_METHODS, heatmaps_by_method, resize_hea
 from melanoma_lib.explain.figures import SIGNED, heatmap_figure
 from melanoma_lib.explain.layers import METHOD_NAMES, cam_layers, default_layer
 from melanoma_lib.explain.scores import energy_in_mask
-from melanoma_lib.inference.logits import undisturbed
+from melanoma_lib.inference import undisturbed
 from melanoma_lib.model import MelanomaNet
 from melanoma_lib.plotting import DescribedFigure
 from melanoma_lib.runs import Run

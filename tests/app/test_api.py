@@ -16,7 +16,7 @@ import pytest
 
 from melanoma_lib.app.server import Question
 from melanoma_lib.app.service import Patient
-from melanoma_lib.export.card import card_text
+from melanoma_lib.export import card_text
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import TEST_ENV_PREFIX
 from tests.app.pictures import API_FAULTS, FAULTS

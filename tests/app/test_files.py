@@ -74,6 +74,9 @@ def test_strange_words_are_told_and_missing_images_too(folder):
     assert cases[KNOWN].astype(object).fillna("").to_numpy().tolist() == [["", "female", ""], [55.0, "", "torso"]]
     told = "age 'old' is not known and counts as missing. site 'moon' is not known and counts as missing."
     assert cases["notes"].tolist() == [told, ""]
+    table.write_text("image,agee\na,3\n")
+    with pytest.raises(DataError, match="unknown column 'agee'; did you mean 'age'"):
+        gather([table])
     table.write_text("picture,age\na,3\n")
     (folder / "empty").mkdir()
     for given, named in ((table, "column image"), (folder / "empty", "found none"), (Path("nodir"), "nodir: expected images")):
@@ -93,10 +96,14 @@ def test_a_table_alone_names_its_images_relative_to_its_folder(folder, monkeypat
     assert gather([Path("images/broken.jpg"), Path("alone.csv")])["age_approx"].tolist() == [7]
 
 
-def test_the_command_writes_a_row_an_image_and_fails_only_if_none_could_be_read(app_run, tiny_run, folder, capsys):
+def test_the_command_writes_a_row_an_image_and_fails_only_if_none_could_be_read(app_run, tiny_run, folder, capsys, caplog):
     words = ["--progress", "no", "--out", "out/risks.csv"]
     assert main(["predict", str(folder / "images"), str(app_run.path), *words]) == 0  # the model may come last
     assert "not for diagnosis" in capsys.readouterr().out
+    trained = app_run.splits.query("split == 'train'")["image_id"].iloc[0]
+    shutil.copy(folder / "images" / "dark.png", f"{trained}.png")
+    assert main(["predict", f"{trained}.png", str(app_run.path), "--progress", "no"]) == 0
+    assert "1 of 1 images are named like images that the model was trained on" in caplog.text
     table = pd.read_csv("out/risks.csv")
     assert list(table) == ["image", "probability", "risk", "decision", "warnings"] and len(table) == 43
     assert main(["predict", str(folder / "images" / "broken.jpg"), "nowhere.jpg", str(app_run.path), *words]) == 1

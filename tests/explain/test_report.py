@@ -41,20 +41,25 @@ def test_a_cross_validation_has_a_gallery_without_maps(tiny_run, tmp_path, monke
     assert (tmp_path / "out" / "errors.png").is_file()
 
 
-def test_without_images_the_table_is_written_all_the_same(own_run, tmp_path):
-    settings = own_run.settings.with_changes(source="ham10000", data_dir=tmp_path / "nowhere")
+def test_without_images_nothing_is_written_and_data_dir_says_where_they_are(own_run, tmp_path, capsys):
+    here = own_run.settings.data_root
+    settings = own_run.settings.with_changes(source="isic2020", data_dir=tmp_path / "nowhere")
     (own_run.path / SETTINGS).write_text(settings.to_json())
-    with pytest.raises(DataError, match="nowhere"):
-        errors_report(Run(own_run.path), 2, tmp_path / "out")
-    assert len(pd.read_csv(tmp_path / "out" / "errors.csv")) == len(worst_errors(own_run, 2))
+    words = ["errors", str(own_run.path), "--out", str(tmp_path / "out")]
+    assert main(words) == 1
+    told = capsys.readouterr().err
+    assert "nowhere" in told and "--data-dir" in told and not (tmp_path / "out").exists()
+    assert main([*words, "--data-dir", str(here)]) == 1 and str(here) in capsys.readouterr().err  # it looked there
 
 
 def test_the_command_draws_cases_and_explains_errors_without_a_traceback(tiny_run, tmp_path, capsys):
     wanted = tiny_run.predictions("test")["image_id"].iloc[0]
     words = ["explain", str(tiny_run.path), "--image-id", wanted, "--method", "gradcam", "scorecam", "--layers", "blocks.1"]
     assert main([*words, "--out", str(tmp_path / "cases")]) == 0
-    written = sorted(file.name for file in (tmp_path / "cases").iterdir())
-    assert written == [f"{wanted}-{method}.{kind}" for method in ("gradcam", "scorecam") for kind in ("png", "txt")]
+    assert main([*words[:-3], "--layers", "blocks.0", "--out", str(tmp_path / "cases")]) == 0  # beside the other
+    written = {file.name for file in (tmp_path / "cases").iterdir()}
+    drawn = ("gradcam-blocks.0", "gradcam-blocks.1", "scorecam-blocks.1")
+    assert written == {f"{wanted}-{name}.{kind}" for name in drawn for kind in ("png", "txt")}
     for words in (["--image-id", "NOBODY"], ["--method", "smoothgrad"], ["--layers", "conv9"]):
         assert main(["explain", str(tiny_run.path), *words]) == 1
         printed = capsys.readouterr().err

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from melanoma_lib.export.writer import describe_run, write_export
+from melanoma_lib.export import describe_run, write_export
 
 
 @pytest.fixture(scope="session")
