@@ -22,7 +22,7 @@ from melanoma_lib.losses import FocalLoss
 from melanoma_lib.model import MelanomaNet
 from melanoma_lib.settings import Settings
 from melanoma_lib.training import train
-from tests.bench.turns import options, table
+from tests.bench.turns import options, printed
 
 
 class BareLoop:
@@ -67,14 +67,13 @@ class Turns(pl.Callback):
     def on_train_batch_end(self, *_: object) -> None:
         self.ended = time.perf_counter()  # validation, which follows the last one, is not counted
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, *_: object) -> None:
+    def on_train_epoch_end(self, *_: object) -> None:
         start = time.perf_counter()
         self.bare.epoch()
         self.seconds.append({"kit": self.ended - self.started, "bare loop": time.perf_counter() - start})
-        print(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}", flush=True)
 
 
-def main(words: list[str] | None = None) -> pd.DataFrame:
+def main(words: list[str] | None = None) -> list[pd.DataFrame]:
     given = options(__doc__, words, backbone="tf_efficientnet_lite0", image_size=64, n_patients=80, rounds=3, threads=1)
     with tempfile.TemporaryDirectory() as folder:
         places = {"data_dir": Path(folder) / "data", "run_dir": Path(folder) / "run", "cache_dir": Path(folder) / "cache"}
@@ -86,10 +85,8 @@ def main(words: list[str] | None = None) -> pd.DataFrame:
         torch.set_num_threads(given.threads)
         turns = Turns(BareLoop(DermoscopyDataModule(settings)))
         train(settings, watchers=[turns])
-    seconds = pd.DataFrame(turns.seconds[1:])  # the first epoch warms caches up
     what = f"training {given.backbone} at {given.image_size} px, {len(turns.bare.loader)} steps of 16, {given.threads} thread(s)"
-    print(table(what, seconds))
-    return seconds
+    return [printed(what, pd.DataFrame(turns.seconds[1:]))]  # the first epoch warms caches up
 
 
 if __name__ == "__main__":

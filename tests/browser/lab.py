@@ -2,8 +2,6 @@
 
 One server serves the whole session; each notebook gets a browser, a kernel and a copy of its own. Limits are generous, since a
 loaded machine is no failure; every wait ends with what it waits for, so that a quiet machine is fast.
-
-PYTEST_DONT_REWRITE: the assertions say all there is to say, and a test module may import helpers before it names the plugin.
 """
 
 import ast
@@ -25,30 +23,18 @@ from urllib.request import urlopen
 
 import nbformat
 
-from melanoma_lib.settings import ENV_PREFIX, TEST_ENV_PREFIX
+from melanoma_lib.settings import ENV_PREFIX
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE = 180.0  # seconds for whatever a loaded machine may take: start, kernel, a cell
-CONFIGURATION = {
+SETTINGS = {
     # News and updates ask in a dialog over the page, and would go online.
-    "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings": {"fetchNews": "false", "checkForUpdates": False},
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     # Every output is in the page, scrolled to or not; a notebook that names no kernel does not ask for one.
-    "settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {
-        "windowingMode": "none",
-        "autoStartDefaultKernel": True,
-    },
-    "config/labconfig/page_config.json": {"buildCheck": False},  # takes seconds and finds nothing to do
-}
-FOLDERS = {
-    "JUPYTERLAB_SETTINGS_DIR": "settings",
-    "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
-    "JUPYTER_CONFIG_DIR": "config",
-    "JUPYTER_DATA_DIR": "data",
-    "JUPYTER_RUNTIME_DIR": "runtime",
-    "IPYTHONDIR": "ipython",
+    "notebook-extension/tracker": {"windowingMode": "none", "autoStartDefaultKernel": True},
 }
 PANEL = "window.jupyterapp?.shell?.currentWidget"
 KERNEL = f"{PANEL}?.sessionContext?.session?.kernel"
@@ -61,35 +47,32 @@ class Lab:
     """A running JupyterLab that writes into ``root`` alone, looked at with the chromium at ``browser``."""
 
     def __init__(self, root: Path, browser: str) -> None:
-        self.browser = browser
-        self.files = root / "files"
+        self.browser, self.files, self.log, self.url = browser, root / "files", root / "server.log", ""
         self.files.mkdir()
-        for name, values in CONFIGURATION.items():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_text(json.dumps(values))
-        self.log = root / "server.log"
-        self.url = ""
-        self._runtime = root / FOLDERS["JUPYTER_RUNTIME_DIR"]
-        self._token = secrets.token_hex(16)
+        for name, values in SETTINGS.items():
+            path = root / f"config/lab/user-settings/@jupyterlab/{name}.jupyterlab-settings"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(values))
+        self._runtime, self._token = root / "runtime", secrets.token_hex(16)
         # The developer's own settings stay out, the kit's and Jupyter's alike.
-        kept = {
-            key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX) or key.startswith(TEST_ENV_PREFIX)
-        }
-        environment = kept | {variable: str(root / folder) for variable, folder in FOLDERS.items()}
+        kept = {key: value for key, value in os.environ.items() if not key.startswith((ENV_PREFIX, "JUPYTER"))}
+        folders = {f"JUPYTER_{name.upper()}_DIR": str(root / name) for name in ("config", "data", "runtime")}
         options = {
             "IdentityProvider.token": self._token,
             "LabApp.expose_app_in_browser": True,
-            "LanguageServerManager.autodetect": False,  # takes seconds
             "ServerApp.allow_root": True,
-            "ServerApp.ip": "127.0.0.1",
             "ServerApp.open_browser": False,
             "ServerApp.root_dir": self.files,
-            "ServerApp.terminals_enabled": False,
         }
         command = [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]
         with self.log.open("wb") as log:
             self._server = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+                command,
+                env=kept | folders,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
 
     def start(self) -> None:
@@ -117,17 +100,10 @@ class Lab:
             self._server.wait()
 
     @contextmanager
-    def open(
-        self,
-        notebook: Path,
-        *,
-        run: bool = True,
-        height: int = 900,
-    ) -> "Iterator[Page]":
+    def open(self, notebook: Path, *, run: bool = True, height: int = 900) -> "Iterator[Page]":
         """Open a copy of a notebook, run all its cells, and yield the page once the kernel is idle.
 
-        The page can only reach this machine. Leaving the block fails if the page asked for another, or its scripts raised. A
-        failure inside the block says where a picture of the page is.
+        The page can only reach this machine. Leaving the block fails if the page asked for another, or its scripts raised.
         """
         from playwright.sync_api import expect
 
@@ -139,18 +115,12 @@ class Lab:
             page.set_default_timeout(PATIENCE * 1000)
             expect.set_options(timeout=PATIENCE * 1000)
             faults = watch_faults(page)
-            try:
-                page.goto(f"{self.url}lab/tree/{folder.name}/{quote(notebook.name)}?reset&token={self._token}")
-                page.wait_for_function(f"{PANEL}?.sessionContext?.isReady && {KERNEL}?.status === 'idle'")
-                if run:
-                    run_all(page)
-                yield page
-                page.evaluate(f"{PANEL}.sessionContext.shutdown()")  # it may hold a GB
-            except Exception as error:
-                picture = self.log.with_name(f"{folder.name}.png")
-                page.screenshot(path=picture)
-                error.add_note(f"What the page showed: {picture}")
-                raise
+            page.goto(f"{self.url}lab/tree/{folder.name}/{quote(notebook.name)}?reset&token={self._token}")
+            page.wait_for_function(f"{PANEL}?.sessionContext?.isReady && {KERNEL}?.status === 'idle'")
+            if run:
+                run_all(page)
+            yield page
+            page.evaluate(f"{PANEL}.sessionContext.shutdown()")  # it may hold a GB
         assert not faults, "the page misbehaved:\n" + "\n".join(faults)
 
 
@@ -181,12 +151,6 @@ def ask_kernel(page: "Page", expression: str) -> Any:
     answer = page.evaluate(script, expression)
     assert answer["status"] == "ok", f"{expression}: {answer['ename']}: {answer['evalue']}"
     return ast.literal_eval(answer["data"]["text/plain"])
-
-
-def keep_kernel_busy(page: "Page", seconds: float) -> None:
-    """Let the kernel of the notebook in view hear nothing for a while; returns at once."""
-    code = f"import time; time.sleep({seconds})"
-    page.evaluate(f"(code) => {{ {KERNEL}.requestExecute({{ code }}); }}", code)
 
 
 def run_all(page: "Page") -> None:
@@ -252,24 +216,21 @@ def assert_legible(page: "Page", *selectors: str) -> None:
     """Text against its paper reaches the contrast of WCAG AA, 4.5 to 1, in both themes."""
     from playwright.sync_api import expect
 
-    style = "(name) => [...document.querySelectorAll(name)].map((one) => getComputedStyle(one))"
+    def luminances(selector: str) -> list[float]:
+        colours = page.evaluate(f"""[...document.querySelectorAll("{selector}")].map((one) => getComputedStyle(one)
+            .{"backgroundColor" if selector == ".mk" else "fill" if "text" in selector else "color"})""")
+        channels = [[int(part) / 255 for part in re.findall(r"\d+", colour)[:3]] for colour in set(colours)]
+        linear = [[c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour] for colour in channels]
+        return [0.2126 * red + 0.7152 * green + 0.0722 * blue for red, green, blue in linear]
+
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         expect(page.locator("html.mk-dark")).to_have_count(int(scheme == "dark"))  # the page hears of it a frame later
-        (paper,) = page.evaluate(f"({style})('.mk').map((one) => one.backgroundColor)")
+        (paper,) = luminances(".mk")
         for selector in selectors:
-            inks = page.evaluate(f"({style})('{selector}').map((one) => one.{'fill' if 'text' in selector else 'color'})")
-            for ink in set(inks):
-                low, high = sorted((luminance(paper), luminance(ink)))
-                assert (high + 0.05) / (low + 0.05) >= 4.5, (scheme, selector, ink)
+            for ink in luminances(selector):
+                assert (max(paper, ink) + 0.05) / (min(paper, ink) + 0.05) >= 4.5, (scheme, selector)
     page.emulate_media(color_scheme="light")
-
-
-def luminance(colour: str) -> float:
-    """Relative luminance of ``rgb(r, g, b)`` after WCAG 2."""
-    channels = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def press(page: "Page", label: str, key: str, times: int = 1) -> None:
