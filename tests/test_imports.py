@@ -16,18 +16,7 @@ from docs.pictures import layers
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "melanoma_lib"
-HEAVY = {
-    "torch",
-    "torchvision",
-    "timm",
-    "pytorch_lightning",
-    "torchmetrics",
-    "pandas",
-    "pandera",
-    "sklearn",
-    "scipy",
-    "matplotlib",
-}
+HEAVY = {"torch", "torchvision", "timm", "pytorch_lightning", "torchmetrics", "pandas", "sklearn", "scipy", "matplotlib"}
 
 
 def python(*words: str) -> subprocess.CompletedProcess:

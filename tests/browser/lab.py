@@ -10,7 +10,6 @@ import os
 import re
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -38,9 +37,8 @@ SETTINGS = {
 }
 PANEL = "window.jupyterapp?.shell?.currentWidget"
 KERNEL = f"{PANEL}?.sessionContext?.session?.kernel"
-ERRORS_OF_CELLS = f"""() => [...{PANEL}.content.model.cells].flatMap((cell, index) => (cell.toJSON().outputs ?? [])
-    .filter((output) => output.output_type === "error")
-    .map((output) => `cell ${{index + 1}}: ${{output.ename}}: ${{output.evalue}}\\n${{output.traceback.join("\\n")}}`))"""
+ERRORS_OF_CELLS = f"""() => [...{PANEL}.content.model.cells].flatMap((cell) => cell.toJSON().outputs ?? [])
+    .filter((output) => output.output_type === "error").map((output) => output.traceback.join("\\n"))"""
 
 
 class Lab:
@@ -65,15 +63,9 @@ class Lab:
             "ServerApp.root_dir": self.files,
         }
         command = [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]
+        environment = kept | folders | {"IPYTHONDIR": str(root / "ipython")}
         with self.log.open("wb") as log:
-            self._server = subprocess.Popen(
-                command,
-                env=kept | folders,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            self._server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
     def start(self) -> None:
         """Wait until the server answers; a RuntimeError with the end of its log if it stops or takes too long."""
@@ -92,11 +84,11 @@ class Lab:
 
     def stop(self) -> None:
         """End the server, which ends its kernels."""
-        self._server.send_signal(signal.SIGTERM)
+        self._server.terminate()
         try:
             self._server.wait(30)
         except subprocess.TimeoutExpired:
-            os.killpg(self._server.pid, signal.SIGKILL)  # kernels notice that their server is gone
+            self._server.kill()  # kernels notice that their server is gone
             self._server.wait()
 
     @contextmanager
@@ -137,11 +129,6 @@ def watch_faults(page: "Page") -> list[str]:
     return faults
 
 
-def wait_idle(page: "Page") -> None:
-    """Wait until the kernel has nothing left to do for the notebook in view."""
-    page.wait_for_function(f"{KERNEL}.status === 'idle'")
-
-
 def ask_kernel(page: "Page", expression: str) -> Any:
     """Value of an expression in the kernel of the notebook in view; its repr must be a literal."""
     script = f"""async (expression) => {{
@@ -158,7 +145,7 @@ def run_all(page: "Page") -> None:
     run = "jupyterapp.commands.execute('notebook:run-all-cells')"
     page.evaluate(f"() => {{ window.allCellsRan = false; {run}.then(() => {{ window.allCellsRan = true; }}); }}")
     page.wait_for_function("window.allCellsRan")
-    wait_idle(page)
+    page.wait_for_function(f"{KERNEL}.status === 'idle'")
     problems = page.evaluate(ERRORS_OF_CELLS)
     assert not problems, "\n".join(problems)
 
@@ -216,9 +203,8 @@ def assert_legible(page: "Page", *selectors: str) -> None:
     """Text against its paper reaches the contrast of WCAG AA, 4.5 to 1, in both themes."""
     from playwright.sync_api import expect
 
-    def luminances(selector: str) -> list[float]:
-        colours = page.evaluate(f"""[...document.querySelectorAll("{selector}")].map((one) => getComputedStyle(one)
-            .{"backgroundColor" if selector == ".mk" else "fill" if "text" in selector else "color"})""")
+    def luminances(selector: str, kind: str) -> list[float]:
+        colours = page.evaluate(f"[...document.querySelectorAll('{selector}')].map((one) => getComputedStyle(one).{kind})")
         channels = [[int(part) / 255 for part in re.findall(r"\d+", colour)[:3]] for colour in set(colours)]
         linear = [[c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour] for colour in channels]
         return [0.2126 * red + 0.7152 * green + 0.0722 * blue for red, green, blue in linear]
@@ -226,9 +212,9 @@ def assert_legible(page: "Page", *selectors: str) -> None:
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         expect(page.locator("html.mk-dark")).to_have_count(int(scheme == "dark"))  # the page hears of it a frame later
-        (paper,) = luminances(".mk")
+        (paper,) = luminances(".mk", "backgroundColor")
         for selector in selectors:
-            for ink in luminances(selector):
+            for ink in luminances(selector, "fill" if "text" in selector else "color"):
                 assert (max(paper, ink) + 0.05) / (min(paper, ink) + 0.05) >= 4.5, (scheme, selector)
     page.emulate_media(color_scheme="light")
 

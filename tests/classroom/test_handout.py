@@ -64,16 +64,12 @@ def test_a_lesson_that_fails_leaves_the_older_handout(tmp_path):
     assert (tmp_path / "07_mini.html").read_text() == "older"
 
 
-@pytest.mark.parametrize("browser", ["/bin/false", handout.find_browser()])
-def test_the_pdf_is_one_or_an_error_that_leaves_no_file(tmp_path, browser):
+def test_the_pdf_is_one_or_an_error_that_leaves_no_file(tmp_path):
     page = tmp_path / "page.html"
     page.write_text("<title>x</title><p>hello")
-    if browser is None:
+    with pytest.raises(LessonError, match="could not print"):
+        print_page(page, "/bin/false")
+    assert list(tmp_path.iterdir()) == [page]
+    if (browser := handout.find_browser()) is None:
         pytest.skip("no Chromium to print with")
-    if browser == "/bin/false":
-        with pytest.raises(LessonError, match="could not print"):
-            print_page(page, browser)
-        assert list(tmp_path.iterdir()) == [page]
-        return
-    pdf = print_page(page, browser)
-    assert pdf.read_bytes().startswith(b"%PDF-") and b"%%EOF" in pdf.read_bytes()[-64:]
+    assert print_page(page, browser).read_bytes().startswith(b"%PDF-")

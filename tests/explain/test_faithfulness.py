@@ -59,12 +59,7 @@ def test_one_map_and_several_agree_metadata_cancel_and_the_model_is_left_alone()
     ("change", "message"),
     [
         ({"maps": np.ones((3, 4, 4))}, r"got \(3, 4, 4\) for \(2, 3, 64, 64\)"),
-        ({"maps": np.ones((2, 0, 4, 4))}, "expected shape"),
-        ({"maps": np.full((2, 4, 4), np.nan)}, "finite values, got 32"),
-        ({"direction": 0}, "expected 1 .melanoma. or -1"),
         ({"image": torch.full((2, 3, 64, 64), torch.inf), "baseline": "mean"}, "finite logits"),
-        ({"steps": 0}, "at least 1, got 0"),
-        ({"baseline": "black"}, "expected blur or mean, got 'black'"),
     ],
 )
 def test_bad_input_is_an_error(change, message):

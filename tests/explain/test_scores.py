@@ -75,10 +75,7 @@ def test_energy_peak_and_overlap_are_those_of_a_count_pixel_by_pixel(data):
     ("heatmap", "mask", "message"),
     [
         (np.ones((3, 2)), LESION, r"got \(3, 2\) and \(2, 3\); ask heatmaps for size=mask.shape"),
-        (np.ones((1, 2, 3)), LESION, r"expected the same shape \(H, W\), got \(1, 2, 3\)"),
-        (np.ones((2, 3)), np.zeros((2, 3), bool), "some of them True, got bool with 0"),
         (np.ones((2, 3)), LESION * np.uint8(255), "expected booleans"),
-        (np.full((2, 3), np.nan), LESION, "finite values, got 6"),
     ],
 )
 def test_misfits_are_errors(heatmap, mask, message):
