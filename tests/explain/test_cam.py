@@ -28,11 +28,9 @@ def stretched(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return scale_cam_image(np.maximum(scale_cam_image(np.maximum(maps, 0), size), 0))
 
 
-def largest_difference(ours: np.ndarray, theirs: np.ndarray, method: str) -> np.ndarray:
-    """How far signed maps ``(B, h, w)`` lie from finished ones ``(B, H, W)``, by case, up to a sign that a component lacks."""
-    size = theirs.shape[:0:-1]
-    found = np.abs(stretched(ours, size) - theirs).max((1, 2))
-    return np.minimum(found, np.abs(stretched(-ours, size) - theirs).max((1, 2))) if method in NAMELESS_SIGN else found
+def largest_difference(ours: np.ndarray, theirs: np.ndarray, signs: tuple[int, ...]) -> np.ndarray:
+    """How far signed maps ``(B, h, w)`` lie from finished ones ``(B, H, W)``, by case, with the sign that fits better."""
+    return np.min([np.abs(stretched(sign * ours, theirs.shape[:0:-1]) - theirs).max((1, 2)) for sign in signs], axis=0)
 
 
 @pytest.mark.parametrize("direction", [1, -1])
@@ -47,7 +45,8 @@ def test_maps_agree_with_pytorch_grad_cam(backbone, method, direction):
         if method == "hirescam" and name in BEFORE_A_NORM.get(backbone, ()):
             np.testing.assert_array_equal(ours[name], 0)  # theirs is rounding error, stretched to [0, 1]
             continue
-        np.testing.assert_array_less(largest_difference(ours[name], theirs, method), 1e-4, err_msg=name)
+        signs = (1, -1) if method in NAMELESS_SIGN else (1,)
+        np.testing.assert_array_less(largest_difference(ours[name], theirs, signs), 1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize(("method", "engine"), [("gradcam", GradCAM), ("eigencam", EigenCAM), ("scorecam", ScoreCAM)])
@@ -72,20 +71,13 @@ def state(model):
     }
 
 
-def untidy_net():
-    """Half frozen, half in training, with gradients of an earlier step."""
-    model, (image, metadata) = small_net("test_efficientnet"), cases("test_efficientnet")
-    model(image, metadata).sum().backward()
-    model.train()
-    model.image_branch.blocks.eval()
-    model.image_branch.blocks.requires_grad_(False)
-    return model, image, metadata
-
-
 @pytest.mark.parametrize(("method", "published"), [*((method, False) for method in CAM_METHODS), ("scorecam", True)])
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_model_is_left_as_it_was_also_by_a_call_that_fails(method, published, fails, capfd):
-    model, image, metadata = untidy_net()
+    model, (image, metadata) = small_net("test_efficientnet"), cases("test_efficientnet")
+    model(image, metadata).sum().backward()  # gradients of an earlier step
+    model.train()
+    model.image_branch.blocks.eval().requires_grad_(False)
 
     def fail(*_):
         raise RuntimeError("out of memory")
@@ -125,7 +117,6 @@ def test_a_step_in_place_after_the_layer_does_not_change_what_was_caught():
     expected = heatmaps(model, image, metadata, layers=["layer1"])["layer1"]
     model.image_branch.layer2.register_forward_pre_hook(lambda _module, inputs: (inputs[0].mul_(-2).cos_(), None)[1])
     np.testing.assert_array_equal(heatmaps(model, image, metadata, layers=["layer1"])["layer1"], expected)
-    assert np.isfinite(heatmaps(model, image, metadata, layers=["layer1"], method="gradcam")["layer1"]).all()
 
 
 @pytest.mark.parametrize("method", CAM_METHODS)
@@ -142,12 +133,12 @@ def test_a_model_that_is_dead_or_an_image_that_is_flat_gives_finite_maps(method)
         assert found.doubtful_sign[name].all() == (method in NAMELESS_SIGN)
 
 
-@pytest.mark.parametrize(("method", "published", "side"), [("gradcam", False, 8), ("scorecam", True, 64)])
-def test_sizes_and_a_model_without_metadata(method, published, side):
+@pytest.mark.parametrize(("method", "published"), [("gradcam", False), ("scorecam", True)])
+def test_sizes_and_a_model_without_metadata(method, published):
     model, (image, _) = small_net("test_resnet", modalities="image"), cases("test_resnet")
-    coarse = heatmaps(model, image, None, "layer2", method, as_published=published)["layer2"]
-    assert coarse.shape == (2, side, side)
-    fine = heatmaps(model, image, None, "layer2", method, size=(30, 70), as_published=published)["layer2"]
+    coarse, fine = (
+        heatmaps(model, image, None, "layer2", method, size=size, as_published=published)["layer2"] for size in (None, (30, 70))
+    )
     np.testing.assert_array_equal(fine[0], resize_heatmap(coarse[0], (30, 70)))
 
 
@@ -164,13 +155,16 @@ def test_eigen_maps_are_positive_where_the_layer_responds_and_admit_when_they_ca
     assert alignment[0] == 0 and alignment[1] > 0
 
 
+NAN = torch.full((2, 3, 64, 64), torch.nan)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"layers": "layer9"}, r"\['act1', 'layer1', 'layer2', 'layer3', 'layer4'\], got \['layer9'\]"),
         ({"method": "scorecam"}, "method: expected one of .*'gradcam'.*got 'scorecam'"),
-        ({"image": torch.full((2, 3, 64, 64), torch.nan)}, "expected finite logits"),
-        ({"image": torch.full((2, 3, 64, 64), torch.nan), "method": "scorecam", "as_published": True}, "expected finite logits"),
+        ({"image": NAN}, "expected finite logits"),
+        ({"image": NAN, "method": "scorecam", "as_published": True}, "expected finite logits"),
     ],
 )
 def test_errors_name_what_works(options, message):

@@ -55,14 +55,9 @@ def test_one_map_and_several_agree_metadata_cancel_and_the_model_is_left_alone()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"maps": np.ones((3, 4, 4))}, r"got \(3, 4, 4\) for \(2, 3, 64, 64\)"),
-        ({"image": torch.full((2, 3, 64, 64), torch.inf), "baseline": "mean"}, "finite logits"),
-    ],
-)
-def test_bad_input_is_an_error(change, message):
+def test_bad_input_is_an_error():
     model, (image, metadata) = small_net("test_resnet"), cases("test_resnet")
-    with pytest.raises(ValueError, match=message):
-        deletion_insertion(**{"model": model, "image": image, "metadata": metadata, "maps": np.ones((2, 4, 4))} | change)
+    with pytest.raises(ValueError, match=r"got \(3, 4, 4\) for \(2, 3, 64, 64\)"):
+        deletion_insertion(model, image, metadata, np.ones((3, 4, 4)))
+    with pytest.raises(ValueError, match="finite logits"):
+        deletion_insertion(model, image + torch.inf, metadata, np.ones((2, 4, 4)), baseline="mean")

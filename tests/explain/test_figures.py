@@ -50,17 +50,11 @@ def test_the_alt_text_says_where_the_peak_lies_and_how_much_falls_on_the_lesion(
     assert "nothing: nothing positive, lowest 0;" in text and "against: nothing positive, lowest -7." in text
 
 
-@pytest.mark.parametrize(
-    ("image", "maps", "mask", "message"),
-    [
-        (IMAGE / 255, MAPS, None, "uint8.*got float64"),
-        (IMAGE, MAPS, MASK.T, r"mask: expected the proportions of the image, \(60, 80\), got shape \(80, 60\)"),
-        (IMAGE, {"batch": PEAK[None]}, None, r"'batch'.*\(h, w\).*got \(1, 6, 8\)"),
-    ],
-)
-def test_what_cannot_be_drawn_is_an_error(image, maps, mask, message):
-    with pytest.raises(ValueError, match=message):
-        heatmap_figure(image, maps, mask)
+def test_what_cannot_be_drawn_is_an_error():
+    with pytest.raises(ValueError, match=r"mask: expected the proportions of the image, \(60, 80\), got shape \(80, 60\)"):
+        heatmap_figure(IMAGE, MAPS, MASK.T)
+    with pytest.raises(ValueError, match=r"'batch'.*\(h, w\).*got \(1, 6, 8\)"):
+        heatmap_figure(IMAGE, {"batch": PEAK[None]})
 
 
 @pytest.mark.parametrize("photograph", [IMAGE, Image.fromarray(IMAGE)])

@@ -10,16 +10,13 @@ from PIL import ExifTags, Image, ImageOps
 from scipy.stats import binomtest
 
 from melanoma_lib.data.schema import SEXES, SITES, validate_cases
-from melanoma_lib.errors import DataError
 from melanoma_lib.widgets.case_selection import FIELDS, filter_cases, note_outcomes, page_of, summary_of, worst_first
 from melanoma_lib.widgets.cases import CaseExplorer, picture_of
 from tests.data.builders import case_table
 
-DIAGNOSES = ("nevus", "unknown", "atypical melanocytic proliferation")
-
 
 def random_cases(seed: int, n: int = 60) -> pd.DataFrame:
-    """A valid table with gaps everywhere the schema allows them."""
+    """A valid table with gaps everywhere the schema allows them, and labels that are no positions."""
     rng = np.random.default_rng(seed)
 
     def some(values, gap=0.2):
@@ -32,11 +29,10 @@ def random_cases(seed: int, n: int = 60) -> pd.DataFrame:
         age_approx=np.where(rng.random(n) < 0.2, np.nan, rng.integers(0, 19, n) * 5.0),
         sex=some(SEXES),
         anatom_site_general_challenge=some(SITES[:3]),
-        diagnosis=np.where(target == 1, "melanoma", rng.choice(DIAGNOSES, n)),
+        diagnosis=np.where(target == 1, "melanoma", "nevus"),
         split=rng.choice(["train", "val", "test"], n),
     )
-    shuffled = validate_cases(table).sample(frac=1, random_state=seed)  # labels that are no positions
-    return shuffled.set_index(np.arange(n) * 7 + 3)
+    return validate_cases(table).sample(frac=1, random_state=seed).set_index(np.arange(n) * 7 + 3)
 
 
 @pytest.fixture
@@ -71,14 +67,13 @@ def test_filters_agree_with_a_look_at_every_row(seed, filters):
     def fits(row):
         for name, wanted in filters.items():
             value = row[FIELDS[name]]
-            if wanted == "missing" or pd.isna(value):
-                if not (wanted == "missing" and pd.isna(value)):
-                    return False
+            if pd.isna(value) or wanted == "missing":
+                fitting = pd.isna(value) and wanted == "missing"
             elif name == "age":
-                low, _, high = wanted.split()
-                if not int(low) <= value <= int(high):
-                    return False
-            elif value != wanted:
+                fitting = int(wanted.split()[0]) <= value <= int(wanted.split()[2])
+            else:
+                fitting = value == wanted
+            if not fitting:
                 return False
         return True
 
@@ -119,7 +114,6 @@ def test_pages_show_every_match_once_and_in_order(seed, size, target):
     pages = [page_of(cases, rows, page, size) for page in range(1, page_of(cases, rows, 1, size)["pages"] + 1)]
     assert [tile["image_id"] for page in pages for tile in page["tiles"]] == cases["image_id"].iloc[rows].tolist()
     assert all(0 < len(page["tiles"]) <= size for page in pages)
-    assert page_of(cases, rows, 0, size) == pages[0]
     assert page_of(cases, rows, 999, size) == pages[-1]
 
 
@@ -136,27 +130,23 @@ def test_numbers_agree_with_counting(seed, filters):
 
 
 def test_interval_counts_patients_not_images():
-    alone = case_table([1, 1, 0, 0, 0, 0, 0], patients=list("abcdefg"))
     low, high = binomtest(2, 7).proportion_ci(method="wilson")
-    expected = f" = {2 / 7:.1%} (95% confidence interval {low:.1%} to {high:.1%})"
-    assert f"2 melanoma{expected}" in summary_of(alone, filter_cases(alone))
-    twice = case_table([1, 1, 0, 0, 0, 0, 0] * 2, patients=list("abcdefg") * 2)
-    assert f"4 melanoma{expected}" in summary_of(twice, filter_cases(twice))  # more images of the same people prove nothing
+    for times in (1, 2):  # more images of the same people prove nothing
+        cases = case_table([1, 1, 0, 0, 0, 0, 0] * times, patients=list("abcdefg") * times)
+        expected = f"{2 * times} melanoma = {2 / 7:.1%} (95% confidence interval {low:.1%} to {high:.1%})"
+        assert expected in summary_of(cases, filter_cases(cases))
 
 
-def test_thumbnails_stand_upright_as_pillow_has_them(tmp_path):
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_thumbnails_stand_upright_as_pillow_has_them(tmp_path, orientation):
     ramp = np.zeros((80, 160, 3), dtype=np.uint8)
-    ramp[..., 0] = np.linspace(0, 255, 160).astype(np.uint8)
-    ramp[:40, :, 2] = 255
-    for orientation in range(1, 9):
-        path = tmp_path / f"{orientation}.jpg"
-        exif = Image.Exif()
-        exif[ExifTags.Base.Orientation] = orientation
-        Image.fromarray(ramp).save(path, exif=exif, quality=95)
-        got = Image.open(io.BytesIO(picture_of(path, 40)["picture"]))
-        expected = ImageOps.exif_transpose(Image.open(path)).resize(got.size)
-        assert got.size == ((40, 20) if orientation < 5 else (20, 40))
-        assert np.abs(np.asarray(got).astype(int) - np.asarray(expected)).mean() < 8
+    ramp[..., 0], ramp[:40, :, 2] = np.linspace(0, 255, 160), 255
+    exif, path = Image.Exif(), tmp_path / "x.jpg"
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(ramp).save(path, exif=exif, quality=95)
+    got = Image.open(io.BytesIO(picture_of(path, 40)["picture"]))
+    expected = ImageOps.exif_transpose(Image.open(path)).resize(got.size)
+    assert np.abs(np.asarray(got).astype(int) - np.asarray(expected)).mean() < 8
 
 
 def shown(explorer: CaseExplorer) -> list[str]:
@@ -165,29 +155,22 @@ def shown(explorer: CaseExplorer) -> list[str]:
 
 def test_filters_and_pages_reach_the_view(pictured):
     explorer = CaseExplorer(pictured, page_size=4)
-    assert shown(explorer) == pictured["image_id"].iloc[:4].tolist()
     explorer.page = 3
     explorer.filters = {"target": 0}
     rows = filter_cases(pictured, target=0)
-    assert explorer.page == 1
-    assert shown(explorer) == pictured["image_id"].iloc[rows[:4]].tolist()
+    assert explorer.page == 1 and shown(explorer) == pictured["image_id"].iloc[rows[:4]].tolist()
     assert explorer.view["text"] == summary_of(pictured, rows, by_label=True)
     assert "%" not in explorer.view["text"]  # a share of melanoma among cases chosen by it
     explorer.page = 999
-    assert explorer.page == explorer.view["pages"] == math.ceil(len(rows) / 4)
-    assert shown(explorer)[-1] == pictured["image_id"].iloc[rows[-1]]
+    assert explorer.page == math.ceil(len(rows) / 4) and shown(explorer)[-1] == pictured["image_id"].iloc[rows[-1]]
 
 
 def test_absent_and_corrupt_files_get_tiles_of_their_own(pictured, tmp_path):
-    explorer = CaseExplorer(pictured)
-    good, corrupt, absent = explorer.view["tiles"][:3]
-    assert good["picture"] and good["problem"] == ""
-    assert absent["picture"] is None and absent["problem"] == "image not downloaded"
-    assert corrupt["picture"] is None and corrupt["problem"].startswith(f"cannot be read: {corrupt['image_id']}.jpg: expected")
+    good, corrupt, absent = CaseExplorer(pictured).view["tiles"][:3]
+    assert good["picture"] and corrupt["picture"] is absent["picture"] is None
+    assert (good["problem"], absent["problem"]) == ("", "image not downloaded")
+    assert corrupt["problem"].startswith(f"cannot be read: {corrupt['image_id']}.jpg: expected")
     assert str(tmp_path) not in corrupt["problem"]
-    Image.new("RGB", (30, 20)).save(pictured["image_path"].iloc[1])  # mended: seen on the next look
-    explorer.filters = {"image": "downloaded"}
-    assert explorer.view["tiles"][1]["image_id"] == corrupt["image_id"] and explorer.view["tiles"][1]["picture"]
 
 
 def test_a_page_without_a_kernel_gets_images_of_both_classes_worst_errors_first(pictured):
@@ -212,8 +195,3 @@ def test_an_order_by_errors_needs_answers(pictured):
     explorer.order = "worst"
     first = pictured[pictured["target"] == 1]["image_id"].iloc[0]  # the lowest probability of all melanomas
     assert (shown(explorer)[0], explorer.view["tiles"][0]["outcome"]) == (first, "false negative")
-
-
-def test_what_is_no_case_table_is_refused():
-    with pytest.raises(DataError, match="no column \\['diagnosis'\\]"):
-        CaseExplorer(case_table([0]).drop(columns="diagnosis"))
