@@ -1,5 +1,6 @@
 """Heatmaps against pytorch-grad-cam, on small random nets of every kind and on trained ones; and the model left as it was."""
 
+import itertools
 from contextlib import nullcontext
 
 import numpy as np
@@ -11,7 +12,7 @@ from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
 
 from melanoma_lib.explain import CAM_METHODS, ImageOnly, cam_layers, heatmaps
 from melanoma_lib.explain.cam import resize_heatmap
-from melanoma_lib.explain.methods import eigencam, eigengradcam
+from melanoma_lib.explain.methods import eigencam
 from tests.explain.nets import BACKBONES, cases, small_net
 
 NAMELESS_SIGN = ("eigencam", "eigengradcam")  # of which pytorch-grad-cam leaves the sign to the decomposition
@@ -62,13 +63,9 @@ def test_maps_as_published_are_those_a_reader_of_pytorch_grad_cam_gets(method, e
 def state(model):
     """All that a call must leave alone."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return {
-        "modes": [(id(module), module.training) for module in model.modules()],
-        "hooks": [len(getattr(module, kind)) for module in model.modules() for kind in hooks],
-        "flags": [parameter.requires_grad for parameter in model.parameters()],
-        "grads": [None if parameter.grad is None else bytes(parameter.grad.numpy()) for parameter in model.parameters()],
-        "values": {name: bytes(value.numpy()) for name, value in model.state_dict().items()},
-    }
+    modules = [(id(one), one.training, *(len(getattr(one, kind)) for kind in hooks)) for one in model.modules()]
+    gradients = [(one.requires_grad, one.grad is not None and bytes(one.grad.numpy())) for one in model.parameters()]
+    return modules, gradients, {name: bytes(value.numpy()) for name, value in model.state_dict().items()}
 
 
 @pytest.mark.parametrize(("method", "published"), [*((method, False) for method in CAM_METHODS), ("scorecam", True)])
@@ -96,20 +93,14 @@ def test_the_model_is_left_as_it_was_also_by_a_call_that_fails(method, published
 @pytest.mark.parametrize(("method", "published"), [("gradcam", False), ("eigengradcam", False), ("scorecam", True)])
 def test_frozen_training_and_gradient_free_callers_change_nothing(method, published):
     model, (image, metadata) = small_net("test_efficientnet"), cases("test_efficientnet")
-    options = {"method": method, "as_published": published}
-    expected = heatmaps(model, image, metadata, layers=["blocks.0", "blocks.3"], **options)
-
-    def check(image=image, metadata=metadata):
-        for name, heatmap in heatmaps(model, image, metadata, layers=["blocks.3", "blocks.0"], **options).items():
-            np.testing.assert_allclose(heatmap, expected[name], rtol=1e-3, atol=1e-4 * np.abs(expected[name]).max())
-
-    with torch.inference_mode():
-        check(image.clone(), metadata.clone())  # inference tensors, which refuse to be part of a graph
-    model.train()
-    check()
-    model.requires_grad_(False)
-    model.to(memory_format=torch.channels_last)
-    check(image.contiguous(memory_format=torch.channels_last))
+    options = {"layers": ["blocks.0", "blocks.3"], "method": method, "as_published": published}
+    expected = heatmaps(model, image, metadata, **options)
+    with torch.inference_mode():  # inference tensors refuse to be part of a graph
+        found = [heatmaps(model, image.clone(), metadata.clone(), **options)]
+    model.train().requires_grad_(False)
+    found += [heatmaps(model, image, metadata, **options)]
+    for maps, (name, wanted) in itertools.product(found, expected.items()):
+        np.testing.assert_allclose(maps[name], wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
 
 
 def test_a_step_in_place_after_the_layer_does_not_change_what_was_caught():
@@ -122,15 +113,14 @@ def test_a_step_in_place_after_the_layer_does_not_change_what_was_caught():
 @pytest.mark.parametrize("method", CAM_METHODS)
 def test_a_model_that_is_dead_or_an_image_that_is_flat_gives_finite_maps(method):
     model, (image, metadata) = small_net("test_resnet"), cases("test_resnet")
-    flat = heatmaps(model, torch.full_like(image, 0.5), metadata, ["layer1", "layer4"], method)
-    assert all(np.isfinite(heatmap).all() for heatmap in flat.values())
+    flat = heatmaps(model, torch.full_like(image, 0.5), metadata, "layer4", method)["layer4"]
+    assert np.isfinite(flat).all()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-    found = heatmaps(model, image, metadata, ["layer1", "layer4"], method)
-    for name, heatmap in found.items():
-        np.testing.assert_array_equal(heatmap, 0, err_msg=name)
-        assert found.doubtful_sign[name].all() == (method in NAMELESS_SIGN)
+    found = heatmaps(model, image, metadata, "layer4", method)
+    np.testing.assert_array_equal(found["layer4"], 0)
+    assert found.doubtful_sign["layer4"].all() == (method in NAMELESS_SIGN)
 
 
 @pytest.mark.parametrize(("method", "published"), [("gradcam", False), ("scorecam", True)])
@@ -149,13 +139,6 @@ def test_eigen_maps_are_positive_where_the_layer_responds_and_admit_when_they_ca
     maps, alignment = eigencam(torch.stack([clear, even]))
     assert (maps[0, 1:3, 1:3] > 0).all() and (maps[0, 4:] < 0).all()
     assert alignment[0] > 0.99 and alignment[1] < 0.01
-    product = torch.randn(2, 8, 5, 5, generator=torch.Generator().manual_seed(0))
-    product[0] -= product[0].mean(0, keepdim=True)  # as where a layer norm follows: a sum that is rounding error
-    _, alignment = eigengradcam(torch.ones_like(product), product)
-    assert alignment[0] == 0 and alignment[1] > 0
-
-
-NAN = torch.full((2, 3, 64, 64), torch.nan)
 
 
 @pytest.mark.parametrize(
@@ -163,8 +146,7 @@ NAN = torch.full((2, 3, 64, 64), torch.nan)
     [
         ({"layers": "layer9"}, r"\['act1', 'layer1', 'layer2', 'layer3', 'layer4'\], got \['layer9'\]"),
         ({"method": "scorecam"}, "method: expected one of .*'gradcam'.*got 'scorecam'"),
-        ({"image": NAN}, "expected finite logits"),
-        ({"image": NAN, "method": "scorecam", "as_published": True}, "expected finite logits"),
+        ({"image": torch.full((2, 3, 64, 64), torch.nan)}, "expected finite logits"),
     ],
 )
 def test_errors_name_what_works(options, message):

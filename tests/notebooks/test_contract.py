@@ -22,8 +22,10 @@ MAX_LINES, MAX_WIDTH = 15, 100  # of a code cell; exercises may be longer
 MAX_CELLS, MAX_WORDS, MAX_DEFINITIONS = 50, 1_800, 4
 FIELD_SHARE = 0.7  # of the demonstration cells, and of the figures
 OPENING = ("You will be able to", "minutes", "Prerequisites", "not for diagnosis")
-BARE_REPR = re.compile(r"<(?:Figure|Axes|matplotlib|IPython|melanoma_lib)\b|<[\w.]+ object at 0x")
-ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<])/(?:home|root|Users|tmp|var|opt|mnt|usr|private|content)/[\w.-]|\b[A-Z]:\\\\?\w")
+MACHINE = re.compile(
+    r"<(?:Figure|Axes|matplotlib|IPython|melanoma_lib)\b|<[\w.]+ object at 0x"
+    r"|(?<![\w.:/<])/(?:home|root|Users|tmp|var|opt|mnt|usr|private|content)/[\w.-]|\b[A-Z]:\\\\?\w"
+)
 
 
 def breaches(lesson: Lesson) -> list[str]:
@@ -68,12 +70,9 @@ def code(cell: nbformat.NotebookNode) -> Iterator[str]:
 
 def code_lines(cell: nbformat.NotebookNode) -> list[str]:
     """The lines of a code cell that are no import, magic or blank."""
-    tree, imports = ast.parse(python_of(cell)), set()
-    for node in tree.body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            imports |= set(range(node.lineno, node.end_lineno + 1))
-    lines = enumerate(cell.source.splitlines(), 1)
-    return [line for number, line in lines if number not in imports and line.strip()]
+    imports = [node for node in ast.parse(python_of(cell)).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    imported = {line for node in imports for line in range(node.lineno, node.end_lineno + 1)}
+    return [line for number, line in enumerate(cell.source.splitlines(), 1) if number not in imported and line.strip()]
 
 
 def python_of(cell: nbformat.NotebookNode) -> str:
@@ -87,12 +86,14 @@ def shares(lesson: Lesson) -> Iterator[str]:
     cells = [cell for cell in lesson.notebook.cells if "remove-cell" not in tags_of(cell)]
     if len(cells) > MAX_CELLS:
         yield f"{len(cells)} cells; at most {MAX_CELLS}"
-    if (words := word_count(cells)) > MAX_WORDS:
-        yield f"{words} words; at most {MAX_WORDS}"
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    text = re.sub(r"^## (Key terms|References)$.*?(?=^## |\Z)", "", text, flags=re.MULTILINE | re.DOTALL)
+    if len(text.split()) > MAX_WORDS:
+        yield f"{len(text.split())} words; at most {MAX_WORDS}"
     code_cells = [cell for cell in cells[4:] if cell.cell_type == "code" and "exercise" not in tags_of(cell)]
     demonstrations = [cell for cell in code_cells if code_lines(cell)]
     ours = ours_in(lesson)
-    mostly_ours = [cell for cell in demonstrations if calls(cell, ours, True) > calls(cell, ours, False)]
+    mostly_ours = [cell for cell in demonstrations if is_mostly_ours(cell, ours)]
     if len(mostly_ours) > (1 - FIELD_SHARE) * len(demonstrations):
         firsts = "; ".join(code_lines(cell)[0] for cell in mostly_ours)
         yield f"{len(mostly_ours)} of {len(demonstrations)} demonstration cells mostly call the library: {firsts}"
@@ -108,23 +109,16 @@ def shares(lesson: Lesson) -> Iterator[str]:
         yield f"defines {', '.join(defined)} outside exercises; at most {MAX_DEFINITIONS}, but for those that a control shows"
 
 
-def word_count(cells: list[nbformat.NotebookNode]) -> int:
-    """Words of the text; key terms and references do not count."""
-    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    return len(re.sub(r"^## (Key terms|References)$.*?(?=^## |\Z)", "", text, flags=re.MULTILINE | re.DOTALL).split())
-
-
 def ours_in(lesson: Lesson) -> set[str]:
     """Names that the lesson imports from the library, and those it gives to objects of the library's classes."""
+    trees = [ast.parse(python_of(cell)) for cell in lesson.notebook.cells if cell.cell_type == "code"]
     names = set()
-    for cell in lesson.notebook.cells:
-        for node in ast.walk(ast.parse(python_of(cell))) if cell.cell_type == "code" else ():
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("melanoma_lib"):
-                names |= {alias.asname or alias.name for alias in node.names}
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and root_of(node.value.func) in names:
-                called = root_of(node.value.func)
-                if called[:1].isupper() and isinstance(node.targets[0], ast.Name):
-                    names.add(node.targets[0].id)
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("melanoma_lib"):
+            names |= {alias.asname or alias.name for alias in node.names}
+        made = isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and isinstance(node.targets[0], ast.Name)
+        if made and (called := root_of(node.value.func)) in names and called[:1].isupper():
+            names.add(node.targets[0].id)
     return names - {"describe", "panel", "use_theme"}
 
 
@@ -135,13 +129,11 @@ def root_of(node: ast.AST) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def calls(cell: nbformat.NotebookNode, ours: set[str], of_ours: bool) -> int:
-    """Calls of the library's names in a cell, or of all others but Python's own."""
-    nodes = [node for node in ast.walk(ast.parse(python_of(cell))) if isinstance(node, ast.Call)]
-    roots = [root_of(node.func) for node in nodes]
-    if of_ours:
-        return sum(root in ours for root in roots)
-    return sum(root not in ours and not hasattr(builtins, root) for root in roots)
+def is_mostly_ours(cell: nbformat.NotebookNode, ours: set[str]) -> bool:
+    """Whether a cell calls the library's names more often than all others but Python's own."""
+    roots = [root_of(node.func) for node in ast.walk(ast.parse(python_of(cell))) if isinstance(node, ast.Call)]
+    of_ours = sum(root in ours for root in roots)
+    return of_ours > sum(root not in ours and not hasattr(builtins, root) for root in roots)
 
 
 def outputs(cell: nbformat.NotebookNode) -> Iterator[str]:
@@ -154,10 +146,7 @@ def outputs(cell: nbformat.NotebookNode) -> Iterator[str]:
         if "image/png" in data and not output.metadata.get("image/png", {}).get("alt", "").strip():
             yield "a picture without alternative text"
         for text in (output.get("text", ""), *(data.get(f"text/{kind}", "") for kind in ("plain", "html", "markdown"))):
-            if match := BARE_REPR.search(text):
-                yield f"shows a bare repr: {match.group()!r}; show a figure, or assign with _ ="
-            if match := ABSOLUTE_PATH.search(text):
-                yield f"shows a path of this machine: {text[match.start() : match.start() + 60]!r}"
+            yield from (f"shows a bare repr or a path of this machine: {found.group()!r}" for found in MACHINE.finditer(text))
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)

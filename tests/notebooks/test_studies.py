@@ -10,7 +10,6 @@ import pytest
 from melanoma_lib.classroom.handout import pictures
 from melanoma_lib.classroom.lesson import Lesson, find_lessons, tags_of
 from melanoma_lib.classroom.papermill import run_lesson
-from melanoma_lib.errors import LessonError
 from melanoma_lib.settings import ENV_PREFIX, Settings
 from melanoma_lib.training import train
 from melanoma_lib.training.module import MelanomaModule
@@ -68,8 +67,6 @@ def test_a_study_is_found_where_it_is_asked_for_by_name():
     folder = ROOT / "notebooks"
     assert [lesson.name for lesson in find_lessons(["ablations", "03"], folder, studies=True)] == ["ablations", "03_training"]
     assert not {lesson.name for lesson in find_lessons(folder=folder, studies=True)} & set(STUDIES)
-    with pytest.raises(LessonError, match="ablations"):
-        find_lessons(["ablations"], folder)
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +87,10 @@ def test_a_study_runs(name, tiny_run, other_run, lesson_folders, tmp_path, monke
     values = {key: runs.get(value, value) for key, value in SMALL[name].items()}
     outcome = run_lesson(STUDIES[name], tmp_path, STUDIES[name].with_defaults(values), show_progress=False)
     assert outcome.ok, outcome.status
-    executed = nbformat.read(outcome.notebook, as_version=4)
-    assert len(pictures(executed.cells)) >= 3
-    assert all(picture.metadata["image/png"]["alt"] for picture in pictures(executed.cells))
-    warned = [output.text for cell in executed.cells for output in cell.get("outputs", ()) if output.get("name") == "stderr"]
-    assert warned == []
+    cells = nbformat.read(outcome.notebook, as_version=4).cells
+    alt_texts = [picture.metadata["image/png"]["alt"] for picture in pictures(cells)]
+    assert len(alt_texts) >= 3 and all(alt_texts)
+    assert [output.text for cell in cells for output in cell.get("outputs", ()) if output.get("name") == "stderr"] == []
     if name == "self_supervised":  # a training takes what it kept
         (weights,) = lesson_folders["runs_dir"].glob("simclr-*.pt")
         MelanomaModule(Settings(backbone="test_efficientnet", init_weights=weights), 4, 0.2)
