@@ -29,13 +29,9 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder that holds `ham10000/`, `isic2019/` and `isic2020/`; skips where MELANOMA_TEST_DATA names none."""
-    root = os.environ.get(SHARED)
-    if not root:
+    if not (root := os.environ.get(SHARED)):
         pytest.skip(f"real data not available: set {SHARED} to the folder that holds ham10000/, isic2019/, isic2020/")
-    path = Path(root)
-    if not path.is_dir():
-        pytest.fail(f"{SHARED}={root!r} is not a folder; unset it or point it at the real data")
-    return path
+    return Path(root).resolve(strict=True)
 
 
 @pytest.fixture(scope="session")
@@ -103,8 +99,7 @@ def own_run(tiny_run, tmp_path: Path):
 @pytest.fixture(scope="session")
 def lesson_folders(session_folder: Path) -> dict[str, Path]:
     """Where the tests of lessons keep data, runs and decoded images, so that each run is trained once."""
-    root = session_folder / "lessons"
-    return {"data_dir": root / "data", "runs_dir": root / "runs", "cache_dir": root / "cache"}
+    return {name: session_folder / "lessons" / name for name in ("data_dir", "runs_dir", "cache_dir")}
 
 
 @pytest.fixture(scope="session")

@@ -50,10 +50,8 @@ def test_check_finds_a_changed_card_and_a_changed_run(own_run, capsys):
     assert any("12345 images" in line for line in differences(Run(own_run.path)))
 
 
-def test_checklists_are_whole_and_point_at_sections_of_the_card(tiny_run):
+def test_checklists_point_at_sections_of_the_card_which_names_no_folder_of_this_machine(tiny_run):
     text = card_text(tiny_run)
-    sections = set(re.findall("^## (.+)$", text, flags=re.M))
-    assert [len(one["items"]) for one in guidelines()] == [44, 27]
     named = {name for one in guidelines() for item in one["items"] for name in item["by_card"].split(", ")}
-    assert named - {""} <= sections
+    assert named - {""} <= set(re.findall("^## (.+)$", text, flags=re.M))
     assert str(tiny_run.path.parent) not in text

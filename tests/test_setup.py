@@ -94,20 +94,14 @@ def test_the_python_of_the_readme_runs(monkeypatch, capsys, tiny_run):
     assert 0 <= float(specificity) <= 1
 
 
-LAUNCH = (ROOT / "docs/launch.md").read_text()
-
-
 def launched() -> list[str]:
     """The words after ``melanoma_lib`` in each command of the page, continued lines joined, as YAML lists too."""
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", LAUNCH, flags=re.M | re.S)
-    shell = re.sub(r"\\\n\s*", "", "".join(text for language, text in blocks if language in ("", "bash")))
-    found = re.findall(r"melanoma_lib (.+)$", shell, flags=re.M)
-    for text in (text for language, text in blocks if language == "yaml"):
-        for document in yaml.safe_load_all(text):
-            if document["kind"] == "Job":
-                args = document["spec"]["template"]["spec"]["containers"][0]["args"]
-                found.append(shlex.join(args[args.index("melanoma_lib") + 1 :]))
-    return found
+    page = (ROOT / "docs/launch.md").read_text()
+    jobs = [yaml.safe_load_all(text) for text in re.findall(r"^```yaml\n(.*?)^```$", page, flags=re.M | re.S)]
+    specs = [job["spec"]["template"]["spec"] for jobs in jobs for job in jobs if job["kind"] == "Job"]
+    args = [spec["containers"][0]["args"] for spec in specs]
+    shell = re.findall(r"melanoma_lib ([^\[\n`]+)$", re.sub(r"\\\n\s*", "", page), flags=re.M)
+    return [*shell, *(shlex.join(one[one.index("melanoma_lib") + 1 :]) for one in args)]
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, *launched()])
@@ -184,17 +178,6 @@ def test_an_old_python_is_a_clear_error(sandbox):
     failed = sandbox.make("test", FAKE_TOO_OLD="1")
     assert failed.returncode != 0 and "no Python 3.11 or newer" in failed.stderr
     assert not (sandbox.folder / ".venv").exists()
-
-
-def test_ci_runs_in_a_fresh_clone_without_standard_input(tmp_path):
-    shutil.copytree(ROOT / ".ci", tmp_path / "clone/.ci")
-    (tmp_path / "clone/Makefile").write_text('marp:\n\ntest test-slow:\n\t@echo "$@ data=$$MELANOMA_TEST_DATA"; cat\n')
-    command = ["bash", str(tmp_path / "clone/.ci/run")]
-    bare = {"PATH": os.environ["PATH"], "CI": "true"}
-    assert "test data=\ntest-slow data=\n" in subprocess.run(command, env=bare, capture_output=True, text=True, check=True).stdout
-    (tmp_path / "shared/data").mkdir(parents=True)
-    with_data = subprocess.run(command, env=bare, capture_output=True, text=True, check=True).stdout
-    assert f"test-slow data={tmp_path / 'shared/data'}\n" in with_data
 
 
 def test_citation_names_this_version_and_licence():
