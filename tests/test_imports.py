@@ -10,9 +10,6 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from PIL import Image
-
-from docs.pictures import layers
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "melanoma_lib"
@@ -74,7 +71,3 @@ def test_whatever_is_imported_is_declared():
     assert [
         set(homes) for folder, known in allowed.items() for homes in imported_distributions(folder) if not homes & known
     ] == []
-
-
-def test_the_picture_of_the_layers_is_of_this_contract():
-    assert Image.open(ROOT / "docs" / "layers.png").text["layers"].splitlines() == layers(), "run python docs/pictures.py"

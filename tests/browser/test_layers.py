@@ -125,18 +125,6 @@ def test_numbers_and_decision_follow_the_metadata_exactly(page, explorer, tiny_r
     assert {name: drawn(page)[name] for name in own} == own
 
 
-def test_arrow_keys_turn_to_other_cases_with_their_own_metadata(page, explorer):
-    ids = list(explorer.table["image_id"])
-    pictures = page.locator(".mk-l-pictures")
-    pictures.focus()
-    for key, at in [("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("ArrowLeft", 0), ("ArrowLeft", 0)]:
-        pictures.press(key)
-        shown = drawn(page)
-        assert shown["case"] == ids[at]
-        own = recorded_metadata(row_of(explorer, ids[at]))
-        assert {name: shown[name] for name in own} == own
-
-
 @pytest.mark.parametrize("width", [1280, 900, 600])  # JupyterLab's sidebar leaves 900 of a projector's 1280 pixels
 def test_nothing_lies_on_anything_or_sticks_out_and_everything_has_a_name_and_is_reached_by_keys(page, width):
     page.set_viewport_size({"width": width, "height": 1100})

@@ -128,15 +128,6 @@ def test_it_starts_simple_with_wilsons_intervals_and_controls_that_stay_in_view(
         expect(page.get_by_label("threshold", exact=True)).to_be_in_viewport()
 
 
-def test_keys_move_the_threshold_exactly(saved, curve):
-    enter(saved, "threshold, exact", 0.34567)
-    saved.get_by_role("button", name="these cases").click()
-    keys = {"ArrowRight": 0.347, "ArrowLeft": 0.346, "Shift+ArrowRight": 0.356, "PageDown": 0.306, "Home": 0.0, "End": 1.0}
-    for key, value in keys.items():
-        press(saved, "threshold", key)
-        expect_numbers(saved, state_of(curve, value, calibrator=CALIBRATOR))
-
-
 @pytest.mark.parametrize(("miss", "alarm", "percent"), [(20, 1, 8.0), (500, 1, 1.5)])
 def test_the_cheapest_threshold_is_that_of_scikit_learn(saved, curve, world, miss, alarm, percent):
     enter(saved, "cost of a false negative", miss)

@@ -4,7 +4,6 @@ In the guide a text `in this type` is a cell's code or what a committed lesson s
 the lesson of the plan or in one that is named in the same row, such as ``04 §8``.
 """
 
-import ast
 import html
 import re
 import shlex
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from melanoma_lib.classroom.lesson import find_lessons, tags_of
+from melanoma_lib.classroom.lesson import find_lessons
 from tests.command_line import parsed
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +79,7 @@ def rows(text, columns):
 
 
 @each_lesson
-def test_a_plan_adds_up_names_what_exists_and_leaves_no_stub_in_the_way(number):
+def test_a_plan_adds_up_and_names_what_exists(number):
     table = rows(PARTS[number], 4)
     steps = [row[0].removeprefix("§") for row in table]
     assert steps == [*(place for place in PLACES[number] if place in steps), "exit", "total"] and steps[0] == "opening"
@@ -93,21 +92,6 @@ def test_a_plan_adds_up_names_what_exists_and_leaves_no_stub_in_the_way(number):
         written = {int(where.split()[1]): time for where, time in times if where.startswith("Exercise")}
         assert all(time >= EXERCISE_MINUTES for time in written.values())
         assert sorted([*written, *ready, *home]) == sorted(exercises)
-    assert all(n == max(exercises) or n not in needed(LESSONS[number]) for n in home)
-
-
-def needed(lesson):
-    """Numbers of the exercises whose answer a later cell calls."""
-    names, found = {}, set()
-    for cell in lesson.notebook.cells:
-        if cell.cell_type == "code" and "remove-cell" not in tags_of(cell):
-            source = re.sub(r"^.*\?$|^[%!].*$", "", cell.source, flags=re.MULTILINE)
-            if "exercise" in tags_of(cell):
-                names[re.search(r"^(?:def|class) (\w+)", source, re.MULTILINE)[1]] = len(names) + 1
-            else:
-                used = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
-                found |= {names[name] for name in used & set(names)}
-    return found
 
 
 def test_other_plans_and_points_add_up_and_every_exercise_is_marked():

@@ -69,8 +69,3 @@ def test_a_row_holds_what_the_model_answers_to_either_picture(tested, tiny_run):
             assert row[f"risk_{name}"] == pytest.approx(float(tiny_run.calibrator.risk(logit)), abs=1e-4)
             assert row[f"flagged_{name}"] == (1 / (1 + np.exp(-logit)) >= tiny_run.operating_point.threshold)
         assert (row["area"], row["on_lesion"]) == (pair.where.mean(), (pair.where & pair.lesion).any())
-
-
-def test_an_unknown_artefact_is_refused(tested, tiny_run):
-    with pytest.raises(ValueError, match="artefact: expected one of"):
-        paired_artefacts(tested.head(1), "mist", tiny_run)

@@ -4,13 +4,10 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from PIL import Image
 
 from melanoma_lib.explain import heatmap_figure
 from melanoma_lib.explain.cam import resize_heatmap
 from melanoma_lib.explain.figures import signed_overlay
-from melanoma_lib.plotting import panel
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
 MASK = np.zeros((60, 80), bool)
@@ -48,16 +45,3 @@ def test_the_alt_text_says_where_the_peak_lies_and_how_much_falls_on_the_lesion(
     assert f"early: peak 0.02 at 44% from the left and 25% from the top, {share:.0%} of the positive energy" in text
     assert "on the lesion, lowest -0.005;" in text and f"({len(MAPS)})" in text
     assert "nothing: nothing positive, lowest 0;" in text and "against: nothing positive, lowest -7." in text
-
-
-def test_what_cannot_be_drawn_is_an_error():
-    with pytest.raises(ValueError, match=r"mask: expected the proportions of the image, \(60, 80\), got shape \(80, 60\)"):
-        heatmap_figure(IMAGE, MAPS, MASK.T)
-    with pytest.raises(ValueError, match=r"'batch'.*\(h, w\).*got \(1, 6, 8\)"):
-        heatmap_figure(IMAGE, {"batch": PEAK[None]})
-
-
-def test_a_panel_has_the_proportions_of_its_photograph():
-    axes = Figure().subplots()
-    panel(axes, Image.fromarray(IMAGE), heatmap=PEAK, mask=MASK)
-    assert axes.get_aspect() == 60 / 80 and axes.get_xlim() == (0, 1) and axes.get_ylim() == (1, 0)

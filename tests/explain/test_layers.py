@@ -53,8 +53,3 @@ def test_tokens_become_a_grid_in_the_order_of_the_image():
     tokens = torch.arange(-1.0, 6)[None, :, None]  # class token, then 2 x 3
     maps = CamLayer("blocks", torch.nn.Identity(), 16, 1, layout="NLC", prefix=1).as_maps(tokens, (32, 48))
     torch.testing.assert_close(maps[0, 0], torch.tensor([[0.0, 1, 2], [3, 4, 5]]))
-
-
-def test_a_model_without_layers_says_so():
-    with pytest.raises(ValueError, match="metadata only; train one with modalities image"):
-        cam_layers(small_net("test_resnet", modalities="metadata"))

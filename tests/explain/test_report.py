@@ -5,9 +5,7 @@ import pytest
 from PIL import Image
 
 from melanoma_lib.__main__ import main
-from melanoma_lib.errors import DataError
 from melanoma_lib.explain.report import errors_report, worst_errors
-from melanoma_lib.runs.run import SETTINGS, Run
 
 
 @pytest.mark.parametrize("n", [1, 3, 12])
@@ -28,14 +26,6 @@ def test_the_gallery_tells_every_case_and_maps_come_below(tiny_run, tmp_path):
     errors_report(tiny_run, 3, tmp_path / "maps", maps=True)
     heights = [Image.open(tmp_path / name / "errors.png").height for name in ("plain", "maps")]
     assert heights[1] > 1.6 * heights[0]
-
-
-def test_without_images_the_table_is_written_all_the_same(own_run, tmp_path):
-    settings = own_run.settings.with_changes(source="ham10000", data_dir=tmp_path / "nowhere")
-    (own_run.path / SETTINGS).write_text(settings.to_json())
-    with pytest.raises(DataError, match="nowhere"):
-        errors_report(Run(own_run.path), 2, tmp_path / "out")
-    assert len(pd.read_csv(tmp_path / "out" / "errors.csv")) == len(worst_errors(own_run, 2))
 
 
 def test_the_command_draws_cases_and_explains_errors_without_a_traceback(tiny_run, tmp_path, capsys):

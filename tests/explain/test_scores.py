@@ -19,7 +19,6 @@ def centre(height, width):
     return np.outer(down, across)
 
 
-LESION = np.array([[True, True, False], [True, False, False]])
 small_maps = arrays(np.float32, (2, 3), elements=st.sampled_from([-1.0, 0.0, 0.5, 2.0]))
 small_masks = arrays(bool, (2, 3)).filter(np.any)
 
@@ -71,8 +70,6 @@ def test_energy_peak_and_overlap_are_those_of_a_count_pixel_by_pixel(data):
     assert found["overlap"] == pytest.approx(jaccard_score(mask.ravel(), heatmap.ravel() >= heatmap.max() / 2))
 
 
-def test_misfits_are_errors():
+def test_maps_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"got \(3, 2\) and \(2, 3\); ask heatmaps for size=mask.shape"):
-        score_heatmap(np.ones((3, 2)), LESION)
-    with pytest.raises(ValueError, match="expected booleans"):
-        score_heatmap(np.ones((2, 3)), LESION * np.uint8(255))
+        score_heatmap(np.ones((3, 2)), np.ones((2, 3), bool))

@@ -18,15 +18,6 @@ def fresh(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "value"),
-    [("seed", "3", 3), ("rate", "2", 2.0), ("shout", "yes", True), ("run_dir", str(ROOT), str(ROOT)), ("rate", 1, 1.0)],
-)
-def test_text_is_read_as_the_type_of_the_default(fresh, name, text, value):
-    read = fresh.with_defaults({name: text})
-    assert read == DEFAULTS | {name: value} and type(read[name]) is type(value)
-
-
-@pytest.mark.parametrize(
     ("name", "value", "words"),
     [
         ("sed", "3", "no parameter sed; it has: profile = 'fast', seed = 0"),

@@ -51,12 +51,6 @@ def test_points_differ_in_folder_run_and_values(tmp_path):
     assert all(point.values["shout"] is True for point in points)
 
 
-def test_a_sweep_of_the_analysis_alone_trains_nothing_and_reads_the_run_that_is_named(tmp_path):
-    (tmp_path / "runs" / "mine").mkdir(parents=True)
-    points = grid(Lesson(mini_lesson(tmp_path)), {"rate": ["0.1", "0.2"]}, {"run_dir": "runs/mine"}, tmp_path)
-    assert [point.values["run_dir"] for point in points] == ["runs/mine"] * 2
-
-
 def test_a_grid_is_refused_before_anything_runs(tmp_path):
     with pytest.raises(LessonError, match="no parameter sed"):
         grid(Lesson(mini_lesson(tmp_path)), {"sed": ["1"]}, {}, tmp_path)

@@ -1,11 +1,9 @@
 """ThresholdExplorer: what carries over to another prevalence; what it refuses; its page's values."""
 
-import json
 import math
 
 import numpy as np
 import pytest
-import traitlets
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,14 +44,6 @@ def test_a_risk_at_another_prevalence_is_that_of_cases_resampled_to_it():
     assert carry_risk(0.3, own, own) == pytest.approx(0.3)
 
 
-def test_values_can_be_set_and_are_held_to_their_range():
-    explorer = ThresholdExplorer(*cases(), threshold=0.25, prevalence=0.05)
-    assert explorer.point == explorer.curve.at(0.25)
-    for name, wrong in (("threshold", 1.5), ("prevalence", 0.0), ("fn_cost", 0.0)):
-        with pytest.raises(traitlets.TraitError):
-            setattr(explorer, name, wrong)
-
-
 @pytest.mark.parametrize(("scores", "message"), [([-3.0, 0.4], "pass the sigmoid of a logit"), ([0.1], r"expected shape \(2,\)")])
 def test_what_cannot_be_explored_is_refused(scores, message):
     with pytest.raises(ValueError, match=message):
@@ -69,13 +59,3 @@ def test_a_page_without_a_kernel_gets_the_presets_with_their_numbers():
         point = explorer.curve.at(value)
         said = f"{name}: threshold {value:.3f}, sensitivity {point.sensitivity:.1%}, specificity {point.specificity:.1%}, PPV "
         assert f"{said}{point.ppv_at(explorer.prevalence):.1%}" in described
-
-
-def test_a_saved_page_holds_its_values_and_asks_nothing_of_a_network(tmp_path):
-    explorer = ThresholdExplorer(*cases(), threshold=0.4)
-    page = explorer.save_page(tmp_path / "page.html", "Closing </script> tags & <others>").read_text(encoding="utf-8")
-    assert "default-src 'none'" in page
-    assert "Closing &lt;/script&gt; tags &amp; &lt;others&gt;" in page
-    values = json.loads(page.split('type="application/json">')[1].split("</script>")[0])
-    assert values["threshold"] == 0.4
-    assert not any(address in page.replace("http://www.w3.org/2000/svg", "") for address in ("http://", "https://", "//cdn"))
