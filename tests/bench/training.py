@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 from timm.data import create_transform
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from melanoma_lib.data import DermoscopyDataModule
 from melanoma_lib.losses import FocalLoss
@@ -31,20 +31,17 @@ class BareLoop:
     def __init__(self, data: DermoscopyDataModule) -> None:
         settings, cases = data.settings, data.cases[data.cases["split"] == "train"]
         side = round(1.2 * settings.image_size)
-        self.images = [Image.open(path).convert("RGB").resize((side, side)) for path in cases["image_path"]]
-        metadata = torch.tensor(data.encoder.transform(cases), dtype=torch.float32)
-        self.rest = TensorDataset(metadata, torch.tensor(cases["target"].to_numpy(), dtype=torch.float32))
-        self.augment = create_transform(settings.image_size, is_training=True, scale=(0.7, 1.0), vflip=0.5, auto_augment=None)
-        self.loader = DataLoader(self, settings.batch_size, shuffle=True, drop_last=True)
+        images = [Image.open(path).convert("RGB").resize((side, side)) for path in cases["image_path"]]
+        metadata, targets = torch.tensor(data.encoder.transform(cases)).float(), torch.tensor(cases["target"].array).float()
+        augment = create_transform(settings.image_size, is_training=True, scale=(0.7, 1.0), vflip=0.5, auto_augment=None)
+
+        def batch_of(rows: list[int]) -> tuple[torch.Tensor, ...]:
+            return torch.stack([augment(images[row]) for row in rows]), metadata[rows], targets[rows]
+
+        self.loader = DataLoader(range(len(images)), settings.batch_size, shuffle=True, drop_last=True, collate_fn=batch_of)
         model = MelanomaNet(settings.backbone, data.encoder.n_features, pretrained=False)
         self.model, self.loss = model.to(memory_format=torch.channels_last).train(), FocalLoss()
         self.optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> tuple[torch.Tensor, ...]:
-        return (self.augment(self.images[i]), *self.rest[i])
 
     def epoch(self) -> None:
         for image, metadata, target in self.loader:

@@ -18,8 +18,8 @@ def options(text: str, words: Sequence[str] | None, **defaults: int | str) -> ar
     return parser.parse_args(words)
 
 
-def take_turns(what: str, contenders: Mapping[str, Callable], rounds: int, peer_share: float = 1.0) -> pd.DataFrame:
-    """Print and return the seconds of each contender, a row a round; the peer, second, did this share of the kit's work."""
+def take_turns(what: str, contenders: Mapping[str, Callable], rounds: int) -> pd.DataFrame:
+    """Print and return the seconds of each contender, a row a round."""
     seconds = []
     for _ in range(1 + rounds):  # the first round warms caches up
         row = {}
@@ -28,7 +28,7 @@ def take_turns(what: str, contenders: Mapping[str, Callable], rounds: int, peer_
             action()
             row[name] = time.perf_counter() - start
         seconds.append(row)
-    return printed(what, pd.DataFrame(seconds[1:]).mul([1.0, 1 / peer_share]))
+    return printed(what, pd.DataFrame(seconds[1:]))
 
 
 def printed(what: str, seconds: pd.DataFrame) -> pd.DataFrame:

@@ -68,7 +68,7 @@ class Lab:
             self._server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
     def start(self) -> None:
-        """Wait until the server answers; a RuntimeError with the end of its log if it stops or takes too long."""
+        """Wait until the server answers."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self._server.poll() is None:
             # It takes the next port if one is in use, so ask for the one it got.
@@ -93,9 +93,9 @@ class Lab:
 
     @contextmanager
     def open(self, notebook: Path, *, run: bool = True, height: int = 900) -> "Iterator[Page]":
-        """Open a copy of a notebook, run all its cells, and yield the page once the kernel is idle.
+        """Open a copy of a notebook, run its cells, and yield the page once the kernel is idle.
 
-        The page can only reach this machine. Leaving the block fails if the page asked for another, or its scripts raised.
+        Leaving the block fails if the page asked for another machine, or its scripts raised.
         """
         from playwright.sync_api import expect
 
@@ -136,7 +136,7 @@ def ask_kernel(page: "Page", expression: str) -> Any:
         return (await future.done).content.user_expressions.value;
     }}"""
     answer = page.evaluate(script, expression)
-    assert answer["status"] == "ok", f"{expression}: {answer['ename']}: {answer['evalue']}"
+    assert answer["status"] == "ok", f"{expression}: {answer}"
     return ast.literal_eval(answer["data"]["text/plain"])
 
 
@@ -155,10 +155,7 @@ _running: list = []  # the browser whose pages are open: there can be one Playwr
 
 @contextmanager
 def running_browser(path: str) -> "Iterator[Browser]":
-    """The browser that is open already, or a new one.
-
-    It is closed with the block that opened it: one of the session would leave Playwright's event loop running under other tests.
-    """
+    """The browser that is open already, or a new one, which closes with the block: its event loop would run under other tests."""
     if _running:
         yield _running[0]
         return

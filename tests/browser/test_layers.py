@@ -32,18 +32,11 @@ def explorer(tiny_run):
 
 
 @pytest.fixture(scope="module")
-def saved(explorer, chromium, tmp_path_factory):
-    with offline(chromium, explorer.save_page(tmp_path_factory.mktemp("page") / "page.html", "Layers")) as page:
+def page(explorer, chromium, tmp_path_factory):
+    path = explorer.save_page(tmp_path_factory.mktemp("page") / "page.html", "Layers")
+    with offline(chromium, path) as page:
+        page.locator(".mk-l-pictures[data-drawn]").wait_for()
         yield page
-
-
-@pytest.fixture
-def page(saved, explorer):
-    """The page as it was opened."""
-    saved.set_viewport_size({"width": 1180, "height": 1100})
-    saved.reload()
-    saved.locator(".mk-l-pictures[data-drawn]").wait_for()
-    return saved
 
 
 # Pairs of controls and pictures that lie on each other, neither of them within the other.
@@ -69,31 +62,27 @@ def pixels(page):
     return np.asarray(picture).astype(float)
 
 
-def row_of(explorer, image_id):
-    return explorer.table[explorer.table["image_id"] == image_id].iloc[0]
-
-
 def overlay(explorer, shown):
     """The first map over the grey image as explain.figures draws it, without lines."""
-    grey = (read_square(row_of(explorer, shown["case"])["image_path"], SIDE).mean(axis=2) + 100) * 255 / 355
+    path = explorer.table.set_index("image_id")["image_path"][shown["case"]]
+    grey = (read_square(path, SIDE).mean(axis=2) + 100) * 255 / 355
     values = explorer.maps[shown["case"]][shown["method_a"], shown["layer_a"], shown["direction"]].values
     colours = SIGNED((resize_heatmap(values, SIDE) / np.abs(values).max() + 1) / 2)
     alpha = colours[..., 3:] * shown["opacity"]
     return grey[..., None] * (1 - alpha) + 255 * colours[..., :3] * alpha
 
 
-def choose(page, label, value):
-    page.get_by_label(label, exact=True).select_option(value)
+def choose(page, **choices):
+    for label, value in choices.items():
+        page.get_by_label(label.replace("_", " "), exact=True).select_option(str(value))
 
 
 def test_every_pixel_is_the_map_over_the_image(page, explorer):
     page.get_by_label("half-height lines").uncheck()
     page.get_by_label("lesion outline").uncheck()
     layers = list(explorer.layers)
-    for method, layer, direction in [("gradcam", layers[0], "1"), ("layercam", layers[-1], "-1"), ("eigencam", layers[1], "-1")]:
-        choose(page, "method A", method)
-        choose(page, "layer A", layer)
-        choose(page, "direction", direction)
+    for method, layer, direction in [("gradcam", layers[0], 1), ("layercam", layers[-1], -1), ("eigencam", layers[1], -1)]:
+        choose(page, method_A=method, layer_A=layer, direction=direction)
         found, expected = pixels(page), overlay(explorer, drawn(page))
         # JPEG and one byte a point: a few of 255 grey values
         assert np.abs(found - expected).mean() < 2
@@ -104,13 +93,12 @@ def test_every_pixel_is_the_map_over_the_image(page, explorer):
 
 def test_numbers_and_decision_follow_the_metadata_exactly(page, explorer, tiny_run):
     threshold, case = tiny_run.operating_point.threshold, drawn(page)["case"]
-    row = row_of(explorer, case)
+    row = explorer.table[explorer.table["image_id"] == case].iloc[0]
     image = tiny_run.batch(row.to_frame().T).images
     rng = np.random.default_rng(0)
     for _ in range(6):
         page.get_by_label("age", exact=True).fill(str(rng.integers(0, 19)))
-        choose(page, "sex", str(rng.integers(0, 3)))
-        choose(page, "site", str(rng.integers(0, 7)))
+        choose(page, sex=rng.integers(0, 3), site=rng.integers(0, 7))
         shown = drawn(page)
         encoded = torch.from_numpy(tiny_run.encoder.encode(shown["age"], shown["sex"], shown["site"]))
         logit = predict_logits(explorer.model, [{"image": image, "metadata": encoded}])[0]
