@@ -14,7 +14,6 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-import melanoma_lib
 from melanoma_lib.cli import settings_of
 from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
@@ -178,10 +177,3 @@ def test_an_old_python_is_a_clear_error(sandbox):
     failed = sandbox.make("test", FAKE_TOO_OLD="1")
     assert failed.returncode != 0 and "no Python 3.11 or newer" in failed.stderr
     assert not (sandbox.folder / ".venv").exists()
-
-
-def test_citation_names_this_version_and_licence():
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert citation["version"] == melanoma_lib.__version__ == PROJECT["version"]
-    assert citation["license"] == PROJECT["license"]
-    assert (ROOT / "LICENSE").read_text().startswith(f"{PROJECT['license']} License")

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -73,23 +73,17 @@ class Lab:
         while time.monotonic() < deadline and self._server.poll() is None:
             # It takes the next port if one is in use, so ask for the one it got.
             for facts in self._runtime.glob(f"jpserver-{self._server.pid}.json"):
-                try:
+                with suppress(OSError, ValueError):  # half written, or not yet listening
                     self.url = json.loads(facts.read_text())["url"]
-                    with urlopen(f"{self.url}api/status?token={self._token}", timeout=PATIENCE):
-                        return
-                except (OSError, ValueError):
-                    pass  # half written, or not yet listening
+                    urlopen(f"{self.url}api/status?token={self._token}", timeout=PATIENCE).close()
+                    return
             time.sleep(0.1)
         raise RuntimeError(f"JupyterLab did not start within {PATIENCE:g} s:\n{self.log.read_text()[-3000:]}")
 
     def stop(self) -> None:
         """End the server, which ends its kernels."""
         self._server.terminate()
-        try:
-            self._server.wait(30)
-        except subprocess.TimeoutExpired:
-            self._server.kill()  # kernels notice that their server is gone
-            self._server.wait()
+        self._server.wait(PATIENCE)
 
     @contextmanager
     def open(self, notebook: Path, *, run: bool = True, height: int = 900) -> "Iterator[Page]":

@@ -16,15 +16,12 @@ from tests.browser.lab import KERNEL, ask_kernel, assert_spoken, notebook_of, of
 
 N = 400_000
 CALIBRATOR = Calibrator(1.4, -0.9)
-WORLD = f"""
-import numpy as np
+CELL = """import numpy as np
 from melanoma_lib.evaluation import Calibrator
 from melanoma_lib.widgets import ThresholdExplorer
-rng = np.random.default_rng(5)
-targets = (rng.random({N}) < 0.08).astype(int)
-scores = 1 / (1 + np.exp(-rng.normal(size={N}) - 1.8 * targets + 0.7))
-scores[::7] = scores[::7].round(2)  # ties
-"""
+targets, scores = np.load({path!r})
+explorer = ThresholdExplorer(targets.astype(int), scores, Calibrator(1.4, -0.9), threshold=0.3)
+explorer"""
 NUMBERS = (
     "sensitivity", "specificity", "balanced_accuracy", "youden", "lr_positive", "lr_negative",
     "ppv", "npv", "biopsies_per_melanoma", "risk", "net_benefit", "f1", "accuracy", "mcc",
@@ -41,10 +38,12 @@ HELD_KEY = """async (slider, times) => {
 
 @pytest.fixture(scope="module")
 def world():
-    """Targets and scores that the code in WORLD makes."""
-    names: dict = {}
-    exec(WORLD, names)
-    return names["targets"], names["scores"]
+    """Targets and scores, some of them tied."""
+    rng = np.random.default_rng(5)
+    targets = (rng.random(N) < 0.08).astype(int)
+    scores = 1 / (1 + np.exp(-rng.normal(size=N) - 1.8 * targets + 0.7))
+    scores[::7] = scores[::7].round(2)
+    return targets, scores
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +66,10 @@ def state_of(curve, threshold, prevalence=None, calibrator=None):
         risk = float(carry_risk(risk, curve.prevalence, prevalence))
     of_thousand, ppv = point.per_thousand(prevalence), point.ppv_at(prevalence)
     cost = (1 - prevalence) * (1 - point.specificity) * ratio(risk, 1 - risk) if point.fp else 0.0
-    return (
-        {name: getattr(point, name) for name in (*OUTCOMES, *METRICS)}
-        | {f"{name}_per_1000": getattr(of_thousand, name) for name in OUTCOMES}
-        | {"ppv": ppv, "npv": point.npv_at(prevalence), "biopsies_per_melanoma": ratio(1.0, ppv), "risk": risk}
-        | {"net_benefit": prevalence * point.sensitivity - cost}
-    )
+    state = {name: getattr(point, name) for name in (*OUTCOMES, *METRICS)}
+    state |= {f"{name}_per_1000": getattr(of_thousand, name) for name in OUTCOMES}
+    state |= {"ppv": ppv, "npv": point.npv_at(prevalence), "biopsies_per_melanoma": ratio(1.0, ppv), "risk": risk}
+    return state | {"net_benefit": prevalence * point.sensitivity - cost}
 
 
 def enter(page, label, value):
@@ -80,15 +77,9 @@ def enter(page, label, value):
     page.get_by_label(label, exact=True).dispatch_event("change")
 
 
-def shown(page):
-    """Every number on the page, at full precision."""
-    fields = "[...document.querySelectorAll('strong[data-number]')].map(({ dataset }) => [dataset.number, dataset.value])"
-    values = page.evaluate(f"() => Object.fromEntries({fields})")
-    return {name: float(value.replace("Infinity", "inf").replace("NaN", "nan")) for name, value in values.items()}
-
-
 def expect_numbers(page, state):
-    values = shown(page)
+    fields = "[...document.querySelectorAll('strong[data-number]')].map(({ dataset }) => [dataset.number, dataset.value])"
+    values = {name: float(value.replace("Infinity", "inf")) for name, value in page.evaluate(fields)}
     assert values == pytest.approx({name: state[name] for name in NUMBERS}, rel=1e-9, abs=1e-12, nan_ok=True)
     for name, words in OUTCOMES.items():
         expect(page.locator(f"td[data-number={name}]")).to_have_text(f"{state[name]:,}")
@@ -158,9 +149,9 @@ def test_what_is_undefined_is_said_in_signs(chromium, tmp_path):
         assert_spoken(page)
 
 
-def test_page_and_kernel_keep_step_and_no_key_press_is_undone_by_an_echo(lab, curve, tmp_path):
-    cells = WORLD, "explorer = ThresholdExplorer(targets, scores, Calibrator(1.4, -0.9), threshold=0.3)\nexplorer"
-    with lab.open(notebook_of(tmp_path, *cells), height=1200) as page:
+def test_page_and_kernel_keep_step_and_no_key_press_is_undone_by_an_echo(lab, curve, world, tmp_path):
+    np.save(tmp_path / "world.npy", world)
+    with lab.open(notebook_of(tmp_path, CELL.format(path=str(tmp_path / "world.npy"))), height=1200) as page:
         page.get_by_role("button", name="Show everything").click()
         press(page, "threshold", "ArrowRight", 5)
         expect_numbers(page, state_of(curve, 0.305, calibrator=CALIBRATOR))

@@ -73,18 +73,18 @@ def test_a_torchvision_of_another_torch_fails(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("reachable", "cached", "settings", "state"),
+    ("reachable", "cached", "backbone", "state"),
     [
-        (True, None, {}, "ok"),
-        (False, None, {}, "warn"),
-        (False, Path("model.safetensors"), {}, "ok"),
-        (False, None, {"backbone": "tf_efficientnet_lite0"}, "ok"),
+        (True, None, "resnet50", "ok"),
+        (False, None, "resnet50", "warn"),
+        (False, Path("model.safetensors"), "resnet50", "ok"),
+        (False, None, "tf_efficientnet_lite0", "ok"),
     ],
 )
-def test_the_hub_matters_only_where_the_backbone_needs_it(monkeypatch, reachable, cached, settings, state):
+def test_the_hub_matters_only_where_the_backbone_needs_it(monkeypatch, reachable, cached, backbone, state):
     monkeypatch.setattr(weights, "hub_reachable", lambda timeout: reachable)
     monkeypatch.setattr(weights, "hub_cached_file", lambda backbone: cached)
-    assert find("weights hub", Settings(**{"backbone": "resnet50", **settings})).state == state
+    assert find("weights hub", Settings(backbone=backbone)).state == state
 
 
 def test_data_that_are_absent_whole_or_without_some_images(shared_data):

@@ -154,15 +154,8 @@ def test_a_breach_is_found(tmp_path, replaced, words):
     assert any(words in breach for breach in breaches(Lesson(mini_lesson(tmp_path, **replaced))))
 
 
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        ({"text/plain": "<Figure size 640x480 with 1 Axes>"}, "bare repr"),
-        ({"image/png": "x"}, "alternative text"),
-        ({"text/plain": "head/neck or </b> 3/4 https://example.org/home/x notebooks/runs"}, ""),
-    ],
-)
-def test_what_an_output_must_not_show(lesson, data, words):
+def test_an_output_shows_no_bare_repr(lesson):
+    assert list(breaches(lesson)) == []
     (exercise,) = lesson.cells("exercise")
-    exercise.outputs = [nbformat.v4.new_output("display_data", data)]
-    assert [words in breach for breach in breaches(lesson)] == [True] * bool(words)
+    exercise.outputs = [nbformat.v4.new_output("display_data", {"text/plain": "<Figure size 640x480 with 1 Axes>"})]
+    assert ["bare repr" in breach for breach in breaches(lesson)] == [True]

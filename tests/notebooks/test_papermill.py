@@ -119,14 +119,3 @@ def test_the_command_line_runs_and_checks(lesson, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(ROOT)
     assert main(["notebooks", "check", "06"]) == 0
     assert "1 passed" in capfd.readouterr().out
-
-
-def test_a_photograph_is_kept_in_fewer_bytes_and_looks_the_same():
-    y, x = np.mgrid[:400, :400]
-    waves = np.stack([120 + 60 * np.sin(x / 90), 90 + 50 * np.cos(y / 70), 100 + 40 * np.sin((x + y) / 80)], axis=2)
-    pixels = (waves + np.random.default_rng(0).normal(0, 6, waves.shape)).clip(0, 255).astype(np.uint8)
-    before = base64.b64encode(encoded(pixels)).decode()
-    after = smaller(before)
-    assert len(after) < 0.6 * len(before) and smaller(after) == after
-    seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(after))).convert("RGB")).astype(int)
-    assert np.abs(seen - pixels).mean() < 8

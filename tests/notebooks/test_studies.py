@@ -63,12 +63,6 @@ def test_prose_and_alt_texts_type_no_measured_number(name):
     assert alt_texts and set(MEASURED.findall("\n".join([prose, *alt_texts]))) <= CONVENTIONS
 
 
-def test_a_study_is_found_where_it_is_asked_for_by_name():
-    folder = ROOT / "notebooks"
-    assert [lesson.name for lesson in find_lessons(["ablations", "03"], folder, studies=True)] == ["ablations", "03_training"]
-    assert not {lesson.name for lesson in find_lessons(folder=folder, studies=True)} & set(STUDIES)
-
-
 @pytest.fixture(scope="module")
 def other_run(tiny_settings, tmp_path_factory):
     return train(tiny_settings.with_changes(runs_dir=tmp_path_factory.mktemp("other"), max_epochs=1))

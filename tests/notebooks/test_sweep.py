@@ -49,8 +49,3 @@ def test_points_differ_in_folder_run_and_values(tmp_path):
     assert len({point.folder for point in points}) == 4
     assert len({point.values["run_dir"] for point in points}) == 2  # of the two, the seed alone stands before what trains
     assert all(point.values["shout"] is True for point in points)
-
-
-def test_a_grid_is_refused_before_anything_runs(tmp_path):
-    with pytest.raises(LessonError, match="no parameter sed"):
-        grid(Lesson(mini_lesson(tmp_path)), {"sed": ["1"]}, {}, tmp_path)

@@ -1,4 +1,3 @@
-import io
 import math
 
 import numpy as np
@@ -6,12 +5,12 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 from scipy.stats import binomtest
 
 from melanoma_lib.data.schema import SEXES, SITES, validate_cases
 from melanoma_lib.widgets.case_selection import FIELDS, filter_cases, note_outcomes, summary_of, worst_first
-from melanoma_lib.widgets.cases import CaseExplorer, picture_of
+from melanoma_lib.widgets.cases import CaseExplorer
 from tests.data.builders import case_table
 
 
@@ -107,18 +106,6 @@ def test_interval_counts_patients_not_images():
         cases = case_table([1, 1, 0, 0, 0, 0, 0] * times, patients=list("abcdefg") * times)
         expected = f"{2 * times} melanoma = {2 / 7:.1%} (95% confidence interval {low:.1%} to {high:.1%})"
         assert expected in summary_of(cases, filter_cases(cases))
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_thumbnails_stand_upright_as_pillow_has_them(tmp_path, orientation):
-    ramp = np.zeros((80, 160, 3), dtype=np.uint8)
-    ramp[..., 0], ramp[:40, :, 2] = np.linspace(0, 255, 160), 255
-    exif, path = Image.Exif(), tmp_path / "x.jpg"
-    exif[ExifTags.Base.Orientation] = orientation
-    Image.fromarray(ramp).save(path, exif=exif, quality=95)
-    got = Image.open(io.BytesIO(picture_of(path, 40)["picture"]))
-    expected = ImageOps.exif_transpose(Image.open(path)).resize(got.size)
-    assert np.abs(np.asarray(got).astype(int) - np.asarray(expected)).mean() < 8
 
 
 def shown(explorer: CaseExplorer) -> list[str]:

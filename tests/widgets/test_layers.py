@@ -117,15 +117,6 @@ def test_what_cannot_be_shown_is_refused_and_changes_nothing(explorer, values):
     assert explorer.shown == before
 
 
-def test_tables_and_models_that_do_not_fit_say_so(tiny_run, table):
-    with pytest.raises(DataError, match="probability"):
-        LayerExplorer(tiny_run, table.drop(columns="probability"))
-    with pytest.raises(DataError, match="different image_ids"):
-        LayerExplorer(tiny_run, table, chosen=["nobody"])
-    with pytest.raises(ValueError, match="image branch"):
-        LayerExplorer(tiny_run, table, model=small_net("test_efficientnet", modalities="metadata"))
-
-
 def test_a_case_without_mask_and_metadata_is_shown_and_described(tiny_run, table):
     unknown = {"age_approx": 37.0, "sex": pd.NA, "anatom_site_general_challenge": pd.NA, "mask_path": pd.NA}
     gaps = table.head(2).assign(**unknown)
