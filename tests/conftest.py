@@ -1,6 +1,5 @@
 """Shared fixtures: where real data lies, if anywhere; a small synthetic source; a small finished run."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -100,28 +99,6 @@ def own_run(tiny_run, tmp_path: Path):
 def lesson_folders(session_folder: Path) -> dict[str, Path]:
     """Where the tests of lessons keep data, runs and decoded images, so that each run is trained once."""
     return {name: session_folder / "lessons" / name for name in ("data_dir", "runs_dir", "cache_dir")}
-
-
-@pytest.fixture(scope="session")
-def executed_lesson(built_once, lesson_folders):
-    """``executed_lesson(lesson)``: status, digests and path of what papermill made of it at its own parameters, run once."""
-    from melanoma_lib.classroom.papermill import run_lesson
-    from melanoma_lib.training import train
-
-    def outcome_of(lesson) -> dict:
-        def build(folder: Path) -> None:
-            outcome = run_lesson(lesson, folder, lesson.parameters, show_progress=False)
-            kept = {"status": outcome.status, "digests": list(outcome.digests), "notebook": str(outcome.notebook)}
-            (folder / "outcome.json").write_text(json.dumps(kept), encoding="utf-8")
-
-        with pytest.MonkeyPatch.context() as patch:
-            for name, folder in lesson_folders.items():
-                patch.setenv(f"{ENV_PREFIX}{name.upper()}", str(folder))
-            # Lessons that two workers run at once look at the same run; it is trained before, as only one may train it.
-            built_once("lesson_run", lambda _: train(Settings(profile="fast", source="synthetic", seed=0, resume=True)))
-            return json.loads((built_once(f"lesson-{lesson.name}", build) / "outcome.json").read_text(encoding="utf-8"))
-
-    return outcome_of
 
 
 @pytest.fixture(scope="session")

@@ -52,18 +52,15 @@ def as_text(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def env_example() -> str:
-    lines = (ROOT / ".env.example").read_text().splitlines()[:3]
-    assert all(line.startswith("# ") for line in lines)
+def test_env_example_shows_every_setting_with_its_meaning_and_default():
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    assert all(line.startswith("# ") for line in lines[:3])
+    expected = []
     for name, field in Settings.model_fields.items():
         choices = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else ()
         options = f" [{', '.join(choices)}]" if choices else ""
-        lines += ["", f"# {field.description}{options}", f"#MELANOMA_{name.upper()}={as_text(field.default)}"]
-    return "\n".join(lines) + "\n"
-
-
-def test_env_example_shows_every_setting_with_its_meaning_and_default():
-    assert (ROOT / ".env.example").read_text() == env_example()
+        expected += ["", f"# {field.description}{options}", f"#MELANOMA_{name.upper()}={as_text(field.default)}"]
+    assert lines[3:] == expected
 
 
 README = (ROOT / "README.md").read_text()

@@ -16,26 +16,21 @@ import torch
 from melanoma_lib.data import DermoscopyDataModule
 from melanoma_lib.export import export_run
 from melanoma_lib.runs import Run
-from melanoma_lib.settings import Settings
 from melanoma_lib.training import train
-from tests.bench.turns import options, take_turns
+from tests.bench.turns import options, small_settings, take_turns
 
 
 def main(words: list[str] | None = None) -> list[pd.DataFrame]:
     given = options(__doc__, words, run_dir="", backbone="tf_efficientnet_lite0", image_size=128, rounds=15, threads=1)
     torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        run = Run(given.run_dir) if given.run_dir else train(Settings(
-            source="synthetic", data_dir=root / "data", run_dir=root / "run", cache_dir=root / "cache", n_patients=40,
-            backbone=given.backbone, image_size=given.image_size, pretrained=False, max_epochs=1, batch_size=16,
-            n_resamples=100, threads=given.threads, progress=False,
-        ))  # fmt: skip
+        size = {"backbone": given.backbone, "image_size": given.image_size, "threads": given.threads}
+        run = Run(given.run_dir) if given.run_dir else train(small_settings(folder, n_patients=40, max_epochs=1, **size))
         model = run.model().to(memory_format=torch.channels_last)
         batch = next(iter(DermoscopyDataModule(run.settings, run.cases()).test_dataloader()))
         limits = onnxruntime.SessionOptions()
         limits.intra_op_num_threads = given.threads
-        session = onnxruntime.InferenceSession(str(export_run(run, "onnx", root / "model.onnx")), limits)
+        session = onnxruntime.InferenceSession(str(export_run(run, "onnx", Path(folder) / "model.onnx")), limits)
     names, found = [one.name for one in session.get_inputs()], []
     for n in (1, len(batch["image"])):
         image, *metadata = tensors = [batch[name][:n].contiguous() for name in names]

@@ -7,7 +7,6 @@ quicker to decode. The kit's batches hold metadata too.
 """
 
 import tempfile
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -16,8 +15,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from melanoma_lib.data import DermoscopyDataModule
-from melanoma_lib.settings import Settings
-from tests.bench.turns import options, take_turns
+from tests.bench.turns import options, small_settings, take_turns
 
 SIZE = (600, 450)
 
@@ -30,16 +28,12 @@ def main(words: list[str] | None = None) -> list[pd.DataFrame]:
     drawn = [v2.RandomResizedCrop(side, scale=(0.7, 1.0)), *flips, v2.ColorJitter(0.1, 0.1)]
     finish = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3)]
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        settings = Settings(
-            source="synthetic", data_dir=root / "data", n_patients=given.n_patients, image_size=side, sampler="plain",
-            small_epochs=0, pretrained=False, batch_size=16, threads=given.threads, progress=False, cache_dir=root / "cache",
-        )  # fmt: skip
+        settings = small_settings(folder, image_size=side, n_patients=given.n_patients, threads=given.threads)
         small = DermoscopyDataModule(settings).cases
-        cases = small.assign(image_path=[str(root / f"{image_id}.jpg") for image_id in small["image_id"]])
+        cases = small.assign(image_path=[f"{folder}/{image_id}.jpg" for image_id in small["image_id"]])
         for source, target in zip(small["image_path"], cases["image_path"], strict=True):
             Image.open(source).convert("RGB").resize(SIZE).save(target, quality=95)
-        data = DermoscopyDataModule(settings.with_changes(cache_dir=root / "cache of the large"), cases)
+        data = DermoscopyDataModule(settings.with_changes(cache_dir=f"{folder}/cache of the large"), cases)
         for split, loader, steps in (
             ("train", data.train_dataloader(), drawn),
             ("test", data.test_dataloader(), [v2.Resize((side, side))]),

@@ -2,10 +2,7 @@
 
 import importlib
 
-import pandas as pd
 import pytest
-
-from tests.bench.turns import printed
 
 TINY = ["--backbone", "test_efficientnet", "--image-size", "32"]
 WORDS = {
@@ -25,8 +22,3 @@ def test_a_benchmark_prints_ratios_to_its_peer(name, capsys):
     for seconds in found:
         assert len(seconds.columns) == 2 and (seconds > 0).all(axis=None)
         assert seconds.columns[1] in shown
-
-
-def test_a_ratio_compares_within_rounds(capsys):
-    printed("turns", pd.DataFrame({"kit": [1.0, 3.0, 2.0], "peer": [2.0, 1.0, 4.0]}))
-    assert capsys.readouterr().out.split()[-1] == "2.00"

@@ -8,7 +8,6 @@ moods of the machine. What the kit adds is its cache, metrics, moving average of
 
 import tempfile
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytorch_lightning as pl
@@ -20,9 +19,8 @@ from torch.utils.data import DataLoader
 from melanoma_lib.data import DermoscopyDataModule
 from melanoma_lib.losses import FocalLoss
 from melanoma_lib.model import MelanomaNet
-from melanoma_lib.settings import Settings
 from melanoma_lib.training import train
-from tests.bench.turns import options, printed
+from tests.bench.turns import options, printed, small_settings
 
 
 class BareLoop:
@@ -73,11 +71,9 @@ class Turns(pl.Callback):
 def main(words: list[str] | None = None) -> list[pd.DataFrame]:
     given = options(__doc__, words, backbone="tf_efficientnet_lite0", image_size=64, n_patients=80, rounds=3, threads=1)
     with tempfile.TemporaryDirectory() as folder:
-        places = {"data_dir": Path(folder) / "data", "run_dir": Path(folder) / "run", "cache_dir": Path(folder) / "cache"}
-        settings = Settings(
-            **places, source="synthetic", n_patients=given.n_patients, backbone=given.backbone, image_size=given.image_size,
-            pretrained=False, max_epochs=given.rounds + 1, patience=given.rounds + 1, batch_size=16, threads=given.threads,
-            sampler="plain", small_epochs=0, precision="32", n_resamples=100, progress=False,
+        settings = small_settings(
+            folder, n_patients=given.n_patients, backbone=given.backbone, image_size=given.image_size, threads=given.threads,
+            max_epochs=given.rounds + 1, patience=given.rounds + 1, precision="32",
         )  # fmt: skip
         torch.set_num_threads(given.threads)
         turns = Turns(BareLoop(DermoscopyDataModule(settings)))

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
+from melanoma_lib.settings import Settings
+
 
 def options(text: str, words: Sequence[str] | None, **defaults: int | str) -> argparse.Namespace:
     """Read a command line on which each default is a flag of its type, such as ``--image-size 128``."""
@@ -16,6 +18,13 @@ def options(text: str, words: Sequence[str] | None, **defaults: int | str) -> ar
     for name, value in defaults.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"default {value or 'none'}")
     return parser.parse_args(words)
+
+
+def small_settings(folder: str, **options) -> Settings:
+    """Settings of a run on synthetic cases, all of whose files lie in this folder."""
+    places = {f"{name}_dir": f"{folder}/{name}" for name in ("data", "run", "cache")}
+    fixed = {"source": "synthetic", "sampler": "plain", "small_epochs": 0, "pretrained": False, "progress": False}
+    return Settings(**places, **fixed, **options, batch_size=16, n_resamples=100)
 
 
 def take_turns(what: str, contenders: Mapping[str, Callable], rounds: int) -> pd.DataFrame:

@@ -86,7 +86,7 @@ class Lab:
         self._server.wait(PATIENCE)
 
     @contextmanager
-    def open(self, notebook: Path, *, run: bool = True, height: int = 900) -> "Iterator[Page]":
+    def open(self, notebook: Path, *, height: int = 900) -> "Iterator[Page]":
         """Open a copy of a notebook, run its cells, and yield the page once the kernel is idle.
 
         Leaving the block fails if the page asked for another machine, or its scripts raised.
@@ -103,8 +103,7 @@ class Lab:
             faults = watch_faults(page)
             page.goto(f"{self.url}lab/tree/{folder.name}/{quote(notebook.name)}?reset&token={self._token}")
             page.wait_for_function(f"{PANEL}?.sessionContext?.isReady && {KERNEL}?.status === 'idle'")
-            if run:
-                run_all(page)
+            run_all(page)
             yield page
             page.evaluate(f"{PANEL}.sessionContext.shutdown()")  # it may hold a GB
         assert not faults, "the page misbehaved:\n" + "\n".join(faults)
@@ -181,12 +180,6 @@ def offline(browser: str, path: Path, **options: Any) -> "Iterator[Page]":
         page.locator(".mk").first.wait_for()
         yield page
     assert faults == []
-
-
-def assert_spoken(page: "Page") -> None:
-    """No word of an explorer, seen or told by its pictures, is a number that came out as none."""
-    text = page.locator(".mk").evaluate("box => box.textContent + [...box.querySelectorAll('svg')].map((one) => one.ariaLabel)")
-    assert not re.search("NaN|Infinity|undefined|null", text), text
 
 
 def press(page: "Page", label: str, key: str, times: int = 1) -> None:

@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from melanoma_lib.evaluation import Calibrator, OperatingCurve, carry_risk
 from melanoma_lib.evaluation.operating import METRICS, ratio
 from melanoma_lib.widgets import ThresholdExplorer
-from tests.browser.lab import KERNEL, ask_kernel, assert_spoken, notebook_of, offline, press
+from tests.browser.lab import KERNEL, ask_kernel, notebook_of, offline, press
 
 N = 400_000
 CALIBRATOR = Calibrator(1.4, -0.9)
@@ -140,13 +140,6 @@ def test_a_number_out_of_range_is_refused_and_a_screen_reader_hears_where_it_res
     expect(saved.locator("[aria-live=polite]")).to_contain_text(f"Threshold 0.400: sensitivity {state['sensitivity']:.1%}")
     names = [saved.get_by_role("img").nth(i).get_attribute("aria-label") for i in range(6)]
     assert all(names) and any(f"AUROC {curve.auroc:.3f}" in name for name in names)
-
-
-def test_what_is_undefined_is_said_in_signs(chromium, tmp_path):
-    explorer = ThresholdExplorer([0, 1, 0, 1, 0], [0.1, 0.3, 0.3, 1.0, 1.0], threshold=1.0)
-    with offline(chromium, explorer.save_page(tmp_path / "page.html", "Threshold")) as page:
-        expect(page.locator("strong[data-number=net_benefit]")).to_have_text("−∞")
-        assert_spoken(page)
 
 
 def test_page_and_kernel_keep_step_and_no_key_press_is_undone_by_an_echo(lab, curve, world, tmp_path):

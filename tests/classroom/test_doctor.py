@@ -23,14 +23,9 @@ def quiet_machine(monkeypatch):
     monkeypatch.setattr(weights, "hub_cached_file", lambda backbone: None)
 
 
-def find(name, settings=None):
-    (finding,) = (one for one in examine(settings or Settings()) if one.name.startswith(name))
-    return finding
-
-
 def told(name, settings=None):
     """State, what was found and what mends it, of the finding whose name begins so."""
-    finding = find(name, settings)
+    (finding,) = (one for one in examine(settings or Settings()) if one.name.startswith(name))
     return finding.state, f"{finding.found} | {finding.cure}"
 
 
@@ -59,9 +54,9 @@ def test_every_finding_that_is_not_in_order_has_a_cure(monkeypatch):
 @pytest.mark.parametrize(("name", "words"), [("timm", "not installed"), ("rich", "0.1; wanted")])
 def test_a_missing_and_an_old_package_fail_with_the_line_that_installs_them(monkeypatch, name, words):
     monkeypatch.setattr(metadata, "version", lambda name: absent(name) if name == "timm" else "0.1")
-    finding = find(name)
-    assert finding.state == "fail" and words in finding.found
-    command = shlex.split(finding.cure)
+    state, text = told(name)
+    assert state == "fail" and words in text
+    command = shlex.split(text.partition(" | ")[2])
     assert Path(command[0]).absolute() == Path(sys.executable)
     wanted = Requirement(command[-1])
     assert wanted.name == name and wanted.specifier and wanted.marker is None  # with a marker, pip would install nothing
@@ -84,7 +79,7 @@ def test_a_torchvision_of_another_torch_fails(monkeypatch):
 def test_the_hub_matters_only_where_the_backbone_needs_it(monkeypatch, reachable, cached, backbone, state):
     monkeypatch.setattr(weights, "hub_reachable", lambda timeout: reachable)
     monkeypatch.setattr(weights, "hub_cached_file", lambda backbone: cached)
-    assert find("weights hub", Settings(backbone=backbone)).state == state
+    assert told("weights hub", Settings(backbone=backbone))[0] == state
 
 
 def test_data_that_are_absent_whole_or_without_some_images(shared_data):
@@ -102,7 +97,7 @@ def test_a_full_disk_and_a_folder_that_cannot_be_written(monkeypatch, tmp_path):
     assert state == "fail" and "cannot be written" in words and "MELANOMA_RUNS_DIR=" in words
     for free, expected in ((0.9, "fail"), (3, "warn"), (6, "ok")):
         monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=int(free * doctor.GIB)))
-        assert find("folder data/cache").state == expected
+        assert told("folder data/cache")[0] == expected
 
 
 def test_a_kernel_of_another_environment_and_a_lab_without_widgets(monkeypatch, tmp_path):

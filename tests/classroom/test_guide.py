@@ -132,8 +132,7 @@ def test_the_glossary_has_sourced_terms_in_order_and_every_lesson_links_it():
     assert len(entries) == GLOSSARY.count("\n## ") >= TERMS
     terms = [term.lower() for term, _ in entries]
     assert terms == sorted(terms) and set(re.findall(r"\]\((#[^)]+)\)", GLOSSARY)) == anchors(GLOSSARY) - {"#glossary"}
-    named = [place for _, places in entries for place in re.findall(r"(0\d) §(\d+)", places)]
-    assert all(section in PLACES[number] for number, section in named)
+    assert all(section in PLACES[n] for _, places in entries for n, section in re.findall(r"(0\d) §(\d+)", places))
     link = "[GLOSSARY.md](GLOSSARY.md)"
     for lesson in LESSONS.values():
         assert link in " ".join(cell.source for cell in lesson.notebook.cells if "## Key terms" in cell.source), lesson.name

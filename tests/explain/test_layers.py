@@ -7,20 +7,11 @@ from melanoma_lib.explain import cam_layers, default_layer
 from melanoma_lib.explain.layers import CamLayer, _describe
 from tests.explain.nets import BACKBONES, cases, small_net
 
-NAMES = {
-    "test_efficientnet": ["blocks.0", "blocks.1", "blocks.2", "blocks.3", "blocks.4", "bn2"],
-    "test_resnet": ["act1", "layer1", "layer2", "layer3", "layer4"],
-    "test_convnext": ["stages.0", "stages.1", "stages.2", "stages.3"],
-    "test_vit": ["blocks.0", "blocks.1", "blocks.2", "blocks.3", "blocks.4", "blocks.5.norm1"],
-    "test_mambaout": ["stages.0", "stages.1", "stages.2", "stages.3"],
-}
-
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_layer_puts_out_what_its_description_says(backbone):
     model, (image, metadata) = small_net(backbone), cases(backbone)
     layers, outputs = cam_layers(model), {}
-    assert list(layers) == NAMES[backbone]
     for name, layer in layers.items():
         layer.module.register_forward_hook(lambda _module, _inputs, output, name=name: outputs.update({name: output}))
     model(image, metadata)

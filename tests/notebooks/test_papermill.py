@@ -1,17 +1,12 @@
-import base64
-import io
 import re
 
 import nbformat
-import numpy as np
 import pytest
-from PIL import Image
 
 from melanoma_lib.__main__ import main
 from melanoma_lib.classroom.lesson import Lesson
-from melanoma_lib.classroom.papermill import refresh, run_lessons, smaller
+from melanoma_lib.classroom.papermill import refresh, run_lessons
 from melanoma_lib.errors import LessonError
-from tests.data.builders import encoded
 from tests.notebooks.mini import IMPORTS, mini_lesson
 from tests.notebooks.nbval_run import ROOT, run_nbval
 from tests.notebooks.test_contract import breaches

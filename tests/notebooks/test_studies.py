@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from melanoma_lib.classroom.handout import pictures
-from melanoma_lib.classroom.lesson import Lesson, find_lessons, tags_of
+from melanoma_lib.classroom.lesson import Lesson, tags_of
 from melanoma_lib.classroom.papermill import run_lesson
 from melanoma_lib.settings import ENV_PREFIX, Settings
 from melanoma_lib.training import train

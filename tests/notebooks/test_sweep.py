@@ -9,7 +9,6 @@ from melanoma_lib.classroom import sweep as module
 from melanoma_lib.classroom.lesson import Lesson
 from melanoma_lib.classroom.papermill import run_lesson
 from melanoma_lib.classroom.sweep import grid, sweep
-from melanoma_lib.errors import LessonError
 from melanoma_lib.runs import Run
 from tests.notebooks.mini import IMPORTS, mini_lesson
 

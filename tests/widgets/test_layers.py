@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from melanoma_lib.data.images import eight_views
-from melanoma_lib.errors import DataError
 from melanoma_lib.explain import CAM_METHODS, heatmaps
 from melanoma_lib.inference import predict_logits
 from melanoma_lib.widgets import LayerExplorer
@@ -107,14 +106,6 @@ def test_the_pages_maps_are_the_librarys_and_its_risks_those_the_run_wrote_down(
         for other in ({"age": None}, {"sex": None}, *(dict(zip(own, one, strict=True)) for one in every)):
             logit = model_logit(explorer, row, **own | other)
             assert explorer.risk(**own | other) == pytest.approx(explorer.run.calibrator.risk(logit), abs=1e-4)
-
-
-@pytest.mark.parametrize("values", [{"case": "nobody"}, {"method_a": "magic"}, {"opacity": 1.5}, {"age": -5}])
-def test_what_cannot_be_shown_is_refused_and_changes_nothing(explorer, values):
-    before = explorer.shown
-    with pytest.raises(DataError, match=f"^{next(iter(values))}: expected"):
-        explorer.show(**values)
-    assert explorer.shown == before
 
 
 def test_a_case_without_mask_and_metadata_is_shown_and_described(tiny_run, table):
