@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 from urllib.request import urlopen
 
@@ -24,20 +24,15 @@ import nbformat
 
 from melanoma_lib.settings import ENV_PREFIX
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, Route
-
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE = 180.0  # seconds for whatever a loaded machine may take: start, kernel, a cell
-SETTINGS = {
-    # News and updates ask in a dialog over the page, and would go online.
+SETTINGS = {  # no dialog about news, no request for updates; every output is in the page, scrolled to or not
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-    # Every output is in the page, scrolled to or not; a notebook that names no kernel does not ask for one.
     "notebook-extension/tracker": {"windowingMode": "none", "autoStartDefaultKernel": True},
 }
 PANEL = "window.jupyterapp?.shell?.currentWidget"
 KERNEL = f"{PANEL}?.sessionContext?.session?.kernel"
-ERRORS_OF_CELLS = f"""() => [...{PANEL}.content.model.cells].flatMap((cell) => cell.toJSON().outputs ?? [])
+ERRORS_OF_CELLS = f"""[...{PANEL}.content.model.cells].flatMap((cell) => cell.toJSON().outputs ?? [])
     .filter((output) => output.output_type === "error").map((output) => output.traceback.join("\\n"))"""
 
 
@@ -86,11 +81,8 @@ class Lab:
         self._server.wait(PATIENCE)
 
     @contextmanager
-    def open(self, notebook: Path, *, height: int = 900) -> "Iterator[Page]":
-        """Open a copy of a notebook, run its cells, and yield the page once the kernel is idle.
-
-        Leaving the block fails if the page asked for another machine, or its scripts raised.
-        """
+    def open(self, notebook: Path, *, height: int = 900) -> Iterator:
+        """The page of a copy of a notebook whose cells have run; fails if it asked for another machine or a script raised."""
         from playwright.sync_api import expect
 
         folder = self.files / secrets.token_hex(4)
@@ -103,17 +95,21 @@ class Lab:
             faults = watch_faults(page)
             page.goto(f"{self.url}lab/tree/{folder.name}/{quote(notebook.name)}?reset&token={self._token}")
             page.wait_for_function(f"{PANEL}?.sessionContext?.isReady && {KERNEL}?.status === 'idle'")
-            run_all(page)
+            page.evaluate(
+                "() => jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.allCellsRan = true; })"
+            )
+            page.wait_for_function(f"window.allCellsRan && {KERNEL}.status === 'idle'")
+            assert page.evaluate(ERRORS_OF_CELLS) == []
             yield page
             page.evaluate(f"{PANEL}.sessionContext.shutdown()")  # it may hold a GB
         assert not faults, "the page misbehaved:\n" + "\n".join(faults)
 
 
-def watch_faults(page: "Page") -> list[str]:
+def watch_faults(page) -> list[str]:
     """Cut the page off from other machines; returns a list that fills with what it asks of them and with script errors."""
     faults: list[str] = []
 
-    def refuse(route: "Route") -> None:
+    def refuse(route) -> None:
         faults.append(f"asked for {route.request.url}")
         route.abort()
 
@@ -122,7 +118,7 @@ def watch_faults(page: "Page") -> list[str]:
     return faults
 
 
-def ask_kernel(page: "Page", expression: str) -> Any:
+def ask_kernel(page, expression: str) -> Any:
     """Value of an expression in the kernel of the notebook in view; its repr must be a literal."""
     script = f"""async (expression) => {{
         const future = {KERNEL}.requestExecute({{ code: "", user_expressions: {{ value: expression }} }});
@@ -133,21 +129,11 @@ def ask_kernel(page: "Page", expression: str) -> Any:
     return ast.literal_eval(answer["data"]["text/plain"])
 
 
-def run_all(page: "Page") -> None:
-    """Run all cells of the notebook in view and wait until they are done and the kernel is idle; they may not raise."""
-    run = "jupyterapp.commands.execute('notebook:run-all-cells')"
-    page.evaluate(f"() => {{ window.allCellsRan = false; {run}.then(() => {{ window.allCellsRan = true; }}); }}")
-    page.wait_for_function("window.allCellsRan")
-    page.wait_for_function(f"{KERNEL}.status === 'idle'")
-    problems = page.evaluate(ERRORS_OF_CELLS)
-    assert not problems, "\n".join(problems)
-
-
 _running: list = []  # the browser whose pages are open: there can be one Playwright at a time
 
 
 @contextmanager
-def running_browser(path: str) -> "Iterator[Browser]":
+def running_browser(path: str) -> Iterator:
     """The browser that is open already, or a new one, which closes with the block: its event loop would run under other tests."""
     if _running:
         yield _running[0]
@@ -171,7 +157,7 @@ def notebook_of(folder: Path, *cells: str) -> Path:
 
 
 @contextmanager
-def offline(browser: str, path: Path, **options: Any) -> "Iterator[Page]":
+def offline(browser: str, path: Path, **options: Any) -> Iterator:
     """A page opened from a file, without a network. Leaving the block fails if it asked for anything, or its scripts raised."""
     with running_browser(browser) as opened:
         page = opened.new_context(**{"offline": True, "viewport": {"width": 1180, "height": 1100}} | options).new_page()
@@ -182,7 +168,7 @@ def offline(browser: str, path: Path, **options: Any) -> "Iterator[Page]":
     assert faults == []
 
 
-def press(page: "Page", label: str, key: str, times: int = 1) -> None:
+def press(page, label: str, key: str, times: int = 1) -> None:
     """Press a key on the control of this label."""
     control = page.get_by_label(label, exact=True)
     control.focus()

@@ -109,11 +109,6 @@ def test_it_starts_simple_with_wilsons_intervals_and_controls_that_stay_in_view(
         expect(page.get_by_label("prevalence", exact=True)).to_be_hidden()
         page.get_by_role("button", name="Show everything").press("Enter")
         expect(page.get_by_label("prevalence", exact=True)).to_be_visible()
-        cheapest = page.get_by_role("button", name="lowest cost")
-        cheapest.click()
-        expect(cheapest).to_have_attribute("aria-pressed", "true")
-        press(page, "threshold", "ArrowLeft")
-        expect(cheapest).to_have_attribute("aria-pressed", "false")
         page.evaluate("scrollTo(0, 500)")
         assert page.evaluate("scrollY") > 100
         expect(page.get_by_label("threshold", exact=True)).to_be_in_viewport()

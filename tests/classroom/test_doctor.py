@@ -18,7 +18,6 @@ from melanoma_lib.settings import Settings
 
 @pytest.fixture(autouse=True)
 def quiet_machine(monkeypatch):
-    """No network."""
     monkeypatch.setattr(weights, "hub_reachable", lambda timeout: False)
     monkeypatch.setattr(weights, "hub_cached_file", lambda backbone: None)
 

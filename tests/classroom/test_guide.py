@@ -25,7 +25,6 @@ MADE_LATER = ("reports/class", "reports/handouts", "reports/slides")  # by the c
 COMMAND = re.compile(r"(?:(?:\.venv/bin/)?python -m melanoma_lib )?((?:notebooks|data|doctor)\b.*)")
 PARTS = dict(re.findall(r"^##+ (0\d|[^\n]+)[^\n]*\n(.*?)(?=^##|\Z)", GUIDE, re.MULTILINE | re.DOTALL))
 LESSONS = {lesson.name[:2]: lesson for lesson in find_lessons(folder=NOTEBOOKS)}
-each_lesson = pytest.mark.parametrize("number", LESSONS)
 
 
 def plain(text):
@@ -78,7 +77,7 @@ def rows(text, columns):
     return [row for row in found if len(row) == columns][2:]
 
 
-@each_lesson
+@pytest.mark.parametrize("number", LESSONS)
 def test_a_plan_adds_up_and_names_what_exists(number):
     table = rows(PARTS[number], 4)
     steps = [row[0].removeprefix("§") for row in table]

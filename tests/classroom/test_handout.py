@@ -39,9 +39,7 @@ def test_an_explorer_that_needs_no_kernel_moves_and_keeps_its_picture_for_paper(
     values = json.loads(values)
     assert values["alpha"] == 0.25 and values["state"] == {} and values["request"]["of"]["deep"] == {"bytes": "AAAA"}
     assert values["word"] == "</script>"  # and did not end the element early
-    assert not any(name.startswith("_") for name in values)
     assert page.count('alt="a &lt;labelled&gt; picture"') == 2
-    assert page.count(".mk { }") == 1
     assert "default-src 'none'" in page and not re.findall(r'(?:src|href)="(?:https?:)?//', page)
 
 

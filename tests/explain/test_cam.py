@@ -102,13 +102,6 @@ def test_frozen_training_and_gradient_free_callers_change_nothing(method, publis
         np.testing.assert_allclose(maps[name], wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
 
 
-def test_a_step_in_place_after_the_layer_does_not_change_what_was_caught():
-    model, (image, metadata) = small_net("test_resnet"), cases("test_resnet")
-    expected = heatmaps(model, image, metadata, layers=["layer1"])["layer1"]
-    model.image_branch.layer2.register_forward_pre_hook(lambda _module, inputs: (inputs[0].mul_(-2).cos_(), None)[1])
-    np.testing.assert_array_equal(heatmaps(model, image, metadata, layers=["layer1"])["layer1"], expected)
-
-
 @pytest.mark.parametrize("method", CAM_METHODS)
 def test_a_model_that_is_dead_or_an_image_that_is_flat_gives_finite_maps(method):
     model, (image, metadata) = small_net("test_resnet"), cases("test_resnet")

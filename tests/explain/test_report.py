@@ -7,13 +7,13 @@ from melanoma_lib.__main__ import main
 from melanoma_lib.explain.report import errors_report, worst_errors
 
 
-def test_the_worst_errors_by_plain_loops(tiny_run, n=3):
+def test_the_worst_errors_by_plain_loops(tiny_run):
     threshold, rows = tiny_run.operating_point.threshold, list(tiny_run.predictions("test").itertuples())
     missed = sorted((one.probability, one.image_id) for one in rows if one.target and one.probability < threshold)
     raised = sorted((-one.probability, one.image_id) for one in rows if not one.target and one.probability >= threshold)
-    table = worst_errors(tiny_run, n)
-    assert table["image_id"].tolist() == [name for _, name in [*missed[:n], *raised[:n]]]
-    assert (table["error"] == "false negative").sum() == len(missed[:n])
+    table = worst_errors(tiny_run, 3)
+    assert table["image_id"].tolist() == [name for _, name in [*missed[:3], *raised[:3]]]
+    assert (table["error"] == "false negative").sum() == len(missed[:3])
 
 
 def test_the_gallery_tells_every_case_and_maps_come_below(tiny_run, tmp_path):

@@ -21,21 +21,8 @@ ax.plot([0, 1], [0, seed])
 describe(ax, f"A line from 0 to {seed}.")"""
 DIGEST = "print('sum', int(np.arange(10).sum()) + seed)"
 EXERCISE = "def double(x):\n    # solution\n    return 2 * x\n    # end of solution"
-CLOSING = """<details><summary>Hint</summary>
-
-add
-
-</details>
-
-## Your own data
-
-## Key terms
-
-- **sum**: all added.
-
-## References
-
-- None."""
+HINT = "<details><summary>Hint</summary>\n\nadd\n\n</details>"
+CLOSING = f"{HINT}\n\n## Your own data\n\n## Key terms\n\n- **sum**: all added.\n\n## References\n\n- None."
 
 
 def mini_lesson(folder: Path, **replaced: str) -> Path:

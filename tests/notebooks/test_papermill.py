@@ -11,9 +11,7 @@ from tests.notebooks.mini import IMPORTS, mini_lesson
 from tests.notebooks.nbval_run import ROOT, run_nbval
 from tests.notebooks.test_contract import breaches
 
-EXPLORER = f"""{IMPORTS}
-from melanoma_lib.widgets.base import Explorer, answering
-"""
+EXPLORER = f"{IMPORTS}\nfrom melanoma_lib.widgets.base import Explorer, answering\n"
 EXERCISE = """class Lens(Explorer):
     def state(self, x):
         return 1 / x

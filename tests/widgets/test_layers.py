@@ -21,13 +21,8 @@ from tests.explain.nets import N_METADATA, small_net
 
 
 @pytest.fixture(scope="module")
-def table(tiny_run) -> pd.DataFrame:
-    return tiny_run.cases("test")
-
-
-@pytest.fixture(scope="module")
-def explorer(tiny_run, table) -> LayerExplorer:
-    return LayerExplorer(tiny_run, choose_cases(table, tiny_run.operating_point.threshold, 1))
+def explorer(tiny_run) -> LayerExplorer:
+    return LayerExplorer(tiny_run, choose_cases(tiny_run.cases("test"), tiny_run.operating_point.threshold, 1))
 
 
 def unpacked(packed: dict) -> dict:
@@ -89,7 +84,7 @@ def test_counterfactual_logits_are_those_of_the_whole_model(modalities, tta):
     assert model.training and (np.ptp(found) > 1e-3) == (modalities == "image+metadata")
 
 
-def test_the_pages_maps_are_the_librarys_and_its_risks_those_the_run_wrote_down(explorer, table):
+def test_the_pages_maps_are_the_librarys_and_its_risks_those_the_run_wrote_down(explorer, tiny_run):
     for (_, row), given_case in zip(explorer.table.iterrows(), explorer.cases, strict=True):
         maps, batch = unpacked(given_case["maps"]), explorer.run.batch(row.to_frame().T)
         assert len(maps) == len(CAM_METHODS) * len(explorer.layers) * 2
@@ -98,7 +93,7 @@ def test_the_pages_maps_are_the_librarys_and_its_risks_those_the_run_wrote_down(
             for layer, values in found.items():
                 assert maps[method, layer, direction] == pytest.approx(values[0], abs=0.005 * float(np.abs(values[0]).max()))
         explorer.show(case=row["image_id"])
-        stored = table.set_index("image_id").loc[row["image_id"]]
+        stored = tiny_run.cases("test").set_index("image_id").loc[row["image_id"]]
         own = recorded_metadata(stored)
         assert {name: explorer.shown[name] for name in own} == own
         assert explorer.risk(**own) == pytest.approx(stored["risk"], abs=1e-3)
@@ -108,9 +103,9 @@ def test_the_pages_maps_are_the_librarys_and_its_risks_those_the_run_wrote_down(
             assert explorer.risk(**own | other) == pytest.approx(explorer.run.calibrator.risk(logit), abs=1e-4)
 
 
-def test_a_case_without_mask_and_metadata_is_shown_and_described(tiny_run, table):
+def test_a_case_without_mask_and_metadata_is_shown_and_described(tiny_run):
     unknown = {"age_approx": 37.0, "sex": pd.NA, "anatom_site_general_challenge": pd.NA, "mask_path": pd.NA}
-    gaps = table.head(2).assign(**unknown)
+    gaps = tiny_run.cases("test").head(2).assign(**unknown)
     gaps.loc[gaps.index[0], "age_approx"] = np.nan
     explorer = LayerExplorer(tiny_run, gaps, chosen=list(gaps["image_id"]))
     assert explorer.cases[0]["mask"] is explorer.cases[0]["covered"] is None
