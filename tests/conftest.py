@@ -107,7 +107,6 @@ def chromium() -> str:
     pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
     from tests.browser.lab import BROWSERS
 
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"no browser: install one of {', '.join(BROWSERS)} (on Debian: apt-get install chromium)")
-    return found
+    if found := next(filter(None, map(shutil.which, BROWSERS)), None):
+        return found
+    pytest.skip(f"no browser: install one of {', '.join(BROWSERS)} (on Debian: apt-get install chromium)")

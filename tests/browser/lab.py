@@ -63,7 +63,6 @@ class Lab:
             self._server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
     def start(self) -> None:
-        """Wait until the server answers."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self._server.poll() is None:
             # It takes the next port if one is in use, so ask for the one it got.
@@ -76,7 +75,6 @@ class Lab:
         raise RuntimeError(f"JupyterLab did not start within {PATIENCE:g} s:\n{self.log.read_text()[-3000:]}")
 
     def stop(self) -> None:
-        """End the server, which ends its kernels."""
         self._server.terminate()
         self._server.wait(PATIENCE)
 
@@ -95,10 +93,8 @@ class Lab:
             faults = watch_faults(page)
             page.goto(f"{self.url}lab/tree/{folder.name}/{quote(notebook.name)}?reset&token={self._token}")
             page.wait_for_function(f"{PANEL}?.sessionContext?.isReady && {KERNEL}?.status === 'idle'")
-            page.evaluate(
-                "() => jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.allCellsRan = true; })"
-            )
-            page.wait_for_function(f"window.allCellsRan && {KERNEL}.status === 'idle'")
+            page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.ran = true; }); }")
+            page.wait_for_function(f"window.ran && {KERNEL}.status === 'idle'")
             assert page.evaluate(ERRORS_OF_CELLS) == []
             yield page
             page.evaluate(f"{PANEL}.sessionContext.shutdown()")  # it may hold a GB
@@ -150,7 +146,6 @@ def running_browser(path: str) -> Iterator:
 
 
 def notebook_of(folder: Path, *cells: str) -> Path:
-    """A notebook of these cells, unexecuted."""
     path = folder / "page.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells]), path)
     return path
@@ -169,7 +164,6 @@ def offline(browser: str, path: Path, **options: Any) -> Iterator:
 
 
 def press(page, label: str, key: str, times: int = 1) -> None:
-    """Press a key on the control of this label."""
     control = page.get_by_label(label, exact=True)
     control.focus()
     for _ in range(times):

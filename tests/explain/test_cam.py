@@ -124,13 +124,9 @@ def test_eigen_maps_are_positive_where_the_layer_responds_and_admit_when_they_ca
     assert alignment[0] > 0.99 and alignment[1] < 0.01
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"layers": "layer9"}, r"\['act1', 'layer1', 'layer2', 'layer3', 'layer4'\], got \['layer9'\]"),
-        ({"method": "scorecam"}, "method: expected one of .*'gradcam'.*got 'scorecam'"),
-    ],
-)
-def test_errors_name_what_works(options, message):
-    with pytest.raises(ValueError, match=message):
-        heatmaps(small_net("test_resnet"), *cases("test_resnet"), **options)
+def test_errors_name_what_works():
+    given = small_net("test_resnet"), *cases("test_resnet")
+    with pytest.raises(ValueError, match=r"\['act1', 'layer1', 'layer2', 'layer3', 'layer4'\], got \['layer9'\]"):
+        heatmaps(*given, layers="layer9")
+    with pytest.raises(ValueError, match=r"method: expected one of .*'gradcam'.*got 'scorecam'"):
+        heatmaps(*given, method="scorecam")
