@@ -1,6 +1,5 @@
 """Shared fixtures: where real data lies, if anywhere; a small synthetic source; a small finished run."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -29,13 +28,9 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder that holds `ham10000/`, `isic2019/` and `isic2020/`; skips where MELANOMA_TEST_DATA names none."""
-    root = os.environ.get(SHARED)
-    if not root:
+    if not (root := os.environ.get(SHARED)):
         pytest.skip(f"real data not available: set {SHARED} to the folder that holds ham10000/, isic2019/, isic2020/")
-    path = Path(root)
-    if not path.is_dir():
-        pytest.fail(f"{SHARED}={root!r} is not a folder; unset it or point it at the real data")
-    return path
+    return Path(root).resolve(strict=True)
 
 
 @pytest.fixture(scope="session")
@@ -103,30 +98,7 @@ def own_run(tiny_run, tmp_path: Path):
 @pytest.fixture(scope="session")
 def lesson_folders(session_folder: Path) -> dict[str, Path]:
     """Where the tests of lessons keep data, runs and decoded images, so that each run is trained once."""
-    root = session_folder / "lessons"
-    return {"data_dir": root / "data", "runs_dir": root / "runs", "cache_dir": root / "cache"}
-
-
-@pytest.fixture(scope="session")
-def executed_lesson(built_once, lesson_folders):
-    """``executed_lesson(lesson)``: status, digests and path of what papermill made of it at its own parameters, run once."""
-    from melanoma_lib.classroom.papermill import run_lesson
-    from melanoma_lib.training import train
-
-    def outcome_of(lesson) -> dict:
-        def build(folder: Path) -> None:
-            outcome = run_lesson(lesson, folder, lesson.parameters, show_progress=False)
-            kept = {"status": outcome.status, "digests": list(outcome.digests), "notebook": str(outcome.notebook)}
-            (folder / "outcome.json").write_text(json.dumps(kept), encoding="utf-8")
-
-        with pytest.MonkeyPatch.context() as patch:
-            for name, folder in lesson_folders.items():
-                patch.setenv(f"{ENV_PREFIX}{name.upper()}", str(folder))
-            # Lessons that two workers run at once look at the same run; it is trained before, as only one may train it.
-            built_once("lesson_run", lambda _: train(Settings(profile="fast", source="synthetic", seed=0, resume=True)))
-            return json.loads((built_once(f"lesson-{lesson.name}", build) / "outcome.json").read_text(encoding="utf-8"))
-
-    return outcome_of
+    return {name: session_folder / "lessons" / name for name in ("data_dir", "runs_dir", "cache_dir")}
 
 
 @pytest.fixture(scope="session")
@@ -135,7 +107,6 @@ def chromium() -> str:
     pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
     from tests.browser.lab import BROWSERS
 
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"no browser: install one of {', '.join(BROWSERS)} (on Debian: apt-get install chromium)")
-    return found
+    if found := next(filter(None, map(shutil.which, BROWSERS)), None):
+        return found
+    pytest.skip(f"no browser: install one of {', '.join(BROWSERS)} (on Debian: apt-get install chromium)")

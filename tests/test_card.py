@@ -11,7 +11,8 @@ from melanoma_lib.export import card_text, differences, shared_by_image_split, w
 from melanoma_lib.runs import Run
 
 
-def test_tables_hold_what_scikit_learn_finds(tiny_run):
+def test_tables_hold_what_scikit_learn_finds_and_no_folder_of_this_machine(tiny_run):
+    assert str(tiny_run.path.parent) not in card_text(tiny_run)
     rows, test, point = {}, tiny_run.predictions("test"), tiny_run.operating_point
     for line in card_text(tiny_run).splitlines():
         first, *cells = [cell.strip() for cell in line.strip("|").split("|")]

@@ -16,52 +16,36 @@ import torch
 from melanoma_lib.data import DermoscopyDataModule
 from melanoma_lib.export import export_run
 from melanoma_lib.runs import Run
-from melanoma_lib.settings import Settings
 from melanoma_lib.training import train
-from tests.bench.turns import options, table, take_turns
+from tests.bench.turns import options, small_settings, take_turns
 
 
-def main(words: list[str] | None = None) -> dict[str, pd.DataFrame]:
-    given = options(
-        __doc__, words, run_dir="", backbone="tf_efficientnet_lite0", image_size=128, batch_size=16, rounds=15, threads=1
-    )
+def main(words: list[str] | None = None) -> list[pd.DataFrame]:
+    given = options(__doc__, words, run_dir="", backbone="tf_efficientnet_lite0", image_size=128, rounds=15, threads=1)
     torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        if given.run_dir:
-            run = Run(given.run_dir)
-        else:
-            print("training a run for an epoch", flush=True)
-            run = train(Settings(
-                source="synthetic", data_dir=root / "data", run_dir=root / "run", cache_dir=root / "cache", n_patients=40,
-                backbone=given.backbone, image_size=given.image_size, pretrained=False, max_epochs=1, batch_size=16,
-                n_resamples=100, threads=given.threads, progress=False,
-            ))  # fmt: skip
+        size = {"backbone": given.backbone, "image_size": given.image_size, "threads": given.threads}
+        run = Run(given.run_dir) if given.run_dir else train(small_settings(folder, n_patients=40, max_epochs=1, **size))
         model = run.model().to(memory_format=torch.channels_last)
         batch = next(iter(DermoscopyDataModule(run.settings, run.cases()).test_dataloader()))
         limits = onnxruntime.SessionOptions()
         limits.intra_op_num_threads = given.threads
-        session = onnxruntime.InferenceSession(str(export_run(run, "onnx", root / "model.onnx")), limits)
-    names = [one.name for one in session.get_inputs()]
-    found = {}
-    for n in (1, given.batch_size):
-        tensors = [
-            batch[name].repeat(-(-n // len(batch[name])), *[1] * (batch[name].ndim - 1))[:n].contiguous() for name in names
-        ]
+        session = onnxruntime.InferenceSession(str(export_run(run, "onnx", Path(folder) / "model.onnx")), limits)
+    names, found = [one.name for one in session.get_inputs()], []
+    for n in (1, len(batch["image"])):
+        image, *metadata = tensors = [batch[name][:n].contiguous() for name in names]
         arrays = {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
 
         @torch.inference_mode()
-        def by_torch(_: int, tensors: list[torch.Tensor] = tensors) -> np.ndarray:
-            image, *metadata = tensors
+        def by_torch(image=image, metadata=metadata) -> np.ndarray:
             return model(image.contiguous(memory_format=torch.channels_last), *metadata).numpy()
 
-        def by_onnx(_: int, arrays: dict[str, np.ndarray] = arrays) -> np.ndarray:
+        def by_onnx(arrays=arrays) -> np.ndarray:
             return session.run(None, arrays)[0]
 
-        np.testing.assert_allclose(by_onnx(0).ravel(), by_torch(0), atol=1e-4)
+        np.testing.assert_allclose(by_onnx().ravel(), by_torch(), atol=1e-4)
         what = f"inference, batch {n}, {run.settings.backbone} at {run.settings.image_size} px, {given.threads} thread(s)"
-        found[f"batch {n}"] = take_turns(what, {"PyTorch": by_torch, "ONNX Runtime": by_onnx}, given.rounds, warm_up=2)
-        print(table(what, found[f"batch {n}"], "times PyTorch's"))
+        found.append(take_turns(what, {"PyTorch": by_torch, "ONNX Runtime": by_onnx}, given.rounds))
     return found
 
 

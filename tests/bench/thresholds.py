@@ -8,79 +8,51 @@ Kit and peer give the same numbers, which is checked.
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score, roc_auc_score, roc_curve
+from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
 
 from melanoma_lib.evaluation import OperatingCurve, rate_intervals
-from tests.bench.turns import options, table, take_turns
+from tests.bench.turns import options, take_turns
 
-ISIC2020 = (33_126, 2_056, 584)  # images, patients and melanomas of the published training set
-AT_ONCE = 100  # thresholds that the kit answers a round; scikit-learn answers one, and its time is scaled
-PEER_REPLICATES = 3  # resamples that scikit-learn computes a round; its time is scaled to the kit's number
+IMAGES, PATIENTS, MELANOMAS = 33_126, 2_056, 584  # of the published training set of ISIC 2020
 
 
-def predictions(n: int, seed: int) -> tuple[NDArray, NDArray, NDArray]:
-    """Targets, scores with ties, and patients of ``n`` images in the proportions of ISIC 2020, shape ``(n,)`` each."""
-    images, patients, melanomas = ISIC2020
-    rng = np.random.default_rng(seed)
-    targets = rng.permutation(np.arange(n) < max(1, n * melanomas // images)).astype(int)
-    scores = np.round(1 / (1 + np.exp(4 - 2 * targets - rng.normal(size=n))), 4)
-    n_patients = max(2, n * patients // images)
-    sought = rng.gamma(1.0, size=n_patients)
-    return targets, scores, rng.choice(n_patients, n, p=sought / sought.sum())
-
-
-def at_threshold(targets: NDArray, scores: NDArray, threshold: float) -> list[float]:
-    """scikit-learn's four counts, sensitivity, specificity, precision and F1."""
+def by_scikit_learn(targets: NDArray, scores: NDArray, threshold: float) -> list[float]:
+    """Four counts, sensitivity, specificity, precision and F1."""
     called = scores >= threshold
     recalls = recall_score(targets, called), recall_score(targets, called, pos_label=0)
     return [*confusion_matrix(targets, called).ravel(), *recalls, precision_score(targets, called), f1_score(targets, called)]
 
 
-def scaled(seconds: pd.DataFrame, factor: float) -> pd.DataFrame:
-    """The peer did less work in each round: its time for all of it."""
-    return seconds.assign(**{seconds.columns[1]: seconds.iloc[:, 1] * factor})
-
-
-def main(words: list[str] | None = None) -> dict[str, pd.DataFrame]:
-    given = options(__doc__, words, n=400_000, replicates=1_000, rounds=5, seed=0)
-    targets, scores, _ = predictions(given.n, given.seed)
-    curve, asked = OperatingCurve(targets, scores), np.quantile(scores, np.linspace(0.5, 0.999, AT_ONCE))
-    for threshold in asked[:: AT_ONCE // 3]:
+def main(words: list[str] | None = None) -> list[pd.DataFrame]:
+    given = options(__doc__, words, n=IMAGES, replicates=50, rounds=5)
+    rng, n = np.random.default_rng(0), given.n
+    targets = rng.permutation(np.arange(n) < n * MELANOMAS // IMAGES).astype(int)
+    scores = np.round(1 / (1 + np.exp(4 - 2 * targets - rng.normal(size=n))), 4)  # with ties
+    groups = rng.integers(0, n * PATIENTS // IMAGES, n)
+    curve, asked = OperatingCurve(targets, scores), np.quantile(scores, np.linspace(0.5, 0.999, 100))
+    for threshold in asked[::33]:
         p = curve.at(float(threshold))
         mine = [p.tn, p.fp, p.fn, p.tp, p.sensitivity, p.specificity, p.ppv, p.f1]
-        np.testing.assert_allclose(mine, at_threshold(targets, scores, threshold), atol=1e-9)
-    one = {
-        "kit": lambda _: [curve.at(float(threshold)) for threshold in asked],
-        "scikit-learn": lambda number: at_threshold(targets, scores, asked[number]),
+        np.testing.assert_allclose(mine, by_scikit_learn(targets, scores, threshold), atol=1e-9)
+    threshold, rows = float(np.median(scores)), pd.Series(range(n)).groupby(groups).agg(np.array)
+
+    def resample() -> None:
+        for _ in range(given.replicates):
+            drawn = np.concatenate(rows.sample(frac=1, replace=True).to_list())
+            by_scikit_learn(targets[drawn], scores[drawn], threshold)
+
+    at_once = {
+        "kit": lambda: [curve.at(float(threshold)) for threshold in asked],
+        "scikit-learn": lambda: [by_scikit_learn(targets, scores, threshold) for threshold in asked],
     }
-    every = {"kit": lambda _: OperatingCurve(targets, scores), "scikit-learn": lambda _: roc_curve(targets, scores)}
-
-    small_targets, small_scores, groups = predictions(min(given.n, ISIC2020[0]), given.seed)
-    threshold, rows = float(np.median(small_scores)), pd.Series(range(len(groups))).groupby(groups).agg(np.array)
-    rng = np.random.default_rng(given.seed)
-
-    def resample(_: int) -> None:
-        for _ in range(PEER_REPLICATES):
-            drawn = np.concatenate(rows.iloc[rng.integers(0, len(rows), len(rows))].to_list())
-            truth, called = small_targets[drawn], small_scores[drawn] >= threshold
-            roc_auc_score(truth, small_scores[drawn])
-            recall_score(truth, called)
-            recall_score(truth, called, pos_label=0)
-
     resampled = {
-        "kit": lambda _: rate_intervals(small_targets, small_scores, groups, threshold, n=given.replicates),
+        "kit": lambda: rate_intervals(targets, scores, groups, threshold, n=given.replicates),
         "scikit-learn": resample,
     }
-    found = {
-        f"{AT_ONCE} thresholds, {given.n:,} predictions": scaled(take_turns("threshold", one, given.rounds), AT_ONCE),
-        f"whole curve, {given.n:,} predictions": take_turns("curve", every, given.rounds),
-        f"{given.replicates:,} resamples of {len(rows):,} patients, {len(groups):,} predictions": scaled(
-            take_turns("resamples", resampled, given.rounds), given.replicates / PEER_REPLICATES
-        ),
-    }
-    for what, seconds in found.items():
-        print(table(what, seconds))
-    return found
+    return [
+        take_turns(f"{len(asked)} thresholds, {n:,} predictions", at_once, given.rounds),
+        take_turns(f"{given.replicates:,} resamples of {len(rows):,} patients, {n:,} predictions", resampled, given.rounds),
+    ]
 
 
 if __name__ == "__main__":

@@ -8,21 +8,19 @@ moods of the machine. What the kit adds is its cache, metrics, moving average of
 
 import tempfile
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytorch_lightning as pl
 import torch
 from PIL import Image
 from timm.data import create_transform
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from melanoma_lib.data import DermoscopyDataModule
 from melanoma_lib.losses import FocalLoss
 from melanoma_lib.model import MelanomaNet
-from melanoma_lib.settings import Settings
 from melanoma_lib.training import train
-from tests.bench.turns import options, table
+from tests.bench.turns import options, printed, small_settings
 
 
 class BareLoop:
@@ -31,20 +29,17 @@ class BareLoop:
     def __init__(self, data: DermoscopyDataModule) -> None:
         settings, cases = data.settings, data.cases[data.cases["split"] == "train"]
         side = round(1.2 * settings.image_size)
-        self.images = [Image.open(path).convert("RGB").resize((side, side)) for path in cases["image_path"]]
-        metadata = torch.tensor(data.encoder.transform(cases), dtype=torch.float32)
-        self.rest = TensorDataset(metadata, torch.tensor(cases["target"].to_numpy(), dtype=torch.float32))
-        self.augment = create_transform(settings.image_size, is_training=True, scale=(0.7, 1.0), vflip=0.5, auto_augment=None)
-        self.loader = DataLoader(self, settings.batch_size, shuffle=True, drop_last=True)
+        images = [Image.open(path).convert("RGB").resize((side, side)) for path in cases["image_path"]]
+        metadata, targets = torch.tensor(data.encoder.transform(cases)).float(), torch.tensor(cases["target"].array).float()
+        augment = create_transform(settings.image_size, is_training=True, scale=(0.7, 1.0), vflip=0.5, auto_augment=None)
+
+        def batch_of(rows: list[int]) -> tuple[torch.Tensor, ...]:
+            return torch.stack([augment(images[row]) for row in rows]), metadata[rows], targets[rows]
+
+        self.loader = DataLoader(range(len(images)), settings.batch_size, shuffle=True, drop_last=True, collate_fn=batch_of)
         model = MelanomaNet(settings.backbone, data.encoder.n_features, pretrained=False)
         self.model, self.loss = model.to(memory_format=torch.channels_last).train(), FocalLoss()
         self.optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> tuple[torch.Tensor, ...]:
-        return (self.augment(self.images[i]), *self.rest[i])
 
     def epoch(self) -> None:
         for image, metadata, target in self.loader:
@@ -67,29 +62,24 @@ class Turns(pl.Callback):
     def on_train_batch_end(self, *_: object) -> None:
         self.ended = time.perf_counter()  # validation, which follows the last one, is not counted
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, *_: object) -> None:
+    def on_train_epoch_end(self, *_: object) -> None:
         start = time.perf_counter()
         self.bare.epoch()
         self.seconds.append({"kit": self.ended - self.started, "bare loop": time.perf_counter() - start})
-        print(f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}", flush=True)
 
 
-def main(words: list[str] | None = None) -> pd.DataFrame:
+def main(words: list[str] | None = None) -> list[pd.DataFrame]:
     given = options(__doc__, words, backbone="tf_efficientnet_lite0", image_size=64, n_patients=80, rounds=3, threads=1)
     with tempfile.TemporaryDirectory() as folder:
-        places = {"data_dir": Path(folder) / "data", "run_dir": Path(folder) / "run", "cache_dir": Path(folder) / "cache"}
-        settings = Settings(
-            **places, source="synthetic", n_patients=given.n_patients, backbone=given.backbone, image_size=given.image_size,
-            pretrained=False, max_epochs=given.rounds + 1, patience=given.rounds + 1, batch_size=16, threads=given.threads,
-            sampler="plain", small_epochs=0, precision="32", n_resamples=100, progress=False,
+        settings = small_settings(
+            folder, n_patients=given.n_patients, backbone=given.backbone, image_size=given.image_size, threads=given.threads,
+            max_epochs=given.rounds + 1, patience=given.rounds + 1, precision="32",
         )  # fmt: skip
         torch.set_num_threads(given.threads)
         turns = Turns(BareLoop(DermoscopyDataModule(settings)))
         train(settings, watchers=[turns])
-    seconds = pd.DataFrame(turns.seconds[1:])  # the first epoch warms caches up
     what = f"training {given.backbone} at {given.image_size} px, {len(turns.bare.loader)} steps of 16, {given.threads} thread(s)"
-    print(table(what, seconds))
-    return seconds
+    return [printed(what, pd.DataFrame(turns.seconds[1:]))]  # the first epoch warms caches up
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
-from rich.progress import track
 
-Contender = Callable[[int], object]  # is told the number of the round
+from melanoma_lib.settings import Settings
 
 
 def options(text: str, words: Sequence[str] | None, **defaults: int | str) -> argparse.Namespace:
@@ -21,22 +20,29 @@ def options(text: str, words: Sequence[str] | None, **defaults: int | str) -> ar
     return parser.parse_args(words)
 
 
-def take_turns(what: str, contenders: Mapping[str, Contender], rounds: int, warm_up: int = 1) -> pd.DataFrame:
-    """Seconds of each contender, a row a round; rounds that warm caches up come first and are left out."""
+def small_settings(folder: str, **options) -> Settings:
+    """Settings of a run on synthetic cases, all of whose files lie in this folder."""
+    places = {f"{name}_dir": f"{folder}/{name}" for name in ("data", "run", "cache")}
+    fixed = {"source": "synthetic", "sampler": "plain", "small_epochs": 0, "pretrained": False, "progress": False}
+    return Settings(**places, **fixed, **options, batch_size=16, n_resamples=100)
+
+
+def take_turns(what: str, contenders: Mapping[str, Callable], rounds: int) -> pd.DataFrame:
+    """Print and return the seconds of each contender, a row a round."""
     seconds = []
-    for number in track(range(-warm_up, rounds), description=what):
+    for _ in range(1 + rounds):  # the first round warms caches up
         row = {}
         for name, action in contenders.items():
             start = time.perf_counter()
-            action(number)
+            action()
             row[name] = time.perf_counter() - start
         seconds.append(row)
-    return pd.DataFrame(seconds[warm_up:])
+    return printed(what, pd.DataFrame(seconds[1:]))
 
 
-def table(what: str, seconds: pd.DataFrame, peer_over_kit: str = "times the kit's") -> str:
-    """Milliseconds of each contender and, within rounds, how many times as long as the first one each took."""
-    ratios = seconds.div(seconds.iloc[:, 0], axis=0)
-    columns = {"median ms": seconds.median(), "least": seconds.min(), "most": seconds.max()}
-    shown = (pd.DataFrame(columns) * 1000).assign(**{peer_over_kit: ratios.median()})
-    return f"{what}, {len(seconds)} rounds\n{shown.to_string(float_format='{:,.2f}'.format)}\n"
+def printed(what: str, seconds: pd.DataFrame) -> pd.DataFrame:
+    """Print milliseconds of each contender and, within rounds, how many times as long as the first one each took."""
+    columns = {"median ms": 1000 * seconds.median(), "least": 1000 * seconds.min(), "most": 1000 * seconds.max()}
+    shown = pd.DataFrame(columns).assign(**{"times the first": seconds.div(seconds.iloc[:, 0], axis=0).median()})
+    print(f"{what}, {len(seconds)} rounds\n{shown.to_string(float_format='{:,.2f}'.format)}\n", flush=True)
+    return seconds

@@ -9,7 +9,6 @@ from tests.browser.lab import Lab
 
 @pytest.fixture(scope="session")
 def lab(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """The session's JupyterLab."""
     server = Lab(tmp_path_factory.mktemp("lab"), chromium)
     try:
         server.start()

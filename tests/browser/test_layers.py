@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -17,13 +18,13 @@ from melanoma_lib.explain.cam import resize_heatmap
 from melanoma_lib.explain.figures import SIGNED
 from melanoma_lib.inference import predict_logits
 from melanoma_lib.widgets.layers import SIDE, LayerExplorer, choose_cases, recorded_metadata
-from tests.browser.lab import ask_kernel, notebook_of, offline, spoken
+from tests.browser.lab import ask_kernel, notebook_of, offline
 
-CELLS = (
-    "from melanoma_lib.runs import Run\nfrom melanoma_lib.widgets import LayerExplorer\n"
-    "run = Run('{run}')\nexplorer = LayerExplorer(run, run.cases('test'))",
-    "explorer",
-)
+CELL = """from melanoma_lib.runs import Run
+from melanoma_lib.widgets import LayerExplorer
+run = Run({path!r})
+explorer = LayerExplorer(run, run.cases("test"))
+explorer"""
 
 
 @pytest.fixture(scope="module")
@@ -32,36 +33,11 @@ def explorer(tiny_run):
 
 
 @pytest.fixture(scope="module")
-def saved(explorer, chromium, tmp_path_factory):
-    with offline(chromium, explorer.save_page(tmp_path_factory.mktemp("page") / "page.html", "Layers")) as page:
+def page(explorer, chromium, tmp_path_factory):
+    path = explorer.save_page(tmp_path_factory.mktemp("page") / "page.html", "Layers")
+    with offline(chromium, path) as page:
+        page.locator(".mk-l-pictures[data-drawn]").wait_for()
         yield page
-
-
-@pytest.fixture
-def page(saved, explorer):
-    """The page as it was opened."""
-    saved.reload()
-    saved.locator(".mk-l-pictures[data-drawn]").wait_for()
-    return saved
-
-
-# Pairs of texts, controls and pictures that lie on each other, none of them within the other.
-OVERLAPS = """() => {
-  const boxes = [], add = (node, name, rect) => rect.width > 1 && rect.height > 1 && boxes.push({ node, name, rect });
-  const walker = document.createTreeWalker(document.querySelector(".mk"), NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const text = walker.currentNode, range = document.createRange();
-    if (!text.textContent.trim() || text.parentElement.closest("select, .mk-spoken")) continue;
-    range.selectNodeContents(text);
-    for (const rect of range.getClientRects()) add(text, text.textContent.trim(), rect);
-  }
-  const parts = document.querySelectorAll(".mk :is(select, button, input, canvas, svg)");
-  parts.forEach((node) => add(node, node.tagName, node.getBoundingClientRect()));
-  const across = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left);
-  const down = (a, b) => Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
-  return boxes.flatMap((a, i) => boxes.slice(i + 1).filter((b) => !a.node.contains(b.node) && !b.node.contains(a.node)
-    && across(a.rect, b.rect) > 2 && down(a.rect, b.rect) > 3).map((b) => [a.name, b.name]));
-}"""
 
 
 def drawn(page):
@@ -69,61 +45,48 @@ def drawn(page):
     return json.loads(page.locator(".mk-l-pictures").get_attribute("data-drawn"))
 
 
-def pixels(page, index):
-    """What a canvas holds, shape ``(SIDE, SIDE, 3)``, from 0 to 255."""
-    png = page.locator(".mk-l-panel canvas").nth(index).evaluate("canvas => canvas.toDataURL()")
+def pixels(page):
+    """What the canvas of the first map holds, shape ``(SIDE, SIDE, 3)``, from 0 to 255."""
+    png = page.locator(".mk-l-panel canvas").nth(1).evaluate("canvas => canvas.toDataURL()")
     picture = Image.open(io.BytesIO(base64.b64decode(png.partition(",")[2]))).convert("RGB")
     return np.asarray(picture).astype(float)
 
 
-def row_of(explorer, image_id):
-    return explorer.table[explorer.table["image_id"] == image_id].iloc[0]
-
-
-def overlay(explorer, shown, letter, limit=None):
-    """A map over the grey image as explain.figures draws it, without lines."""
-    grey = (read_square(row_of(explorer, shown["case"])["image_path"], SIDE).mean(axis=2) + 100) * 255 / 355
-    key = shown[f"method_{letter}"], shown[f"layer_{letter}"], shown["direction"]
-    values = explorer.maps[shown["case"]][key].values
-    shares = resize_heatmap(values, SIDE) / (limit or np.abs(values).max())
-    colours = SIGNED((shares + 1) / 2)
+def overlay(explorer, shown):
+    """The first map over the grey image as explain.figures draws it, without lines."""
+    path = explorer.table.set_index("image_id")["image_path"][shown["case"]]
+    grey = (read_square(path, SIDE).mean(axis=2) + 100) * 255 / 355
+    values = explorer.maps[shown["case"]][shown["method_a"], shown["layer_a"], shown["direction"]].values
+    colours = SIGNED((resize_heatmap(values, SIDE) / np.abs(values).max() + 1) / 2)
     alpha = colours[..., 3:] * shown["opacity"]
     return grey[..., None] * (1 - alpha) + 255 * colours[..., :3] * alpha
 
 
-def choose(page, label, value):
-    page.get_by_label(label, exact=True).select_option(value)
+def choose(page, **choices):
+    for label, value in choices.items():
+        page.get_by_label(label.replace("_", " "), exact=True).select_option(str(value))
 
 
 def test_every_pixel_is_the_map_over_the_image(page, explorer):
     page.get_by_label("half-height lines").uncheck()
     page.get_by_label("lesion outline").uncheck()
     layers = list(explorer.layers)
-    for method, layer, direction in [("gradcam", layers[0], "1"), ("layercam", layers[-1], "-1"), ("eigencam", layers[1], "-1")]:
-        choose(page, "method A", method)
-        choose(page, "layer A", layer)
-        choose(page, "direction", direction)
-        found, expected = pixels(page, 1), overlay(explorer, drawn(page), "a")
+    for method, layer, direction in [("gradcam", layers[0], 1), ("layercam", layers[-1], -1), ("eigencam", layers[1], -1)]:
+        choose(page, method_A=method, layer_A=layer, direction=direction)
+        found, expected = pixels(page), overlay(explorer, drawn(page))
         # JPEG and one byte a point: a few of 255 grey values
         assert np.abs(found - expected).mean() < 2
         assert np.quantile(np.abs(found - expected), 0.999) < 12
-    slider = page.get_by_label("opacity", exact=True)
-    slider.press("Home")
-    assert drawn(page)["opacity"] == 0
-    grey = pixels(page, 1)
-    assert np.ptp(grey, axis=2).max() <= 1
 
 
 def test_numbers_and_decision_follow_the_metadata_exactly(page, explorer, tiny_run):
     threshold, case = tiny_run.operating_point.threshold, drawn(page)["case"]
-    row = row_of(explorer, case)
+    row = explorer.table[explorer.table["image_id"] == case].iloc[0]
     image = tiny_run.batch(row.to_frame().T).images
     rng = np.random.default_rng(0)
     for _ in range(6):
-        age_index = int(rng.integers(0, 19))
-        page.get_by_label("age", exact=True).fill(str(age_index))
-        choose(page, "sex", str(rng.integers(0, 3)))
-        choose(page, "site", str(rng.integers(0, 7)))
+        page.get_by_label("age", exact=True).fill(str(rng.integers(0, 19)))
+        choose(page, sex=rng.integers(0, 3), site=rng.integers(0, 7))
         shown = drawn(page)
         encoded = torch.from_numpy(tiny_run.encoder.encode(shown["age"], shown["sex"], shown["site"]))
         logit = predict_logits(explorer.model, [{"image": image, "metadata": encoded}])[0]
@@ -133,69 +96,32 @@ def test_numbers_and_decision_follow_the_metadata_exactly(page, explorer, tiny_r
         assert risk == pytest.approx(tiny_run.calibrator.risk(logit), abs=1e-4)
         called = 1 / (1 + np.exp(-logit)) >= threshold
         expect(page.locator("[data-number=decision]")).to_have_text("flagged" if called else "not flagged")
-        assert f"{100 * risk:.{1 if risk < 0.1 else 0}f}% with the age chosen" in page.get_by_role(
-            "img", name="Risk by age"
-        ).get_attribute("aria-label")
     page.get_by_role("button", name="Recorded values").click()
     own = recorded_metadata(row)
     assert {name: drawn(page)[name] for name in own} == own
 
 
-def test_arrow_keys_turn_to_other_cases_with_their_own_metadata(page, explorer):
-    ids = list(explorer.table["image_id"])
-    pictures = page.locator(".mk-l-pictures")
-    pictures.focus()
-    for key, at in [("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("ArrowLeft", 0), ("ArrowLeft", 0)]:
-        pictures.press(key)
-        shown = drawn(page)
-        assert shown["case"] == ids[at]
-        own = recorded_metadata(row_of(explorer, ids[at]))
-        assert {name: shown[name] for name in own} == own
-    page.get_by_role("button", name="Next").click()
-    assert drawn(page)["case"] == ids[1]
-    choose(page, "case", ids[-1])
-    expect(page.get_by_role("button", name="Next")).to_be_disabled()
-
-
-@pytest.mark.parametrize("width", [1280, 980, 900, 600])  # JupyterLab's sidebar leaves 900 of a projector's 1280 pixels
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_nothing_lies_on_anything(page, width, theme):
-    page.emulate_media(color_scheme=theme)
-    page.set_viewport_size({"width": width, "height": 800})
-    for name in page.get_by_label("case", exact=True).locator("option").evaluate_all("found => found.map((one) => one.value)"):
-        choose(page, "case", name)
-        assert page.evaluate(OVERLAPS) == []
-    page.emulate_media(color_scheme="light")
-    page.set_viewport_size({"width": 1180, "height": 1100})
-
-
-@pytest.mark.parametrize("width", [1180, 600])
-def test_nothing_sticks_out_everything_has_a_name_and_is_reached_by_keys(page, width):
+@pytest.mark.parametrize("width", [900, 600])  # JupyterLab's sidebar leaves 900 of a projector's 1280 pixels
+def test_nothing_sticks_out_and_everything_has_a_name_and_is_reached_by_keys(page, width):
     page.set_viewport_size({"width": width, "height": 1100})
     assert page.locator(".mk").evaluate("box => box.scrollWidth <= box.clientWidth")
     names = page.evaluate("() => [...document.querySelectorAll('.mk canvas, .mk svg')].map((e) => e.getAttribute('aria-label'))")
     assert len(names) == 6 and all(names)
-    spoken(page)
+    assert not re.search("NaN|Infinity|undefined|null", page.locator(".mk").inner_text())
     page.locator("body").press("Tab")
-    reached = []
+    reached = set()
     for _ in range(30):
-        reached.append(page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.textContent.trim()"))
+        reached.add(page.evaluate("document.activeElement.ariaLabel"))
         page.keyboard.press("Tab")
-    for name in ("case", "direction", "opacity", "scale", "method A", "layer A", "method B", "layer B", "age", "sex", "site"):
-        assert name in reached
-    page.set_viewport_size({"width": 1180, "height": 1100})
-
-
-# --- in JupyterLab ------------------------------------------------------------------------------------------------------------
+    assert reached >= {"case", "direction", "opacity", "scale", "method A", "layer A", "method B", "age", "sex", "site"}
 
 
 def test_page_and_kernel_keep_step(lab, tiny_run, tmp_path):
-    with lab.open(notebook_of(tmp_path, *(cell.replace("{run}", str(tiny_run.path)) for cell in CELLS)), height=1300) as page:
+    with lab.open(notebook_of(tmp_path, CELL.format(path=str(tiny_run.path))), height=1300) as page:
         page.locator(".mk-l-pictures[data-drawn]").wait_for()
         before = page.locator("[data-number=risk]").get_attribute("data-value")
         page.get_by_label("age", exact=True).press("ArrowLeft")
         expect(page.locator("[data-number=risk]")).not_to_have_attribute("data-value", before)
-        expect(page.locator(".mk-l-told")).to_contain_text("The maps are those of the recorded values")
         assert ask_kernel(page, "explorer.shown") == drawn(page)
         risk = ask_kernel(page, "explorer.risk(*[explorer.shown[name] for name in ('age', 'sex', 'site')])")
         assert float(page.locator("[data-number=risk]").get_attribute("data-value")) == pytest.approx(risk, abs=1e-4)
@@ -205,4 +131,3 @@ def test_page_and_kernel_keep_step(lab, tiny_run, tmp_path):
         expect(page.get_by_label("case", exact=True)).to_have_value(case)
         expect(page.get_by_label("method B", exact=True)).to_have_value("layercam")
         assert (drawn(page)["opacity"], drawn(page)["direction"]) == (0.5, -1)
-        expect(page.get_by_role("alert")).to_have_count(0)

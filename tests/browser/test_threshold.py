@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import logit
 from scipy.stats import binomtest
+from sklearn.metrics import roc_curve
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
 from playwright.sync_api import expect
@@ -12,29 +13,21 @@ from melanoma_lib.evaluation import Calibrator, OperatingCurve, carry_risk
 from melanoma_lib.evaluation.intervals import RATES
 from melanoma_lib.evaluation.operating import ratio
 from melanoma_lib.widgets import ThresholdExplorer
-from tests.browser.lab import KERNEL, ask_kernel, assert_legible, keep_kernel_busy, notebook_of, offline, press, spoken, wait_idle
+from tests.browser.lab import KERNEL, ask_kernel, notebook_of, offline, press
 
 N = 400_000
 CALIBRATOR = Calibrator(1.4, -0.9)
-WORLD = f"""
-import numpy as np
+CELL = """import numpy as np
 from melanoma_lib.evaluation import Calibrator
 from melanoma_lib.widgets import ThresholdExplorer
-rng = np.random.default_rng(5)
-targets = (rng.random({N}) < 0.08).astype(int)
-scores = 1 / (1 + np.exp(-rng.normal(size={N}) - 1.8 * targets + 0.7))
-scores[::7] = scores[::7].round(2)  # ties
-"""
+targets, scores = np.load({path!r})
+explorer = ThresholdExplorer(targets.astype(int), scores, Calibrator(1.4, -0.9), threshold=0.3)
+explorer"""
 NUMBERS = (
     "sensitivity", "specificity", "balanced_accuracy", "youden", "lr_positive", "lr_negative",
     "ppv", "npv", "biopsies_per_melanoma", "risk", "net_benefit", "f1", "accuracy", "mcc",
 )  # fmt: skip
-LESIONS = {
-    "tp_per_1000": "true positives", "fn_per_1000": "false negatives", "fp_per_1000": "false positives",
-    "tn_per_1000": "true negatives",
-}  # fmt: skip
-
-
+OUTCOMES = {"tp": "true positives", "fn": "false negatives", "fp": "false positives", "tn": "true negatives"}
 # A key that repeats faster than any pause in which a page might gather presses.
 HELD_KEY = """async (slider, times) => {
     for (; times; times--) {
@@ -46,10 +39,12 @@ HELD_KEY = """async (slider, times) => {
 
 @pytest.fixture(scope="module")
 def world():
-    """Targets and scores that the code in WORLD makes."""
-    names: dict = {}
-    exec(WORLD, names)
-    return names["targets"], names["scores"]
+    """Targets and scores, some of them tied."""
+    rng = np.random.default_rng(5)
+    targets = (rng.random(N) < 0.08).astype(int)
+    scores = 1 / (1 + np.exp(-rng.normal(size=N) - 1.8 * targets + 0.7))
+    scores[::7] = scores[::7].round(2)
+    return targets, scores
 
 
 @pytest.fixture(scope="module")
@@ -72,15 +67,14 @@ def state_of(curve, threshold, prevalence=None, calibrator=None):
         risk = float(carry_risk(risk, curve.prevalence, prevalence))
     of_thousand, ppv = point.per_thousand(prevalence), point.ppv_at(prevalence)
     cost = (1 - prevalence) * (1 - point.specificity) * ratio(risk, 1 - risk) if point.fp else 0.0
-    return (
-        {name: getattr(point, name) for name in ("tp", "fp", "tn", "fn", *RATES)}
-        | {"balanced_accuracy": (point.sensitivity + point.specificity) / 2, "youden": point.sensitivity + point.specificity - 1}
-        | {"lr_positive": ratio(point.sensitivity, ratio(point.fp, point.fp + point.tn))}
-        | {"lr_negative": ratio(ratio(point.fn, point.fn + point.tp), point.specificity)}
-        | {f"{name}_per_1000": getattr(of_thousand, name) for name in ("tp", "fp", "tn", "fn")}
-        | {"ppv": ppv, "npv": point.npv_at(prevalence), "biopsies_per_melanoma": ratio(1.0, ppv), "risk": risk}
-        | {"net_benefit": prevalence * point.sensitivity - cost}
-    )
+    state = {name: getattr(point, name) for name in (*OUTCOMES, *RATES)}
+    both = point.sensitivity + point.specificity
+    state |= {"balanced_accuracy": both / 2, "youden": both - 1}
+    state |= {"lr_positive": ratio(point.sensitivity, ratio(point.fp, point.fp + point.tn))}
+    state |= {"lr_negative": ratio(ratio(point.fn, point.fn + point.tp), point.specificity)}
+    state |= {f"{name}_per_1000": getattr(of_thousand, name) for name in OUTCOMES}
+    state |= {"ppv": ppv, "npv": point.npv_at(prevalence), "biopsies_per_melanoma": ratio(1.0, ppv), "risk": risk}
+    return state | {"net_benefit": prevalence * point.sensitivity - cost}
 
 
 def enter(page, label, value):
@@ -88,22 +82,13 @@ def enter(page, label, value):
     page.get_by_label(label, exact=True).dispatch_event("change")
 
 
-def shown(page):
-    """Every number on the page, at full precision."""
-    fields = "[...document.querySelectorAll('strong[data-number]')].map(({ dataset }) => [dataset.number, dataset.value])"
-    values = page.evaluate(f"() => Object.fromEntries({fields})")
-    return {name: float(value.replace("Infinity", "inf").replace("NaN", "nan")) for name, value in values.items()}
-
-
 def expect_numbers(page, state):
-    values = shown(page)
-    assert set(values) == set(NUMBERS)
-    for name in NUMBERS:
-        assert values[name] == pytest.approx(state[name], rel=1e-9, abs=1e-12, nan_ok=True), name
-    for name in ("tp", "fp", "tn", "fn"):
+    fields = "[...document.querySelectorAll('strong[data-number]')].map(({ dataset }) => [dataset.number, dataset.value])"
+    values = {name: float(value.replace("Infinity", "inf")) for name, value in page.evaluate(fields)}
+    assert values == pytest.approx({name: state[name] for name in NUMBERS}, rel=1e-9, abs=1e-12, nan_ok=True)
+    for name, words in OUTCOMES.items():
         expect(page.locator(f"td[data-number={name}]")).to_have_text(f"{state[name]:,}")
-    for name, words in LESIONS.items():
-        expect(page.locator(".mk-t-plots")).to_contain_text(f"{state[name]} {words}")
+        expect(page.locator(".mk-t-plots")).to_contain_text(f"{state[f'{name}_per_1000']} {words}")
     text = page.locator("strong[data-number=sensitivity]").inner_text()
     assert float(text.rstrip("%")) == pytest.approx(100 * state["sensitivity"], abs=0.0501)
 
@@ -124,88 +109,43 @@ def test_it_starts_simple_with_wilsons_intervals_and_controls_that_stay_in_view(
     path = ThresholdExplorer(targets, scores).save_page(tmp_path / "page.html", "Threshold")
     with offline(chromium, path, viewport={"width": 1180, "height": 420}) as page:
         for name, (k, n) in {"sensitivity": (7, 11), "specificity": (30, 39)}.items():
-            interval = binomtest(k, n).proportion_ci(method="wilson")
-            expect(page.locator(f"[data-interval={name}]")).to_have_text(
-                f"95% interval {100 * interval.low:.1f}% to {100 * interval.high:.1f}%"
-            )
-        hidden = [page.get_by_label("prevalence", exact=True), page.get_by_role("button", name="Youden")]
-        for one in hidden:
-            expect(one).to_be_hidden()
-        expect(page.get_by_role("img")).to_have_count(2)
-        more = page.get_by_role("button", name="Show everything")
-        more.press("Enter")
-        for one in hidden:
-            expect(one).to_be_visible()
-        expect(page.get_by_role("img")).to_have_count(6)
-        page.get_by_role("button", name="lowest cost").click()
-        expect(page.get_by_role("button", name="lowest cost")).to_have_attribute("aria-pressed", "true")
-        press(page, "threshold", "ArrowLeft")
-        expect(page.get_by_role("button", name="lowest cost")).to_have_attribute("aria-pressed", "false")
+            low, high = 100 * np.array(binomtest(k, n).proportion_ci(method="wilson"))
+            expect(page.locator(f"[data-interval={name}]")).to_have_text(f"95% interval {low:.1f}% to {high:.1f}%")
+        expect(page.get_by_label("prevalence", exact=True)).to_be_hidden()
+        page.get_by_role("button", name="Show everything").press("Enter")
+        expect(page.get_by_label("prevalence", exact=True)).to_be_visible()
         page.evaluate("scrollTo(0, 500)")
         assert page.evaluate("scrollY") > 100
         expect(page.get_by_label("threshold", exact=True)).to_be_in_viewport()
-        page.get_by_role("button", name="Show less").click()
-        expect(page.get_by_role("img")).to_have_count(2)
 
 
-def test_keys_move_the_threshold_exactly(saved, curve):
-    enter(saved, "threshold, exact", 0.34567)
-    saved.get_by_role("button", name="these cases").click()
-    keys = {"ArrowRight": 0.347, "ArrowLeft": 0.346, "Shift+ArrowRight": 0.356, "PageDown": 0.306, "Home": 0.0, "End": 1.0}
-    for key, value in keys.items():
-        press(saved, "threshold", key)
-        expect_numbers(saved, state_of(curve, value, calibrator=CALIBRATOR))
-    assert saved.get_by_label("threshold", exact=True).get_attribute("aria-valuetext").startswith("1.000: sensitivity 0.0%")
-
-
-@pytest.mark.parametrize(("miss", "alarm", "percent"), [(20, 1, 8.0), (5, 2, 30.0), (500, 1, 1.5)])
-def test_the_cheapest_threshold_is_that_of_the_library(saved, curve, miss, alarm, percent):
+@pytest.mark.parametrize(("miss", "alarm", "percent"), [(20, 1, 8.0), (500, 1, 1.5)])
+def test_the_cheapest_threshold_is_that_of_scikit_learn(saved, curve, world, miss, alarm, percent):
     enter(saved, "cost of a false negative", miss)
     enter(saved, "cost of a false positive", alarm)
     enter(saved, "prevalence, percent", percent)
     saved.get_by_role("button", name="lowest cost").click()
-    points = [curve.at(threshold) for threshold in (*curve.thresholds, np.inf)]
     share = percent / 100
-    costs = [share * (1 - point.sensitivity) * miss + (1 - share) * (1 - point.specificity) * alarm for point in points]
-    best = points[int(np.argmin(costs))]
-    expect_numbers(saved, state_of(curve, best.threshold, share, CALIBRATOR))
+    false_positive_rates, sensitivities, thresholds = roc_curve(*world, drop_intermediate=False)
+    best = np.argmin(share * (1 - sensitivities) * miss + (1 - share) * false_positive_rates * alarm)
+    expect_numbers(saved, state_of(curve, thresholds[best], share, CALIBRATOR))
 
 
 def test_a_number_out_of_range_is_refused_and_a_screen_reader_hears_where_it_rests(saved, curve):
     enter(saved, "threshold, exact", 0.4)
-    before = shown(saved)
     enter(saved, "threshold, exact", 1.5)
     assert saved.get_by_label("threshold, exact").evaluate("field => field.validationMessage") == "Expected a number from 0 to 1."
-    assert shown(saved) == pytest.approx(before, nan_ok=True)
     enter(saved, "threshold, exact", 0.4)
     state = state_of(curve, 0.4)
     expect(saved.locator("[aria-live=polite]")).to_contain_text(f"Threshold 0.400: sensitivity {state['sensitivity']:.1%}")
     names = [saved.get_by_role("img").nth(i).get_attribute("aria-label") for i in range(6)]
     assert all(names) and any(f"AUROC {curve.auroc:.3f}" in name for name in names)
-    assert_legible(saved, ".mk", ".mk-note", ".mk-t-group > p", ".mk-t-plots svg text")
 
 
-@pytest.mark.parametrize(
-    ("scores", "threshold", "name", "sign"),
-    [([0.1, 0.3, 0.3, 1.0, 1.0], 1.0, "net_benefit", "−∞"), ([0.1, 0.3, 0.3, 0.4, 0.2], 0.5, "ppv", "–")],
-)
-def test_what_is_undefined_is_said_in_words_and_signs(chromium, tmp_path, scores, threshold, name, sign):
-    explorer = ThresholdExplorer([0, 1, 0, 1, 0], scores, threshold=threshold)
-    with offline(chromium, explorer.save_page(tmp_path / "page.html", "Threshold")) as page:
-        expect(page.locator(f"strong[data-number={name}]")).to_have_text(sign)
-        assert "No calibration was given" in spoken(page)
-        enter(page, "threshold, exact", 0.999)
-        spoken(page)
-
-
-# --- in JupyterLab ------------------------------------------------------------------------------------------------------------
-
-
-def test_page_and_kernel_keep_step_and_no_key_press_is_undone_by_an_echo(lab, curve, tmp_path):
-    cells = WORLD, "explorer = ThresholdExplorer(targets, scores, Calibrator(1.4, -0.9), threshold=0.3)\nexplorer"
-    with lab.open(notebook_of(tmp_path, *cells), height=1200) as page:
+def test_page_and_kernel_keep_step_and_no_key_press_is_undone_by_an_echo(lab, curve, world, tmp_path):
+    np.save(tmp_path / "world.npy", world)
+    with lab.open(notebook_of(tmp_path, CELL.format(path=str(tmp_path / "world.npy"))), height=1200) as page:
         page.get_by_role("button", name="Show everything").click()
-        expect_numbers(page, state_of(curve, 0.3, calibrator=CALIBRATOR))
         press(page, "threshold", "ArrowRight", 5)
         expect_numbers(page, state_of(curve, 0.305, calibrator=CALIBRATOR))
         page.wait_for_timeout(500)
@@ -214,13 +154,10 @@ def test_page_and_kernel_keep_step_and_no_key_press_is_undone_by_an_echo(lab, cu
         ask_kernel(page, "(setattr(explorer, 'threshold', 0.6123), setattr(explorer, 'prevalence', 0.02))")
         expect(page.get_by_label("threshold, exact", exact=True)).to_have_value("0.6123")
         expect_numbers(page, state_of(curve, 0.6123, 0.02, CALIBRATOR))
-        enter(page, "prevalence, percent", 12.5)
-        page.wait_for_timeout(500)
-        assert ask_kernel(page, "explorer.prevalence") == pytest.approx(0.125)
         assert page.locator(".mk").evaluate("box => box.scrollWidth <= box.clientWidth")
 
         enter(page, "threshold, exact", 0.2)
-        keep_kernel_busy(page, 1)
+        page.evaluate(f"() => {{ {KERNEL}.requestExecute({{ code: 'import time; time.sleep(1)' }}); }}")
         press(page, "threshold", "ArrowRight")
         page.wait_for_timeout(200)  # on its way; the kernel's echo comes a second later, amid the following presses
         page.get_by_label("threshold", exact=True).evaluate(HELD_KEY, 99)
@@ -231,4 +168,4 @@ def test_page_and_kernel_keep_step_and_no_key_press_is_undone_by_an_echo(lab, cu
         page.evaluate(f"() => {KERNEL}.restart()")
         expect(page.get_by_role("alert")).to_contain_text("The kernel that this view belongs to is gone")
         assert page.get_by_label("threshold", exact=True).evaluate("slider => slider.matches('[inert] *')")
-        wait_idle(page)
+        page.wait_for_function(f"{KERNEL}.status === 'idle'")

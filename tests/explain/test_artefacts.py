@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -11,14 +10,8 @@ from PIL import Image
 from melanoma_lib.data.artefacts import ARTEFACTS
 from melanoma_lib.data.images import evaluation_transform, read_square, stored_side
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
-from melanoma_lib.errors import DataError
 from melanoma_lib.explain import artefact_pair, paired_artefacts
 from tests.data.builders import case_table, pixels
-
-
-@pytest.fixture(scope="module")
-def tested(tiny_run) -> pd.DataFrame:
-    return tiny_run.cases("test")
 
 
 @pytest.fixture
@@ -33,7 +26,7 @@ def photographs(tmp_path):
 
 
 @pytest.mark.parametrize("artefact", ARTEFACTS)
-def test_pairs_differ_inside_the_artefact_and_nowhere_else(artefact, photographs, tested, tiny_run):
+def test_pairs_differ_inside_the_artefact_and_nowhere_else(artefact, photographs, tiny_run):
     abroad = SimpleNamespace(settings=tiny_run.settings.with_changes(source="ham10000"), path="ham")
     side = stored_side(tiny_run.settings.image_size)
     for case in (photographs.iloc[0], photographs.iloc[1]):
@@ -41,7 +34,7 @@ def test_pairs_differ_inside_the_artefact_and_nowhere_else(artefact, photographs
         assert np.array_equal(pair.painted, again.painted) and np.array_equal(pair.without, read_square(case["image_path"], side))
         assert np.array_equal((pair.without != pair.painted).any(axis=-1), pair.where) and pair.where.any()
     generator = SyntheticDermoscopy(tiny_run.settings.n_patients, tiny_run.settings.data_seed, side)
-    for present, rows in tested.groupby(f"truth_artefact_{artefact}"):
+    for present, rows in tiny_run.cases("test").groupby(f"truth_artefact_{artefact}"):
         case = rows.iloc[0]
         pair = artefact_pair(case, artefact, tiny_run)
         whole = generator.render(int(np.flatnonzero(generator.cases["image_id"] == case["image_id"])[0]))
@@ -53,8 +46,8 @@ def test_pairs_differ_inside_the_artefact_and_nowhere_else(artefact, photographs
             assert np.array_equal(pair.without, whole.image)
 
 
-def test_a_row_holds_what_the_model_answers_to_either_picture(tested, tiny_run):
-    cases = tested.head(35)  # more than a batch
+def test_a_row_holds_what_the_model_answers_to_either_picture(tiny_run):
+    cases = tiny_run.cases("test").head(35)  # more than a batch
     table = paired_artefacts(cases, "ink", tiny_run)
     assert table["image_id"].tolist() == cases["image_id"].tolist()
     settings, model = tiny_run.settings, tiny_run.model()
@@ -70,13 +63,3 @@ def test_a_row_holds_what_the_model_answers_to_either_picture(tested, tiny_run):
             assert row[f"risk_{name}"] == pytest.approx(float(tiny_run.calibrator.risk(logit)), abs=1e-4)
             assert row[f"flagged_{name}"] == (1 / (1 + np.exp(-logit)) >= tiny_run.operating_point.threshold)
         assert (row["area"], row["on_lesion"]) == (pair.where.mean(), (pair.where & pair.lesion).any())
-    assert model.training == tiny_run.model().training
-
-
-def test_what_cannot_be_painted_is_refused(tested, tiny_run):
-    with pytest.raises(ValueError, match="got 0 cases"):
-        paired_artefacts(tested.head(0), "ink", tiny_run)
-    with pytest.raises(ValueError, match="artefact: expected one of"):
-        paired_artefacts(tested.head(1), "mist", tiny_run)
-    with pytest.raises(DataError, match="no synthetic case 'nobody'"):
-        paired_artefacts(tested.head(1).assign(image_id="nobody"), "ink", tiny_run)

@@ -4,13 +4,10 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from PIL import Image
 
 from melanoma_lib.explain import heatmap_figure
 from melanoma_lib.explain.cam import resize_heatmap
 from melanoma_lib.explain.figures import signed_overlay
-from melanoma_lib.plotting import panel
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
 MASK = np.zeros((60, 80), bool)
@@ -23,9 +20,7 @@ MAPS = {"early": PEAK, "late": 100 * PEAK, "nothing": 0 * PEAK, "against": np.fu
 @pytest.mark.parametrize(("count", "mask"), [(1, None), (11, MASK)])
 def test_the_figure_is_described_whole_and_leaves_pyplot_alone(count, mask):
     figure = heatmap_figure(IMAGE, {f"layer {i}": PEAK * (i + 1) for i in range(count)}, mask, "Grad-CAM")
-    data, metadata = figure._repr_mimebundle_()
-    assert data["image/png"].startswith(b"\x89PNG")
-    assert data["text/plain"] == metadata["image/png"]["alt"] == figure.alt_text
+    assert figure._repr_mimebundle_()[1]["image/png"]["alt"] == figure.alt_text
     assert sum(len(axes.images) for axes in figure.axes) == count + 1
     FigureCanvasAgg(figure).draw()
     label = figure.axes[-1].xaxis.label.get_window_extent()
@@ -50,33 +45,3 @@ def test_the_alt_text_says_where_the_peak_lies_and_how_much_falls_on_the_lesion(
     assert f"early: peak 0.02 at 44% from the left and 25% from the top, {share:.0%} of the positive energy" in text
     assert "on the lesion, lowest -0.005;" in text and f"({len(MAPS)})" in text
     assert "nothing: nothing positive, lowest 0;" in text and "against: nothing positive, lowest -7." in text
-
-
-@pytest.mark.parametrize("heatmap", [PEAK[None], PEAK * np.nan])
-def test_a_panel_refuses_what_is_no_single_map(heatmap):
-    with pytest.raises(ValueError, match=r"heatmap: expected finite values of shape \(h, w\)"):
-        panel(plt.Figure().subplots(), IMAGE, heatmap=heatmap)
-
-
-@pytest.mark.parametrize(
-    ("image", "maps", "mask", "message"),
-    [
-        (IMAGE / 255, MAPS, None, "uint8.*got float64"),
-        (IMAGE[..., 0], MAPS, None, r"got uint8 of \(60, 80\)"),
-        (IMAGE, {}, None, "0 maps"),
-        (IMAGE, MAPS, MASK.T, r"mask: expected the proportions of the image, \(60, 80\), got shape \(80, 60\)"),
-        (IMAGE, {"batch": PEAK[None]}, None, r"'batch'.*\(h, w\).*got \(1, 6, 8\)"),
-        (IMAGE, {"broken": PEAK * np.nan}, None, "'broken'.*finite"),
-    ],
-)
-def test_what_cannot_be_drawn_is_an_error(image, maps, mask, message):
-    with pytest.raises(ValueError, match=message):
-        heatmap_figure(image, maps, mask)
-
-
-@pytest.mark.parametrize("photograph", [IMAGE, Image.fromarray(IMAGE)])
-def test_a_panel_has_the_proportions_of_its_photograph(photograph):
-    axes = Figure().subplots()
-    panel(axes, photograph, heatmap=PEAK, mask=MASK)
-    height, width = IMAGE.shape[:2]
-    assert axes.get_aspect() == height / width and axes.get_xlim() == (0, 1) and axes.get_ylim() == (1, 0)

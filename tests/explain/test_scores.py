@@ -22,7 +22,6 @@ def centre(height, width):
     return np.outer(down, across)
 
 
-LESION = np.array([[True, True, False], [True, False, False]])
 small_maps = arrays(np.float32, (2, 3), elements=st.sampled_from([-1.0, 0.0, 0.5, 2.0]))
 small_masks = arrays(bool, (2, 3)).filter(np.any)
 
@@ -74,19 +73,9 @@ def test_energy_peak_and_overlap_are_those_of_a_count_pixel_by_pixel(data):
     assert found["overlap"] == pytest.approx(jaccard_score(mask.ravel(), heatmap.ravel() >= heatmap.max() / 2))
 
 
-@pytest.mark.parametrize(
-    ("heatmap", "mask", "message"),
-    [
-        (np.ones((3, 2)), LESION, r"got \(3, 2\) and \(2, 3\); ask heatmaps for size=mask.shape"),
-        (np.ones((1, 2, 3)), LESION, r"expected the same shape \(H, W\), got \(1, 2, 3\)"),
-        (np.ones((2, 3)), np.zeros((2, 3), bool), "some of them True, got bool with 0"),
-        (np.ones((2, 3)), LESION * np.uint8(255), "expected booleans"),
-        (np.full((2, 3), np.nan), LESION, "finite values, got 6"),
-    ],
-)
-def test_misfits_are_errors(heatmap, mask, message):
-    with pytest.raises(ValueError, match=message):
-        score_heatmap(heatmap, mask)
+def test_maps_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"got \(3, 2\) and \(2, 3\); ask heatmaps for size=mask.shape"):
+        score_heatmap(np.ones((3, 2)), np.ones((2, 3), bool))
 
 
 def test_a_constant_map_gains_nothing_and_chance_gains_nothing_on_average():
@@ -118,7 +107,7 @@ def test_the_gain_is_the_area_between_the_curves_of_altering_one_image_at_a_time
 
 
 @pytest.mark.parametrize("maps", [np.ones((3, 4, 4)), np.ones((2, 0, 4, 4)), np.full((2, 4, 4), np.nan)])
-def test_maps_that_do_not_fit_are_refused(maps):
+def test_maps_of_another_number_or_not_finite_are_refused(maps):
     model, (image, metadata) = small_net("test_resnet"), cases("test_resnet")
     with pytest.raises(ValueError, match="maps: expected finite ones"):
         deletion_insertion(model, image, metadata, maps)

@@ -21,37 +21,23 @@ ax.plot([0, 1], [0, seed])
 describe(ax, f"A line from 0 to {seed}.")"""
 DIGEST = "print('sum', int(np.arange(10).sum()) + seed)"
 EXERCISE = "def double(x):\n    # solution\n    return 2 * x\n    # end of solution"
-CLOSING = """<details><summary>Hint</summary>
-
-add
-
-</details>
-
-## Your own data
-
-## Key terms
-
-- **sum**: all added.
-
-## References
-
-- None."""
+HINT = "<details><summary>Hint</summary>\n\nadd\n\n</details>"
+CLOSING = f"{HINT}\n\n## Your own data\n\n## Key terms\n\n- **sum**: all added.\n\n## References\n\n- None."
 
 
 def mini_lesson(folder: Path, **replaced: str) -> Path:
     """Write the lesson, unexecuted, with some cells replaced; ``extra`` adds one before the closing."""
-    sources = {"introduction": INTRODUCTION, "imports": IMPORTS, "parameters": PARAMETERS, "settings": SETTINGS} | replaced
+    tagged = ("parameters", "digest", "exercise")
+    sources = {
+        "introduction": INTRODUCTION, "imports": IMPORTS, "parameters": PARAMETERS, "settings": SETTINGS,
+        "question": "Predict: what is the sum?", "drawing": DRAWING, "digest": DIGEST, "exercise": EXERCISE,
+        **({"extra": ""} if "extra" in replaced else {}), "closing": CLOSING,
+    }  # fmt: skip
     cells = [
-        new_markdown_cell(sources["introduction"]),
-        new_code_cell(sources["imports"]),
-        new_code_cell(sources["parameters"], metadata={"tags": ["parameters"]}),
-        new_code_cell(sources["settings"]),
-        new_markdown_cell("Predict: what is the sum?"),
-        new_code_cell(replaced.get("drawing", DRAWING)),
-        new_code_cell(replaced.get("digest", DIGEST), metadata={"tags": ["digest"]}),
-        new_code_cell(replaced.get("exercise", EXERCISE), metadata={"tags": ["exercise"]}),
-        *([new_code_cell(replaced["extra"])] if "extra" in replaced else []),
-        new_markdown_cell(replaced.get("closing", CLOSING)),
+        new_markdown_cell(source)
+        if name in ("introduction", "question", "closing")
+        else new_code_cell(source, metadata={"tags": [name]} if name in tagged else {})
+        for name, source in (sources | replaced).items()
     ]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "07_mini.ipynb"

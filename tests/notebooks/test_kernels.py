@@ -6,6 +6,7 @@ import os
 import socket
 from pathlib import Path
 from queue import Empty
+from unittest.mock import AsyncMock
 
 import pytest
 from jupyter_client.provisioning import LocalProvisioner
@@ -66,26 +67,17 @@ class Dozing:
         self.asked += 1
         if self.asked == 1:
             await asyncio.sleep(1e6 if timeout is None else timeout / 1000)
-            return 0
-        return 1
+        return int(self.asked > 1)
+
+
+async def wait(timeout=None):
+    channel = object.__new__(WakefulChannel)  # its constructor takes no stand-in
+    channel.socket, channel._recv = Dozing(), AsyncMock(return_value={"msg_type": "execute_reply"})
+    return await asyncio.wait_for(channel.get_msg(timeout), 2)
 
 
 def test_a_reply_that_wakes_nobody_is_heard(monkeypatch):
     monkeypatch.setattr("melanoma_lib.classroom.kernels.LOOK_AGAIN", 0.01)
-
-    def dozing():
-        channel = object.__new__(WakefulChannel)  # its constructor takes no stand-in
-        channel.socket = Dozing()
-
-        async def received():
-            return {"msg_type": "execute_reply"}
-
-        channel._recv = received
-        return channel
-
-    async def wait(timeout=None):
-        return await asyncio.wait_for(dozing().get_msg(timeout), 2)
-
     assert asyncio.run(wait()) == {"msg_type": "execute_reply"}
     with pytest.raises(Empty):
         asyncio.run(wait(0.01))

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +6,6 @@ from melanoma_lib.classroom.lesson import Lesson, find_lessons
 from melanoma_lib.errors import LessonError
 from tests.notebooks.mini import mini_lesson
 
-ROOT = Path(__file__).parent
 DEFAULTS = {"profile": "fast", "seed": 0, "rate": 0.5, "shout": False, "run_dir": ""}
 
 
@@ -17,57 +14,25 @@ def fresh(tmp_path_factory):
     return Lesson(mini_lesson(tmp_path_factory.mktemp("fresh")))
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "value"),
-    [("seed", "3", 3), ("rate", "2", 2.0), ("rate", "1e-3", 0.001), ("shout", "yes", True), ("shout", "FALSE", False),
-     ("run_dir", str(ROOT), str(ROOT)), ("run_dir", None, ""),
-     ("seed", "None", 0), ("seed", 4, 4), ("shout", True, True), ("rate", 1, 1.0)],
-)  # fmt: skip
-def test_text_is_read_as_the_type_of_the_default(fresh, name, text, value):
-    read = fresh.with_defaults({name: text})
-    assert read == DEFAULTS | {name: value} and type(read[name]) is type(value)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "words"),
-    [
-        ("sed", "3", "no parameter sed; it has: profile = 'fast', seed = 0"),
-        ("seed", "three", "seed expects int"),
-        ("seed", "1.5", "seed expects int"),
-        ("seed", True, "seed expects int"),
-        ("shout", "maybe", "yes or no"),
-        ("shout", 1, "yes or no"),
-        ("run_dir", "runs/misspelt", r"run_dir names a run to read, and there is none in /.*runs/misspelt; leave it empty"),
-        ("seed", "-1", "greater than or equal to 0"),  # what Settings says of a parameter that is one of its fields
-    ],
-)
-def test_a_parameter_that_does_not_fit_is_refused_with_the_known_ones(fresh, name, value, words):
-    with pytest.raises(LessonError, match=words):
-        fresh.with_defaults({name: value})
+def test_a_parameter_that_does_not_fit_is_refused_with_the_known_ones(fresh):
+    with pytest.raises(LessonError, match="no parameter sed; it has: profile = 'fast', seed = 0"):
+        fresh.with_defaults({"sed": "3"})
+    with pytest.raises(LessonError, match=r"run_dir names a run to read, and there is none in /.*runs/misspelt; leave it empty"):
+        fresh.with_defaults({"run_dir": "runs/misspelt"})
 
 
 @given(
     st.dictionaries(st.sampled_from([*DEFAULTS, "other"]), st.text() | st.integers() | st.floats() | st.booleans() | st.none())
 )
 def test_any_value_is_either_read_as_its_type_or_refused(fresh, values):
-    before = Path.cwd()
     try:
         read = fresh.with_defaults(values)
     except LessonError:
         return
     assert {name: type(value) for name, value in read.items()} == {name: type(value) for name, value in DEFAULTS.items()}
-    assert Path.cwd() == before
-
-
-@pytest.mark.parametrize("source", ["seed = 1 + 1", "a, b = 1, 2", "import os", "seed = [1]", "seed = None", "a = b = 1"])
-def test_a_parameters_cell_holds_plain_scalars_only(tmp_path, source):
-    with pytest.raises(LessonError, match="plain scalar"):
-        _ = Lesson(mini_lesson(tmp_path, parameters=source)).parameters
 
 
 def test_lessons_are_found_by_name_number_and_path_and_what_is_none_is_named(tmp_path):
-    with pytest.raises(LessonError, match="no lesson in"):
-        find_lessons((), tmp_path)
     path = mini_lesson(tmp_path)
     (tmp_path / "notes.ipynb").write_text("{}")
     for name in ("07_mini", "07", str(path)):

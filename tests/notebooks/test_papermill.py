@@ -1,24 +1,17 @@
-import base64
-import io
 import re
 
 import nbformat
-import numpy as np
 import pytest
-from PIL import Image
 
 from melanoma_lib.__main__ import main
-from melanoma_lib.classroom.lesson import Lesson, tags_of
-from melanoma_lib.classroom.papermill import digest_text, refresh, run_lessons, smaller, summary
+from melanoma_lib.classroom.lesson import Lesson
+from melanoma_lib.classroom.papermill import refresh, run_lessons
 from melanoma_lib.errors import LessonError
-from tests.data.builders import encoded
 from tests.notebooks.mini import IMPORTS, mini_lesson
 from tests.notebooks.nbval_run import ROOT, run_nbval
 from tests.notebooks.test_contract import breaches
 
-EXPLORER = f"""{IMPORTS}
-from melanoma_lib.widgets.base import Explorer, answering
-"""
+EXPLORER = f"{IMPORTS}\nfrom melanoma_lib.widgets.base import Explorer, answering\n"
 EXERCISE = """class Lens(Explorer):
     def state(self, x):
         return 1 / x
@@ -46,23 +39,13 @@ def test_a_run_leaves_notebook_page_and_summary(lesson, tmp_path):
     assert 'href="07_mini.html"' in (tmp_path / "out" / "index.html").read_text()
 
 
-def test_parameters_reach_the_kernel_and_a_misspelt_one_starts_none(lesson, tmp_path):
-    with pytest.raises(LessonError, match="no parameter sed"):
-        run_lessons([lesson], tmp_path / "out", {"sed": "5"})
-    assert not (tmp_path / "out").exists()
-    (outcome,) = run_lessons([lesson], tmp_path / "out", {"seed": "5"}, show_progress=False)
-    assert (outcome.digests, outcome.as_committed) == (("sum 50\n",), None)
-    assert "other parameters" in summary([outcome])
-
-
 def test_a_cell_that_only_tests_is_run_and_not_shown(tmp_path):
     lesson = Lesson(mini_lesson(tmp_path, extra="print('asserted', 40 + 2)"))
-    next(cell for cell in lesson.notebook.cells if "asserted" in cell.source).metadata["tags"] = ["remove-cell"]
+    lesson.notebook.cells[-2].metadata["tags"] = ["remove-cell"]
     nbformat.write(lesson.notebook, lesson.path)
     (outcome,) = run_lessons([Lesson(lesson.path)], tmp_path / "out", {}, show_progress=False)
     assert "asserted 42" in outcome.notebook.read_text(encoding="utf-8")
-    page = outcome.page.read_text(encoding="utf-8")
-    assert "asserted" not in page and "sum 45" in page
+    assert "asserted" not in outcome.page.read_text(encoding="utf-8")
 
 
 def test_a_failing_cell_fails_the_run_and_keeps_what_was_executed(tmp_path):
@@ -83,15 +66,6 @@ def test_a_kernel_that_dies_fails_its_lesson_alone(lesson, tmp_path):
     assert second.ok and not list((tmp_path / "out").glob("*unfinished*"))
 
 
-def test_a_digest_is_the_same_whether_a_bar_ran_beside_it_or_not(tmp_path):
-    digest = "print('sum', int(np.arange(10).sum()) + seed)"
-    lesson = Lesson(mini_lesson(tmp_path, digest=digest))
-    refresh(lesson)
-    bar = Lesson(mini_lesson(tmp_path / "bar", digest=f"{BAR}\n{digest}"))
-    (outcome,) = run_lessons([bar], tmp_path / "out", {}, show_progress=False)
-    assert outcome.digests == tuple(map(digest_text, Lesson(lesson.path).cells("digest"))) == ("sum 45\n",)
-
-
 @pytest.mark.slow
 def test_refresh_twice_leaves_no_difference_no_live_widget_and_no_progress_bar(tmp_path):
     lesson = Lesson(mini_lesson(tmp_path, imports=EXPLORER, exercise=EXERCISE.format(first=1), extra=f"{BAR}\nLens()"))
@@ -99,10 +73,8 @@ def test_refresh_twice_leaves_no_difference_no_live_widget_and_no_progress_bar(t
     first = lesson.path.read_bytes()
     assert not refresh(Lesson(lesson.path))
     assert lesson.path.read_bytes() == first
-    assert breaches(Lesson(lesson.path)) == ["1 of 2 figures are drawn in the cell"]  # the explorer draws the other
+    assert list(breaches(Lesson(lesson.path))) == ["1 of 2 figures are drawn in the cell"]  # the explorer draws the other
     assert b"widget-view" not in first and b'"alt": "Two presets."' in first and b"counting\\u" not in first
-    (cell,) = [cell for cell in Lesson(lesson.path).notebook.cells if "progress_bar" in cell.source]
-    assert len(cell.outputs) == 1
 
 
 @pytest.mark.slow
@@ -128,34 +100,15 @@ def test_nbval_is_green_on_the_committed_lesson_and_red_on_one_changed_number(le
     lesson.path.write_text(text.replace("sum 45", "sum 46"))
     red = run_nbval(lesson.path)
     assert red.returncode == 1 and "sum 46" in red.stdout, red.stdout
-    assert [tags_of(cell) for cell in lesson.cells("digest")] == [["digest", "nbval-check-output"]]
 
 
-def test_the_command_line_runs_checks_and_refuses(lesson, tmp_path, monkeypatch, capfd):
+def test_the_command_line_runs_and_checks(lesson, tmp_path, monkeypatch, capfd):
     (tmp_path / "notebooks").mkdir()
     lesson.path.rename(tmp_path / "notebooks" / "07_mini.ipynb")
     (tmp_path / "notebooks" / "00_start_here.ipynb").write_bytes((tmp_path / "notebooks" / "07_mini.ipynb").read_bytes())
     monkeypatch.chdir(tmp_path)
     assert main(["notebooks", "run", "07", "-p", "seed", "2", "--out", "out"]) == 0
-    assert (tmp_path / "out" / "07_mini.html").is_file()
-    assert main(["notebooks", "run", "07", "-p", "seed", "2", "-p", "seed", "3"]) == 1
-    assert "given more than once" in capfd.readouterr().err
-    assert main(["notebooks", "check", "07"]) == 1
-    assert "part of the project's tests" in capfd.readouterr().err
+    assert "sum 47" in (tmp_path / "out" / "07_mini.html").read_text()
     monkeypatch.chdir(ROOT)
     assert main(["notebooks", "check", "06"]) == 0
     assert "1 passed" in capfd.readouterr().out
-
-
-def test_a_photograph_is_kept_in_fewer_bytes_and_looks_the_same():
-    y, x = np.mgrid[:400, :400]
-    waves = np.stack([120 + 60 * np.sin(x / 90), 90 + 50 * np.cos(y / 70), 100 + 40 * np.sin((x + y) / 80)], axis=2)
-    pixels = (waves + np.random.default_rng(0).normal(0, 6, waves.shape)).clip(0, 255).astype(np.uint8)
-    pixels[-20:, :40] = blue = (0, 114, 178)  # the end of a colour bar below a picture of other colours
-    before, corner = (base64.b64encode(encoded(part)).decode() for part in (pixels, pixels[:50, :50]))
-    after = smaller(before)
-    assert len(after) < 0.6 * len(before) and smaller(after) == after
-    seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(after))).convert("RGB")).astype(int)
-    assert np.abs(seen - pixels).mean() < 8
-    assert np.abs(seen[-16:, 4:36] - blue).max() < 20
-    assert smaller(corner) == corner

@@ -5,12 +5,10 @@ import pandas as pd
 import pytest
 from joblib import parallel_config
 
-from melanoma_lib.__main__ import main
 from melanoma_lib.classroom import sweep as module
 from melanoma_lib.classroom.lesson import Lesson
 from melanoma_lib.classroom.papermill import run_lesson
 from melanoma_lib.classroom.sweep import grid, sweep
-from melanoma_lib.errors import LessonError
 from melanoma_lib.runs import Run
 from tests.notebooks.mini import IMPORTS, mini_lesson
 
@@ -44,46 +42,9 @@ def test_a_sweep_compares_its_runs_goes_on_where_it_stopped_and_repeats_a_change
 
 
 def test_points_differ_in_folder_run_and_values(tmp_path):
-    trains = "if seed < 0:\n    train(settings)\nprint(seed)"
-    lesson = Lesson(mini_lesson(tmp_path, extra=trains))
+    lesson = Lesson(mini_lesson(tmp_path, extra="if seed < 0:\n    train(settings)\nprint(seed)"))
     points = grid(lesson, {"seed": ["0", "1"], "rate": ["0.1", "0.2"]}, {"shout": "yes"}, tmp_path)
     assert [point.varied for point in points] == [{"seed": s, "rate": r} for s in (0, 1) for r in (0.1, 0.2)]
     assert len({point.folder for point in points}) == 4
     assert len({point.values["run_dir"] for point in points}) == 2  # of the two, the seed alone stands before what trains
     assert all(point.values["shout"] is True for point in points)
-    moved = grid(lesson, {"seed": ["0", "1"], "rate": ["0.1", "0.2"]}, {"shout": "yes"}, tmp_path / "elsewhere")
-    assert [point.folder.name for point in moved] == [point.folder.name for point in points]  # and so resumes there
-    with pytest.raises(LessonError, match="chooses run_dir itself"):
-        grid(lesson, {"seed": ["1"]}, {"run_dir": str(tmp_path)}, tmp_path)
-    changes = "changes = {'learning_rate': rate}"  # by another name, in a cell of its own
-    points = grid(Lesson(mini_lesson(tmp_path, digest=changes, extra=trains)), {"rate": ["0.1", "0.2"]}, {}, tmp_path)
-    assert len({point.values["run_dir"] for point in points}) == 2
-
-
-def test_a_sweep_of_the_analysis_alone_trains_nothing_and_reads_the_run_that_is_named(tmp_path):
-    (tmp_path / "runs" / "mine").mkdir(parents=True)
-    points = grid(Lesson(mini_lesson(tmp_path)), {"rate": ["0.1", "0.2"]}, {"run_dir": "runs/mine"}, tmp_path)
-    assert [point.values["run_dir"] for point in points] == ["runs/mine"] * 2
-
-
-@pytest.mark.parametrize(
-    ("over", "fixed", "words"),
-    [
-        ({"sed": ["1"]}, {}, "no parameter sed"),
-        ({"seed": ["x"]}, {}, "expects int"),
-        ({"seed": []}, {}, "nothing to sweep"),
-        ({"run_dir": ["a"]}, {}, "chooses run_dir itself"),
-        ({"seed": ["1"]}, {"seed": "2"}, "either swept or fixed"),
-        ({"rate": ["1"]}, {}, "name a run"),
-    ],
-)
-def test_a_grid_is_refused_before_anything_runs(tmp_path, over, fixed, words):
-    with pytest.raises(LessonError, match=words):
-        grid(Lesson(mini_lesson(tmp_path)), over, fixed, tmp_path)
-
-
-def test_the_command_line_says_what_over_expects(tmp_path, monkeypatch, capsys):
-    mini_lesson(tmp_path / "notebooks").rename(tmp_path / "notebooks" / "00_start_here.ipynb")
-    monkeypatch.chdir(tmp_path)
-    assert main(["notebooks", "sweep", "00", "--over", "seed"]) == 1
-    assert "name=value,value" in capsys.readouterr().err

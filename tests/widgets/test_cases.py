@@ -1,26 +1,21 @@
-import io
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
-import traitlets
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 from scipy.stats import binomtest
 
 from melanoma_lib.data.schema import SEXES, SITES, validate_cases
-from melanoma_lib.errors import DataError
-from melanoma_lib.widgets.case_selection import FIELDS, filter_cases, note_outcomes, page_of, summary_of, worst_first
-from melanoma_lib.widgets.cases import CaseExplorer, picture_of
+from melanoma_lib.widgets.case_selection import FIELDS, filter_cases, note_outcomes, summary_of, worst_first
+from melanoma_lib.widgets.cases import CaseExplorer
 from tests.data.builders import case_table
-
-DIAGNOSES = ("nevus", "unknown", "atypical melanocytic proliferation")
 
 
 def random_cases(seed: int, n: int = 60) -> pd.DataFrame:
-    """A valid table with gaps everywhere the schema allows them."""
+    """A valid table with gaps everywhere the schema allows them, and labels that are no positions."""
     rng = np.random.default_rng(seed)
 
     def some(values, gap=0.2):
@@ -33,31 +28,23 @@ def random_cases(seed: int, n: int = 60) -> pd.DataFrame:
         age_approx=np.where(rng.random(n) < 0.2, np.nan, rng.integers(0, 19, n) * 5.0),
         sex=some(SEXES),
         anatom_site_general_challenge=some(SITES[:3]),
-        diagnosis=np.where(target == 1, "melanoma", rng.choice(DIAGNOSES, n)),
-        acquisition=some(["A", "B"]),
+        diagnosis=np.where(target == 1, "melanoma", "nevus"),
         split=rng.choice(["train", "val", "test"], n),
     )
-    shuffled = validate_cases(table).sample(frac=1, random_state=seed)  # labels that are no positions
-    return shuffled.set_index(np.arange(n) * 7 + 3)
+    return validate_cases(table).sample(frac=1, random_state=seed).set_index(np.arange(n) * 7 + 3)
 
 
 @pytest.fixture
 def pictured(tmp_path) -> pd.DataFrame:
-    """30 cases in random order with images of several shapes; the second is corrupt, the third absent."""
+    """30 cases in random order with images; the second is corrupt, the third absent."""
     table = random_cases(1, 30)
     paths = [tmp_path / f"{name}.jpg" for name in table["image_id"]]
-    for row, path in enumerate(paths):
-        Image.new("RGB", [(60, 40), (40, 60), (300, 20)][row % 3], (20 + 5 * row, 90, 160)).save(path)
+    for path in paths:
+        Image.new("RGB", (60, 40)).save(path)
     paths[1].write_bytes(paths[1].read_bytes()[:200])
     paths[2].unlink()
     return table.assign(image_path=[str(path) for path in paths])
 
-
-def opened(picture: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(picture))
-
-
-# --- filtering ---------------------------------------------------------------------------------------------------------------
 
 FILTERS = st.fixed_dictionaries(
     {},
@@ -66,7 +53,6 @@ FILTERS = st.fixed_dictionaries(
         "sex": st.sampled_from([*SEXES, "missing"]),
         "site": st.sampled_from([*SITES, "missing"]),
         "diagnosis": st.sampled_from(["nevus", "melanoma", "missing"]),
-        "acquisition": st.sampled_from(["A", "B", "missing"]),
         "split": st.sampled_from(["train", "test", "missing"]),
         "age": st.sampled_from(["0 to 9", "40 to 49", "90 to 99", "120 to 129", "missing"]),
     },
@@ -77,37 +63,14 @@ FILTERS = st.fixed_dictionaries(
 def test_filters_agree_with_a_look_at_every_row(seed, filters):
     cases = random_cases(seed)
 
-    def fits(row):
-        for name, wanted in filters.items():
-            value = row[FIELDS[name]]
-            if wanted == "missing" or pd.isna(value):
-                if not (wanted == "missing" and pd.isna(value)):
-                    return False
-            elif name == "age":
-                low, _, high = wanted.split()
-                if not int(low) <= value <= int(high):
-                    return False
-            elif value != wanted:
-                return False
-        return True
+    def fits(name, value, wanted):
+        if pd.isna(value) or wanted == "missing":
+            return pd.isna(value) and wanted == "missing"
+        return int(wanted.split()[0]) <= value <= int(wanted.split()[2]) if name == "age" else value == wanted
 
-    expected = [position for position, row in enumerate(cases.to_dict("records")) if fits(row)]
+    rows = enumerate(cases.to_dict("records"))
+    expected = [at for at, row in rows if all(fits(name, row[FIELDS[name]], wanted) for name, wanted in filters.items())]
     assert filter_cases(cases, **filters).tolist() == expected
-
-
-@pytest.mark.parametrize(
-    ("filters", "said"),
-    [
-        ({"localization": "torso"}, "'localization' is not known; this table offers ['target', 'sex', 'age', 'site'"),
-        ({"sex": "Male"}, "sex 'Male' is not known; expected one of ['female', 'male', 'missing']"),
-        ({"target": 2}, "expected one of [1, 0, 'missing']"),
-        ({"age": "old"}, "age 'old' is not known; expected one of ['0 to 9', '10 to 19'"),
-    ],
-)
-def test_what_cannot_be_filtered_is_named(filters, said):
-    with pytest.raises(ValueError) as error:
-        filter_cases(case_table([0, 1]), **filters)
-    assert said in str(error.value)
 
 
 @given(seed=st.integers(0, 30), threshold=st.sampled_from([0.0, 0.3, 0.5, 1.0]))
@@ -117,10 +80,8 @@ def test_outcomes_and_the_worst_errors_agree_with_a_look_at_every_row(seed, thre
     cases = cases.assign(probability=np.where(rng.random(len(cases)) < 0.1, np.nan, rng.random(len(cases)).round(1)))
     noted = note_outcomes(cases, threshold)
     names = {(1, False): "false negative", (0, True): "false positive", (1, True): "true positive", (0, False): "true negative"}
-    expected = [
-        None if math.isnan(p) else names[target, p >= threshold]
-        for target, p in zip(cases["target"], cases["probability"], strict=True)
-    ]
+    answers = zip(cases["target"], cases["probability"], strict=True)
+    expected = [None if math.isnan(p) else names[target, p >= threshold] for target, p in answers]
     assert noted["outcome"].tolist() == expected
     rows = worst_first(noted, filter_cases(noted))
     assert sorted(rows) == list(range(len(cases)))
@@ -130,64 +91,14 @@ def test_outcomes_and_the_worst_errors_agree_with_a_look_at_every_row(seed, thre
         assert misses == sorted(misses, reverse=True)
     place = {"false negative": 0, "false positive": 1, "true positive": 2, "true negative": 2, None: 3}
     assert [place[one] for one in kinds] == sorted(place[one] for one in kinds)
-    chosen = worst_first(noted, filter_cases(noted, outcome="false positive"))
-    assert [expected[row] for row in chosen] == ["false positive"] * expected.count("false positive")
-
-
-# --- pages and numbers -------------------------------------------------------------------------------------------------------
-
-
-@given(seed=st.integers(0, 5), size=st.integers(1, 70), target=st.sampled_from([0, 1]))
-def test_pages_show_every_match_once_and_in_order(seed, size, target):
-    cases = random_cases(seed)
-    rows = filter_cases(cases, target=target)
-    pages = [page_of(cases, rows, page, size) for page in range(1, page_of(cases, rows, 1, size)["pages"] + 1)]
-    assert [tile["image_id"] for page in pages for tile in page["tiles"]] == cases["image_id"].iloc[rows].tolist()
-    assert all(0 < len(page["tiles"]) <= size for page in pages)
-    assert page_of(cases, rows, 0, size) == pages[0]
-    assert page_of(cases, rows, 999, size) == pages[-1]
-
-
-@given(seed=st.integers(0, 30), filters=FILTERS)
-def test_numbers_agree_with_counting(seed, filters):
-    cases = random_cases(seed)
-    rows = filter_cases(cases, **filters)
-    matching = [cases.to_dict("records")[row] for row in rows]
-    said = summary_of(cases, rows, by_label=True).split(" · ")
-    assert said[0] == f"{len(matching)} of 60 cases match"
-    assert not matching or said[1] == f"{sum(case['target'] for case in matching)} melanoma"
-    patients = len({case["patient_id"] for case in matching if isinstance(case["patient_id"], str)})
-    assert said[-2:] == [f"{patients} patient{'s' * (patients != 1)}", "lesions not recorded"]
 
 
 def test_interval_counts_patients_not_images():
-    alone = case_table([1, 1, 0, 0, 0, 0, 0], patients=list("abcdefg"))
     low, high = binomtest(2, 7).proportion_ci(method="wilson")
-    expected = f" = {2 / 7:.1%} (95% confidence interval {low:.1%} to {high:.1%})"
-    assert f"2 melanoma{expected}" in summary_of(alone, filter_cases(alone))
-    twice = case_table([1, 1, 0, 0, 0, 0, 0] * 2, patients=list("abcdefg") * 2)
-    assert f"4 melanoma{expected}" in summary_of(twice, filter_cases(twice))  # more images of the same people prove nothing
-
-
-# --- pictures ----------------------------------------------------------------------------------------------------------------
-
-
-def test_thumbnails_stand_upright_as_pillow_has_them(tmp_path):
-    ramp = np.zeros((80, 160, 3), dtype=np.uint8)
-    ramp[..., 0] = np.linspace(0, 255, 160).astype(np.uint8)
-    ramp[:40, :, 2] = 255
-    for orientation in range(1, 9):
-        path = tmp_path / f"{orientation}.jpg"
-        exif = Image.Exif()
-        exif[ExifTags.Base.Orientation] = orientation
-        Image.fromarray(ramp).save(path, exif=exif, quality=95)
-        got = opened(picture_of(path, 40)["picture"])
-        expected = ImageOps.exif_transpose(Image.open(path)).resize(got.size)
-        assert got.size == ((40, 20) if orientation < 5 else (20, 40))
-        assert np.abs(np.asarray(got).astype(int) - np.asarray(expected)).mean() < 8
-
-
-# --- the explorer ------------------------------------------------------------------------------------------------------------
+    for times in (1, 2):  # more images of the same people prove nothing
+        cases = case_table([1, 1, 0, 0, 0, 0, 0] * times, patients=list("abcdefg") * times)
+        expected = f"{2 * times} melanoma = {2 / 7:.1%} (95% confidence interval {low:.1%} to {high:.1%})"
+        assert expected in summary_of(cases, filter_cases(cases))
 
 
 def shown(explorer: CaseExplorer) -> list[str]:
@@ -196,41 +107,28 @@ def shown(explorer: CaseExplorer) -> list[str]:
 
 def test_filters_and_pages_reach_the_view(pictured):
     explorer = CaseExplorer(pictured, page_size=4)
-    assert shown(explorer) == pictured["image_id"].iloc[:4].tolist()
     explorer.page = 3
     explorer.filters = {"target": 0}
     rows = filter_cases(pictured, target=0)
-    assert explorer.page == 1
-    assert shown(explorer) == pictured["image_id"].iloc[rows[:4]].tolist()
+    assert explorer.page == 1 and shown(explorer) == pictured["image_id"].iloc[rows[:4]].tolist()
     assert explorer.view["text"] == summary_of(pictured, rows, by_label=True)
     assert "%" not in explorer.view["text"]  # a share of melanoma among cases chosen by it
     explorer.page = 999
-    assert explorer.page == explorer.view["pages"] == math.ceil(len(rows) / 4)
-    assert shown(explorer)[-1] == pictured["image_id"].iloc[rows[-1]]
-    explorer.filters = {}
-    assert shown(explorer) == pictured["image_id"].iloc[:4].tolist()
+    assert explorer.page == math.ceil(len(rows) / 4) and shown(explorer)[-1] == pictured["image_id"].iloc[rows[-1]]
 
 
 def test_absent_and_corrupt_files_get_tiles_of_their_own(pictured, tmp_path):
-    explorer = CaseExplorer(pictured)
-    good, corrupt, absent = explorer.view["tiles"][:3]
-    assert opened(good["picture"]).format == "JPEG" and good["problem"] == ""
-    assert absent["picture"] is None and absent["problem"] == "image not downloaded"
-    assert corrupt["picture"] is None and corrupt["problem"].startswith(f"cannot be read: {corrupt['image_id']}.jpg: expected")
+    good, corrupt, absent = CaseExplorer(pictured).view["tiles"][:3]
+    assert good["picture"] and corrupt["picture"] is absent["picture"] is None
+    assert (good["problem"], absent["problem"]) == ("", "image not downloaded")
+    assert corrupt["problem"].startswith(f"cannot be read: {corrupt['image_id']}.jpg: expected")
     assert str(tmp_path) not in corrupt["problem"]
-    Image.new("RGB", (30, 20)).save(pictured["image_path"].iloc[1])  # mended: seen on the next look
-    explorer.filters = {"image": "downloaded"}
-    assert explorer.view["tiles"][1]["image_id"] == corrupt["image_id"] and explorer.view["tiles"][1]["picture"]
-    explorer.filters = {"image": "not downloaded"}
-    assert shown(explorer) == [absent["image_id"]]
 
 
 def test_a_page_without_a_kernel_gets_images_of_both_classes_worst_errors_first(pictured):
     data, metadata = CaseExplorer(pictured.assign(probability=0.5), threshold=0.5)._repr_mimebundle_()
     assert data["image/png"].startswith(b"\x89PNG")
     assert metadata["image/png"]["alt"].startswith("6 melanomas and 6 other lesions")
-    melanomas = CaseExplorer(pictured[pictured["target"] == 1].head(2))
-    assert melanomas._repr_mimebundle_()[1]["image/png"]["alt"].startswith("2 melanomas and 0 other lesions")
 
 
 def test_a_failed_answer_is_shown_and_raised(pictured):
@@ -240,27 +138,3 @@ def test_a_failed_answer_is_shown_and_raised(pictured):
     assert "sex 'both'" in explorer.problem
     explorer.filters = {"sex": "male"}
     assert explorer.problem == ""
-    with pytest.raises(ValueError, match="'nobody'; expected one of the table's, such as"):
-        explorer.selected = "nobody"
-
-
-def test_an_order_by_errors_needs_answers(pictured):
-    with pytest.raises(ValueError, match="expected a table with the column 'probability'"):
-        CaseExplorer(pictured, threshold=0.5)
-    explorer = CaseExplorer(pictured, page_size=4)
-    with pytest.raises(ValueError, match="needs the answers"):
-        explorer.order = "worst"
-    explorer = CaseExplorer(pictured.assign(probability=np.linspace(0, 1, 30)), page_size=4, threshold=0.5)
-    explorer.order = "worst"
-    first = pictured[pictured["target"] == 1]["image_id"].iloc[0]  # the lowest probability of all melanomas
-    assert shown(explorer)[0] == first
-    assert explorer.view["tiles"][0]["outcome"] == "false negative"
-
-
-def test_what_is_no_case_table_is_refused():
-    with pytest.raises(DataError, match="no column \\['diagnosis'\\]"):
-        CaseExplorer(case_table([0]).drop(columns="diagnosis"))
-    with pytest.raises(DataError, match="0 rows"):
-        CaseExplorer(case_table([0]).iloc[:0])
-    with pytest.raises(traitlets.TraitError, match=r"'page_size' .* should not be less than 1, but a value of 0"):
-        CaseExplorer(case_table([0]), page_size=0)

@@ -1,11 +1,9 @@
 """ThresholdExplorer: what carries over to another prevalence; what it refuses; its page's values."""
 
-import json
 import math
 
 import numpy as np
 import pytest
-import traitlets
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,26 +12,22 @@ from melanoma_lib.widgets import ThresholdExplorer
 from melanoma_lib.widgets.threshold import preset_thresholds
 
 
-def cases(n=400, seed=0, ties=True):
+def cases(n=400, seed=0):
     rng = np.random.default_rng(seed)
     targets = (rng.random(n) < 0.2).astype(int)
     targets[:2] = 0, 1
     scores = 1 / (1 + np.exp(-(rng.normal(size=n) + 1.5 * targets - 0.5)))
-    return targets, scores.round(2) if ties else scores
+    return targets, scores.round(2)  # ties
 
 
-tied = st.integers(0, 10_000).flatmap(lambda seed: st.tuples(st.integers(4, 60), st.just(seed))).map(lambda a: cases(*a))
-
-
-@given(tied, st.floats(0, 1), st.floats(0.001, 0.999))
-def test_1000_lesions_are_whole_complete_and_within_half_a_lesion_of_the_rates(case, threshold, prevalence):
-    point = OperatingCurve(*case).at(threshold)
+@given(st.integers(4, 60), st.integers(0, 10_000), st.floats(0, 1), st.floats(0.001, 0.999))
+def test_1000_lesions_are_whole_complete_and_within_half_a_lesion_of_the_rates(n, seed, threshold, prevalence):
+    point = OperatingCurve(*cases(n, seed)).at(threshold)
     lesions = point.per_thousand(prevalence)
     assert min(lesions.tp, lesions.fn, lesions.fp, lesions.tn) >= 0
     assert lesions.tp + lesions.fn + lesions.fp + lesions.tn == 1000
     assert lesions.tp + lesions.fn == round(1000 * prevalence)
     assert abs(lesions.tp - point.sensitivity * round(1000 * prevalence)) <= 0.5
-    assert point.ppv_at(OperatingCurve(*case).prevalence) == pytest.approx(point.ppv, nan_ok=True)
 
 
 def test_a_risk_at_another_prevalence_is_that_of_cases_resampled_to_it():
@@ -50,27 +44,10 @@ def test_a_risk_at_another_prevalence_is_that_of_cases_resampled_to_it():
     assert carry_risk(0.3, own, own) == pytest.approx(0.3)
 
 
-def test_values_can_be_set_and_are_held_to_their_range():
-    explorer = ThresholdExplorer(*cases(), threshold=0.25, prevalence=0.05)
-    assert explorer.point == explorer.curve.at(0.25)
-    explorer.threshold = 0.75
-    assert explorer.point == explorer.curve.at(0.75)
-    for name, wrong in (("threshold", 1.5), ("prevalence", 0.0), ("fn_cost", 0.0), ("fp_cost", -1.0)):
-        with pytest.raises(traitlets.TraitError):
-            setattr(explorer, name, wrong)
-
-
-@pytest.mark.parametrize(
-    ("targets", "scores", "message"),
-    [
-        ([0, 1], [0.2, 1.2], r"scores: expected probabilities or risks in \[0, 1\], got 0.2 to 1.2"),
-        ([0, 1], [-3.0, 0.4], "pass the sigmoid of a logit"),
-        ([0, 1, 1], [0.1, 0.2], r"scores: expected shape \(3,\) to match targets, got \(2,\)"),
-    ],
-)
-def test_what_cannot_be_explored_is_refused(targets, scores, message):
+@pytest.mark.parametrize(("scores", "message"), [([-3.0, 0.4], "pass the sigmoid of a logit"), ([0.1], r"expected shape \(2,\)")])
+def test_what_cannot_be_explored_is_refused(scores, message):
     with pytest.raises(ValueError, match=message):
-        ThresholdExplorer(targets, scores)
+        ThresholdExplorer([0, 1], scores)
 
 
 def test_a_page_without_a_kernel_gets_the_presets_with_their_numbers():
@@ -82,14 +59,3 @@ def test_a_page_without_a_kernel_gets_the_presets_with_their_numbers():
         point = explorer.curve.at(value)
         said = f"{name}: threshold {value:.3f}, sensitivity {point.sensitivity:.1%}, specificity {point.specificity:.1%}, PPV "
         assert f"{said}{point.ppv_at(explorer.prevalence):.1%}" in described
-
-
-def test_a_saved_page_holds_its_values_and_asks_nothing_of_a_network(tmp_path):
-    explorer = ThresholdExplorer(*cases(), threshold=0.4)
-    page = explorer.save_page(tmp_path / "page.html", "Closing </script> tags & <others>").read_text(encoding="utf-8")
-    assert "default-src 'none'" in page
-    assert "Closing &lt;/script&gt; tags &amp; &lt;others&gt;" in page
-    values = json.loads(page.split('type="application/json">')[1].split("</script>")[0])
-    assert values["threshold"] == 0.4
-    assert set(values) == {"threshold", "prevalence", "fn_cost", "fp_cost", "simple", "facts", "counts", "problem"}
-    assert not any(address in page.replace("http://www.w3.org/2000/svg", "") for address in ("http://", "https://", "//cdn"))
