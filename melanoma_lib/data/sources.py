@@ -139,7 +139,7 @@ def _hint(root: Path, source: str) -> str:
     for name in SOURCES:
         if name != source and holds(root, name):
             return f"It looks like {name}; if so, set source to {name!r}."
-    for folder in [*(root / name for name in _names(root)), root.parent]:
+    for folder in [*filter(Path.is_dir, map(root.joinpath, _names(root))), root.parent]:
         if holds(folder, source):
             return f"{folder} has it: use that folder."
     return next((what for pattern, what in STRANGERS.items() if any(root.glob(pattern))), "")
