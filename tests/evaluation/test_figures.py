@@ -27,7 +27,7 @@ def drawn(axes, color):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_is_described_legible_when_projected_and_leaves_pyplot_alone(name):
-    figure = FIGURES[name]()
+    open_before, figure = plt.get_fignums(), FIGURES[name]()
     data, metadata = figure._repr_mimebundle_()
     assert data["image/png"].startswith(b"\x89PNG") and len(data["image/png"]) > 5000
     assert data["text/plain"] == metadata["image/png"]["alt"] == figure.alt_text
@@ -35,7 +35,7 @@ def test_every_figure_is_described_legible_when_projected_and_leaves_pyplot_alon
     written = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
     assert len(written) > 5
     assert min(text.get_fontsize() for text in written) >= 12
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == open_before
 
 
 def test_roc_draws_the_curve_and_marks_the_point():

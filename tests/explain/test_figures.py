@@ -19,13 +19,14 @@ MAPS = {"early": PEAK, "late": 100 * PEAK, "nothing": 0 * PEAK, "against": np.fu
 
 @pytest.mark.parametrize(("count", "mask"), [(1, None), (11, MASK)])
 def test_the_figure_is_described_whole_and_leaves_pyplot_alone(count, mask):
+    open_before = plt.get_fignums()
     figure = heatmap_figure(IMAGE, {f"layer {i}": PEAK * (i + 1) for i in range(count)}, mask, "Grad-CAM")
     assert figure._repr_mimebundle_()[1]["image/png"]["alt"] == figure.alt_text
     assert sum(len(axes.images) for axes in figure.axes) == count + 1
     FigureCanvasAgg(figure).draw()
     label = figure.axes[-1].xaxis.label.get_window_extent()
     assert label.x0 >= 0 and label.x1 <= figure.bbox.width and label.y0 >= 0
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == open_before
 
 
 def test_sign_and_zero_survive_on_a_symmetric_scale():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from melanoma_lib.classroom.lesson import Lesson
 from tests.command_line import parsed
-from tests.notebooks.test_contract import code, outputs, shares
+from tests.notebooks.test_contract import MAX_LINES, MAX_WIDTH, code_lines, outputs, shares
 
 FOLDER = Path(__file__).parents[2] / "notebooks/project"
 BRIEF = (FOLDER / "README.md").read_text(encoding="utf-8")
@@ -26,7 +26,9 @@ def test_the_rubric_sums_to_100_and_names_the_sections_of_the_example():
 
 def test_the_example_is_what_the_brief_asks_for():
     assert len(CELLS) <= int(re.search(r"at most (\d+) cells", BRIEF)[1]) and "not for diagnosis" in CELLS[0].source
-    assert [said for cell in CELLS if cell.cell_type == "code" for said in (*code(cell), *outputs(cell))] == []
+    for cell in (cell for cell in CELLS if cell.cell_type == "code"):
+        assert list(outputs(cell)) == [] and len(lines := code_lines(cell)) <= MAX_LINES, cell.source
+        assert max(map(len, lines), default=0) <= MAX_WIDTH, cell.source
     assert list(shares(EXAMPLE)) == []
 
 
