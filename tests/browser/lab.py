@@ -163,6 +163,30 @@ def offline(browser: str, path: Path, **options: Any) -> Iterator:
     assert faults == []
 
 
+def assert_legible(page: Any, *selectors: str) -> None:
+    """Text against its paper reaches the contrast of WCAG AA, 4.5 to 1, in both themes."""
+    from playwright.sync_api import expect
+
+    style = "(name) => [...document.querySelectorAll(name)].map((one) => getComputedStyle(one))"
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        expect(page.locator("html.mk-dark")).to_have_count(int(scheme == "dark"))  # the page hears of it a frame later
+        (paper,) = page.evaluate(f"({style})('.mk').map((one) => one.backgroundColor)")
+        for selector in selectors:
+            inks = page.evaluate(f"({style})('{selector}').map((one) => one.{'fill' if 'text' in selector else 'color'})")
+            for ink in set(inks):
+                low, high = sorted((luminance(paper), luminance(ink)))
+                assert (high + 0.05) / (low + 0.05) >= 4.5, (scheme, selector, ink)
+    page.emulate_media(color_scheme="light")
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of ``rgb(r, g, b)`` after WCAG 2."""
+    channels = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
 def press(page, label: str, key: str, times: int = 1) -> None:
     control = page.get_by_label(label, exact=True)
     control.focus()

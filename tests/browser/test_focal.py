@@ -12,7 +12,7 @@ from melanoma_lib.losses import FocalLoss
 from melanoma_lib.widgets import FocalLossExplorer
 from melanoma_lib.widgets.base import HERE
 from melanoma_lib.widgets.focal import focal_numbers
-from tests.browser.lab import ask_kernel, notebook_of, offline, press
+from tests.browser.lab import ask_kernel, assert_legible, notebook_of, offline, press
 
 SHOWN = {
     "losses-melanoma": "melanoma_loss", "losses-other": "other_loss",
@@ -48,6 +48,7 @@ def test_a_saved_page_starts_with_its_values_moves_with_the_keyboard_and_comes_b
     saved.get_by_role("button", name="Back to the start").press("Enter")
     expect_numbers(saved, 0.25, 2.0, 0.5)
     assert curve.get_attribute("points") == before
+    assert_legible(saved, ".mk", ".mk-plots text", ".mk-number span")
 
 
 def test_the_pages_arithmetic_is_the_librarys_at_random_and_extreme_values(saved):

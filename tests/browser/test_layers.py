@@ -40,6 +40,25 @@ def page(explorer, chromium, tmp_path_factory):
         yield page
 
 
+# Pairs of texts, controls and pictures that lie on each other, none of them within the other.
+OVERLAPS = """() => {
+  const boxes = [], add = (node, name, rect) => rect.width > 1 && rect.height > 1 && boxes.push({ node, name, rect });
+  const walker = document.createTreeWalker(document.querySelector(".mk"), NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const text = walker.currentNode, range = document.createRange();
+    if (!text.textContent.trim() || text.parentElement.closest("select, .mk-spoken")) continue;
+    range.selectNodeContents(text);
+    for (const rect of range.getClientRects()) add(text, text.textContent.trim(), rect);
+  }
+  const parts = document.querySelectorAll(".mk :is(select, button, input, canvas, svg)");
+  parts.forEach((node) => add(node, node.tagName, node.getBoundingClientRect()));
+  const across = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left);
+  const down = (a, b) => Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+  return boxes.flatMap((a, i) => boxes.slice(i + 1).filter((b) => !a.node.contains(b.node) && !b.node.contains(a.node)
+    && across(a.rect, b.rect) > 2 && down(a.rect, b.rect) > 3).map((b) => [a.name, b.name]));
+}"""
+
+
 def drawn(page):
     """What the page says that its pictures show."""
     return json.loads(page.locator(".mk-l-pictures").get_attribute("data-drawn"))
@@ -99,6 +118,18 @@ def test_numbers_and_decision_follow_the_metadata_exactly(page, explorer, tiny_r
     page.get_by_role("button", name="Recorded values").click()
     own = recorded_metadata(row)
     assert {name: drawn(page)[name] for name in own} == own
+
+
+@pytest.mark.parametrize("width", [1280, 980, 900, 600])  # JupyterLab's sidebar leaves 900 of a projector's 1280 pixels
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_lies_on_anything(page, width, theme):
+    page.emulate_media(color_scheme=theme)
+    page.set_viewport_size({"width": width, "height": 800})
+    for name in page.get_by_label("case", exact=True).locator("option").evaluate_all("found => found.map((one) => one.value)"):
+        page.get_by_label("case", exact=True).select_option(name)
+        assert page.evaluate(OVERLAPS) == []
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size({"width": 1180, "height": 1100})
 
 
 @pytest.mark.parametrize("width", [900, 600])  # JupyterLab's sidebar leaves 900 of a projector's 1280 pixels

@@ -13,7 +13,7 @@ from melanoma_lib.evaluation import Calibrator, OperatingCurve, carry_risk
 from melanoma_lib.evaluation.intervals import RATES
 from melanoma_lib.evaluation.operating import ratio
 from melanoma_lib.widgets import ThresholdExplorer
-from tests.browser.lab import KERNEL, ask_kernel, notebook_of, offline, press
+from tests.browser.lab import KERNEL, ask_kernel, assert_legible, notebook_of, offline, press
 
 N = 400_000
 CALIBRATOR = Calibrator(1.4, -0.9)
@@ -140,6 +140,16 @@ def test_a_number_out_of_range_is_refused_and_a_screen_reader_hears_where_it_res
     expect(saved.locator("[aria-live=polite]")).to_contain_text(f"Threshold 0.400: sensitivity {state['sensitivity']:.1%}")
     names = [saved.get_by_role("img").nth(i).get_attribute("aria-label") for i in range(6)]
     assert all(names) and any(f"AUROC {curve.auroc:.3f}" in name for name in names)
+    assert_legible(saved, ".mk", ".mk-note", ".mk-t-group > p", ".mk-t-plots svg text")
+
+
+def test_keys_move_the_threshold_exactly(saved, curve):
+    enter(saved, "threshold, exact", 0.34567)
+    saved.get_by_role("button", name="these cases").click()
+    keys = {"ArrowRight": 0.347, "ArrowLeft": 0.346, "Shift+ArrowRight": 0.356, "PageDown": 0.306, "Home": 0.0, "End": 1.0}
+    for key, value in keys.items():
+        press(saved, "threshold", key)
+        expect_numbers(saved, state_of(curve, value, calibrator=CALIBRATOR))
 
 
 def test_page_and_kernel_keep_step_and_no_key_press_is_undone_by_an_echo(lab, curve, world, tmp_path):
