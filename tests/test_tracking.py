@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from melanoma_lib.reports.report import wandb_logger
 from melanoma_lib.training import train
+from melanoma_lib.training.module import wandb_logger
 
 BLOCK, HEADER, START = 32768, 7, 7  # LevelDB's log format after seven bytes of W&B's own
 
@@ -87,7 +87,7 @@ def test_a_training_that_breaks_off_is_marked_as_failed(tiny_settings, tmp_path,
 
 def test_a_server_that_does_not_answer_ends_no_training(tmp_path):
     code = (
-        "from pathlib import Path; from melanoma_lib.reports.report import wandb_logger\n"
+        "from pathlib import Path; from melanoma_lib.training.module import wandb_logger\n"
         "from melanoma_lib.settings import Settings\n"
         "with wandb_logger(Settings(), Path('work')) as logger: print('offline', logger.experiment.offline)"
     )

@@ -12,7 +12,6 @@ from functools import lru_cache
 
 import numpy as np
 from scipy import ndimage
-from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 
 TEXELS = 512  # side of the square bank
@@ -168,22 +167,3 @@ def texture_levels() -> tuple[list[str], list[np.ndarray]]:
     # coarser levels are only blurred, not shrunk, so that one set of coordinates serves all of them
     blurred = [ndimage.gaussian_filter(finest, (sigma, sigma, 0), mode="wrap") for sigma in (0.8, 1.7, 3.5)]
     return [*fields], [level.reshape(TEXELS * TEXELS, -1) for level in (finest, *blurred)]
-
-
-def sample_textures(x_mm: np.ndarray, y_mm: np.ndarray, mm_per_pixel: float) -> Textures:
-    """Every channel at points on the skin, in millimetres, float32 ``(H, W)`` each; ``mm_per_pixel`` picks the resolution."""
-    channels, levels = texture_levels()
-    level = int(np.clip(np.floor(np.log2(mm_per_pixel * TEXELS_PER_MM) + 0.5), 0, len(levels) - 1))
-    x, y = (c.ravel().astype(np.float32) * np.float32(TEXELS_PER_MM) for c in (x_mm, y_mm))
-    left, above = np.floor(x), np.floor(y)
-    fx, fy = x - left, y - above
-    col, row = left.astype(np.int32) % TEXELS, above.astype(np.int32) % TEXELS
-    right, below = (col + 1) % TEXELS, (row + 1) % TEXELS * TEXELS
-    row *= TEXELS
-    corners = np.stack([row + col, row + right, below + col, below + right], axis=1)  # (H*W, 4)
-    weights = np.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy], axis=1)
-    # bilinear interpolation as a sparse matrix: one pass over all channels, twice as fast as fancy indexing
-    starts = np.arange(0, 4 * len(x) + 1, 4, dtype=np.int32)
-    lookup = csr_array((weights.ravel(), corners.ravel(), starts), shape=(len(x), TEXELS * TEXELS))
-    fields = np.ascontiguousarray((lookup @ levels[level]).T).reshape(len(channels), *x_mm.shape)
-    return dict(zip(channels, fields, strict=True))

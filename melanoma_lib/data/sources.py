@@ -122,7 +122,7 @@ def _locate(root: Path, source: str) -> list[Path]:
             editions.setdefault(path.stem.casefold() if SOURCES[source].parts else "", path)
     if editions:
         return [*editions.values()]
-    here = listed(_names(root)) or "nothing"
+    here = ", ".join(_names(root)[:10]) or "nothing"
     hint = _hint(root, source) or how
     raise DataError(f"{root} is no {source} folder: looked for {wanted}; found {here}. {hint}")
 

@@ -1,28 +1,19 @@
-"""What a run's test split says: text, numbers and figures in a folder beside it, and in Weights & Biases."""
+"""What a run's test split says: text, numbers and figures in a folder beside it."""
 
-import io
 import json
-import logging
-import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-from PIL import Image
 
 from melanoma_lib.errors import RunError
 from melanoma_lib.evaluation import Calibrator, Interval, OperatingCurve, evaluate_predictions, summary_table
 from melanoma_lib.plotting import DescribedFigure
 from melanoma_lib.runs import Run
 from melanoma_lib.runs.writer import choose_operating_point, prediction_table
-from melanoma_lib.settings import Settings
 from melanoma_lib.utils import write_text
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -119,47 +110,3 @@ def report_figures(test: pd.DataFrame, summary: dict, threshold: float) -> dict[
             {"probability (sigmoid of the logit)": test["probability"], "risk (calibrated)": test["risk"]}, targets
         ),
     }
-
-
-@contextmanager
-def wandb_logger(settings: Settings, work: Path) -> Iterator[Any]:
-    """Lightning's ``WandbLogger`` that keeps its files in ``work/wandb`` and is closed, with the body's outcome, at the end.
-
-    Without a key and a ``WANDB_MODE`` it works offline, and so it does where the server does not answer.
-    """
-    import wandb
-    from pytorch_lightning.loggers import WandbLogger
-
-    places = {"project": settings.wandb_project, "name": settings.run_path.name, "save_dir": work}
-    offline = {"offline": True, "mode": "offline"}
-    try:
-        logger = WandbLogger(**places, **({} if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE") else offline))
-        logger.log_hyperparams(settings.model_dump(mode="json"))  # which asks the server
-    except wandb.errors.Error as error:
-        log.warning("Weights & Biases is not to be had (%s); logged offline, for `wandb sync`", str(error).splitlines()[0])
-        logger = WandbLogger(**places, **offline)
-        logger.log_hyperparams(settings.model_dump(mode="json"))
-    try:
-        yield logger
-    except BaseException:
-        logger.experiment.finish(exit_code=1)
-        raise
-    logger.experiment.finish()  # or the next training in this process would go on in the same W&B run
-
-
-def log_run(logger: Any, run: Run) -> None:
-    """Send what a complete run says of its test split: figures with their descriptions, metrics, operating point."""
-    import wandb
-
-    point, experiment = run.operating_point, logger.experiment
-    figures = report_figures(run.predictions("test"), run.metrics, point.threshold)
-    pictures = {}
-    for name, figure in figures.items():
-        figure.savefig(picture := io.BytesIO(), format="png", dpi=110)  # W&B knows Matplotlib's own figures by their name only
-        pictures[f"test/{name}"] = wandb.Image(Image.open(picture), caption=figure.alt_text)
-    experiment.log(pictures)
-    experiment.summary["operating_point"] = {
-        "threshold": point.threshold, "rule": point.rule,
-        "val_sensitivity": point.sensitivity, "val_specificity": point.specificity,
-    }  # fmt: skip
-    experiment.summary["test"] = run.metrics

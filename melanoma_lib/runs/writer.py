@@ -6,7 +6,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import date
 from importlib.metadata import version
@@ -67,16 +67,13 @@ class RunWriter:
             held = FileLock(self.path.with_name(f".{self.path.name}.lock")).acquire(timeout=0)
         except Timeout as error:
             raise RunError(f"another process is training {self.path}; wait for it or choose another --run-dir") from error
-        with held:
+        with held, ExitStack() as at_end:
+            at_end.callback(self._forget_untrained)
             self._forget_untrained()
             self.require_free_place()
             if not (stored := self.partial / files.SETTINGS).exists():
                 write_text(stored, self.settings.to_json())
-            try:
-                yield self.partial
-            except BaseException:
-                self._forget_untrained()
-                raise
+            yield self.partial
             self.partial.rename(self.path)
 
     def _forget_untrained(self) -> None:

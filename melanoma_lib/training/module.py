@@ -1,14 +1,19 @@
-"""What is trained: MelanomaNet with loss, metrics and optimiser as a Lightning module; and the callbacks that look after it."""
+"""What is trained: MelanomaNet with loss, metrics and optimiser as a Lightning module; the callbacks and W&B, which look on."""
 
+import io
 import logging
 import math
+import os
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
@@ -19,6 +24,8 @@ from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryAvera
 from melanoma_lib.data.datamodule import UNKNOWN, Batch
 from melanoma_lib.losses import FocalLoss
 from melanoma_lib.model import MelanomaNet, hold_early, size_problem
+from melanoma_lib.reports.report import report_figures
+from melanoma_lib.runs import Run
 from melanoma_lib.settings import Settings
 from melanoma_lib.utils import progress_bar, replacing, shows_bars
 from melanoma_lib.weights import load_branch
@@ -251,3 +258,47 @@ class TimeLeft(pl.Callback):
         self.bar.close()
 
     on_exception = on_train_end
+
+
+@contextmanager
+def wandb_logger(settings: Settings, work: Path) -> Iterator[Any]:
+    """Lightning's ``WandbLogger`` that keeps its files in ``work/wandb`` and is closed, with the body's outcome, at the end.
+
+    Without a key and a ``WANDB_MODE`` it works offline, and so it does where the server does not answer.
+    """
+    import wandb
+    from pytorch_lightning.loggers import WandbLogger
+
+    places = {"project": settings.wandb_project, "name": settings.run_path.name, "save_dir": work}
+    offline = {"offline": True, "mode": "offline"}
+    try:
+        logger = WandbLogger(**places, **({} if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE") else offline))
+        logger.log_hyperparams(settings.model_dump(mode="json"))  # which asks the server
+    except wandb.errors.Error as error:
+        log.warning("Weights & Biases is not to be had (%s); logged offline, for `wandb sync`", str(error).splitlines()[0])
+        logger = WandbLogger(**places, **offline)
+        logger.log_hyperparams(settings.model_dump(mode="json"))
+    try:
+        yield logger
+    except BaseException:
+        logger.experiment.finish(exit_code=1)
+        raise
+    logger.experiment.finish()  # or the next training in this process would go on in the same W&B run
+
+
+def log_run(logger: Any, run: Run) -> None:
+    """Send what a complete run says of its test split: figures with their descriptions, metrics, operating point."""
+    import wandb
+
+    point, experiment = run.operating_point, logger.experiment
+    figures = report_figures(run.predictions("test"), run.metrics, point.threshold)
+    pictures = {}
+    for name, figure in figures.items():
+        figure.savefig(picture := io.BytesIO(), format="png", dpi=110)  # W&B knows Matplotlib's own figures by their name only
+        pictures[f"test/{name}"] = wandb.Image(Image.open(picture), caption=figure.alt_text)
+    experiment.log(pictures)
+    experiment.summary["operating_point"] = {
+        "threshold": point.threshold, "rule": point.rule,
+        "val_sensitivity": point.sensitivity, "val_specificity": point.specificity,
+    }  # fmt: skip
+    experiment.summary["test"] = run.metrics

@@ -21,7 +21,6 @@ from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import RunError, SettingsError, WeightsUnavailableError
 from melanoma_lib.inference import predict_logits, prediction_device
 from melanoma_lib.model import size_problem
-from melanoma_lib.reports.report import log_run, wandb_logger
 from melanoma_lib.runs.run import HISTORY, Run
 from melanoma_lib.runs.writer import RunWriter
 from melanoma_lib.settings import Settings
@@ -79,7 +78,7 @@ def train(settings: Settings, cases: pd.DataFrame | None = None, watchers: Seque
             parts.warn_of_double_correction(settings)
             writer.claim_cases(data.cases)
         module = prepare(settings, data)
-        with wandb_logger(settings, work) if settings.wandb else nullcontext() as logger:
+        with parts.wandb_logger(settings, work) if settings.wandb else nullcontext() as logger:
             fit(module, data, work, watchers, logger)
             if not leads:
                 raise SystemExit(0)
@@ -90,7 +89,7 @@ def train(settings: Settings, cases: pd.DataFrame | None = None, watchers: Seque
             logits = {split: predict_logits(model, loader, settings.tta) for split, loader in loaders.items()}
             writer.finish(data.cases, data.encoder, logits)
             if logger:
-                log_run(logger, Run(work))
+                parts.log_run(logger, Run(work))
     for kept in settings.run_path.glob("wandb/offline-run-*"):  # W&B itself told a place that has been renamed since
         log.info("to send it to Weights & Biases: wandb sync %s", kept)
     return Run(settings.run_path)

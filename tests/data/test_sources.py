@@ -110,7 +110,7 @@ def test_absent_images_are_refused_dropped_or_kept(ham, caplog):
 
 
 def test_a_wrong_folder_says_what_was_sought_what_is_there_and_where_to_look(ham, tmp_path_factory):
-    with pytest.raises(DataError, match=r"no isic2020 folder: looked for ISIC_2020.*csv.*found 'HAM10000.*looks like ham10000"):
+    with pytest.raises(DataError, match=r"no isic2020 folder: looked for ISIC_2020.*csv.*found HAM10000.*looks like ham10000"):
         load_cases("isic2020", ham)
     outer = tmp_path_factory.mktemp("outer")
     put(outer / "archive", {"train.csv": ISIC_2020})
