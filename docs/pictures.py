@@ -1,14 +1,9 @@
-"""Draw the pictures of README and CONTRIBUTING: ``python docs/pictures.py RUN``, with a run that is finished and evaluated.
-
-Without a run, the import layers alone.
-"""
+"""Draw contact sheet, map of lessons and import layers, for README and CONTRIBUTING: ``python docs/pictures.py``."""
 
 import ast
 import base64
 import io
 import re
-import shutil
-import sys
 import textwrap
 import tomllib
 from pathlib import Path
@@ -114,24 +109,12 @@ def layer_picture() -> DescribedFigure:
     return with_alt_text(figure, f"Import layers, each of which knows only those below it: {'; '.join(found)}.")
 
 
-def draw_layers() -> None:
-    """Draw the import layers; the picture remembers of which contract it is."""
+def draw_pictures() -> None:
+    """Draw all three; the one of the layers remembers of which contract it is."""
     layer_picture().savefig(HERE / "layers.png", dpi=80, metadata={"layers": "\n".join(layers())})
-
-
-def draw_pictures(run: Path) -> None:
-    """Draw the contact sheet and the map of lessons; copy two figures of a run's evaluation."""
-    figure = lesson_map(find_lessons())
-    figure.savefig(HERE / "lessons.png", dpi=80)
-    print(figure.alt_text)
-    figure = contact_sheet(SyntheticDermoscopy(n_patients=150, seed=0, image_size=192))
-    figure.savefig(HERE / "cases.png", dpi=80)
-    print(figure.alt_text)
-    for name in ("roc.png", "reliability.png"):
-        shutil.copy(run / "evaluation" / name, HERE / name)
+    lesson_map(find_lessons()).savefig(HERE / "lessons.png", dpi=80)
+    contact_sheet(SyntheticDermoscopy(n_patients=150, seed=0, image_size=192)).savefig(HERE / "cases.png", dpi=80)
 
 
 if __name__ == "__main__":
-    draw_layers()
-    if len(sys.argv) > 1:
-        draw_pictures(Path(sys.argv[1]))
+    draw_pictures()
