@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from PIL import Image
+
+from docs.pictures import layers
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "melanoma_lib"
@@ -70,3 +73,7 @@ def test_whatever_is_imported_is_declared():
     allowed = {PACKAGE: declared | OPTIONAL, ROOT / "tests": declared | extras}
     for folder, known in allowed.items():
         assert [set(homes) for homes in imported_distributions(folder) if not homes & known] == []
+
+
+def test_the_picture_of_the_layers_is_of_this_contract():
+    assert Image.open(ROOT / "docs" / "layers.png").text["layers"].splitlines() == layers(), "run python docs/pictures.py"
