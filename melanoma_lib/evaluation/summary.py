@@ -92,9 +92,8 @@ def subgroup_table(predictions: pd.DataFrame, threshold: float, n: int = 2000, s
     intervals with one observation a group and AUROC gets none; what is undefined is NaN. Either has a note.
     Arguments are those of `evaluate_predictions`; neither image_id nor risk is needed.
 
-    Returns:
-        One row a subgroup, the first for all cases: variable, subgroup, n, n_groups, n_melanoma, for each metric
-        its value and ``_low``, ``_high``, and note. Age bands are in years, lower end included.
+    Returns one row a subgroup, the first for all cases: variable, subgroup, n, n_groups, n_melanoma, for each metric its value,
+    ``_low`` and ``_high``, and note. Age bands are in years, lower end included.
     """
     require_columns(predictions, ("group_id", "target", "probability"))
     check_scores(predictions["probability"], check_targets(predictions["target"], both_classes=False).size, "probability")
@@ -104,17 +103,14 @@ def subgroup_table(predictions: pd.DataFrame, threshold: float, n: int = 2000, s
     for variable, values in cuts.items():
         if variable == "age":
             values = pd.cut(values.astype(float), AGE_EDGES, right=False, labels=AGE_BANDS)
-        labels = values.astype(object).where(values.notna(), "missing")
-        order = [*AGE_BANDS] if variable == "age" else sorted(set(labels) - {"missing"})
-        for subgroup in [*order, "missing"]:
-            part = predictions[(labels == subgroup).to_numpy()]
-            if len(part):
-                intervals, note = _subgroup_intervals(part, threshold, n, seed)
-                counts = {"n": len(part), "n_groups": part["group_id"].nunique(), "n_melanoma": int(part["target"].sum())}
-                row = {"variable": variable, "subgroup": subgroup} | counts
-                for name, interval in intervals.items():
-                    row |= interval.columns(name)
-                rows.append(row | {"note": note})
+        labels = values.astype("category").cat.add_categories("missing").fillna("missing")
+        for subgroup, part in predictions.groupby(labels.array, observed=True):
+            intervals, note = _subgroup_intervals(part, threshold, n, seed)
+            counts = {"n": len(part), "n_groups": part["group_id"].nunique(), "n_melanoma": int(part["target"].sum())}
+            row = {"variable": variable, "subgroup": subgroup} | counts
+            for name, interval in intervals.items():
+                row |= interval.columns(name)
+            rows.append(row | {"note": note})
     return pd.DataFrame(rows)
 
 

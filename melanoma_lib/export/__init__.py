@@ -81,8 +81,7 @@ def write_export(out: Path, model: MelanomaNet, document: Document, kind: str = 
             found = network({name: tensor.numpy() for name, tensor in inputs.items()})
             # Noise drives some models far out, where float32 has fewer decimals left: there it is the share of the logit.
             if not (difference := (np.abs(found - expected) / np.maximum(1, np.abs(expected))).max()) <= TOLERANCE:
-                told = f"the exported model differs from the run's by {difference:.2g} in the logit"
-                raise ExportError(f"{told}; try another --format")
+                raise ExportError(f"the file differs from the run's model by {difference:.2g} in the logit; try another --format")
 
 
 def serialise(model: MelanomaNet, image_size: int, record: str, kind: str) -> bytes:
