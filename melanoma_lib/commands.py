@@ -52,8 +52,7 @@ def train(settings: Settings, jobs: int = 1, backend: Backend = "loky", schedule
         with workers(backend, jobs, scheduler):
             run = training.cross_validate(settings, jobs)
     else:
-        writer = runs.RunWriter(settings)
-        if writer.finished():  # lessons take the run in --run-dir as it is; who trains means these settings
+        if (writer := runs.RunWriter(settings)).finished():  # which lessons take as it is; who trains means these settings
             writer.require_free_place()
         run = training.train(settings)
     print(f"finished {run.path}; next: python -m melanoma_lib evaluate {run.path}")

@@ -30,6 +30,8 @@ INIT_NAME = re.compile(r".+-([0-9a-f]{8,64})\.pt")  # as torch.hub names weights
 
 Source = Literal["synthetic", "ham10000", "isic2017", "isic2018", "isic2019", "isic2020", "isic_archive"]
 Modalities = Literal["image+metadata", "image", "metadata"]
+Monitor = Literal["val/f1", "val/auroc", "val/average_precision", "val/loss"]
+Rule = Literal["sensitivity", "specificity", "f1", "youden", "cost", "0.5"]
 
 # The recipe of short trainings on few synthetic cases, where the field defaults, tuned on thousands of photographs, do not fit.
 _SHORT: dict[str, Any] = {
@@ -109,9 +111,7 @@ class Settings(BaseSettings):
     head_epochs: int = Field(0, ge=0, description="first epochs in which the pretrained image branch stays frozen")
     warmup_epochs: float = Field(0.5, ge=0, description="epochs of linear warm-up")
     ema_decay: float = Field(0.998, ge=0, lt=1, description="moving average of the weights; 0 switches it off")
-    monitor: Literal["val/f1", "val/auroc", "val/average_precision", "val/loss"] = Field(
-        "val/f1", description="what the best checkpoint is best in"
-    )
+    monitor: Monitor = Field("val/f1", description="what the best checkpoint is best in")
     patience: int = Field(5, ge=1, description="epochs without a better monitor before training stops")
 
     seed: int = Field(0, ge=0, description="seeds the split (not folds), the initial weights, the order and the augmentation")
@@ -125,9 +125,7 @@ class Settings(BaseSettings):
     wandb: bool = Field(False, description="log to Weights & Biases, offline without WANDB_API_KEY")
     wandb_project: str = Field("melanoma-classification", description="Weights & Biases project")
 
-    threshold_rule: Literal["sensitivity", "specificity", "f1", "youden", "cost", "0.5"] = Field(
-        "sensitivity", description="how validation chooses the threshold"
-    )
+    threshold_rule: Rule = Field("sensitivity", description="how validation chooses the threshold")
     min_sensitivity: float = Field(0.95, gt=0, le=1, description="sensitivity that the rule of this name must reach")
     min_specificity: float = Field(0.8, gt=0, le=1, description="specificity that the rule of this name must reach")
     fn_cost: float = Field(10.0, gt=0, description="cost of a false negative in false positives, for the rule cost")
@@ -293,8 +291,6 @@ def reject_unknown(names: Iterable[str], known: Iterable[str], kind: str) -> Non
 
 def explain_invalid(error: ValidationError) -> str:
     """What pydantic found wrong, a line each, with what came."""
-    told = "settings not valid:"
-    for problem in error.errors():
-        name = ".".join(map(str, problem["loc"]))
-        told += f"\n  {name}: {problem['msg']}; got {problem['input']!r}" if name else f"\n  {problem['msg']}"
-    return told
+    told = [(".".join(map(str, one["loc"])), one["msg"], one["input"]) for one in error.errors()]
+    lines = [f"{name}: {text}; got {got!r}" if name else text for name, text, got in told]
+    return "\n  ".join(["settings not valid:", *lines])

@@ -149,22 +149,20 @@ def rate_intervals(
 ) -> dict[str, Interval]:
     """Percentile intervals from resampling whole groups: images of one patient or lesion stay together.
 
-    Resampling images as if they were independent gives intervals that are too short (Field and Welsh 2007).
-    A resample in which a metric is undefined (one class only, nobody flagged) is left out of that metric's interval. A
-    proportion of exactly 0 or 1 never varies under resampling: its interval is Wilson's, with each group that bears on it as
-    one observation. So is that of an F1 of 0 or 1, as F1 = 2 J / (1 + J), J being the share of true positives among the cases
-    that are melanomas or flagged. A perfect AUROC, average precision or MCC never varies either: its ends are NaN.
+    Resampling images as if they were independent gives intervals that are too short (Field and Welsh 2007). A resample in which
+    a metric is undefined is left out of its interval. A proportion of exactly 0 or 1 never varies under resampling: its interval
+    is Wilson's, with each group that bears on it as one observation. So is that of an F1 of 0 or 1, as F1 = 2 J / (1 + J), J
+    being the share of true positives among melanomas and flagged. The ends of a perfect AUROC, average precision or MCC are NaN.
 
     Args:
         targets: 1 melanoma, 0 not; shape ``(N,)``, both classes present.
         scores: the higher, the more likely melanoma; shape ``(N,)``, finite.
         groups: patient, lesion or image id of each row, shape ``(N,)``.
-        threshold: with one, also the rates at ``score >= threshold``.
+        threshold: with one, also the ``RATES`` at ``score >= threshold``.
         n: number of resamples.
         seed: the same seed and groups give paired resamples for different scores.
 
-    Returns:
-        `Interval` by name: auroc, average_precision, brier (scores in [0, 1] only), and with a threshold those of ``RATES``.
+    Returns `Interval` by name: auroc, average_precision, brier (scores in [0, 1] only), and the rates.
     """
     sample, replicates = bootstrap_replicates(targets, scores, groups, threshold, n, seed)
     intervals = {name: Interval.from_replicates(value, replicates[name]) for name, value in sample.items()}

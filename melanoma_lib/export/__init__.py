@@ -50,15 +50,11 @@ def export_run(run: Run, kind: str = "onnx", out: Path | None = None, tta: bool 
 def describe_run(run: Run, tta: bool = False) -> Document:
     """The record of a run: the readings of its own predictions and, on request, of eight averaged views."""
     document = Document.of_run(run)
-    if tta and document.preprocessing and "8" not in document.readings:
-        return replace(document, readings=document.readings | {"8": reading_of(run, **predict_with_views(run))})
-    return document
-
-
-def reading_of(run: Run, val: pd.DataFrame, test: pd.DataFrame) -> Reading:
-    """Calibration and operating point, from validation alone, of the tables of ``predict_with_views``."""
-    point = choose_operating_point(val, run.settings)
-    return Reading(
+    if not tta or not document.preprocessing or "8" in document.readings:
+        return document
+    val, test = predict_with_views(run).values()
+    point = choose_operating_point(val, run.settings)  # from validation alone, as the calibration
+    reading = Reading(
         **Calibrator.fit(val["logit"], val["target"]).to_dict(),
         **point,
         prevalence=float(val["target"].mean()),
@@ -66,6 +62,7 @@ def reading_of(run: Run, val: pd.DataFrame, test: pd.DataFrame) -> Reading:
         predictions_sha256=hashlib.sha256(val.to_csv(index=False).encode()).hexdigest(),
         test=evaluate_predictions(test, point["threshold"], run.settings.n_resamples),
     )
+    return replace(document, readings=document.readings | {"8": reading})
 
 
 def write_export(out: Path, model: MelanomaNet, document: Document, kind: str = "onnx") -> None:

@@ -178,7 +178,7 @@ class Run:
 
     @cached_property
     def environment(self) -> dict:
-        """Versions of the kit (also its git commit) and of packages, and the machine of the training; old runs lack the first."""
+        """Versions of the kit (also its git commit) and of packages, and the machine of the training."""
         return json.loads(self._text(ENVIRONMENT))
 
     def model(self):
