@@ -22,8 +22,8 @@ PANELS = {
     "Data": ("doctor", "data_fetch", "data_audit"),
     "Train and judge": ("train", "runs", "evaluate", "compare", "errors", "explain", "costs"),
     "Hand on": ("predict", "app", "export", "card"),
-    "Teach": ("notebooks_run", "notebooks_sweep", "notebooks_handout", "notebooks_site", "notebooks_exercises", "notebooks_check",
-              "notebooks_refresh", "slides_build"),
+    "Teach": ("notebooks_run", "notebooks_sweep", "notebooks_handout", "notebooks_site", "notebooks_exercises",
+              "notebooks_check", "notebooks_refresh", "slides_build"),
 }  # fmt: skip
 GROUPS = {"data": "Fetch or audit a source.", "notebooks": "Run and check lessons.", "slides": "Fill and render the slide decks."}
 # The settings that a command takes as flags, and the heading that their help has from each of some settings on.
@@ -99,12 +99,8 @@ def _flags(names: Sequence[str]) -> Iterator[tuple[str, Any]]:
     for name, field in Settings.model_fields.items():
         heading = HEADINGS.get(name, heading)
         if name in names:
-            default = words.get(str(field.default), field.default)
-            text = (
-                field.description
-                if default == () or "default" in field.description
-                else f"{field.description} (default {default})"
-            )
+            text, default = field.description, words.get(str(field.default), field.default)
+            text += "" if default == () or "default" in text else f" (default {default})"
             choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
             metavar = "[yes|no]" if field.annotation is bool else "|".join(choices) or name.upper()
             option = typer.Option(f"--{name.replace('_', '-')}", metavar=metavar, help=text, rich_help_panel=heading)
@@ -117,8 +113,8 @@ def _option(name: str, annotation: Any) -> Any:
     """The annotation with what Typer needs to know."""
     if POSITIONAL.get(name) == annotation:
         return Annotated[annotation, typer.Argument(help=HELP.get(name))]
-    metavar = {"parameters": "NAME VALUE", "over": "NAME=V,V"}.get(name)
     word = {"parameters": "-p", "model": "--run"}.get(name, f"--{name.replace('_', '-')}")
+    metavar = {"parameters": "NAME VALUE", "over": "NAME=V,V"}.get(name)
     return Annotated[annotation, typer.Option(word, metavar=metavar, help=HELP.get(name))]
 
 
@@ -160,8 +156,7 @@ def build() -> typer.Typer:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command of these words, by default the process's; an error is one sentence, with ``--debug`` a traceback.
 
-    Returns:
-        Exit status: 0 done, 1 an error explained on standard error, 2 wrong usage.
+    Returns the exit status: 0 done, 1 an error explained on standard error, 2 wrong usage.
     """
     rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))  # of the processes of one training the first reports
     logging.basicConfig(level=logging.INFO if rank == "0" else logging.WARNING, format="%(message)s", stream=sys.stderr)
@@ -176,11 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--debug" in words:
             raise
-        if isinstance(error, KitError | OSError):  # an OSError names its file: no space, no permission, no such folder
-            told = str(error)
-        elif isinstance(error, ModuleNotFoundError):
-            told = f"the package {error.name} is not installed here: python -m pip install -e . in the checkout installs all"
-        else:
-            told = f"{type(error).__name__}: {error} (--debug shows where)"
+        explained = isinstance(error, KitError | OSError)  # an OSError names its file: no space, no permission, no such folder
+        told = str(error) if explained else f"{type(error).__name__}: {error} (--debug shows where)"
         print(f"error: {told}", file=sys.stderr)
     return 1

@@ -13,20 +13,8 @@ class DataError(KitError, ValueError):
     """A data source, table or folder is not what it should be."""
 
 
-class UnknownValueError(DataError):
-    """A table holds a site, sex or diagnosis that the kit does not know."""
-
-
-class MissingImagesError(DataError):
-    """The table names images that are not on disk."""
-
-
 class CorruptImageError(DataError):
     """An image file cannot be decoded."""
-
-
-class StraddlingGroupError(DataError):
-    """A patient or lesion would fall into more than one split."""
 
 
 class DownloadError(KitError):

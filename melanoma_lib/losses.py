@@ -39,9 +39,8 @@ def focal_loss(
     if logits.shape != targets.shape:
         raise ValueError(f"logits and targets need one shape, got {tuple(logits.shape)} and {tuple(targets.shape)}")
     positive = targets == 1
-    if not bool((positive | (targets == 0)).all()):
-        wrong = targets[~(positive | (targets == 0))].flatten()[0].item()
-        raise ValueError(f"targets expect 0 (not melanoma) or 1 (melanoma), got {wrong}; did you pass probabilities?")
+    if len(wrong := targets[~positive & (targets != 0)]):
+        raise ValueError(f"targets expect 0 (not melanoma) or 1 (melanoma), got {wrong[0]}; did you pass probabilities?")
     signed = torch.where(positive, logits, -logits)  # p_t = sigmoid(signed)
     log_p_t, log_miss = functional.logsigmoid(signed), functional.logsigmoid(-signed)
     loss = -log_p_t if gamma == 0 else -log_p_t * torch.exp(gamma * log_miss)
@@ -119,6 +118,6 @@ def _check_parameters(alpha: float | None, gamma: float) -> None:
 
 def _checked_probability(values, name: str) -> np.ndarray:
     values = np.asarray(values, dtype=np.float64)
-    if not ((values >= 0) & (values <= 1)).all():  # NaN fails too
-        raise ValueError(f"{name} expects probabilities in [0, 1], got {values[~((values >= 0) & (values <= 1))].flat[0]}")
+    if len(wrong := values[~((values >= 0) & (values <= 1))]):  # NaN too
+        raise ValueError(f"{name} expects probabilities in [0, 1], got {wrong[0]}")
     return values

@@ -20,16 +20,12 @@ from numpy.typing import ArrayLike
 BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
 ORANGE, GREY, BLACK = "#E69F00", "#767676", "#000000"
 STYLE = {
-    "font.size": 13,
+    **dict.fromkeys(("font.size", "axes.labelsize"), 13),
     "axes.titlesize": 14,
     "axes.titlelocation": "left",
-    "axes.labelsize": 13,
     **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 12),
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
+    **dict.fromkeys(("legend.frameon", "axes.spines.top", "axes.spines.right"), False),
+    **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
     "grid.color": "#E4E4E4",
     "lines.linewidth": 2.2,
     "figure.facecolor": "white",
@@ -43,12 +39,13 @@ class DescribedFigure(Figure):
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, object], dict[str, object]]:
         """PNG and description for a notebook, which asks an object for this by name."""
-        picture = io.BytesIO()
-        self.savefig(picture, format="png", dpi=100)
-        return (
-            {"image/png": picture.getvalue(), "text/plain": self.alt_text},
-            {"image/png": {"alt": self.alt_text}},
-        )
+        return _described(self, self.alt_text, dpi=100)
+
+
+def _described(figure: Figure, text: str, **options: Any) -> tuple[dict[str, object], dict[str, object]]:
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", **options)
+    return {"image/png": picture.getvalue(), "text/plain": text}, {"image/png": {"alt": text}}
 
 
 def use_theme() -> None:
@@ -59,11 +56,9 @@ def use_theme() -> None:
 
 
 def describe(plot: Any, text: str) -> None:
-    """Show a figure of pyplot, pandas or seaborn once, with its alternative text, and close it.
+    """Show a figure, or that of an axes or a grid of seaborn, once, with its alternative text, and close it.
 
-    Args:
-        plot: the figure, one of its axes, or a grid of seaborn.
-        text: what the figure shows, one sentence: a screen reader reads it in place of the picture; not empty.
+    ``text`` says in one sentence what the figure shows: a screen reader reads it in place of the picture.
     """
     import matplotlib.pyplot as plt
     from IPython.display import display
@@ -71,13 +66,9 @@ def describe(plot: Any, text: str) -> None:
     text = " ".join(text.split())
     if not text:
         raise ValueError("expected a sentence that says what the figure shows, got an empty text")
-    figure = plot if isinstance(plot, Figure) else getattr(plot, "figure", None)
-    if not isinstance(figure, Figure):
-        raise TypeError(f"expected a figure, an axes or a grid of seaborn, got {type(plot).__name__}")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=80, bbox_inches="tight")
-    plt.close(figure)
-    display({"image/png": picture.getvalue(), "text/plain": text}, raw=True, metadata={"image/png": {"alt": text}})
+    data, metadata = _described(plot.figure, text, dpi=80, bbox_inches="tight")
+    plt.close(plot.figure)
+    display(data, raw=True, metadata=metadata)
 
 
 def panel(
@@ -86,9 +77,9 @@ def panel(
     """Draw a photograph without ticks, with a heatmap over it, the outline of a lesion, or both.
 
     Args:
-        axes: where to.
-        photograph: shape ``(H, W, 3)``, uint8 or from 0 to 1, or such an image of Pillow.
+        axes: where to draw.
         title: above it.
+        photograph: shape ``(H, W, 3)``, uint8 or from 0 to 1, or such an image of Pillow.
         heatmap: shape ``(h, w)``, from 0 to 1, finite, or ValueError; stretched, in inferno, the less transparent the higher.
         mask: lesion pixels, shape ``(h, w)``; its outline is drawn.
     """

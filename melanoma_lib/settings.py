@@ -5,15 +5,14 @@ Python). An unknown or ill-typed name is an error wherever it comes from.
 """
 
 import hashlib
+import io
 import json
 import os
 import re
-import typing
 from collections.abc import Iterable
-from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from dotenv.parser import parse_stream
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -31,6 +30,8 @@ INIT_NAME = re.compile(r".+-([0-9a-f]{8,64})\.pt")  # as torch.hub names weights
 
 Source = Literal["synthetic", "ham10000", "isic2017", "isic2018", "isic2019", "isic2020", "isic_archive"]
 Modalities = Literal["image+metadata", "image", "metadata"]
+Monitor = Literal["val/f1", "val/auroc", "val/average_precision", "val/loss"]
+Rule = Literal["sensitivity", "specificity", "f1", "youden", "cost", "0.5"]
 
 # The recipe of short trainings on few synthetic cases, where the field defaults, tuned on thousands of photographs, do not fit.
 _SHORT: dict[str, Any] = {
@@ -50,7 +51,7 @@ class ProfileSource(InitSettingsSource):
     """Values of the chosen profile, overridden by everything but the field defaults."""
 
     def __call__(self) -> dict[str, Any]:
-        """All values of the profile that the sources of higher precedence chose."""
+        """Values of the profile that the sources of higher precedence chose."""
         chosen = self.current_state.get("profile", self.settings_cls.model_fields["profile"].default)
         return PROFILES.get(chosen, {}) if isinstance(chosen, str) else {}  # the field's own type rejects the rest
 
@@ -110,9 +111,7 @@ class Settings(BaseSettings):
     head_epochs: int = Field(0, ge=0, description="first epochs in which the pretrained image branch stays frozen")
     warmup_epochs: float = Field(0.5, ge=0, description="epochs of linear warm-up")
     ema_decay: float = Field(0.998, ge=0, lt=1, description="moving average of the weights; 0 switches it off")
-    monitor: Literal["val/f1", "val/auroc", "val/average_precision", "val/loss"] = Field(
-        "val/f1", description="what the best checkpoint is best in"
-    )
+    monitor: Monitor = Field("val/f1", description="what the best checkpoint is best in")
     patience: int = Field(5, ge=1, description="epochs without a better monitor before training stops")
 
     seed: int = Field(0, ge=0, description="seeds the split (not folds), the initial weights, the order and the augmentation")
@@ -126,9 +125,7 @@ class Settings(BaseSettings):
     wandb: bool = Field(False, description="log to Weights & Biases, offline without WANDB_API_KEY")
     wandb_project: str = Field("melanoma-classification", description="Weights & Biases project")
 
-    threshold_rule: Literal["sensitivity", "specificity", "f1", "youden", "cost", "0.5"] = Field(
-        "sensitivity", description="how validation chooses the threshold"
-    )
+    threshold_rule: Rule = Field("sensitivity", description="how validation chooses the threshold")
     min_sensitivity: float = Field(0.95, gt=0, le=1, description="sensitivity that the rule of this name must reach")
     min_specificity: float = Field(0.8, gt=0, le=1, description="specificity that the rule of this name must reach")
     fn_cost: float = Field(10.0, gt=0, description="cost of a false negative in false positives, for the rule cost")
@@ -167,7 +164,7 @@ class Settings(BaseSettings):
             return value
         if not value.strip() and info.field_name.endswith(("_dir", "_weights")):
             raise ValueError("expected a path")
-        if value.lower() == "none" and type(None) in typing.get_args(cls.model_fields[info.field_name].annotation):
+        if value.lower() == "none" and type(None) in get_args(cls.model_fields[info.field_name].annotation):
             return None
         several = info.field_name == "image_dirs" or (info.field_name == "metadata_hidden" and "," in value)
         return tuple(part for part in value.split(",") if part) if several else value
@@ -179,10 +176,8 @@ class Settings(BaseSettings):
         if self.folds == 1 or self.fold > self.folds:
             raise ValueError(f"fold={self.fold} of folds={self.folds}: expected 2 folds or more and one of them, or 0 for all")
         if self.init_weights is not None and not INIT_NAME.fullmatch(self.init_weights.name):
-            raise ValueError(
-                f"init_weights={self.init_weights}: expected a name with digits of the file's SHA-256, such as "
-                "simclr-0123456789ab.pt, as notebooks run self_supervised -p save_weights yes writes it"
-            )
+            told = "expected a name with digits of the file's SHA-256, such as simclr-0123456789ab.pt"
+            raise ValueError(f"init_weights={self.init_weights}: {told}, as the study self_supervised writes it")
         if self.head_epochs >= self.max_epochs and self.head_epochs:
             raise ValueError(f"head_epochs={self.head_epochs} must be below max_epochs={self.max_epochs}")
         if self.run_dir is not None and self.run_dir.resolve() == self.runs_dir.resolve():
@@ -228,15 +223,14 @@ class Settings(BaseSettings):
     def for_notebook(cls, **parameters: Any) -> Self:
         """Settings from a notebook's plain scalar parameters; an empty string or None means "derive it".
 
-        A kernel starts in the notebook's folder; it is moved to the project's, so that ``.env``, ``data`` and ``runs`` are
-        those of the command line.
+        The kernel is moved to the project's folder, so that ``.env``, ``data`` and ``runs`` are those of the command line.
         """
         os.chdir(project_dir())
         return cls.from_parameters(**parameters)
 
     @classmethod
     def from_parameters(cls, **parameters: Any) -> Self:
-        """What :meth:`for_notebook` gives, or raises, without moving the process: for whoever only checks parameters."""
+        """What :meth:`for_notebook` gives, or raises, without moving the process."""
         reject_unknown(parameters, cls.model_fields, "notebook parameter")
         return cls(**{name: value for name, value in parameters.items() if value not in ("", None)})
 
@@ -248,7 +242,7 @@ class Settings(BaseSettings):
         except (json.JSONDecodeError, TypeError) as error:
             raise SettingsError(f"{file}: expected the settings of a run, a JSON object ({error})") from error
         if differing := sorted(set(values) ^ set(cls.model_fields)):
-            some = ", ".join(differing[:4]) + ", ..." * (len(differing) > 4)
+            some = ", ".join(differing[:4])
             raise SettingsError(f"{file}: expected the settings of a run of this version of the kit; differing: {some}")
         return cls(**values)
 
@@ -275,40 +269,28 @@ def reject_unknown_variables(cls: type[BaseSettings]) -> None:
     ours = {name.upper() for name in os.environ if name.upper().startswith(ENV_PREFIX)}
     reject_unknown((name for name in ours if not name.startswith(TEST_ENV_PREFIX)), known, "environment variable")
     try:
-        with Path(ENV_FILE).open(encoding="utf-8") if Path(ENV_FILE).is_file() else nullcontext([]) as file:
-            lines = [line for line in parse_stream(file) if line.key or line.error] if file else []
+        text = Path(ENV_FILE).read_text(encoding="utf-8") if Path(ENV_FILE).is_file() else ""
     except UnicodeDecodeError as error:
         raise SettingsError(f"{ENV_FILE}: expected lines NAME=value in UTF-8, got {error}") from error
-    for line in lines:
+    for line in parse_stream(io.StringIO(text)):
         if (name := (line.key or "").upper()).startswith("WANDB_") and line.value is not None:
             os.environ.setdefault(name, line.value)  # where Weights & Biases itself looks
             continue
-        if name:
-            reject_unknown([name], known, f"name in {ENV_FILE}")
-        if line.error or line.value is None:  # such as a quote that does not end
-            got = line.original.string.lstrip()  # blank lines before it belong to it
-            number = line.original.line + line.original.string.removesuffix(got).count("\n")
-            raise SettingsError(f"{ENV_FILE}, line {number}: expected NAME=value, got {got.strip()[:40]!r}")
+        reject_unknown([name] if name else [], known, f"name in {ENV_FILE}")
+        if line.error or (name and line.value is None):  # such as a quote that does not end
+            raise SettingsError(f"{ENV_FILE}: expected NAME=value, got {line.original.string.strip()[:40]!r}")
 
 
 def reject_unknown(names: Iterable[str], known: Iterable[str], kind: str) -> None:
     """SettingsError for names that are not known, with similar ones, else all that are."""
     if unknown := sorted(set(names) - set(known := sorted(known))):
-        raise SettingsError(f"unknown {kind} {', '.join(unknown)}; {_known(unknown[0], known)}")
-
-
-def _known(wrong: str, known: Iterable[str]) -> str:
-    close = get_close_matches(wrong, known := list(known), n=1)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+        close = get_close_matches(unknown[0], known, n=1)
+        cure = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+        raise SettingsError(f"unknown {kind} {', '.join(unknown)}; {cure}")
 
 
 def explain_invalid(error: ValidationError) -> str:
     """What pydantic found wrong, a line each, with what came."""
-    told = "settings not valid:"
-    for problem in error.errors():
-        name = ".".join(map(str, problem["loc"]))
-        told += f"\n  {name}: {problem['msg']}; got {problem['input']!r}" if name else f"\n  {problem['msg']}"
-        if problem["type"] == "literal_error" and isinstance(problem["input"], str):
-            choices = typing.get_args(Settings.model_fields[name].annotation)
-            told += f"; did you mean {close[0]}?" if (close := get_close_matches(problem["input"], choices, n=1)) else ""
-    return told
+    told = [(".".join(map(str, one["loc"])), one["msg"], one["input"]) for one in error.errors()]
+    lines = [f"{name}: {text}; got {got!r}" if name else text for name, text, got in told]
+    return "\n  ".join(["settings not valid:", *lines])

@@ -42,7 +42,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def project_dir() -> Path:
-    """The nearest folder, from the working directory up, that holds the kit's ``notebooks``; else the working directory."""
+    """The nearest folder, from the working directory up, with the kit's ``notebooks``; else the working directory."""
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if (folder / "notebooks" / "00_start_here.ipynb").is_file()), here)
 
@@ -89,8 +89,7 @@ def progress_bar(label: str, total: int, show: bool = True) -> Iterator[Callable
 def workers(backend: str = "loky", jobs: int = 1, scheduler: str | None = None) -> Iterator[None]:
     """Send what joblib runs in the body to its backend ``loky``, ``threading`` or ``dask``; SettingsError if that cannot be.
 
-    Dask's workers are those of a running ``scheduler``, such as ``tcp://node1:8786``, which see the same folders and have the kit
-    installed, else so many ``jobs`` on this machine.
+    Dask's workers are those of a running ``scheduler``, such as ``tcp://node1:8786``, else so many ``jobs`` on this machine.
     """
     from joblib import parallel_config
 
@@ -102,8 +101,8 @@ def workers(backend: str = "loky", jobs: int = 1, scheduler: str | None = None) 
                 from distributed import Client
             except ImportError as error:
                 raise SettingsError('the dask backend needs Dask: python -m pip install -e ".[dask]"') from error
-            own = {"n_workers": jobs, "threads_per_worker": 1, "dashboard_address": None}
-            stack.enter_context(Client(scheduler) if scheduler else Client(**own))
+            own = {} if scheduler else {"n_workers": jobs, "threads_per_worker": 1, "dashboard_address": None}
+            stack.enter_context(Client(scheduler, **own))
         stack.enter_context(parallel_config(backend))
         yield
 

@@ -91,13 +91,13 @@ def test_the_settings_of_a_finished_run_are_defaults_that_flags_override(tiny_ru
         (["evaluate", "nowhere"], "nowhere is not a finished run"),
         (["train", "--source", "ham10000", "--data-dir", "empty", "--pretrained", "no"], "HAM10000_metadata"),
         (["train", "--alpha", "2"], "alpha.*'2'"),
-        (["train", "--loss", "focl"], "loss: .*'focl'; did you mean focal?"),
+        (["train", "--loss", "focl"], "loss: .*'focal'.*'focl'"),
         (["train", "--run-dir", ""], "run_dir: .*expected a path"),
         (["export", "data/reference/ham10000", "--out", "a_file/model.onnx"], "a_file"),
         (["train", "--head-epochs", "9"], "head_epochs=9.*max_epochs"),
         (["train", "--backbone", "resnet5000", "--progress", "no", "--n-patients", "20", "--image-size", "32"], "resnet5000"),
         (["train", "--config", "nowhere.json"], "nowhere.json"),
-        (["data", "audit", "isic2016"], "source.*ham10000.*isic2016.*did you mean isic20"),
+        (["data", "audit", "isic2016"], "source.*ham10000.*isic2016"),
     ],
 )
 def test_errors_are_explained_without_a_traceback(words, expected, capsys, tmp_path):

@@ -43,8 +43,8 @@ def as_text(value) -> str:
         ("MELANOMA_SEAD=1", "MELANOMA_SEAD; did you mean MELANOMA_SEED?"),
         ("MELANOMA_SEAD", "MELANOMA_SEAD; did you mean"),
         ("NAME=1", "NAME; known: .*MELANOMA_SEED"),
-        ("MELANOMA_SEED", "line 3: expected NAME=value"),
-        ("MELANOMA_RUNS_DIR='my runs\nMELANOMA_SEED=3", "line 3: expected NAME=value, got .*my runs"),  # a quote without end
+        ("MELANOMA_SEED", "expected NAME=value, got .MELANOMA_SEED"),
+        ("MELANOMA_RUNS_DIR='my runs\nMELANOMA_SEED=3", "expected NAME=value, got .*my runs"),  # a quote without end
         ("MELANOMA_RUNS_DIR=\xff", "UTF-8"),
     ],
 )

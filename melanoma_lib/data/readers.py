@@ -14,7 +14,7 @@ import pandas as pd
 
 from melanoma_lib.data.metadata import MISSING, NAMES
 from melanoma_lib.data.schema import CASE_COLUMNS, TEXT, TEXT_COLUMNS, listed, require
-from melanoma_lib.errors import DataError, UnknownValueError
+from melanoma_lib.errors import DataError
 
 log = logging.getLogger("melanoma_lib")
 
@@ -72,7 +72,7 @@ def _translate(values: pd.Series, vocabulary: str, path: Path) -> pd.Series:
     """Look every value up in the named table of ``vocabulary.toml``, whatever its letter case; missing ones stay missing."""
     names, keys = NAMES[vocabulary], values.str.casefold()
     wanted = f"one of {listed(sorted(names))}, or what {vocabulary} in melanoma_lib/data/vocabulary.toml is extended by"
-    require(keys.isin(list(names)) | values.isna(), values, path, wanted, UnknownValueError)
+    require(keys.isin(list(names)) | values.isna(), values, path, wanted)
     return keys.map(names)
 
 

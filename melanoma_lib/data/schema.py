@@ -84,11 +84,11 @@ def validate_cases(cases: pd.DataFrame, origin: str = "case table") -> pd.DataFr
     return typed.astype({"target": "int64"})
 
 
-def require(fits: pd.Series, values: pd.Series, origin: object, wanted: str, error: type[DataError] = DataError) -> None:
-    """Raise the error, which names the first row that does not fit, unless all do."""
+def require(fits: pd.Series, values: pd.Series, origin: object, wanted: str) -> None:
+    """Raise a DataError, which names the first row that does not fit, unless all do."""
     if not fits.all():
-        row, count = fits.idxmin(), (~fits).sum()
-        raise error(f"{origin}: column {values.name!r}, row {row}: {str(values[row])!r}; expected {wanted} ({count} such rows).")
+        where = f"column {values.name!r}, row {(row := fits.idxmin())}"
+        raise DataError(f"{origin}: {where}: {str(values[row])!r}; expected {wanted} ({(~fits).sum()} such rows).")
 
 
 def _check_values(cases: pd.DataFrame, origin: str) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 from melanoma_lib.data import readers
 from melanoma_lib.data.readers import resolve
 from melanoma_lib.data.schema import TEXT, group_ids, listed, validate_cases
-from melanoma_lib.errors import DataError, MissingImagesError
+from melanoma_lib.errors import DataError
 
 log = logging.getLogger("melanoma_lib")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -58,8 +58,8 @@ def load_cases(
 
     Raises:
         DataError: unknown source, wrong folder, unreadable or empty table, missing column, value outside the schema.
-        UnknownValueError: a site, sex or diagnosis that ``vocabulary.toml`` does not know.
-        MissingImagesError: image files are absent and ``missing_images`` is ``"error"``, or none is there to go on with.
+        DataError: a site, sex or diagnosis is one that ``vocabulary.toml`` does not know; or image files are absent and
+            ``missing_images`` is ``"error"``, or none is there to go on with.
     """
     if source not in SOURCES:
         raise DataError(f"source {source!r} is not known; expected one of {list(SOURCES)}.")
@@ -104,7 +104,7 @@ def _report_missing(names: pd.Series, total: int, searched: list[str], policy: s
         problem += f" There is {file}: {cure}."
     if len(names) < total:
         problem += f" To go on with the {total - len(names)} others: --missing-images drop, in Python missing_images='drop'."
-    raise MissingImagesError(f"{problem} Put the images into one of these folders, or name theirs with image_dirs.")
+    raise DataError(f"{problem} Put the images into one of these folders, or name theirs with image_dirs.")
 
 
 def _locate(root: Path, source: str) -> list[Path]:

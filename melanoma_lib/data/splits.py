@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from melanoma_lib.data.schema import TEXT
-from melanoma_lib.errors import DataError, StraddlingGroupError
+from melanoma_lib.errors import DataError
 
 SPLITS = ("train", "val", "test")
 UNITS = {"lesion": "lesion_id", "patient": "patient_id", "group": "group_id"}
@@ -48,16 +48,14 @@ def fold_cases(cases: pd.DataFrame, folds: int, fold: int, seed: int = 0) -> pd.
 
 
 def assert_no_straddling(groups: pd.Series, split: pd.Series) -> None:
-    """StraddlingGroupError if a split tears a group apart, DataError unless both series share an index and have no gaps."""
+    """DataError if a split tears a group apart, or unless both series share an index and have no gaps."""
     if not groups.index.equals(split.index) or groups.isna().any() or split.isna().any():
         raise DataError("expected a group and a split for each case, on the index of one case table")
     spread = split.groupby(groups).nunique()
     straddling = spread.index[spread > 1]
     if len(straddling):
         examples = "; ".join(f"{name} in {sorted(split[groups == name].unique())}" for name in straddling[:3])
-        raise StraddlingGroupError(
-            f"{len(straddling)} of {len(spread)} groups straddle the splits ({examples}); split with split_cases()."
-        )
+        raise DataError(f"{len(straddling)} of {len(spread)} groups straddle the splits ({examples}); split with split_cases().")
 
 
 def _deal_groups(cases: pd.DataFrame, names: Sequence[str], shares: tuple[float, ...], seed: int, needing: str) -> pd.Series:

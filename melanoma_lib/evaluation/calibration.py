@@ -20,14 +20,9 @@ log = logging.getLogger(__name__)
 def fit_logistic(x: NDArray[np.float64], ones: NDArray, zeros: NDArray) -> NDArray[np.float64]:
     """Slopes and intercepts of many logistic regressions on one variable, by maximum likelihood.
 
-    Args:
-        x: the variable, shape ``(N,)``.
-        ones: how much each case counts as a melanoma in each regression, shape ``(B, N)``; fractions are allowed.
-        zeros: how much it counts as a negative, likewise.
-
-    Returns:
-        Shape ``(2, B)``; NaN where ``x`` is constant, or a threshold on it separates the classes, because the likelihood then
-        has no maximum (Albert and Anderson 1984).
+    Each of the N values of ``x`` counts ``ones[b, n]`` times as a melanoma and ``zeros[b, n]`` times as a negative, also in part.
+    Gives shape ``(2, B)``; NaN where ``x`` is constant, or a threshold on it separates the classes, because the likelihood then
+    has no maximum (Albert and Anderson 1984).
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -50,14 +45,10 @@ class Calibrator:
     """Logistic recalibration: ``risk = sigmoid(slope * logit + intercept)`` (Cox 1958, Platt 1999).
 
     Both numbers are needed: a focal loss or a weighted sampler shifts the logits, and a temperature cannot undo a shift.
-
-    Args:
-        slope: below 1 where the model is too sure of itself; 0 gives every case one risk.
-        intercept: on the log-odds scale.
     """
 
-    slope: float
-    intercept: float
+    slope: float  # below 1 where the model is too sure of itself; 0 gives every case one risk
+    intercept: float  # on the log-odds scale
 
     @classmethod
     def fit(cls, logits: ArrayLike, targets: ArrayLike) -> "Calibrator":
@@ -65,12 +56,8 @@ class Calibrator:
 
         Where a threshold on the logits separates the classes, no maximum exists; the answers are then smoothed after Platt
         (1999), to (P + 1) / (P + 2) for P melanomas and 1 / (Q + 2) for Q others. Where higher logits go with fewer melanomas,
-        or all are equal, the best slope is 0: every case gets the prevalence as its risk. The log warns of either. A risk that
-        reverses the model's ranking is never fitted.
-
-        Args:
-            logits: shape ``(N,)``, finite.
-            targets: 1 melanoma, 0 not; shape ``(N,)``, both classes present.
+        or all are equal, the best slope is 0: every case gets the prevalence as its risk. The log warns of either.
+        ``logits`` and ``targets`` have shape ``(N,)``; both classes must be present.
         """
         answers = check_targets(targets)
         x = check_scores(logits, answers.size, "logits")
@@ -81,30 +68,20 @@ class Calibrator:
         slope, intercept = fitted(answers.astype(float))
         if np.isnan(slope) and x.min() < x.max():
             n_melanomas, n_others = int(answers.sum()), int((~answers).sum())
-            log.warning(
-                "calibration: the logits separate %d melanomas from %d others without error, so the slope has no "
-                "maximum-likelihood value; fitted to Platt's smoothed answers instead. Get more validation cases.",
-                n_melanomas,
-                n_others,
-            )
+            told = "calibration: the logits separate %d melanomas from %d others, so no slope is best; fitted to smoothed answers"
+            log.warning(told, n_melanomas, n_others)
             slope, intercept = fitted(np.where(answers, (n_melanomas + 1) / (n_melanomas + 2), 1 / (n_others + 2)))
         if slope > 0:
             return cls(slope, intercept)
         reason = f"the slope {slope:.3g} is not positive (melanomas score lower)" if slope <= 0 else "the logits are all equal"
-        log.warning(
-            "calibration: %s, so every case gets the prevalence, %.3g, as its risk. Check labels and training.",
-            reason,
-            answers.mean(),
-        )
+        log.warning("calibration: %s, so every case gets the prevalence as its risk. Check labels and training.", reason)
         return cls(0.0, float(logit(answers.mean())))
 
     def risk(self, logits: ArrayLike) -> NDArray[np.float64]:
         """Calibrated risk in [0, 1] of logits of any shape; ValueError if the slope is negative, as in some old runs."""
         if self.slope < 0:
-            raise ValueError(
-                f"calibrator: expected a slope of at least 0, got {self.slope:.4g}: its risks would reverse the model's ranking. "
-                "Check the labels and the training of this run, and train it again"
-            )
+            told = "its risks would reverse the model's ranking. Check the labels, and train this run again"
+            raise ValueError(f"calibrator: expected a slope of at least 0, got {self.slope:.4g}: {told}")
         return expit(self.slope * np.asarray(logits, dtype=np.float64) + self.intercept)
 
     def to_dict(self) -> dict[str, float]:
@@ -152,16 +129,11 @@ def bootstrap_calibration(
 
 
 def reliability_bins(risk: ArrayLike, targets: ArrayLike, bins: int = 10) -> pd.DataFrame:
-    """Observed share of melanomas where the risk says so much.
-
-    Args:
-        risk: shape ``(N,)``, in [0, 1].
-        targets: 1 melanoma, 0 not; shape ``(N,)``.
-        bins: of about as many cases each; empty ones are dropped and equal risks never split, so fewer may return.
+    """Observed share of melanomas where the risk, shape ``(N,)`` in [0, 1], says so much, in bins of about as many cases each.
 
     Returns:
         One row a bin by rising risk: n, n_melanoma, mean_risk, observed, and the Wilson interval low, high, which takes
-        the images to be independent.
+        the images to be independent. Equal risks are never split, so there may be fewer bins.
     """
     answers = check_targets(targets, both_classes=False)
     values = check_scores(risk, answers.size, "risk", unit_interval=True)

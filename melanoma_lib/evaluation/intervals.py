@@ -17,21 +17,13 @@ BLOCK = 2_000_000  # weights held at once: 16 MB as int64, small enough to stay 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its interval; ``format(interval, ".3f")`` writes ``0.930 [0.912, 0.947]``, unknown ends not at all.
+    """A value with its interval; ``format(interval, ".3f")`` writes ``0.930 [0.912, 0.947]``, unknown ends not at all."""
 
-    Args:
-        value: the estimate on the sample itself; formatted as ``-`` if NaN.
-        low: lower end, NaN if unknown.
-        high: upper end, NaN if unknown.
-        resamples: those in which the quantity is defined.
-        method: "bootstrap" (percentile, whole groups), or "wilson" (closed form, one observation a group).
-    """
-
-    value: float
-    low: float
+    value: float  # on the sample itself; formatted as - if NaN
+    low: float  # NaN if unknown; so is high
     high: float
-    resamples: int = 0
-    method: str = "bootstrap"
+    resamples: int = 0  # those in which the quantity is defined
+    method: str = "bootstrap"  # percentile, whole groups; or wilson: closed form, one observation a group
 
     def __format__(self, spec: str) -> str:
         ends = f" [{self.low:{spec}}, {self.high:{spec}}]" if np.isfinite([self.low, self.high]).all() else ""
@@ -82,17 +74,13 @@ def group_codes(groups: ArrayLike, n: int) -> tuple[NDArray[np.intp], int]:
     if array.shape != (n,):
         raise ValueError(f"groups: expected shape ({n},) to match targets, got {array.shape}")
     codes, names = pd.factorize(array, sort=True)
-    if (codes < 0).any():
-        raise ValueError(f"groups: expected an id in every row, got a missing one at position {int(np.argmin(codes))}")
+    if codes.min() < 0:
+        raise ValueError(f"groups: expected an id in every row, got a missing one at position {codes.argmin()}")
     return codes, len(names)
 
 
 def resample_groups(n_groups: int, n: int, seed: int, block: int) -> Iterator[NDArray[np.int64]]:
-    """Draw ``n_groups`` groups with replacement, ``n`` times.
-
-    Yields:
-        How often each group was drawn, shape ``(B, G)``, B at most ``block``, rows summing to G; ``n`` rows over all blocks.
-    """
+    """Draw ``n_groups`` groups with replacement, ``n`` times: yields how often each came, ``(B, G)``, B at most ``block``."""
     if n < 1:
         raise ValueError(f"n: expected at least 1 resample, got {n}")
     rng = np.random.default_rng(seed)
@@ -114,8 +102,7 @@ def group_bootstrap(
         seed: the same seed and number of groups give paired resamples.
         block: resamples at once, at most.
 
-    Returns:
-        The values on the sample, shape ``(...)``, and on the resamples, shape ``(..., n)``.
+    Returns the values on the sample, shape ``(...)``, and on the resamples, shape ``(..., n)``.
     """
     sample = statistic(np.ones((1, n_groups), dtype=np.int64))[..., 0]
     return sample, np.concatenate([statistic(weights) for weights in resample_groups(n_groups, n, seed, block)], axis=-1)
@@ -162,23 +149,20 @@ def rate_intervals(
 ) -> dict[str, Interval]:
     """Percentile intervals from resampling whole groups: images of one patient or lesion stay together.
 
-    Resampling images as if they were independent gives intervals that are too short (Field and Welsh 2007).
-    A resample in which a metric is undefined (one class only, nobody flagged) is left out of that metric's interval. A
-    proportion of exactly 0 or 1 never varies under resampling: its interval is Wilson's, with each group that bears on it as
-    one observation. So is that of an F1 of 0 or 1, as F1 = 2 J / (1 + J), J being the share of true positives among the cases
-    that are melanomas or flagged. A perfect AUROC, average precision or MCC never varies either: its ends are NaN.
+    Resampling images as if they were independent gives intervals that are too short (Field and Welsh 2007). A resample in which
+    a metric is undefined is left out of its interval. A proportion of exactly 0 or 1 never varies under resampling: its interval
+    is Wilson's, with each group that bears on it as one observation. So is that of an F1 of 0 or 1, as F1 = 2 J / (1 + J), J
+    being the share of true positives among melanomas and flagged. The ends of a perfect AUROC, average precision or MCC are NaN.
 
     Args:
         targets: 1 melanoma, 0 not; shape ``(N,)``, both classes present.
         scores: the higher, the more likely melanoma; shape ``(N,)``, finite.
         groups: patient, lesion or image id of each row, shape ``(N,)``.
-        threshold: with one, also the rates at ``score >= threshold``.
+        threshold: with one, also the ``RATES`` at ``score >= threshold``.
         n: number of resamples.
         seed: the same seed and groups give paired resamples for different scores.
 
-    Returns:
-        `Interval` by name: auroc, average_precision, brier (scores in [0, 1] only), and with a threshold sensitivity,
-        specificity, ppv, npv, f1, mcc, accuracy.
+    Returns `Interval` by name: auroc, average_precision, brier (scores in [0, 1] only), and the rates.
     """
     sample, replicates = bootstrap_replicates(targets, scores, groups, threshold, n, seed)
     intervals = {name: Interval.from_replicates(value, replicates[name]) for name, value in sample.items()}
@@ -210,7 +194,7 @@ def cluster_bootstrap(
         statistic: from such a table to a number, or to a Series of them; it is called ``n + 1`` times.
         unit: column of the patient or lesion that each row shows.
         n: number of resamples.
-        seed: of the resampling; `bootstrap_intervals` with the same seed draws the same units.
+        seed: `bootstrap_intervals` with the same one draws the same units.
 
     Returns:
         Columns value, low, high; a row a number that the statistic gives. Ends are NaN where most resamples have none.
@@ -229,20 +213,11 @@ def cluster_bootstrap(
 
 
 def bootstrap_intervals(
-    cases: pd.DataFrame,
-    threshold: float | None = None,
-    score: str = "probability",
-    unit: str = "group_id",
-    n: int = 2000,
-    seed: int = 0,
+    cases: pd.DataFrame, threshold: float | None = None, score: str = "probability", n: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
-    """`rate_intervals` of a table of cases, one row an image, with ``target`` and the columns that ``score`` and ``unit`` name.
-
-    Returns:
-        Columns value, low, high; rows named as by `rate_intervals`.
-    """
-    require_columns(cases, ("target", score, unit), "cases")
-    return _as_table(rate_intervals(cases["target"], cases[score], cases[unit], threshold, n, seed))
+    """`rate_intervals` of a table of cases with ``target``, ``group_id`` and the column ``score``: columns value, low, high."""
+    require_columns(cases, ("target", score, "group_id"), "cases")
+    return _as_table(rate_intervals(cases["target"], cases[score], cases["group_id"], threshold, n, seed))
 
 
 def with_intervals(table: pd.DataFrame, spec: str = ".3f") -> pd.DataFrame:

@@ -15,8 +15,7 @@ def check_targets(targets: ArrayLike, both_classes: bool = True) -> NDArray[np.b
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"targets: expected a non-empty array of shape (N,), got shape {array.shape}")
     answers = array == 1
-    wrong = ~(answers | (array == 0))
-    if wrong.any():
+    if (wrong := ~(answers | (array == 0))).any():
         where = int(np.argmax(wrong))
         raise ValueError(f"targets: expected only 0 and 1, got {array[where]!r} at position {where}")
     if both_classes and (answers.all() or not answers.any()):
@@ -29,8 +28,7 @@ def check_scores(scores: ArrayLike, n: int, name: str = "scores", unit_interval:
     array = np.asarray(scores, dtype=np.float64)
     if array.shape != (n,):
         raise ValueError(f"{name}: expected shape ({n},) to match targets, got {array.shape}")
-    wrong = ~np.isfinite(array)
-    if wrong.any():
+    if (wrong := ~np.isfinite(array)).any():
         where = int(np.argmax(wrong))
         raise ValueError(f"{name}: expected finite numbers, got {array[where]} at position {where} ({wrong.sum()} in all)")
     if unit_interval and (array.min() < 0 or array.max() > 1):
@@ -42,10 +40,10 @@ def require_columns(table: pd.DataFrame, columns: tuple[str, ...], name: str = "
     """Refuse what is no table (TypeError), lacks a column or has no rows (ValueError)."""
     if not isinstance(table, pd.DataFrame):
         raise TypeError(f"{name}: expected a DataFrame, one row an image, got {type(table).__name__}")
-    missing = [column for column in columns if column not in table.columns]
-    if missing or table.empty:
-        got = f"missing {missing}; got {list(table.columns)}" if missing else "and at least one row, got an empty table"
-        raise ValueError(f"{name}: expected columns {list(columns)}, {got}")
+    if missing := [column for column in columns if column not in table.columns]:
+        raise ValueError(f"{name}: expected columns {list(columns)}, missing {missing}; got {list(table.columns)}")
+    if table.empty:
+        raise ValueError(f"{name}: expected at least one row, got an empty table")
 
 
 def _fraction(value: float, name: str) -> float:
@@ -66,16 +64,9 @@ class OperatingPoint:
     """Confusion counts at one threshold and every rate that follows; fields that are arrays (many thresholds) give arrays.
 
     A ratio 0/0 is NaN; a positive number over 0 is infinite.
-
-    Args:
-        threshold: a case with ``score >= threshold`` is flagged.
-        tp: melanomas that are flagged.
-        fp: negatives that are flagged.
-        tn: negatives that are not.
-        fn: melanomas that are not.
     """
 
-    threshold: float
+    threshold: float  # a case with score >= threshold is flagged
     tp: int
     fp: int
     tn: int
@@ -125,12 +116,12 @@ class OperatingPoint:
         return ratio(self.tp + self.fp, self.tp)
 
     def ppv_at(self, prevalence: float) -> float:
-        """PPV where melanoma has another prevalence in [0, 1], by Bayes' rule; sensitivity and specificity carry over."""
+        """PPV at another prevalence in [0, 1], by Bayes' rule; sensitivity and specificity carry over."""
         true = self.sensitivity * _fraction(prevalence, "prevalence")
         return ratio(true, true + (1 - self.specificity) * (1 - prevalence))
 
     def npv_at(self, prevalence: float) -> float:
-        """NPV where melanoma has another prevalence in [0, 1], by Bayes' rule; sensitivity and specificity carry over."""
+        """NPV, likewise."""
         true = self.specificity * (1 - _fraction(prevalence, "prevalence"))
         return ratio(true, true + (1 - self.sensitivity) * prevalence)
 
@@ -150,8 +141,7 @@ class OperatingCurve:
 
     Attributes:
         thresholds: distinct scores, ascending, shape ``(K,)``.
-        tp: melanomas with a score of at least ``thresholds[k]``, shape ``(K + 1,)``; the last entry flags nobody.
-        fp: others with a score of at least ``thresholds[k]``, shape ``(K + 1,)``.
+        tp, fp: melanomas, and others, that ``thresholds[k]`` flags, shape ``(K + 1,)``; the last entry flags nobody.
         n_positive, n_negative: numbers of melanomas and others.
 
     Example:
@@ -164,9 +154,8 @@ class OperatingCurve:
         answers = check_targets(targets)
         values = check_scores(scores, answers.size)
         melanomas = np.sort(values[answers])
-        values = np.sort(values)  # without the answers: an argsort that moves them along takes twice as long
-        starts = np.append(0, np.flatnonzero(values[1:] != values[:-1]) + 1)  # (K,) first row of each tie
-        self.thresholds: NDArray[np.float64] = values[starts]
+        values = np.sort(values)
+        self.thresholds, starts = np.unique(values, return_index=True)  # (K,); first row of each tie
         at_each = np.bincount(self.thresholds.searchsorted(melanomas), minlength=starts.size)  # (K,)
         self.n_positive, self.n_negative = melanomas.size, values.size - melanomas.size
         self.tp: NDArray[np.int64] = self.n_positive - np.append(0, np.cumsum(at_each))
@@ -198,8 +187,7 @@ class OperatingCurve:
 
     def max_f1(self) -> OperatingPoint:
         """The observed score with the highest F1; among equals the lowest, which flags the most melanomas."""
-        tp, fp = self.tp[:-1], self.fp[:-1]
-        return self.at(self.thresholds[np.argmax(2 * tp / (tp + fp + self.n_positive))])
+        return self.at(self.thresholds[np.argmax((2 * self.tp / (self.tp + self.fp + self.n_positive))[:-1])])
 
     def max_youden(self) -> OperatingPoint:
         """The observed score with the highest Youden index; among equals the lowest, which flags the most melanomas."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from melanoma_lib.evaluation.intervals import Interval, group_bootstrap, group_codes
 from melanoma_lib.evaluation.operating import Ranking, check_scores, check_targets
@@ -19,11 +19,9 @@ def bootstrap_gain(
     """What ``scores`` gain over ``baseline_scores`` on the same cases, with both seen in the same resamples.
 
     ``baseline_scores``, shape ``(N,)``, are those of what it should beat, say of metadata alone; the rest as of `rate_intervals`.
-
-    Returns:
-        Differences (model - baseline) in "auroc" and "average_precision".
+    "auroc" is the difference (model - baseline).
     """
-    return _mean_ranking([(targets, scores, groups)], [baseline_scores], n, seed)
+    return {"auroc": _mean_auroc([(targets, scores, groups)], [baseline_scores], n, seed)}
 
 
 def bootstrap_mean_auroc(
@@ -40,17 +38,14 @@ def bootstrap_mean_auroc(
         n: number of resamples.
         seed: of the resampling.
 
-    Returns:
-        The mean (difference) and its percentile interval; its ends are NaN where every resample gives the same, as of perfect
-        rankings.
+    The ends are NaN where every resample gives the same, as of perfect rankings: no certainty about the next cases.
     """
-    interval = _mean_ranking(samples, baselines, n, seed)["auroc"]
-    # No resample of a perfect ranking is anything else, which is no certainty about the next cases.
+    interval = _mean_auroc(samples, baselines, n, seed)
     return replace(interval, low=np.nan, high=np.nan) if interval.value == interval.low == interval.high else interval
 
 
-def _mean_ranking(samples: Sequence[Sample], baselines: Sequence[ArrayLike], n: int, seed: int) -> dict[str, Interval]:
-    """Mean "auroc" and "average_precision" over samples, less those of the baselines where there are any."""
+def _mean_auroc(samples: Sequence[Sample], baselines: Sequence[ArrayLike], n: int, seed: int) -> Interval:
+    """Mean over samples, less that of the baselines where there are any."""
     if not samples or len(baselines) not in (0, len(samples)):
         raise ValueError(f"expected at least one sample, and a baseline for each or none, got {len(samples)}, {len(baselines)}")
     signed = [(+1, *sample) for sample in samples]
@@ -61,10 +56,11 @@ def _mean_ranking(samples: Sequence[Sample], baselines: Sequence[ArrayLike], n: 
     for sign, targets, scores, groups in signed:
         answers = check_targets(targets)
         rankings.append((sign, Ranking(answers, check_scores(scores, answers.size), names.searchsorted(groups))))
-    sample, replicates = group_bootstrap(
-        lambda weights: sum(sign * one.metrics(weights) for sign, one in rankings) / len(samples), names.size, n, seed
-    )
-    return {name: Interval.from_replicates(sample[k], replicates[k]) for k, name in enumerate(("auroc", "average_precision"))}
+
+    def mean(weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        return sum(sign * one.metrics(weights)[0] for sign, one in rankings) / len(samples)
+
+    return Interval.from_replicates(*group_bootstrap(mean, names.size, n, seed))
 
 
 class DeLongResult(NamedTuple):
@@ -81,10 +77,8 @@ class DeLongResult(NamedTuple):
 def delong_test(targets: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike) -> DeLongResult:
     """Two-sided test that two scores have the same AUROC on the same cases.
 
-    DeLong et al. 1988 in the form of Sun and Xu 2014, n log n. It takes the images to be independent: with several
-    images of one lesion or patient it is too sure of itself, and `bootstrap_gain` is the honest choice.
-    Where the difference has no variance (equal rankings, or both perfect), z is 0 and p 1 for equal AUROCs, else z is
-    infinite and p 0.
+    DeLong et al. 1988 in the form of Sun and Xu 2014. It takes the images to be independent: with several images of one lesion
+    or patient it is too sure of itself, and `bootstrap_gain` is right. Without variance p is 1 for equal AUROCs, else 0.
     """
     from scipy.stats import norm, rankdata
 

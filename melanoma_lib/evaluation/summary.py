@@ -88,15 +88,12 @@ def evaluate_predictions(predictions: pd.DataFrame, threshold: float, n: int = 2
 def subgroup_table(predictions: pd.DataFrame, threshold: float, n: int = 2000, seed: int = 0) -> pd.DataFrame:
     """AUROC, sensitivity and specificity of each subgroup at one common threshold.
 
-    Intervals resample whole groups where a subgroup has at least 10 groups of each class. Below that the two
-    rates get Wilson intervals with one observation a group and AUROC gets none; ``note`` says so. What cannot be
-    computed (no melanoma, no other lesion) is NaN, with a note.
-
+    Intervals resample whole groups where a subgroup has at least 10 groups of each class. Below that the two rates get Wilson
+    intervals with one observation a group and AUROC gets none; what is undefined is NaN. Either has a note.
     Arguments are those of `evaluate_predictions`; neither image_id nor risk is needed.
 
-    Returns:
-        One row a subgroup, the first for all cases: variable, subgroup, n, n_groups, n_melanoma, for each metric
-        its value and ``_low``, ``_high``, and note. Age bands are in years, lower end included.
+    Returns one row a subgroup, the first for all cases: variable, subgroup, n, n_groups, n_melanoma, for each metric its value,
+    ``_low`` and ``_high``, and note. Age bands are in years, lower end included.
     """
     require_columns(predictions, ("group_id", "target", "probability"))
     check_scores(predictions["probability"], check_targets(predictions["target"], both_classes=False).size, "probability")
@@ -106,17 +103,14 @@ def subgroup_table(predictions: pd.DataFrame, threshold: float, n: int = 2000, s
     for variable, values in cuts.items():
         if variable == "age":
             values = pd.cut(values.astype(float), AGE_EDGES, right=False, labels=AGE_BANDS)
-        labels = values.astype(object).where(values.notna(), "missing")
-        order = [*AGE_BANDS] if variable == "age" else sorted(set(labels) - {"missing"})
-        for subgroup in [*order, "missing"]:
-            part = predictions[(labels == subgroup).to_numpy()]
-            if len(part):
-                intervals, note = _subgroup_intervals(part, threshold, n, seed)
-                counts = {"n": len(part), "n_groups": part["group_id"].nunique(), "n_melanoma": int(part["target"].sum())}
-                row = {"variable": variable, "subgroup": subgroup} | counts
-                for name, interval in intervals.items():
-                    row |= interval.columns(name)
-                rows.append(row | {"note": note})
+        labels = values.astype("category").cat.add_categories("missing").fillna("missing")
+        for subgroup, part in predictions.groupby(labels.array, observed=True):
+            intervals, note = _subgroup_intervals(part, threshold, n, seed)
+            counts = {"n": len(part), "n_groups": part["group_id"].nunique(), "n_melanoma": int(part["target"].sum())}
+            row = {"variable": variable, "subgroup": subgroup} | counts
+            for name, interval in intervals.items():
+                row |= interval.columns(name)
+            rows.append(row | {"note": note})
     return pd.DataFrame(rows)
 
 
@@ -145,8 +139,8 @@ def _subgroup_intervals(part: pd.DataFrame, threshold: float, n: int, seed: int)
 def summary_table(summary: dict) -> str:
     """The summary of `evaluate_predictions` as text of at most 100 columns."""
     half, chosen, resampling = summary["at_half"], summary["at_threshold"], summary["resampling"]
-    score = summary.get("score")  # of several models
-    name = "score" if score else "probability"
+    score = summary.get("score", "probability (sigmoid of the logit)")  # another of several models
+    name, ranking = score.split()[0].strip(","), ("auroc", "average_precision")
 
     def texts(numbers: dict, names: tuple[str, ...]) -> list[str]:
         return [f"{Interval.from_dict(numbers[one]):.3f}" for one in names]
@@ -163,38 +157,24 @@ def summary_table(summary: dict) -> str:
     few = subgroups["note"] != ""
     rows = (subgroups["variable"] + " " + subgroups["subgroup"]).str.removeprefix("all ") + np.where(few, " *", "")
     shown = with_intervals(subgroups, ".2f").set_axis(rows)[["n", "n_melanoma", *METRICS]]
-    shown["n"] = shown["n"].map("{:,}".format)
-    shown = shown.rename(columns=lambda column: {"n": "n", "n_melanoma": "melanoma"}.get(column) or _title(column))
-    ranking = ("auroc", "average_precision")
     tables = {
-        "Ranking": pd.DataFrame({"value": texts(summary, ranking)}, [*map(_title, ranking)]),
+        "Ranking": pd.DataFrame({"value": texts(summary, ranking)}, ranking),
         "Decisions": pd.DataFrame(
             {f"{name} >= 0.5": decided(half), f"{name} >= {chosen['threshold']:.4g} (chosen)": decided(chosen)},
-            ["TP / FP / TN / FN", *map(_title, RATES), "Biopsies per melanoma"],
+            ["TP / FP / TN / FN", *RATES, "biopsies per melanoma"],
         ),
         "Calibration": pd.DataFrame(
-            {score or "probability (sigmoid of the logit)": calibrated("probability"), "risk (calibrated)": calibrated("risk")},
-            ["Brier", "Slope", "Intercept", "ECE, 10 equal-count bins"],
+            {score: calibrated("probability"), "risk (calibrated)": calibrated("risk")},
+            ["brier", "slope", "intercept", "ECE, 10 equal-count bins"],
         ),
         f"Subgroups at {chosen['threshold']:.4g}": shown,
     }
-    lines = [
-        f"{summary['n']:,} images, {summary['n_melanoma']:,} melanomas ({summary['prevalence']:.1%}), "
-        f"{summary['n_groups']:,} patients or lesions"
-    ]
-    lines += [f"\n{title}\n{table.to_string()}" for title, table in tables.items()]
+    counts = "{n:,} images, {n_melanoma:,} melanomas ({prevalence:.1%}), {n_groups:,} patients or lesions".format(**summary)
+    lines = [counts, *(f"\n{title}\n{table.to_string()}" for title, table in tables.items())]
     if few.any():
         lines.append("* few patients or lesions, or one class: Wilson intervals, none for AUROC; a dash is undefined")
-    lines.append(
-        f"\n{resampling['level']:.0%} intervals resample patients or lesions ({resampling['unit']}), {resampling['n']:,} "
-        f"times, never single images.\n{summary['note']}\n"
-    )
-    return "\n".join(lines)
-
-
-def _title(name: str) -> str:
-    capitals = {"auroc": "AUROC", "ppv": "PPV", "npv": "NPV", "f1": "F1", "mcc": "MCC"}
-    return capitals.get(name, name.replace("_", " ").capitalize())
+    told = "\n{level:.0%} intervals resample patients or lesions ({unit}), {n:,} times, never single images."
+    return "\n".join([*lines, told.format(**resampling), f"{summary['note']}\n"])
 
 
 class FoldPredictions(NamedTuple):
@@ -210,10 +190,8 @@ def gather_folds(folds: Sequence[FoldPredictions]) -> tuple[dict[str, pd.DataFra
 
     The folds are different models: one threshold for all would be chosen on cases that some fold is scored on. So each fold's
     calibrated log-odds are shifted until its own operating point lies where the mean of all of them does. ``logit`` and
-    ``probability`` are those; ``risk`` stays what the fold's own calibration says.
-
-    Returns:
-        The tables of ``val`` and ``test``, with ``fold`` (1, 2, ...); and threshold, sensitivity and specificity (on ``val``).
+    ``probability`` are those; ``risk`` stays what the fold's own calibration says. The tables get ``fold`` (1, 2, ...); beside
+    them come threshold, sensitivity and specificity (on ``val``).
     """
     cuts = []  # on each fold's logits: the lowest that it calls melanoma, or the threshold itself where that is none
     for fold in folds:

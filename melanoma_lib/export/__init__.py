@@ -6,7 +6,6 @@ import io
 import logging
 import tomllib
 import warnings
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,14 +36,9 @@ TOLERANCE = 1e-4  # of a logit, between the model and its export
 def export_run(run: Run, kind: str = "onnx", out: Path | None = None, tta: bool = False) -> Path:
     """Write a finished run's model, with all that it takes to serve its risks, as one file.
 
-    Args:
-        run: whose model.
-        kind: one of ``FORMATS``.
-        out: file to write; default: in the run directory.
-        tta: add calibration and threshold of eight averaged views, for which validation and test images are predicted anew.
-
-    Raises:
-        KitError: if the operating point is another model's, images are gone, or the file would answer otherwise than the model.
+    ``kind`` is one of ``FORMATS``; ``out`` is in the run directory by default. ``tta`` adds calibration and threshold of eight
+    averaged views, for which validation and test images are predicted anew. KitError if the operating point is another model's,
+    images are gone, or the file would answer otherwise than the model.
     """
     if kind not in FORMATS:
         raise ExportError(f"format expects {', '.join(FORMATS)}, got {kind!r}")
@@ -56,15 +50,11 @@ def export_run(run: Run, kind: str = "onnx", out: Path | None = None, tta: bool 
 def describe_run(run: Run, tta: bool = False) -> Document:
     """The record of a run: the readings of its own predictions and, on request, of eight averaged views."""
     document = Document.of_run(run)
-    if tta and document.preprocessing and "8" not in document.readings:
-        return replace(document, readings=document.readings | {"8": reading_of(run, **predict_with_views(run))})
-    return document
-
-
-def reading_of(run: Run, val: pd.DataFrame, test: pd.DataFrame) -> Reading:
-    """Calibration and operating point, from validation alone, of the tables of ``predict_with_views``."""
-    point = choose_operating_point(val, run.settings)
-    return Reading(
+    if not tta or not document.preprocessing or "8" in document.readings:
+        return document
+    val, test = predict_with_views(run).values()
+    point = choose_operating_point(val, run.settings)  # from validation alone, as the calibration
+    reading = Reading(
         **Calibrator.fit(val["logit"], val["target"]).to_dict(),
         **point,
         prevalence=float(val["target"].mean()),
@@ -72,6 +62,7 @@ def reading_of(run: Run, val: pd.DataFrame, test: pd.DataFrame) -> Reading:
         predictions_sha256=hashlib.sha256(val.to_csv(index=False).encode()).hexdigest(),
         test=evaluate_predictions(test, point["threshold"], run.settings.n_resamples),
     )
+    return replace(document, readings=document.readings | {"8": reading})
 
 
 def write_export(out: Path, model: MelanomaNet, document: Document, kind: str = "onnx") -> None:
@@ -87,18 +78,13 @@ def write_export(out: Path, model: MelanomaNet, document: Document, kind: str = 
             found = network({name: tensor.numpy() for name, tensor in inputs.items()})
             # Noise drives some models far out, where float32 has fewer decimals left: there it is the share of the logit.
             if not (difference := (np.abs(found - expected) / np.maximum(1, np.abs(expected))).max()) <= TOLERANCE:
-                raise ExportError(
-                    f"the exported model differs from the run's by {difference:.2g} in the logit; try another --format"
-                )
+                raise ExportError(f"the file differs from the run's model by {difference:.2g} in the logit; try another --format")
 
 
 def serialise(model: MelanomaNet, image_size: int, record: str, kind: str) -> bytes:
-    """A model on the CPU, for any number of images of one size, and its record as the bytes of a file.
-
-    ExportError if PyTorch cannot export the model, or it is too large for one ONNX file.
-    """
+    """A model on the CPU, for any number of images of one size, and its record as the bytes of a file, or ExportError."""
     examples = example_inputs(model, image_size, 2)
-    network = _Inputs(model, examples).eval()
+    network = _Inputs(model).eval()
     for name in ("torch.export", "torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)  # for good: another thread may be exporting as well
     try:
@@ -133,12 +119,12 @@ def _onnx(network: nn.Module, examples: dict[str, torch.Tensor], record: str) ->
 class _Inputs(nn.Module):
     """The model with only the inputs that its branches look at, in order."""
 
-    def __init__(self, model: MelanomaNet, names: Iterable[str]) -> None:
+    def __init__(self, model: MelanomaNet) -> None:
         super().__init__()
-        self.model, self.names = model, list(names)
+        self.model = model
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        given = dict(zip(self.names, inputs, strict=True))
+        given = dict(zip(self.model.modalities.split("+"), inputs, strict=True))
         return self.model(given.get("image"), given.get("metadata"))
 
 
@@ -170,17 +156,8 @@ def card_text(run: Run) -> str:
         name=run.path.name, settings=run.settings, epochs=len(run.history), point=run.operating_point, metrics=run.metrics,
         splits=splits.sort_values("split", key=lambda column: column.map(SPLITS.index), kind="stable"),
         leaked=shared_by_image_split(splits), rates=RATES, calibrator=run.calibrator, environment=run.environment,
-        guidelines=guidelines(),
+        guidelines=tomllib.loads((FOLDER / "checklists.toml").read_text(encoding="utf-8"))["guideline"],
     ).rstrip() + "\n"  # fmt: skip
-
-
-def guidelines() -> list[dict]:
-    """The reporting checklists, ``title`` and ``items``."""
-    found = tomllib.loads((FOLDER / "checklists.toml").read_text(encoding="utf-8"))["guideline"]
-    for guideline in found:
-        parts = ("topic", "by_card", "by_human")
-        guideline["items"] = [dict(zip(parts, [*one, "", ""], strict=False)) for one in guideline["items"]]
-    return found
 
 
 def shared_by_image_split(splits: pd.DataFrame) -> float:

@@ -90,10 +90,8 @@ class Document:
     def __post_init__(self) -> None:
         for views, reading in self.readings.items():
             if reading.checkpoint_sha256 != self.checkpoint_sha256:
-                raise ForeignThresholdError(
-                    f"the operating point for {views} view(s) was chosen for another model than checkpoint "
-                    f"{self.checkpoint_sha256[:12]}…, where it means nothing; {AGAIN}"
-                )
+                told = f"was chosen for another model than checkpoint {self.checkpoint_sha256[:12]}…, where it means nothing"
+                raise ForeignThresholdError(f"the operating point for {views} view(s) {told}; {AGAIN}")
 
     @classmethod
     def of_run(cls, run: Run) -> Document:
@@ -117,10 +115,8 @@ class Document:
         """
         painted = is_painted(file)
         if self.source == "synthetic" and not painted:
-            raise DataError(
-                "This model was trained on synthetic cases and answers only image files that this version of the kit painted; "
-                "ask a model trained on photographs, such as the reference run."
-            )
+            told = "This model was trained on synthetic cases and answers only image files that this version of the kit painted"
+            raise DataError(f"{told}; ask a model trained on photographs, such as the reference run.")
         return (PAINTING,) if painted and self.source != "synthetic" else ()
 
     def to_json(self) -> str:

@@ -35,23 +35,18 @@ Network = Callable[[dict[str, np.ndarray]], np.ndarray]  # inputs by name, (B, .
 class Predictor:
     """A model ready to be asked, with its preprocessing, calibration and operating point. Educational, not for diagnosis.
 
+    ``Predictor("runs/mine").predict(["a.jpg", "b.jpg"], [{"age": 55, "sex": "female"}, {"site": "torso"}])``
+
     Args:
-        source: a run, a run directory, or a file written by ``python -m melanoma_lib export``.
+        source: a run, a run directory, or a file written by ``python -m melanoma_lib export``; KitError if it is none of them.
         tta: average the logits of the eight flips and quarter turns of each image, for which run or file must have been made
-            with ``--tta``; None takes what there is, one view first.
+            with ``--tta``, or ExportError; None takes what there is, one view first.
         model: ``run.model()``, where it is already at hand.
 
     Attributes:
         document: what is known of the model.
         views: 1, or 8 with test-time augmentation; ``reading`` is the calibration and operating point for that.
         network: from named inputs, shape ``(B, ...)`` each, to the logits of one view, shape ``(B,)``.
-
-    Raises:
-        ExportError: if the file is no export of this kit, is damaged, or has no reading for ``tta``.
-        RunError: if the directory holds no finished run with a model, or its operating point belongs to another one.
-
-    Example:
-        ``Predictor("runs/mine").predict(["a.jpg", "b.jpg"], [{"age": 55, "sex": "female"}, {"site": "torso"}])``
     """
 
     def __init__(self, source: Run | str | Path, tta: bool | None = None, model: MelanomaNet | None = None) -> None:
@@ -68,14 +63,13 @@ class Predictor:
         self.views = int(known[0]) if tta is None else 8 if tta else 1
         if str(self.views) not in known:
             advice = "export the run with --tta and ask the file" if tta else "ask with tta=True"
-            asked, have = getattr(source, "path", source), " and ".join(known)
-            raise ExportError(f"{asked} is calibrated for {have} view(s), not for {self.views}: {advice}")
+            raise ExportError(f"{source} is calibrated for {' and '.join(known)} view(s), not for {self.views}: {advice}")
         self.reading = self.document.readings[str(self.views)]
 
     def predict(
         self, images: Sequence[Picture] | None = None, metadata: pd.DataFrame | Sequence[Mapping[str, Any]] | None = None
     ) -> pd.DataFrame:
-        """Ask about N cases.
+        """Ask about N cases; DataError for what the model cannot answer, CorruptImageError if an image cannot be decoded.
 
         Args:
             images: one a case: path, bytes of an image file, Pillow image, or uint8 pixels of shape ``(H, W, 3)``. A JPEG is
@@ -87,11 +81,6 @@ class Predictor:
             A row a case, with the index of ``metadata``: ``logit``; ``probability``, its sigmoid, which of a focal loss is no
             risk; ``risk``, calibrated, at the prevalence of validation; and ``flagged``, whether the probability reaches the
             threshold.
-
-        Raises:
-            CorruptImageError: if an image cannot be decoded.
-            DataError: if images and rows are not as many, an image is missing, a word is not known, something is given that the
-                model does not look at, or a model of synthetic cases is shown anything but files that the kit painted.
         """
         import pandas as pd
 
@@ -147,15 +136,10 @@ class Predictor:
 
 
 def predict_logits(model: MelanomaNet, batches: Iterable[dict[str, torch.Tensor]], tta: bool = False) -> np.ndarray:
-    """Logit of every case of the batches, in their order: the prediction loop of whole data sets.
+    """Logit of every case of the batches, in their order, float64, shape ``(N,)``: the prediction loop of whole data sets.
 
-    Args:
-        model: put into evaluation mode for the pass; afterwards each part is back in the mode it was in.
-        batches: one at least, with ``image`` ``(B, 3, S, S)`` and ``metadata`` ``(B, M)``, as far as the model looks at them.
-        tta: average the logits of the eight flips and quarter turns of each image.
-
-    Returns:
-        float64 logits, shape ``(N,)``.
+    Batches, one at least, hold ``image`` ``(B, 3, S, S)`` and ``metadata`` ``(B, M)``, as far as the model looks at them. With
+    ``tta`` the logits of the eight flips and quarter turns of each image are averaged. The model is left in the mode it was in.
     """
     import torch
 

@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("melanoma_lib")
 
 SETTINGS, SPLITS, ENCODER, HISTORY = "settings.json", "splits.csv", "metadata_encoder.json", "history.csv"
-CHECKPOINT, PREDICTIONS = "checkpoints/best.ckpt", "predictions_{}.csv"
-METRICS, CALIBRATION, OPERATING_POINT, ENVIRONMENT = (
-    "metrics.json", "calibration.json", "operating_point.json", "environment.json",
-)  # fmt: skip
+CHECKPOINT, PREDICTIONS, METRICS = "checkpoints/best.ckpt", "predictions_{}.csv", "metrics.json"
+CALIBRATION, OPERATING_POINT, ENVIRONMENT = "calibration.json", "operating_point.json", "environment.json"
 REQUIRED = (
     SETTINGS, SPLITS, ENCODER, HISTORY, CHECKPOINT, PREDICTIONS.format("val"), PREDICTIONS.format("test"), METRICS, CALIBRATION,
     OPERATING_POINT, ENVIRONMENT,
@@ -66,16 +64,15 @@ class Batch(NamedTuple):
 class Run:
     """A finished run directory, read only; RunError if the folder is missing, unfinished or not a run.
 
-    A relative ``path`` may also lie in the project around the working directory, as that of a notebook, or in the kit's own
-    checkout. ``is_cross_validation``: it was gathered from the runs of several folds, which have a model each.
+    A relative ``path`` may also lie in the project around the working directory or in the kit's own checkout.
+    ``is_cross_validation``: it was gathered from the runs of several folds, which have a model each.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = next((place for place in (in_project(path), CHECKOUT / path) if place.is_dir()), in_project(path))
         self.is_cross_validation = (self.path / FOLDS).is_file()
         required = REQUIRED_OF_FOLDS if self.is_cross_validation else REQUIRED
-        missing = [name for name in required if not (self.path / name).is_file()]
-        if missing:
+        if missing := [name for name in required if not (self.path / name).is_file()]:
             state = f"lacks {', '.join(missing)}" if self.path.is_dir() else "does not exist"
             unfinished = self.path.suffix == ".partial" or partial_path(self.path).is_dir()
             way = "its training was interrupted: add --resume" if unfinished else "make one with python -m melanoma_lib train"
@@ -115,14 +112,9 @@ class Run:
     def cases(self, split: str = "", settings: Settings | None = None) -> pd.DataFrame:
         """The case table it was trained on, in the order of its predictions, with ``split``.
 
-        Args:
-            split: ``val`` or ``test`` for those cases alone, with the run's ``logit``, ``probability`` and ``risk``. Of synthetic
-                cases that do not lie in the project yet, only these are painted: some seconds.
-            settings: where the cases lie now, if elsewhere than at training.
-
-        Raises:
-            RunError: if the source now holds other cases, or for another split's name.
-            DataError: if the source cannot be read.
+        ``split`` ``val`` or ``test`` gives those cases alone, with the run's ``logit``, ``probability`` and ``risk``; of
+        synthetic cases only these are painted. ``settings`` say where the cases lie now, if elsewhere than at training.
+        RunError if the source now holds other cases, DataError if it cannot be read.
         """
         from melanoma_lib.data import datamodule
 
@@ -152,10 +144,7 @@ class Run:
 
     @cached_property
     def folds(self) -> list["Run"]:
-        """The runs that a cross-validation was gathered from, in order; they lie beside it.
-
-        RunError if this is no cross-validation, or a fold is gone or holds another model than when it was gathered.
-        """
+        """The runs that a cross-validation was gathered from, in order; RunError if one is gone or holds another model now."""
         if not self.is_cross_validation:
             raise RunError(f"{self.path} is one training, no cross-validation; train --folds 5 makes one")
         folds = []
@@ -189,7 +178,7 @@ class Run:
 
     @cached_property
     def environment(self) -> dict:
-        """Versions of the kit (also its git commit) and of packages, and the machine of the training; old runs lack the first."""
+        """Versions of the kit (also its git commit) and of packages, and the machine of the training."""
         return json.loads(self._text(ENVIRONMENT))
 
     def model(self):
@@ -200,8 +189,8 @@ class Run:
         from melanoma_lib.model import MelanomaNet
 
         settings = self.settings
-        shape = {"modalities": settings.modalities, "metadata_hidden": settings.metadata_hidden}
-        model = MelanomaNet(settings.backbone, self.encoder.n_features, pretrained=False, **shape)
+        modalities, hidden = settings.modalities, settings.metadata_hidden
+        model = MelanomaNet(settings.backbone, self.encoder.n_features, False, modalities, metadata_hidden=hidden)
         try:
             state = torch.load(self.path / CHECKPOINT, map_location="cpu", weights_only=True)["state_dict"]
             weights = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
@@ -213,10 +202,9 @@ class Run:
     def predictions(self, split: str) -> pd.DataFrame:
         """Predictions of the ``val`` or ``test`` split.
 
-        Returns:
-            image_id, group_id, age_approx, sex, anatom_site_general_challenge, target, logit, probability (sigmoid of the logit),
-            risk (calibrated on validation); of synthetic cases also true_risk, truth_risk_image, truth_risk_metadata.
-            Of a cross-validation also fold; see ``evaluation.summary.gather_folds`` for what the scores then are.
+        Columns: image_id, group_id, age_approx, sex, anatom_site_general_challenge, target, logit, probability (sigmoid of the
+        logit), risk (calibrated on validation); of synthetic cases also true_risk, truth_risk_image, truth_risk_metadata. Of a
+        cross-validation also fold; see ``evaluation.summary.gather_folds`` for what the scores then are.
         """
         if split not in ("val", "test"):
             raise RunError(f"predictions are kept of val and test, not of {split!r}")
@@ -229,10 +217,8 @@ class Run:
         model = FOLDS if self.is_cross_validation else CHECKPOINT
         for file, digest in ((model, point.checkpoint_sha256), (PREDICTIONS.format("val"), point.predictions_sha256)):
             if (found := sha256(self.path / file)) != digest:
-                raise ForeignThresholdError(
-                    f"{self.path / OPERATING_POINT} was chosen with another {file} (digest {digest[:12]}…, found {found[:12]}…), "
-                    "and a threshold means nothing for another model; train again"
-                )
+                told = f"was chosen with another {file} (digest {digest[:12]}…, found {found[:12]}…)"
+                raise ForeignThresholdError(f"{self.path / OPERATING_POINT} {told}; it means nothing for this one; train again")
         return point
 
     def _require_one_model(self) -> None:

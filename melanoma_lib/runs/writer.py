@@ -53,12 +53,9 @@ class RunWriter:
 
     @contextmanager
     def working(self) -> Iterator[Path]:
-        """The folder to fill, locked against a second training; it gets the run's name after the body.
+        """The folder to fill, locked against a second training (RunError); it gets the run's name after the body.
 
         Where the body raises it stays behind, resumable, once an epoch is finished; before that nothing is left.
-
-        Raises:
-            RunError: if another process trains this run, or as of :meth:`require_free_place`.
         """
         from filelock import FileLock, Timeout
 
@@ -116,8 +113,7 @@ class RunWriter:
     def finish(self, cases: pd.DataFrame, encoder: MetadataEncoder, logits: dict[str, np.ndarray]) -> None:
         """Calibrate, choose the operating point and evaluate: the run is then complete.
 
-        ``logits`` are of the ``val`` and ``test`` cases in the order of the table, RunError if one is not finite. After an
-        OSError the run stays partial and resumable.
+        ``logits`` are of the ``val`` and ``test`` cases in the order of the table, RunError if one is not finite.
         """
         if not all(np.isfinite(values).all() for values in logits.values()):
             raise RunError(f"{self.partial}: the model predicts NaN or infinity; lower --learning-rate and train again")
@@ -135,16 +131,15 @@ class RunWriter:
         RunError if they do not hold the same cases, or do not test each of them once.
         """
         tested = pd.concat([fold.splits.query("split == 'test'")["image_id"] for fold in folds])
+        parts = []
         for fold in folds:
             if sorted(fold.splits["image_id"]) != sorted(tested):
-                raise RunError(
-                    f"{fold.path} holds {len(fold.splits):,} cases, the folds test {tested.nunique():,} of {len(tested):,}; "
-                    "expected each case once. They are not folds of one table: delete them and train them again"
-                )
-        tables = ({split: fold.predictions(split) for split in ("val", "test")} for fold in folds)
-        points = [fold.operating_point.threshold for fold in folds]
-        calibrators = [fold.calibrator for fold in folds]
-        tables, point = gather_folds([FoldPredictions(*part) for part in zip(tables, calibrators, points, strict=True)])
+                told = f"{len(fold.splits):,} cases, the folds test {tested.nunique():,} of {len(tested):,}"
+                cure = "expected each case once. They are not folds of one table: delete them and train them again"
+                raise RunError(f"{fold.path} holds {told}; {cure}")
+            tables = {split: fold.predictions(split) for split in ("val", "test")}
+            parts.append(FoldPredictions(tables, fold.calibrator, fold.operating_point.threshold))
+        tables, point = gather_folds(parts)
         point["rule"] = f"each fold's own: {folds[0].operating_point.rule}, shifted to one threshold"
         kept = [{"run": fold.path.name, "checkpoint_sha256": sha256(fold.path / files.CHECKPOINT)} for fold in folds]
         _write_json(self.partial / files.FOLDS, kept)
@@ -160,11 +155,9 @@ class RunWriter:
         for split, table in tables.items():
             _write_csv(self.partial / files.PREDICTIONS.format(split), table)
         _write_json(self.partial / files.CALIBRATION, calibrator.to_dict())
-        digests = {
-            "checkpoint_sha256": sha256(self.partial / model),
-            "predictions_sha256": sha256(self.partial / files.PREDICTIONS.format("val")),
-        }
-        _write_json(self.partial / files.OPERATING_POINT, asdict(StoredOperatingPoint(**point, **digests)))
+        digests = [sha256(self.partial / name) for name in (model, files.PREDICTIONS.format("val"))]
+        stored = point | dict(zip(("checkpoint_sha256", "predictions_sha256"), digests, strict=True))
+        _write_json(self.partial / files.OPERATING_POINT, asdict(StoredOperatingPoint(**stored)))
         _write_json(self.partial / files.METRICS, metrics)
         _write_json(self.partial / files.ENVIRONMENT, _environment())
 
@@ -175,16 +168,15 @@ def choose_operating_point(validation: pd.DataFrame, settings: Settings) -> dict
     candidates = np.append(curve.thresholds, np.nextafter(curve.thresholds[-1], np.inf))  # the last flags nobody
     costs = settings.fn_cost * (curve.n_positive - curve.tp) + curve.fp
     point = {
-        "sensitivity": lambda: curve.for_sensitivity(settings.min_sensitivity),
-        "specificity": lambda: curve.for_specificity(settings.min_specificity),
-        "f1": curve.max_f1,
-        "youden": curve.max_youden,
-        "cost": lambda: curve.at(candidates[np.argmin(costs)]),
-        "0.5": lambda: curve.at(0.5),
-    }[settings.threshold_rule]()
-    rule = RULES[settings.threshold_rule].format_map(settings.model_dump())
-    rates = {"sensitivity": point.sensitivity, "specificity": point.specificity}
-    return {"threshold": float(point.threshold), "rule": rule} | rates
+        "sensitivity": curve.for_sensitivity(settings.min_sensitivity),
+        "specificity": curve.for_specificity(settings.min_specificity),
+        "f1": curve.max_f1(),
+        "youden": curve.max_youden(),
+        "cost": curve.at(candidates[np.argmin(costs)]),
+        "0.5": curve.at(0.5),
+    }[settings.threshold_rule]
+    rule, rates = RULES[settings.threshold_rule], {"sensitivity": point.sensitivity, "specificity": point.specificity}
+    return {"threshold": float(point.threshold), "rule": rule.format_map(settings.model_dump())} | rates
 
 
 def prediction_table(cases: pd.DataFrame, logits: np.ndarray, calibrator: Calibrator) -> pd.DataFrame:

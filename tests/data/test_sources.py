@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from melanoma_lib.data.metadata import MISSING, NAMES
 from melanoma_lib.data.sources import load_cases
 from melanoma_lib.data.synthetic import SyntheticDermoscopy
-from melanoma_lib.errors import DataError, MissingImagesError
+from melanoma_lib.errors import DataError
 
 HAM = "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
 HAM_ROWS = (
@@ -87,11 +87,11 @@ def test_absent_images_are_refused_dropped_or_kept(ham, caplog):
     for place, cure in (("nv/ISIC_0000002.jpg", "with image_dirs"), ("dcm/ISIC_0000002.dcm", "JPEG and PNG are read")):
         (ham / place).parent.mkdir()
         absent.rename(ham / place)
-        with pytest.raises(MissingImagesError, match=rf"There is .*{place}: .*{cure}"):
+        with pytest.raises(DataError, match=rf"There is .*{place}: .*{cure}"):
             load_cases("ham10000", ham)
         (ham / place).rename(absent)
     absent.unlink()
-    with pytest.raises(MissingImagesError, match=r"1 of 3 images are absent \('ISIC_0000002'\).*--missing-images drop"):
+    with pytest.raises(DataError, match=r"1 of 3 images are absent \('ISIC_0000002'\).*--missing-images drop"):
         load_cases("ham10000", ham)
     with caplog.at_level(logging.WARNING, "melanoma_lib"):
         dropped = load_cases("ham10000", ham, missing_images="drop")
@@ -105,7 +105,7 @@ def test_absent_images_are_refused_dropped_or_kept(ham, caplog):
     assert (kept.attrs["absent_images"], kept.attrs["dropped_images"]) == (1, 0)
     many = "".join(f"HAM_{i},ISIC_{i},nv,histo,40,male,back\n" for i in range(30))
     put(ham, {"HAM10000_metadata.csv": HAM + many})
-    with pytest.raises(MissingImagesError, match=r"30 of 30 images are absent .*'ISIC_9' and 20 more\).*part_1.*image_dirs"):
+    with pytest.raises(DataError, match=r"30 of 30 images are absent .*'ISIC_9' and 20 more\).*part_1.*image_dirs"):
         load_cases("ham10000", ham, missing_images="drop")
 
 

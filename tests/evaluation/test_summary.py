@@ -37,7 +37,7 @@ def test_perfect_predictions_are_reported_with_dashes_not_crashes(table):
     assert summary["auroc"]["value"] == 1
     assert summary["calibration"]["risk"]["slope"]["value"] is None
     assert evaluate_predictions(perfect, threshold=1.1, n=10)["at_threshold"]["biopsies_per_melanoma"] is None
-    assert "Slope" in summary_table(json.loads(json.dumps(summary, allow_nan=False)))
+    assert "slope" in summary_table(json.loads(json.dumps(summary, allow_nan=False)))
 
 
 @pytest.mark.parametrize(

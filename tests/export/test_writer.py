@@ -49,7 +49,7 @@ def test_an_export_that_answers_otherwise_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "serialise", lambda _model, *others: serialise(other, *others))
     out = tmp_path / "model.pt"
     out.write_text("the export of before")
-    with pytest.raises(ExportError, match="differs from the run's"):
+    with pytest.raises(ExportError, match="differs from the run's model"):
         write_export(out, model, document_of(model, 32), "torchscript")
     assert out.read_text() == "the export of before"
     assert list(tmp_path.iterdir()) == [out]
