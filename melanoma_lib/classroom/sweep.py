@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from melanoma_lib.classroom.lesson import Lesson, Scalar, tags_of
+from melanoma_lib.classroom.lesson import Lesson, Scalar
 from melanoma_lib.classroom.papermill import run_lesson
 from melanoma_lib.errors import LessonError
 from melanoma_lib.utils import replacing, write_text
@@ -28,37 +28,19 @@ class Point(NamedTuple):
 
 
 def grid(lesson: Lesson, over: Mapping[str, Sequence[Any]], fixed: Mapping[str, Any], out: Path) -> list[Point]:
-    """Every combination, checked before the first one runs; a LessonError says what does not fit.
-
-    Points that differ in nothing that training sees share a run directory, so that it is trained once; where nothing of that
-    kind is swept, all read the run that the lesson or ``fixed`` names.
-    """
-    if "run_dir" not in lesson.parameters:
-        raise LessonError(f"{lesson.name} leaves no run to compare: it has no parameter run_dir; sweep 03_training")
-    trained = _seen_by_training(lesson)
-    if taken := sorted({"run_dir"} & (set(over) | (set(fixed) if trained & set(over) else set())) | (set(over) & set(fixed))):
-        raise LessonError(f"{', '.join(taken)}: a sweep chooses run_dir itself, and a parameter is either swept or fixed")
-    if not over or not all(over.values()):
-        raise LessonError("nothing to sweep: expected --over name=value,value …")
+    """Every combination, each to train a run of its own, checked before the first one runs; a LessonError if one does not fit."""
+    code = "\n".join(cell.source for cell in lesson.notebook.cells if cell.cell_type == "code")
+    if "run_dir" not in lesson.parameters or not re.search(r"(?<![.\w])train\(", code):
+        raise LessonError(f"{lesson.name} trains no run to compare into its parameter run_dir; sweep 03_training")
+    if len({*over, *fixed, "run_dir"}) <= len(over) + len(fixed):
+        raise LessonError("a sweep chooses run_dir itself, and a parameter is either swept or fixed")
     points = []
     for combination in itertools.product(*over.values()):
         values = lesson.with_defaults(dict(fixed) | dict(zip(over, combination, strict=True)))
         folder = out / f"{lesson.name}-{_digest(values)}"
-        if trained & set(over):
-            key = _digest({name: values[name] for name in trained})
-            values["run_dir"] = str((out / f"{lesson.name}-run-{key}").resolve())
-        elif not values["run_dir"]:
-            raise LessonError("what is swept trains nothing, and run_dir is empty: name a run, such as -p run_dir runs/mine")
+        values["run_dir"] = str((folder / "run").resolve())
         points.append(Point(folder, {name: values[name] for name in over}, values))
     return points
-
-
-def _seen_by_training(lesson: Lesson) -> set[str]:
-    """Parameters that stand in some code before or in the last cell that trains: whatever they do there may shape the run."""
-    cells = [cell.source for cell in lesson.notebook.cells if cell.cell_type == "code" and "parameters" not in tags_of(cell)]
-    last = max((place for place, source in enumerate(cells) if re.search(r"(?<![.\w])train\(", source)), default=-1)
-    before = "\n".join(cells[: last + 1])
-    return {name for name in lesson.parameters if re.search(rf"\b{name}\b", before)} - {"run_dir"}
 
 
 def _digest(values: Any) -> str:
@@ -73,11 +55,7 @@ def sweep(lesson: Lesson, points: Sequence[Point], out: Path, jobs: int = 1) -> 
     """
     from joblib import Parallel, delayed
 
-    first: dict[Scalar, Point] = {}  # of each run; it trains, if anything does, and the others wait for it
-    for point in points:
-        first.setdefault(point.values["run_dir"], point)
-    for part in (first.values(), [point for point in points if point not in first.values()]):
-        Parallel(n_jobs=jobs, verbose=10)(delayed(_run_point)(lesson.path, point) for point in part)
+    Parallel(n_jobs=jobs, verbose=10)(delayed(_run_point)(lesson.path, point) for point in points)
     table = pd.DataFrame([_row_of(point) for point in points])
     with replacing(out / "comparison.csv") as temporary:
         table.to_csv(temporary, index=False)
@@ -98,7 +76,7 @@ def _run_point(path: Path, point: Point) -> None:
 def _row_of(point: Point) -> dict[str, Any]:
     from melanoma_lib.runs import Run
 
-    row: dict[str, Any] = dict(point.varied) | {"status": _record(point).get("status", "not run")}
+    row: dict[str, Any] = point.varied | {"status": _record(point)["status"]}
     metrics = Run(point.values["run_dir"]).metrics if row["status"] == "ok" else {}
     for name in METRICS:
         interval = (metrics | metrics.get("at_threshold", {})).get(name, {})
@@ -107,7 +85,5 @@ def _row_of(point: Point) -> dict[str, Any]:
 
 
 def _record(point: Point) -> dict[str, Any]:
-    try:
-        return json.loads((point.folder / DONE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
+    file = point.folder / DONE
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
