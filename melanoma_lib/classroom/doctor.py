@@ -75,7 +75,7 @@ def _torch() -> Finding:
     except (ImportError, OSError, RuntimeError) as error:
         return Finding("torch", "fail", f"{type(error).__name__}: {error}", _install("--force-reinstall", "torch", "torchvision"))
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU, trains on the CPU"
-    return Finding("torch", "ok", f"torch {torch.__version__}, torchvision {torchvision.__version__}; {device}")
+    return Finding("torch", "ok", f"{torch.__version__}, torchvision {torchvision.__version__}; {device}")
 
 
 def _weights(settings: Settings) -> Finding:
@@ -130,7 +130,7 @@ def _jupyter() -> Iterator[Finding]:
     yield _finding("Jupyter kernel", ours, f"python3 starts {program}", cure, "warn")
     manager = Path("@jupyter-widgets", "jupyterlab-manager", "package.json")
     there = any((Path(folder) / manager).is_file() for folder in jupyter_path("labextensions"))
-    found = f"JupyterLab {'has' if there else 'lacks'} the extension that shows them"
+    found = f"JupyterLab {'has' if there else 'lacks'} their extension"
     yield _finding("notebook widgets", there, found, _install("--force-reinstall", "ipywidgets", "jupyterlab_widgets"))
 
 

@@ -42,10 +42,7 @@ img { max-width: 100%; height: auto; }
 
 
 def handout_page(executed: nbformat.NotebookNode, title: str) -> str:
-    """One self-contained page: pictures inside, explorers that move, nothing fetched, no cell that only tests.
-
-    An explorer whose answers are computed in Python stays the labelled picture that it brings along.
-    """
+    """One self-contained page less cells that only test; an explorer moves, or stays a picture if it needs Python."""
     from nbconvert import HTMLExporter
 
     states = executed.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})

@@ -57,10 +57,9 @@ class Lesson:
             raise LessonError(text) from error
 
     def with_defaults(self, given: Mapping[str, Any]) -> dict[str, Scalar]:
-        """All parameters, with the given ones checked and put in their place; nothing is run for it.
+        """All parameters, the given ones in their place, read as the type of the default, for which None and "None" stand.
 
-        Text, as from a command line, is read as the type of the parameter's default; None stands for the default. A LessonError
-        or SettingsError if a name is unknown or a value does not fit.
+        A LessonError or SettingsError if a name is unknown or a value does not fit; nothing is run for it.
         """
         values = dict(self.parameters)
         for name, value in given.items():
@@ -90,10 +89,7 @@ def without_tests(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def find_lessons(names: Iterable[str] = (), folder: Path | None = None, studies: bool = False) -> list[Lesson]:
-    """Lessons by names, numbers (``03``) or paths, without any all; a LessonError if one fits no lesson or several.
-
-    Where they are named, the notebooks in the folder's ``studies`` are found as well, if asked for.
-    """
+    """Lessons by names, numbers (``03``) or paths, without any all; ``studies`` too where these are named and asked for."""
     folder = project_dir() / "notebooks" if folder is None else folder
     others = sorted(folder.glob("studies/*.ipynb")) if studies else ()
     return [Lesson(path) for path in numbered(names, folder, "00_start_here.ipynb", others)]

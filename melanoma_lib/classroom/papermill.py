@@ -40,10 +40,7 @@ class Outcome(NamedTuple):
 
 
 def run_lessons(lessons: Sequence[Lesson], out: Path, parameters: Mapping[str, Any], show_progress: bool = True) -> list[Outcome]:
-    """Execute lessons with papermill, and write ``summary.md`` and ``index.html`` beside what they leave.
-
-    Before the first kernel starts, a LessonError if a parameter is unknown to one of the lessons or does not fit it.
-    """
+    """Execute lessons into notebooks, pages, summary and index; first, a LessonError if a parameter does not fit one of them."""
     prepared = [(lesson, lesson.with_defaults(parameters)) for lesson in lessons]
     outcomes = [run_lesson(lesson, out, values, show_progress) for lesson, values in prepared]
     write_text(out / "summary.md", summary(outcomes) + "\n")
@@ -130,10 +127,7 @@ def _executed(lesson: Lesson, values: Mapping[str, Scalar], show_progress: bool)
 
 
 def refresh(lesson: Lesson) -> bool:
-    """Execute a lesson and store its outputs in the file, in a form that running again does not change; whether it changed.
-
-    If a cell or an explorer fails, the file is untouched and a LessonError says so.
-    """
+    """Store a lesson's outputs in its file, so that running again changes nothing; whether it changed, or a LessonError."""
     text = nbformat.writes(_normalised(_executed(lesson, lesson.parameters, show_progress=False))) + "\n"
     if changed := lesson.path.read_text(encoding="utf-8") != text:
         write_text(lesson.path, text)

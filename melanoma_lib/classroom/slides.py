@@ -62,10 +62,7 @@ def find_decks(names: Iterable[str] = (), folder: Path | None = None) -> list[Pa
 
 
 def fill(deck: Path, values: Mapping[str, Any], folder: Path, lessons: Path | None = None) -> str:
-    """The deck as Marp Markdown, its figures written into ``folder / "figures"``; without lessons, those of the project.
-
-    A LessonError names deck and line of a field that cannot be filled.
-    """
+    """The deck as Marp Markdown, its figures in ``folder / "figures"``; a LessonError names the line that cannot be filled."""
 
     def figure(lesson: str, name: str) -> str:
         (found,) = find_lessons([lesson], lessons)

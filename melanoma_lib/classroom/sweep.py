@@ -13,14 +13,14 @@ import pandas as pd
 from melanoma_lib.classroom.lesson import Lesson, Scalar
 from melanoma_lib.classroom.papermill import run_lesson
 from melanoma_lib.errors import LessonError
-from melanoma_lib.utils import replacing, write_text
+from melanoma_lib.utils import write_text
 
 DONE = "done.json"
 METRICS = ("auroc", "average_precision", "sensitivity", "specificity", "ppv")
 
 
 class Point(NamedTuple):
-    """One combination of the swept values, and what it leaves."""
+    """One combination of the swept values, and the folder for what it leaves."""
 
     folder: Path
     varied: dict[str, Scalar]
@@ -48,17 +48,15 @@ def _digest(values: Any) -> str:
 
 
 def sweep(lesson: Lesson, points: Sequence[Point], out: Path, jobs: int = 1) -> pd.DataFrame:
-    """Run the points that are not done yet, through joblib's current backend; the runs of all go into ``comparison.csv``.
+    """Run the points that are not done yet, through joblib's current backend; all go into ``comparison.csv``.
 
-    Returns:
-        One row a point: swept values, status, and the test metrics with their 95% intervals; NaN where a point failed.
+    A row a point: swept values, status, and the test metrics with their 95% intervals; NaN where a point failed.
     """
     from joblib import Parallel, delayed
 
     Parallel(n_jobs=jobs, verbose=10)(delayed(_run_point)(lesson.path, point) for point in points)
     table = pd.DataFrame([_row_of(point) for point in points])
-    with replacing(out / "comparison.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    write_text(out / "comparison.csv", table.to_csv(index=False))
     return table
 
 
@@ -66,24 +64,20 @@ def _run_point(path: Path, point: Point) -> None:
     """Run one point, unless it is done and the lesson has not changed since."""
     lesson = Lesson(path)
     source = _digest([cell.source for cell in lesson.notebook.cells])
-    if _record(point).get("source") == source:
+    done = point.folder / DONE
+    if done.is_file() and json.loads(done.read_text(encoding="utf-8")).get("source") == source:
         return
     outcome = run_lesson(lesson, point.folder, point.values, show_progress=False)
     record = {"status": outcome.status, "seconds": outcome.seconds} | ({"source": source} if outcome.ok else {})
-    write_text(point.folder / DONE, json.dumps(record) + "\n")
+    write_text(done, json.dumps(record) + "\n")
 
 
 def _row_of(point: Point) -> dict[str, Any]:
     from melanoma_lib.runs import Run
 
-    row: dict[str, Any] = point.varied | {"status": _record(point)["status"]}
+    row: dict[str, Any] = point.varied | {"status": json.loads((point.folder / DONE).read_text(encoding="utf-8"))["status"]}
     metrics = Run(point.values["run_dir"]).metrics if row["status"] == "ok" else {}
     for name in METRICS:
         interval = (metrics | metrics.get("at_threshold", {})).get(name, {})
         row |= {f"{name}{end}": interval.get(key) for end, key in (("", "value"), ("_low", "low"), ("_high", "high"))}
     return row | {"run": str(point.values["run_dir"])}
-
-
-def _record(point: Point) -> dict[str, Any]:
-    file = point.folder / DONE
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

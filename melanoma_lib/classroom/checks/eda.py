@@ -79,8 +79,7 @@ def _features(prepare, train, test):
     ages = [*range(121), train["age_approx"].mean(), train["age_approx"].median(), np.nan]
     *aged, gap = made(train, test.iloc[[0] * len(ages)].assign(age_approx=ages))[n:]
     learned = not same(features[: n + 1], made(train, test[:1]))
-    missing = np.isnan(features).any()
-    return missing, not same(features, relabelled), learned, any(same(one, gap) for one in aged)
+    return np.isnan(features).any(), not same(features, relabelled), learned, any(same(one, gap) for one in aged)
 
 
 suspects_figure = Exercise(
