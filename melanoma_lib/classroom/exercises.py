@@ -29,9 +29,8 @@ def write_student_copy(lesson: Lesson) -> Path:
 
 
 def student_copy(lesson: Lesson) -> nbformat.NotebookNode:
-    """A lesson to work on; a LessonError if an exercise holds no solution between its two marks, or no check is called."""
+    """A lesson to work on; a LessonError if an exercise holds no solution between its two marks."""
     student = without_tests(lesson.notebook)
-    code = [cell.source for cell in student.cells if cell.cell_type == "code"]
     for cell in student.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -40,12 +39,8 @@ def student_copy(lesson: Lesson) -> nbformat.NotebookNode:
         if "exercise" in tags_of(cell):
             names = NAME.findall(cell.source)
             if not names or not SOLUTION.search(cell.source):
-                raise LessonError(
-                    f"{lesson.name}: an exercise defines something and holds its solution between the lines {BEGIN!r} and "
-                    f"{END!r}, got:\n{cell.source}"
-                )
-            if not any(re.search(rf"\bcheck\w*(\.\w+)?\({names[0]}\b", source) for source in code):
-                raise LessonError(f"{lesson.name}: no check is called with the exercise {names[0]!r}")
+                marks = f"an exercise defines something, its solution between the lines {BEGIN!r} and {END!r}"
+                raise LessonError(f"{lesson.name}: expected {marks}, got:\n{cell.source}")
             message = f"Exercise: write {names[0]} here, then run this cell and the check below."
             stub = rf"\g<indent># your code here\n\g<indent>raise NotImplementedError({message!r})"
             cell.source = SOLUTION.sub(stub, cell.source)

@@ -1,12 +1,13 @@
 """Pages: an executed lesson as one HTML file whose explorers move without a kernel or network, and as a PDF to print."""
 
-import copy
 import html
 import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,7 @@ img { max-width: 100%; height: auto; }
 
 
 def handout_page(executed: nbformat.NotebookNode, title: str) -> str:
-    """One self-contained page: pictures inside, explorers that move, nothing fetched, no cell that only tests.
-
-    An explorer whose answers are computed in Python stays the labelled picture that it brings along.
-    """
+    """One self-contained page less cells that only test; an explorer moves, or stays a picture if it needs Python."""
     from nbconvert import HTMLExporter
 
     states = executed.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
@@ -81,9 +79,8 @@ def write_index(out: Path) -> Path:
     text = "\n".join(["# Lessons", "", "> Educational, not for diagnosis.", "", "| lesson | files |", "|---|---|", *rows])
     if (glossary := project_dir() / "notebooks" / "GLOSSARY.md").is_file():
         write_text(out / "GLOSSARY.html", _text_page(glossary.read_text(encoding="utf-8"), "Glossary"))
-        text += "\n\n[Glossary](GLOSSARY.html)"
-    if (overview := out / "slides" / "00_overview.pdf").is_file():
-        text += f"\n\n[Slides of the overview]({overview.relative_to(out).as_posix()})"
+    for title, file in (("Glossary", "GLOSSARY.html"), ("Slides of the overview", "slides/00_overview.pdf")):
+        text += f"\n\n[{title}]({file})" if (out / file).is_file() else ""
     write_text(out / "index.html", _text_page(text, "Lessons"))
     return out / "index.html"
 
@@ -97,11 +94,8 @@ def _values(model: Mapping[str, Any]) -> dict[str, Any]:
     """What the explorer's script reads, from its saved state; bytes are base64 already."""
     values = {name: value for name, value in model["state"].items() if not name.startswith("_")}
     for buffer in model.get("buffers", ()):
-        place = values
         *parents, last = buffer["path"]
-        for step in parents:
-            place = place[step]
-        place[last] = {"bytes": buffer["data"]}
+        reduce(getitem, parents, values)[last] = {"bytes": buffer["data"]}
     return values
 
 
@@ -112,8 +106,7 @@ def pictures(cells: Iterable[nbformat.NotebookNode]) -> list[nbformat.NotebookNo
 
 
 def still(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """A copy without live widgets: an explorer stays as the picture and the description it brings along."""
-    notebook = copy.deepcopy(notebook)
+    """The notebook itself, less live widgets: an explorer stays as the picture and the description it brings along."""
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -125,11 +118,9 @@ def still(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 def is_remains(output: nbformat.NotebookNode) -> bool:
     """Whether an output is what a finished progress bar leaves: a widget without a picture, or an empty frame."""
-    data = output.get("data")
-    if data is None or "image/png" in data:
-        return False
+    data = output.get("data", {"image/png": ""})  # a stream has none
     words = re.sub(r"<[^>]*>", "", data.get("text/html", "")) + data.get("text/plain", "")
-    return WIDGET_VIEW in data or not (words.strip() or set(data) - {"text/html", "text/plain"})
+    return "image/png" not in data and (WIDGET_VIEW in data or not words.strip())
 
 
 def find_browser() -> str | None:
@@ -144,20 +135,16 @@ def print_page(page: Path, browser: str) -> Path:
     pdf = page.with_suffix(".pdf")
     with tempfile.TemporaryDirectory() as profile, replacing(pdf) as temporary:
         command = [browser, *options, f"--user-data-dir={profile}", f"--print-to-pdf={temporary}", page.resolve().as_uri()]
-        said = run_program(command, f"{browser} could not print {page}")
-        if not temporary.is_file() or not temporary.stat().st_size:
-            raise LessonError(f"{browser} could not print {page}: {said}")
+        run_program(command, failure := f"{browser} could not print {page}")
+        if not temporary.is_file():
+            raise LessonError(failure)
     return pdf
 
 
-def run_program(command: Sequence[str], failure: str, environment: Mapping[str, str] | None = None) -> str:
-    """The last words of a program; a LessonError that begins with ``failure`` if it fails or takes for ever."""
+def run_program(command: Sequence[str], failure: str, environment: Mapping[str, str] | None = None) -> None:
+    """Run a program; a LessonError that begins with ``failure`` and ends with its last words if it fails or takes for ever."""
     options = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL, "env": environment}
     try:
-        done = subprocess.run(command, timeout=PATIENCE, **options)
-    except subprocess.TimeoutExpired as error:
-        raise LessonError(f"{failure} within {PATIENCE} s") from error
-    said = (done.stderr or done.stdout).strip()[-600:]
-    if done.returncode:
-        raise LessonError(f"{failure}: {said}")
-    return said
+        subprocess.run(command, timeout=PATIENCE, check=True, **options)
+    except subprocess.SubprocessError as error:
+        raise LessonError(f"{failure}: {error}\n{str(error.stderr or error.stdout or '')[-600:]}") from error

@@ -1,12 +1,10 @@
 """Kernels that can be had by two lessons at once, and clients that hear every answer.
 
-Kernels are spoken to through files in a folder of their own, where the system has such sockets. Jupyter chooses the TCP ports of
-a kernel, lets go of them, and starts the kernel, which takes them about a second later. Whatever opens a connection meanwhile,
-such as a second kernel, may have got one of them; the kernel then dies before its first cell.
+Kernels are spoken to through files in a folder of their own, where the system has such sockets. Jupyter chooses TCP ports and
+lets go of them about a second before the kernel takes them. A second kernel may have got one meanwhile; the first then dies.
 
-Clients look for answers anew each second. A cell that draws into an Output widget, as progress bars do, makes nbclient send on
-the very socket on which it waits for the cell's reply. A reply that comes at that moment wakes nobody, and nbclient would wait
-for ever.
+Clients look for answers anew each second. A cell that draws into an Output widget makes nbclient send on the very socket on
+which it waits for the cell's reply. A reply that comes at that moment wakes nobody, and nbclient would wait for ever.
 """
 
 import os
@@ -19,18 +17,15 @@ from typing import Any
 
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.channels import AsyncZMQSocketChannel
-from jupyter_client.manager import AsyncKernelManager, KernelManager
+from jupyter_client.manager import AsyncKernelManager
 from traitlets import Type
 
 LOOK_AGAIN = 1.0  # seconds
 LONGEST_SOCKET = 100  # bytes of a path; systems cut it off, or refuse it, at 103 to 107
 
 
-class _OwnSockets:
-    """Gives a kernel manager a folder of its own; over TCP where there are no sockets as files, or the folder lies too deep.
-
-    The folder goes when the manager is collected, which may be late, for started managers stand in cycles; or else at exit.
-    """
+class OwnSockets:
+    """A manager with a folder of its own, deleted with it; over TCP where files cannot be sockets, or lie too deep."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -41,22 +36,11 @@ class _OwnSockets:
             self.connection_file, self.transport = f"{folder}/k.json", "ipc"
 
 
-class OwnSocketsManager(_OwnSockets, KernelManager):
-    """For callers that wait."""
-
-
 class WakefulChannel(AsyncZMQSocketChannel):
     """Waits for a message as long as it takes, but never on one wake-up alone."""
 
     async def get_msg(self, timeout: float | None = None) -> dict[str, Any]:
-        """The next message.
-
-        Args:
-            timeout: seconds to wait; None for ever.
-
-        Raises:
-            queue.Empty: if none comes in time.
-        """
+        """The next message; ``queue.Empty`` if none comes within ``timeout`` seconds, None for ever."""
         while timeout is None:
             try:
                 return await super().get_msg(LOOK_AGAIN)
@@ -71,7 +55,7 @@ class WakefulClient(AsyncKernelClient):
     shell_channel_class = Type(WakefulChannel)
 
 
-class AsyncOwnSocketsManager(_OwnSockets, AsyncKernelManager):
+class AsyncOwnSocketsManager(OwnSockets, AsyncKernelManager):
     """For callers with an event loop, as papermill is."""
 
     client_factory = Type(WakefulClient)

@@ -2,7 +2,6 @@
 
 import ast
 import copy
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import nbformat
 from pydantic import TypeAdapter, ValidationError
 
-from melanoma_lib.errors import LessonError, SettingsError
+from melanoma_lib.errors import LessonError
 from melanoma_lib.settings import Settings, project_dir
 
 NUMBERED = re.compile(r"\d\d_[a-z0-9_]+")
@@ -49,51 +48,35 @@ class Lesson:
         cells = self.cells("parameters")
         if len(cells) != 1:
             raise LessonError(f"{self.path}: expected one cell tagged 'parameters', got {len(cells)}")
-        values = {}
-        for statement in ast.parse(cells[0].source).body:
-            try:
-                (target,) = statement.targets
-                values[target.id] = TypeAdapter(Scalar).validate_python(ast.literal_eval(statement.value), strict=True)
-            except (AttributeError, ValueError) as error:
-                code = ast.unparse(statement)
-                text = f"{self.path}: a parameter is one name and a plain scalar, such as seed = 0; got {code!r}"
-                raise LessonError(text) from error
-        return values
+        try:
+            statements = {statement.targets[0].id: statement.value for statement in ast.parse(cells[0].source).body}
+            values = {name: ast.literal_eval(value) for name, value in statements.items()}
+            return TypeAdapter(dict[str, Scalar]).validate_python(values, strict=True)
+        except (AttributeError, ValueError) as error:
+            text = f"{self.path}: a parameter is one name and a plain scalar, such as seed = 0; got:\n{cells[0].source}"
+            raise LessonError(text) from error
 
     def with_defaults(self, given: Mapping[str, Any]) -> dict[str, Scalar]:
-        """All parameters, with the given ones checked and put in their place; nothing is run for it.
+        """All parameters, the given ones in their place, read as the type of the default, for which None and "None" stand.
 
-        Text, as from a command line, is read as the type of the parameter's default; None stands for the default.
-
-        Raises:
-            LessonError: if a name is unknown, a value does not fit, or a given ``run_dir`` does not exist.
+        A LessonError or SettingsError if a name is unknown, a value does not fit, or ``run_dir`` names none; nothing is run.
         """
-        known = self.parameters
-        if unknown := sorted(set(given) - set(known)):
-            listing = ", ".join(f"{name} = {value!r}" for name, value in known.items())
-            raise LessonError(f"{self.name} has no parameter {', '.join(unknown)}; it has: {listing}")
-        values = known | {name: self._read(name, value) for name, value in given.items() if value not in (None, "None")}
+        values = dict(self.parameters)
+        for name, value in given.items():
+            if name not in values:
+                known = ", ".join(f"{name} = {default!r}" for name, default in self.parameters.items())
+                raise LessonError(f"{self.name} has no parameter {name}; it has: {known}")
+            default = values[name]
+            try:
+                values[name] = default if value in (None, "None") else TypeAdapter(type(default)).validate_python(value)
+            except ValidationError as error:
+                expected = f"expects {type(default).__name__}, like its default {default!r}"
+                raise LessonError(f"{self.name}: parameter {name} {expected}; got {value!r}") from error
         run_dir = values.get("run_dir")
-        if run_dir and run_dir != known["run_dir"] and not os.path.isdir(folder := project_dir() / run_dir):  # noqa: PTH112
-            raise LessonError(
-                f"{self.name}: run_dir names a run to read, and there is none in {folder}; leave it empty to derive it from the "
-                "settings. Where new runs go is runs_dir"
-            )
-        settings = {name: value for name, value in values.items() if name in Settings.model_fields}
-        try:
-            Settings.from_parameters(**settings)
-        except SettingsError as error:
-            raise LessonError(f"{self.name}: {error}") from error
+        if run_dir and run_dir != self.parameters["run_dir"] and not (project_dir() / run_dir).is_dir():
+            raise LessonError(f"{self.name}: run_dir names a run to read, and there is none in {project_dir() / run_dir}")
+        Settings.from_parameters(**{name: value for name, value in values.items() if name in Settings.model_fields})
         return values
-
-    def _read(self, name: str, value: Any) -> Scalar:
-        default = self.parameters[name]
-        try:
-            return TypeAdapter(type(default)).validate_python(value, strict=not isinstance(value, str))
-        except ValidationError as error:
-            expected = "yes or no" if isinstance(default, bool) else type(default).__name__
-            text = f"{self.name}: parameter {name} expects {expected}, like its default {default!r}; got {value!r}"
-            raise LessonError(text) from error
 
 
 def tags_of(cell: nbformat.NotebookNode) -> list[str]:
@@ -109,34 +92,22 @@ def without_tests(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def find_lessons(names: Iterable[str] = (), folder: Path | None = None, studies: bool = False) -> list[Lesson]:
-    """Lessons by names, numbers (``03``) or paths, without any all; a LessonError if one fits no lesson or several.
-
-    Args:
-        names: of the lessons.
-        folder: where to look; by default the project's ``notebooks``.
-        studies: also find the notebooks in its ``studies``, where they are named.
-    """
+    """Lessons by names, numbers (``03``) or paths, without any all; ``studies`` too where these are named and asked for."""
     folder = project_dir() / "notebooks" if folder is None else folder
-    lessons = numbered(folder, "lesson", "00_start_here.ipynb")
-    named = lessons + sorted(folder.glob("studies/*.ipynb")) * studies
-    return [Lesson(path) for path in chosen(names, named) or lessons]
+    others = sorted(folder.glob("studies/*.ipynb")) if studies else ()
+    return [Lesson(path) for path in numbered(names, folder, "00_start_here.ipynb", others)]
 
 
-def numbered(folder: Path, kind: str, example: str) -> list[Path]:
-    """Files called as ``example`` is, by their numbers, or a LessonError."""
+def numbered(names: Iterable[str], folder: Path, example: str, others: Iterable[Path] = ()) -> list[Path]:
+    """Files that are called as ``example`` is, or, of these and the others, those of the given names, numbers or paths."""
     paths = [path for path in sorted(folder.glob(f"*{Path(example).suffix}")) if NUMBERED.fullmatch(path.stem)]
     if not paths:
-        raise LessonError(f"no {kind} in {folder}: expected files such as {example}; run from the project's folder")
-    return paths
-
-
-def chosen(names: Iterable[str], paths: list[Path]) -> list[Path]:
-    """The files of these names, numbers (``03``) or paths, in this order; a LessonError if one fits none or several."""
-    found = []
+        raise LessonError(f"nothing found in {folder}: expected files such as {example}; run from the project's folder")
+    found, known = [], [*paths, *others]
     for name in names:
-        fitting = [path for path in paths if path.stem == Path(name).stem or path.stem.startswith(f"{name}_")]
+        fitting = [path for path in known if path.stem == Path(name).stem or path.stem.startswith(f"{name}_")]
         if len(fitting) != 1:
-            known = ", ".join(path.stem for path in paths)
-            raise LessonError(f"{len(fitting)} files fit {name!r}, expected one; there are: {known}")
+            stems = ", ".join(path.stem for path in known)
+            raise LessonError(f"{len(fitting)} files fit {name!r}, expected one; there are: {stems}")
         found += fitting
-    return found
+    return found or paths

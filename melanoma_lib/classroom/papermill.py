@@ -6,14 +6,13 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nbformat
 from PIL import Image
 
-from melanoma_lib.classroom.handout import WIDGET_STATE, handout_page, is_remains, still, write_index
+from melanoma_lib.classroom.handout import WIDGET_STATE, handout_page, is_remains, pictures, still, write_index
 from melanoma_lib.classroom.lesson import Lesson, Scalar, tags_of
 from melanoma_lib.errors import LessonError
 from melanoma_lib.utils import write_text
@@ -23,8 +22,7 @@ COMPARED = "nbval-check-output"  # nbval's own tag: it compares the outputs of t
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """One executed lesson."""
 
     name: str
@@ -42,11 +40,7 @@ class Outcome:
 
 
 def run_lessons(lessons: Sequence[Lesson], out: Path, parameters: Mapping[str, Any], show_progress: bool = True) -> list[Outcome]:
-    """Execute lessons with papermill, and write ``summary.md`` and ``index.html`` beside what they leave.
-
-    Raises:
-        LessonError: before the first kernel starts, if a parameter is unknown to one of the lessons or does not fit it.
-    """
+    """Execute lessons into notebooks, pages, summary and index; first, a LessonError if a parameter does not fit one of them."""
     prepared = [(lesson, lesson.with_defaults(parameters)) for lesson in lessons]
     outcomes = [run_lesson(lesson, out, values, show_progress) for lesson, values in prepared]
     write_text(out / "summary.md", summary(outcomes) + "\n")
@@ -65,11 +59,10 @@ def run_lesson(lesson: Lesson, out: Path, values: Mapping[str, Scalar], show_pro
     out.mkdir(parents=True, exist_ok=True)
     target, page = out / f"{lesson.name}.ipynb", out / f"{lesson.name}.html"
     started, status = time.perf_counter(), "ok"
-    unfinished = target.with_suffix(".unfinished.ipynb")  # papermill knows a notebook by its ending
     try:
         papermill.execute_notebook(
             str(lesson.path),
-            str(unfinished),
+            str(target),
             parameters={name: value for name, value in values.items() if value != lesson.parameters[name]},
             cwd=str(lesson.path.parent),
             kernel_name=KERNEL["name"],
@@ -82,7 +75,6 @@ def run_lesson(lesson: Lesson, out: Path, values: Mapping[str, Scalar], show_pro
         status = f"cell {error.cell_index}: {error.ename}: {error.evalue}".splitlines()[0]
     except DeadKernelError:
         status = "the kernel died, most often for want of memory: run fewer lessons at once, or with fewer cases"
-    unfinished.replace(target)
     executed = nbformat.read(target, as_version=4)
     if status == "ok" and (failures := widget_failures(executed)):
         status = f"explorer: {failures[0]}"
@@ -95,95 +87,72 @@ def run_lesson(lesson: Lesson, out: Path, values: Mapping[str, Scalar], show_pro
 
 def digest_text(cell: nbformat.NotebookNode) -> str:
     """What a digest cell printed, and the text of the tables it shows; a progress bar of the first time is neither."""
-    outputs = [output for output in cell.outputs if not is_remains(output)]
-    printed = [output.text for output in outputs if output.get("name") == "stdout"]
-    shown = [output.data for output in outputs if output.output_type in ("execute_result", "display_data")]
-    return "".join([*printed, *(data.get("text/plain", "") for data in shown if "image/png" not in data)])
+    printed = [output.text for output in cell.outputs if output.get("name") == "stdout"]
+    tables = [output.data for output in cell.outputs if "data" in output and not is_remains(output)]
+    return "".join([*printed, *(data.get("text/plain", "") for data in tables if "image/png" not in data)])
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
     """A Markdown table of what ran: seconds, digests, status."""
-    lines = ["| lesson | seconds | digests | status |", "|---|---|---|---|"]
+    lines = ["| lesson | seconds | digests | as committed | status |", "|---|---|---|---|---|"]
     for one in outcomes:
-        n = len(one.digests)
-        digests = f"{n}, other parameters" if one.as_committed is None else f"{one.as_committed} of {n} as committed"
-        lines.append(f"| {one.name} | {one.seconds:.0f} | {digests} | {one.status.replace('|', '/')} |")
+        same = "other parameters" if one.as_committed is None else one.as_committed
+        lines.append(f"| {one.name} | {one.seconds:.0f} | {len(one.digests)} | {same} | {one.status.replace('|', '/')} |")
     return "\n".join(lines)
 
 
 def widget_failures(notebook: nbformat.NotebookNode) -> list[str]:
     """What explorers failed with: their ``problem``, or an error caught in an Output widget, where no cell turns red."""
-    states = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
-    found = []
-    for model in states.values():
-        state = model.get("state", {})
-        if state.get("problem"):
-            found.append(state["problem"])
-        captured = (output for output in state.get("outputs") or () if output.get("output_type") == "error")
-        found += [f"{error['ename']}: {error['evalue']}" for error in captured]
-    return found
+    models = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+    states = [model.get("state", {}) for model in models.values()]
+    caught = [output for state in states for output in state.get("outputs") or () if output.get("output_type") == "error"]
+    problems = [state["problem"] for state in states if state.get("problem")]
+    return problems + [f"{error['ename']}: {error['evalue']}" for error in caught]
 
 
 def write_handout(lesson: Lesson, out: Path, parameters: Mapping[str, Any], show_progress: bool = True) -> Path:
     """Execute a lesson and leave its page in ``out``; if it does not run, a LessonError, and an older page stays."""
-    page, _ = _ran(lesson, lesson.with_defaults(parameters), show_progress)
+    page = handout_page(_executed(lesson, lesson.with_defaults(parameters), show_progress), lesson.name)
     write_text(out / f"{lesson.name}.html", page)
     write_index(out)
     return out / f"{lesson.name}.html"
 
 
-def _ran(lesson: Lesson, values: Mapping[str, Scalar], show_progress: bool) -> tuple[str, nbformat.NotebookNode]:
-    """Page and notebook of a lesson that runs to its end."""
+def _executed(lesson: Lesson, values: Mapping[str, Scalar], show_progress: bool) -> nbformat.NotebookNode:
     with tempfile.TemporaryDirectory() as folder:
         outcome = run_lesson(lesson, Path(folder), values, show_progress)
         if not outcome.ok:
             raise LessonError(f"{lesson.name} does not run, so all is left as it was: {outcome.status}")
-        return outcome.page.read_text(encoding="utf-8"), nbformat.read(outcome.notebook, as_version=4)
+        return nbformat.read(outcome.notebook, as_version=4)
 
 
 def refresh(lesson: Lesson) -> bool:
-    """Execute a lesson in a fresh kernel and store its outputs in the file, in a form that running again does not change.
-
-    Returns:
-        Whether the file changed; if a cell or an explorer fails, it is untouched and a LessonError says so.
-    """
-    _, executed = _ran(lesson, lesson.parameters, show_progress=False)
-    text = nbformat.writes(normalised(executed)) + "\n"
-    changed = lesson.path.read_text(encoding="utf-8") != text
-    if changed:
+    """Store a lesson's outputs in its file, so that running again changes nothing; whether it changed, or a LessonError."""
+    text = nbformat.writes(_normalised(_executed(lesson, lesson.parameters, show_progress=False))) + "\n"
+    if changed := lesson.path.read_text(encoding="utf-8") != text:
         write_text(lesson.path, text)
     return changed
 
 
-def normalised(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+def _normalised(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The notebook less everything that differs from run to run without meaning anything: times, widget ids, versions."""
     notebook = still(notebook)
-    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in tags_of(cell)]
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
-    count = 0
     for number, cell in enumerate(notebook.cells):
-        tags = [tag for tag in tags_of(cell) if tag != COMPARED]
-        tags += [COMPARED] if "digest" in tags else []
+        tags = [tag for tag in tags_of(cell) if tag != COMPARED] + [COMPARED] * ("digest" in tags_of(cell))
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
         cell.id = f"cell-{number:02d}"
-        if cell.cell_type == "code":  # counted anew, as papermill's own cell of parameters is gone
-            count += bool(cell.source.strip())
-            cell.execution_count = count if cell.source.strip() else None
-            for output in cell.outputs:
-                if "execution_count" in output:
-                    output.execution_count = cell.execution_count
-                if "image/png" in output.get("data", {}):
-                    output.data["image/png"] = smaller(output.data["image/png"])
+    for output in pictures(notebook.cells):
+        output.data["image/png"] = _smaller(output.data["image/png"])
     return notebook
 
 
-def smaller(png: str) -> str:
-    """A picture, base64 of a PNG, in 256 colours where that saves space: each refresh stays in the repository for good."""
+def _smaller(png: str) -> str:
+    """A large picture, base64 of a PNG, in 256 colours: each refresh stays in the repository for good."""
     data, buffer = base64.b64decode(png), io.BytesIO()
-    with Image.open(io.BytesIO(data)) as picture:
-        if picture.mode == "P" or len(data) < LARGE_PICTURE:
-            return png
-        # Rare colours, such as the ends of a colour bar, keep an entry of their own: a median cut would mix them with others.
-        few = picture.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2)
+    if len(data) < LARGE_PICTURE:
+        return png
+    # Rare colours, such as the ends of a colour bar, keep an entry of their own: a median cut would mix them with others.
+    few = Image.open(io.BytesIO(data)).convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2)
     few.save(buffer, "PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode() if buffer.tell() < len(data) else png
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,11 +1,9 @@
 """Slides: decks filled in by jinja2, with numbers of a run and figures of the lessons, rendered offline by Marp and a browser.
 
-A deck is Marp Markdown with fields of jinja2. ``{{ metrics.n_melanoma }}`` writes a value of the run, by default a whole number
-with separators of thousands and any other with three digits. ``number(x, 2)`` rounds, ``percent(x)`` writes a share,
-``interval(x)`` a number with its interval, and ``undefined="nobody is flagged"`` says what to write where a run leaves a number
-undefined; without it that is an error. ``figure("06", "splits")`` shows, alone on its line, the picture that the committed lesson
-06 holds in its cell tagged ``figure:splits``, with its alternative text. A PDF has the digest of its sources as keyword, so that
-a test tells whether a committed one is that of today's deck, lessons, run and theme.
+A deck is Marp Markdown with fields of jinja2. ``{{ metrics.n_melanoma }}`` writes a value of the run, ``number(x, 2)`` rounds,
+``percent(x)`` writes a share, ``interval(x)`` a number with its interval; each takes what to write where a run leaves a number
+undefined, such as ``undefined="–"``, else that is an error. ``figure("06", "splits")`` shows, alone on its line, the picture of
+the cell tagged ``figure:splits`` in the committed lesson 06. A PDF has the digest of its sources as keyword.
 """
 
 import base64
@@ -24,7 +22,7 @@ import jinja2
 import pandas as pd
 
 from melanoma_lib.classroom.handout import find_browser, pictures, run_program
-from melanoma_lib.classroom.lesson import chosen, find_lessons, numbered
+from melanoma_lib.classroom.lesson import find_lessons, numbered
 from melanoma_lib.errors import LessonError
 from melanoma_lib.evaluation import OperatingCurve
 from melanoma_lib.runs import Run
@@ -60,17 +58,11 @@ def run_values(run: Run) -> dict[str, Any]:
 
 def find_decks(names: Iterable[str] = (), folder: Path | None = None) -> list[Path]:
     """Decks of the project, or of another folder, as :func:`melanoma_lib.classroom.lesson.find_lessons` finds lessons."""
-    decks = numbered(project_dir() / "slides" if folder is None else folder, "deck", "00_overview.md")
-    return chosen(names, decks) or decks
+    return numbered(names, project_dir() / "slides" if folder is None else folder, "00_overview.md")
 
 
 def fill(deck: Path, values: Mapping[str, Any], folder: Path, lessons: Path | None = None) -> str:
-    """The deck as Marp Markdown, its figures written into ``folder / "figures"``; without lessons, those of the project.
-
-    Raises:
-        LessonError: naming deck and line, if a field cannot be read, names what does not exist, or a number is undefined and the
-            field does not say what to write then.
-    """
+    """The deck as Marp Markdown, its figures in ``folder / "figures"``; a LessonError names the line that cannot be filled."""
 
     def figure(lesson: str, name: str) -> str:
         (found,) = find_lessons([lesson], lessons)
@@ -88,7 +80,7 @@ def fill(deck: Path, values: Mapping[str, Any], folder: Path, lessons: Path | No
     environment.globals = {"number": number, "percent": percent, "interval": interval, "figure": figure}
     try:
         return environment.from_string(deck.read_text(encoding="utf-8")).render(values)
-    except (jinja2.TemplateError, LessonError, TypeError, ValueError) as error:  # the last two: no number, or other arguments
+    except (jinja2.TemplateError, LessonError, KeyError, TypeError, ValueError) as error:  # the last: other values
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename in ("<template>", "<unknown>")]  # jinja2's names of a deck
         raise LessonError(f"deck {deck.stem}, line {lines[-1] if lines else '?'}: {error}") from error
@@ -98,8 +90,6 @@ def number(value: Any, digits: int = 3, undefined: str | None = None, form: str 
     """A number as slides write it, a text as it is; a LessonError where it is undefined and nothing was said of that."""
     if isinstance(value, str):
         return value
-    if isinstance(value, Mapping | list):
-        raise LessonError(f"expected one value, got a group of {len(value)}; name one of {', '.join(map(str, value))}")
     if value is None or not math.isfinite(value):
         if undefined is None:
             raise LessonError('this run leaves the number undefined; say what to write then, such as undefined="–"')
@@ -114,10 +104,8 @@ def percent(value: float | None, digits: int = 1, undefined: str | None = None) 
 
 def interval(value: Any, digits: int = 3, percent: bool = False, undefined: str | None = None) -> str:
     """A number with its interval in brackets, from a mapping of ``value``, ``low`` and ``high``."""
-    if not (isinstance(value, Mapping) and {"value", "low", "high"} <= set(value)):
-        raise LessonError(f"expected a number with its interval, got {value!r}")
-    ends = [] if value["value"] is None or value["low"] is None else [value["low"], value["high"]]
-    middle, *ends = (number(one, digits, undefined, "%" if percent else "f") for one in (value["value"], *ends))
+    keys = ["value"] if value["value"] is None or value["low"] is None else ["value", "low", "high"]
+    middle, *ends = (number(value[key], digits, undefined, "%" if percent else "f") for key in keys)
     return f"{middle} [{', '.join(ends)}]" if ends else middle
 
 

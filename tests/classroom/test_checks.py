@@ -152,7 +152,7 @@ WRONG = [
     (threshold.choose, lambda t, s, wanted: 2 * s.max(), "sensitivity = 0.25: it returns 1.64, expected 0.62"),
     (focal.focal_loss, naive_loss, "Use F.logsigmoid"),
     (focal.focal_loss, partial(naive_loss, added=1e-8), "must not be clamped"),
-    (focal.focal_loss, lambda *given: losses.focal_loss(*given).detach().requires_grad_(), "cannot be used here"),
+    (focal.focal_loss, lambda *given: losses.focal_loss(*given).detach().requires_grad_(), "when its answer is used"),
     (focal.probe, partial(reads, place=0.8), "Alpha still holds gamma"),
     (training.starting_bias, lambda p: torch.logit(torch.tensor(p)).bfloat16(), "it returns -4, expected -3.999"),
     (training.dataset, GapsAndIntegers, "labels have gaps (and 1 more)"),

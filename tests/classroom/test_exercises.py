@@ -87,7 +87,6 @@ def test_solutions_and_faults_go_and_everything_else_stays(tmp_path):
     [
         ({"source": SOLVED.replace(END, "")}, "between the lines '# solution' and '# end of solution'"),
         ({"source": "x = 1"}, "an exercise defines something"),
-        ({"call": "checks.twice(doubled)"}, "no check is called with the exercise 'double'"),
     ],
 )
 def test_a_lesson_that_cannot_become_a_copy_is_an_error(tmp_path, changed, message):

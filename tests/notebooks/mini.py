@@ -11,7 +11,7 @@ You will be able to count. About 1 minutes. Prerequisites: none. Educational, no
 IMPORTS = """import matplotlib.pyplot as plt
 import numpy as np
 
-from melanoma_lib.classroom.checks import NotYet, not_yet
+from melanoma_lib.classroom.checks import Exercise, NotYet
 from melanoma_lib.plotting import describe
 from melanoma_lib.settings import Settings"""
 PARAMETERS = 'profile = "fast"\nseed = 0\nrate = 0.5\nshout = False\nrun_dir = ""'

@@ -6,11 +6,18 @@ import sys
 from pathlib import Path
 
 import nbval.kernel
+from jupyter_client.manager import KernelManager
 
-from melanoma_lib.classroom.kernels import OwnSocketsManager
+from melanoma_lib.classroom.kernels import OwnSockets
 
 ROOT = Path(__file__).parents[2]
 assert nbval.kernel.KernelManager, "nbval starts kernels in another way than when this was written"
+
+
+class OwnSocketsManager(OwnSockets, KernelManager):
+    """For callers that wait."""
+
+
 nbval.kernel.KernelManager = OwnSocketsManager
 
 

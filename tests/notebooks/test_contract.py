@@ -145,7 +145,7 @@ def test_a_committed_lesson_keeps_the_contract(lesson):
     [
         ({"introduction": "# 07 · T\n\nYou will be able to. 1 minutes. Prerequisites."}, "not for diagnosis"),
         ({"extra": "\n".join(f"x{i} = 1" for i in range(16))}, "at most 15 lines"),
-        ({"extra": "describe(NotYet('x'), not_yet('y'))\nNotYet('z')"}, "1 of 3 demonstration"),
+        ({"extra": "describe(NotYet('x'), Exercise('y'))\nNotYet('z')"}, "1 of 3 demonstration"),
         ({"closing": "word " * 1_801}, "words; at most 50 and 1800"),
         ({"digest": "print(True)"}, "a digest says no number"),
     ],

@@ -11,8 +11,9 @@ from unittest.mock import AsyncMock
 import pytest
 from jupyter_client.provisioning import LocalProvisioner
 
-from melanoma_lib.classroom.kernels import AsyncOwnSocketsManager, OwnSocketsManager, WakefulChannel
+from melanoma_lib.classroom.kernels import AsyncOwnSocketsManager, WakefulChannel
 from melanoma_lib.classroom.papermill import run_lessons
+from tests.notebooks.nbval_run import OwnSocketsManager
 
 posix = pytest.mark.skipif(os.name != "posix", reason="sockets as files are used on POSIX systems only")
 

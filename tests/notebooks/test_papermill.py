@@ -35,7 +35,7 @@ def test_a_run_leaves_notebook_page_and_summary(lesson, tmp_path):
     assert re.search(r"<details>(?:(?!</details>).)*add", page, re.DOTALL), "a hint stays inside its fold"
     assert 'alt="A line from 0 to 0."' in page
     assert not re.search(r"""(?:src|href)=["'](?:https?:)?//""", page), "an offline page fetches nothing"
-    assert "1 of 1 as committed" in (tmp_path / "out" / "summary.md").read_text()
+    assert "| 1 | 1 | ok |" in (tmp_path / "out" / "summary.md").read_text()
     assert 'href="07_mini.html"' in (tmp_path / "out" / "index.html").read_text()
 
 

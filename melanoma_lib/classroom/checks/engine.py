@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from operator import call
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -21,11 +21,6 @@ class NotYet(AssertionError):
 
     def _render_traceback_(self) -> list[str]:
         return [f"✗ not yet: {self}"]
-
-
-def not_yet(diagnosis: str) -> NoReturn:
-    """Say what is wrong with an answer and what to look at."""
-    raise NotYet(diagnosis)
 
 
 @dataclass(frozen=True)
@@ -46,9 +41,9 @@ class Exercise:
         given = [self._ask(answer, inputs) for inputs in trials]
         faults = next((faults for faults, wrong in self.suspects(trials) if all(map(self._same, given, wrong))), None)
         if faults is None:
-            not_yet(self._unexplained(trials, given))
+            raise NotYet(self._unexplained(trials, given))
         if faults:  # all at once would end a bug hunt
-            not_yet(faults[0] + (f" (and {len(faults) - 1} more)" if faults[1:] else ""))
+            raise NotYet(faults[0] + (f" (and {len(faults) - 1} more)" if faults[1:] else ""))
         print(f"✓ {self.success}")
 
     def suspects(self, trials: Sequence[tuple]) -> Iterator[tuple[tuple[str, ...], list]]:
@@ -68,7 +63,7 @@ class Exercise:
 
     def _ask(self, answer: Callable, inputs: tuple) -> Any:
         if not callable(answer):
-            not_yet(f"expected a function, got {shown(answer)}: hand over its name, without brackets")
+            raise NotYet(f"expected a function, got {shown(answer)}: hand over its name, without brackets")
         try:
             return plain(self.use(answer, *copy.deepcopy(inputs)))
         except NotYet:
@@ -79,12 +74,10 @@ class Exercise:
             members = [answer, *getattr(answer, "__dict__", {}).values()]  # of a class: its methods
             files = {member.__code__.co_filename for member in members if hasattr(member, "__code__")}
             own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
-            said = f"{type(error).__name__}: {error}"
-            if not own:
-                raise NotYet(f"it cannot be used here ({said}). {self.hint}") from error
+            place = f"in line {own[-1].lineno} of its cell:\n    {own[-1].line}" if own else "when its answer is used"
             called = f"It was called with ({', '.join(map(shown, inputs))})"
-            line = f"in line {own[-1].lineno} of its cell:\n    {own[-1].line}\n{called}"
-            raise NotYet(f"your function fails with {said} {line}") from error
+            said = f"your function fails with {type(error).__name__}: {error} {place}\n{called}. {self.hint}"
+            raise NotYet(said.rstrip()) from error
 
     def _unexplained(self, trials: Sequence[tuple], given: Sequence) -> str:
         rows = zip(trials, given, next(self.suspects(trials))[1], strict=True)

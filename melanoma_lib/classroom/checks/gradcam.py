@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from melanoma_lib.classroom.checks.engine import Exercise, not_yet
+from melanoma_lib.classroom.checks.engine import Exercise, NotYet
 from melanoma_lib.model import MelanomaNet
 
 RNG = np.random.default_rng(5)
@@ -33,7 +33,7 @@ def _maps(model, layer, image, metadata, weigh=lambda g: g.mean((2, 3), keepdim=
 def _mapped(compute, model, layer, image, metadata):
     maps = compute(model, layer, image, metadata)
     if layer._forward_hooks or layer._backward_hooks:
-        not_yet("your hook is still on the layer: it runs at every later forward pass. Remove its handle")
+        raise NotYet("your hook is still on the layer: it runs at every later forward pass. Remove its handle")
     return maps
 
 
