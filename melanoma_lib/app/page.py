@@ -13,8 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from melanoma_lib.app.service import PREVALENCE, Case, Patient, Service
 from melanoma_lib.app.uploads import MAX_BYTES, READS, Store
+from melanoma_lib.data.metadata import MAX_AGE
 from melanoma_lib.data.synthetic import SyntheticDermoscopy, painted_jpeg
-from melanoma_lib.data.vocabulary import MAX_AGE
 from melanoma_lib.errors import DataError, KitError
 from melanoma_lib.explain import METHOD_NAMES
 from melanoma_lib.explain.figures import signed_overlay

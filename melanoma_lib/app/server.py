@@ -23,7 +23,7 @@ from melanoma_lib.app.page import FOLDER, Page, build_page, paint_example
 from melanoma_lib.app.service import BACKENDS, PREVALENCE, Patient, Service
 from melanoma_lib.app.uploads import MAX_BYTES, TOO_LARGE, Store
 from melanoma_lib.errors import CorruptImageError, DataError, KitError
-from melanoma_lib.export.card import card_text
+from melanoma_lib.export import card_text
 
 # What the page needs. Gradio's upload, file, proxy and history routes write to disk or reach out, so they are not served.
 SERVED = re.compile(

@@ -17,7 +17,7 @@ from melanoma_lib.app.uploads import open_upload
 from melanoma_lib.errors import DataError, ExplanationError, ForeignThresholdError
 from melanoma_lib.evaluation import OperatingPoint, carry_risk, wilson_interval
 from melanoma_lib.explain import CAM_METHODS, METHOD_NAMES, cam_layers, default_layer, heatmaps
-from melanoma_lib.export.writer import FORMATS
+from melanoma_lib.export import FORMATS
 from melanoma_lib.inference import Predictor
 from melanoma_lib.inference.document import NOTE
 from melanoma_lib.runs import Run

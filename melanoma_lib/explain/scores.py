@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
-from melanoma_lib.inference.logits import undisturbed
+from melanoma_lib.inference.predictor import undisturbed
 from melanoma_lib.model import MelanomaNet
 
 BLUR = 1 / 16  # of the side: wide enough to dissolve pigment network, hair and rulers, while the lesion stays a shadow
