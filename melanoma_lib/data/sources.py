@@ -18,10 +18,6 @@ from melanoma_lib.errors import DataError, MissingImagesError
 
 log = logging.getLogger("melanoma_lib")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-STRANGERS = {  # collections that people take for one of these, by a file of theirs
-    "train-image.hdf5": "It looks like ISIC 2024: crops of whole-body photographs, no dermoscopy, which the kit does not read.",
-    "hmnist_*.csv": "HMNIST tables hold thumbnails of 28 or 8 pixels; HAM10000_metadata and the photographs are needed.",
-}
 MANY = 0.2  # share of cases without age, sex or site that is told
 
 
@@ -64,8 +60,8 @@ def load_cases(
     if source not in SOURCES:
         raise DataError(f"source {source!r} is not known; expected one of {list(SOURCES)}.")
     root, spec, further = Path(root).expanduser(), SOURCES[source], [Path(folder) for folder in image_dirs]
-    if strangers := [str(folder) for folder in further if not folder.is_dir()]:
-        raise DataError(f"image_dirs: {listed(strangers)} does not exist or is not a folder.")
+    if absent := [str(folder) for folder in further if not folder.is_dir()]:
+        raise DataError(f"image_dirs: {listed(absent)} does not exist or is not a folder.")
     tables = _locate(root, source)
     table = ", ".join(map(str, tables))
     parts = [spec.read(part) for part in tables]
@@ -142,7 +138,7 @@ def _hint(root: Path, source: str) -> str:
     for folder in [*filter(Path.is_dir, map(root.joinpath, _names(root))), root.parent]:
         if holds(folder, source):
             return f"{folder} has it: use that folder."
-    return next((what for pattern, what in STRANGERS.items() if any(root.glob(pattern))), "")
+    return ""
 
 
 def list_files(folders: Iterable[Path | None], suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> dict[str, str]:
