@@ -88,13 +88,10 @@ def _read_patients(path: Path) -> pd.DataFrame:
 
 
 def answer_files(source: Run | Path, cases: pd.DataFrame, tta: bool = False, show_progress: bool = True) -> pd.DataFrame:
-    """Ask about images; one that cannot be read is a row with its reason.
+    """Ask a run, or an exported file, about images of :func:`gather`; one that cannot be read is a row with its reason.
 
-    Args:
-        source: a run, or the path of an exported file, which cannot tell whether an image is unlike those of training.
-        cases: from :func:`gather`.
-        tta: average eight views; ExportError if run or file was made without ``--tta``.
-        show_progress: show a bar.
+    An exported file cannot tell whether an image is unlike those of training. With ``tta`` eight views are averaged; ExportError
+    if run or file was made without.
 
     Returns:
         ``image``, ``probability`` (sigmoid of the logit, uncalibrated), ``risk`` (calibrated), ``decision`` and ``warnings``.

@@ -80,8 +80,7 @@ class Page:
     ) -> tuple:  # fmt: skip
         """All that follows from the controls, as HTML: what is wrong with the age, the answer, its meaning, the pictures.
 
-        While the age is wrong the answer that is ``shown`` stays, if it is about the same image. The prevalence is in percents,
-        and may be typed wrongly.
+        While the age is wrong the answer that is ``shown`` stays, if it is about the same image. The prevalence is in percents.
         """
         patient = Patient(age.strip().replace(",", ".") or None, *(None if word == UNKNOWN else word for word in (sex, site)))
         share = PREVALENCE if prevalence is None else min(max(prevalence / 100, 0.001), 0.999)

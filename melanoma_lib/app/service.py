@@ -50,8 +50,7 @@ class Service:
 
     Args:
         source: a finished run, or the path of an exported file, which knows neither heatmaps nor similar cases.
-        backend: ``torch``, or ``onnx`` for the exported file in the run directory. Heatmaps and the distance to training
-            need gradients and features, which PyTorch computes from the same weights in either case.
+        backend: ``torch``, or ``onnx`` for the exported file in the run directory; heatmaps take PyTorch in either case.
         tta: as of ``Predictor``.
 
     Raises:
@@ -74,10 +73,8 @@ class Service:
         self.predictor = Predictor(exported if backend == "onnx" else source, tta, self.model)
         self.document = self.predictor.document
         if self.document.checkpoint_sha256 != source.operating_point.checkpoint_sha256:
-            raise ForeignThresholdError(
-                f"{exported} was exported from another checkpoint than the run's; "
-                f"export again with python -m melanoma_lib export {source.path}"
-            )
+            again = f"export again with python -m melanoma_lib export {source.path}"
+            raise ForeignThresholdError(f"{exported} was exported from another checkpoint than the run's; {again}")
         self.test = source.predictions("test")[["risk", "target"]].to_numpy(float)
         if self.document.preprocessing is None:
             return
@@ -147,10 +144,7 @@ class Service:
         }
 
     def heatmap(self, case: Case, patient: Patient, layer: str, method: str) -> tuple[np.ndarray, bool]:
-        """Where the layer sees what moves the logit: signed, at its own resolution, shape ``(h, w)``, and whether in doubt.
-
-        Where the sign is doubtful, the map might as well be turned round.
-        """
+        """As of :func:`heatmaps`, at the layer's own resolution, shape ``(h, w)``, and whether its sign is doubtful."""
         inputs = {name: torch.from_numpy(values) for name, values in self._inputs(case, patient).items()}
         with self._asking:
             maps = heatmaps(self.model, inputs["image"], inputs.get("metadata"), layer, method)
@@ -180,10 +174,7 @@ class Service:
 
 
 def similar_cases(test: np.ndarray, risk: float) -> dict[str, Any]:
-    """How many melanomas there were among the test cases, risk and target of shape ``(n, 2)``, whose risk is closest.
-
-    That is an eighth of them, within ``ALIKE``.
-    """
+    """Melanomas among the eighth, within ``ALIKE``, of the test cases, risk and target, shape ``(n, 2)``, of closest risk."""
     n = min(len(test), int(np.clip(len(test) // 8, *ALIKE)))
     near, targets = test[np.argsort(np.abs(test[:, 0] - risk), kind="stable")[:n]].T
     observed = wilson_interval(k := int(targets.sum()), n).to_dict()

@@ -126,7 +126,7 @@ def fit(run: Run) -> Reference:
 
 
 def distances(features: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Mean distance of features, shape ``(m, F)``, to the nearest of those known, shape ``(n, F)``: shape ``(m,)``, 0 to 2.
+    """Mean distance, 0 to 2, shape ``(m,)``, of features, shape ``(m, F)``, to the nearest of those known, shape ``(n, F)``.
 
     Source: Sun et al. 2022, "Out-of-distribution detection with deep nearest neighbors", which takes the k-th distance.
     """

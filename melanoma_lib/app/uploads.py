@@ -93,7 +93,7 @@ class Store:
         self._cases: dict[str, tuple[float, Any]] = {}  # last asked for, case; the latest at the end
 
     def put(self, case: Any) -> str:
-        """Keep a case; returns its name."""
+        """Keep a case under a new name."""
         token = secrets.token_urlsafe(16)
         with self._lock:
             self._keep(token, case)

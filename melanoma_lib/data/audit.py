@@ -22,8 +22,6 @@ HASH_SIDE = 16  # 16 x 16 frequencies give 256 bits
 MAX_BITS = 30
 BLOCK = 64  # images compared with all others at a time: with 33,000 images 70 MB
 SHOWN = ("display.max_rows", 20, "display.max_columns", None, "display.width", 160, "display.float_format", "{:.2%}".format)
-
-
 NOTES = {"leakage": ": share of test images with another image of the same unit in training"}
 
 
@@ -44,13 +42,9 @@ def audit_cases(cases: pd.DataFrame, n_splits: int = 10, show_progress: bool = F
     """Look a case table over before anything is trained on it, and those of its images that are there.
 
     Returns:
-        ``case table``; ``counts`` (also of what was left out); ``missing values`` (share of empty cells of each column, by
-        class); ``acquisition`` (images, melanomas and prevalence of each camera or clinic); ``leakage`` (of
-        :func:`audit_leakage`, with ``n_splits``); ``repeated photographs`` (of :func:`find_duplicates`, those in two groups
+        ``case table``; ``counts``; ``missing values`` (share of empty cells by class); ``acquisition`` (each camera or clinic);
+        ``leakage`` (of :func:`audit_leakage`); ``repeated photographs`` (of :func:`find_duplicates`, those in two groups
         first); ``unreadable files``.
-
-    Raises:
-        DataError: the table breaks the schema.
     """
     facts = dict(cases.attrs)
     cases = validate_cases(cases)

@@ -80,11 +80,7 @@ class MetadataEncoder:
         return self.encode_cases([age], [sex], [site])
 
     def transform(self, cases: pd.DataFrame) -> np.ndarray:
-        """Encode the columns ``age_approx``, ``sex`` and ``anatom_site_general_challenge`` of a case table, float32 ``(N, M)``.
-
-        Raises:
-            DataError: if an age is no number of years in [0, 120], or a sex or site is not among the known names.
-        """
+        """Encode age, sex and site of a case table, float32 ``(N, M)``; DataError if one is not in [0, 120] or not known."""
         columns = (cases[name] for name in ("age_approx", "sex", "anatom_site_general_challenge"))
         return self.encode_cases(*(column.astype(object).where(column.notna(), None) for column in columns))
 

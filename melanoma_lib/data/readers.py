@@ -17,8 +17,6 @@ from melanoma_lib.data.schema import CASE_COLUMNS, TEXT, TEXT_COLUMNS, listed, r
 from melanoma_lib.errors import DataError
 
 log = logging.getLogger("melanoma_lib")
-
-
 MARKS = "\t;|,"  # what separates cells: the one that is most frequent in the header
 IMAGE_COLUMNS = ("image", "image_id", "isic_id", "image_name")
 
@@ -26,12 +24,8 @@ IMAGE_COLUMNS = ("image", "image_id", "isic_id", "image_name")
 def read_table(path: Path, needs: Sequence[str]) -> pd.DataFrame:
     """Read a comma, semicolon, tab or pipe separated UTF-8 table, with or without byte order mark, as text.
 
-    Returns:
-        Stripped text cells ("" for empty), column names in lower case, indexed by line number; empty lines are left out.
-
-    Raises:
-        DataError: unreadable, no rows, a row with more cells than columns or with a blank name of its image, two columns of one
-            name in lower case, or one of those it ``needs`` is missing.
+    Cells are stripped ("" for empty), column names in lower case, rows indexed by line number; empty lines are left out.
+    DataError if it has no rows, a row too long or with a blank image name, a column twice, or lacks one it ``needs``.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -110,8 +104,8 @@ def read_ham10000(path: Path) -> pd.DataFrame:
 def read_isic2019(path: Path) -> pd.DataFrame:
     """Metadata and, from the file beside it, the one-hot diagnoses."""
     table = read_table(path, needs=("image", "age_approx", "anatom_site_general", "lesion_id", "sex"))
-    names, truth_path = list(NAMES["ISIC_2019_DIAGNOSES"]), path.with_name("ISIC_2019_Training_GroundTruth.csv")
-    truth_path = _beside(path, truth_path.name) or truth_path
+    names, truth_name = list(NAMES["ISIC_2019_DIAGNOSES"]), "ISIC_2019_Training_GroundTruth.csv"
+    truth_path = _beside(path, truth_name) or path.with_name(truth_name)
     truth = read_table(truth_path, needs=("image", *names))
     require(table["image"].isin(truth["image"]), table["image"], path, f"an image of {truth_path.name}")
     truth["diagnosis"] = _one_hot(truth, names, truth_path)
@@ -148,8 +142,8 @@ def read_isic2018(path: Path) -> pd.DataFrame:
         return read_ham10000(path)
     table = read_table(path, needs=("image", *names))
     if "training" in path.name.casefold():
-        lesions = path.with_name("ISIC2018_Task3_Training_LesionGroupings.csv")
-        lesions = _beside(path, lesions.name) or lesions
+        name = "ISIC2018_Task3_Training_LesionGroupings.csv"
+        lesions = _beside(path, name) or path.with_name(name)
         table = _with_columns(table, read_table(lesions, ("image", "lesion_id")), lesions, "image", "lesion_id")
     diagnosis = _one_hot(table, names, path)
     target = diagnosis.map(NAMES["HAM10000_DIAGNOSES"])
@@ -169,7 +163,7 @@ def read_isic2017(path: Path) -> pd.DataFrame:
 
 
 def _beside(path: Path, relative: str) -> Path | None:
-    """A file that belongs to a table: beside it, or beside the folder that its archive unpacked to."""
+    """A file that belongs to a table: beside it, or beside the folder that its archive unpacked to; else None."""
     return resolve(path.parent, relative) or resolve(path.parent.parent, relative)
 
 
@@ -220,7 +214,6 @@ def read_isic_archive(path: Path) -> pd.DataFrame:
 
 
 def _last(levels: Sequence[pd.Series]) -> pd.Series:
-    """In each row the value of the deepest level that has one."""
     return pd.concat([level.astype(TEXT) for level in levels], axis=1).ffill(axis=1).iloc[:, -1]
 
 

@@ -64,8 +64,8 @@ def load_cases(
     if source not in SOURCES:
         raise DataError(f"source {source!r} is not known; expected one of {list(SOURCES)}.")
     root, spec, further = Path(root).expanduser(), SOURCES[source], [Path(folder) for folder in image_dirs]
-    if strangers := [str(folder) for folder in further if not folder.is_dir()]:
-        raise DataError(f"image_dirs: {listed(strangers)} does not exist or is not a folder.")
+    if absent := [str(folder) for folder in further if not folder.is_dir()]:
+        raise DataError(f"image_dirs: {listed(absent)} does not exist or is not a folder.")
     tables = _locate(root, source)
     table = ", ".join(map(str, tables))
     parts = [spec.read(part) for part in tables]

@@ -25,8 +25,7 @@ def split_cases(cases: pd.DataFrame, val: float = 0.15, test: float = 0.15, seed
         Text series named ``split`` with ``train``, ``val`` or ``test`` on the index of ``cases``.
 
     Raises:
-        ValueError: shares out of range.
-        DataError: a row without group, or too few groups of a class to put one into each split.
+        DataError: a row without group, or too few groups of a class to put one into each split; ValueError: shares out of range.
     """
     if not (0 < val < 1 and 0 < test < 1 and val + test < 1):
         raise ValueError(f"val={val} and test={test} must be above 0 and leave something for training (val + test < 1)")
@@ -59,16 +58,13 @@ def assert_no_straddling(groups: pd.Series, split: pd.Series) -> None:
 
 
 def _deal_groups(cases: pd.DataFrame, names: Sequence[str], shares: tuple[float, ...], seed: int, needing: str) -> pd.Series:
-    """The part that each case goes to, as text; parts have names, which may repeat, and shares. ``needing`` is for an error."""
     if cases["group_id"].isna().any():
         raise DataError(f"row {cases['group_id'].isna().idxmax()} has no group_id; fill the column with group_ids().")
     groups = cases.groupby("group_id")["target"].agg(images="size", melanomas="sum").sort_index()
     has_melanoma = groups["melanomas"] > 0
     for count, name in ((int(has_melanoma.sum()), "a melanoma"), (int((~has_melanoma).sum()), "no melanoma")):
         if count < len(shares):
-            raise DataError(
-                f"{count} of {len(groups)} groups (patients or lesions) hold {name}; {needing} need at least one each."
-            )
+            raise DataError(f"{count} of {len(groups)} groups (patients or lesions) hold {name}; {needing} need one each.")
     rng = np.random.default_rng(seed)
     dealt = pd.concat([_deal(stratum, shares, rng) for _, stratum in groups.groupby(has_melanoma)])
     return pd.Series(np.array(names)[cases["group_id"].map(dealt)], cases.index, TEXT, "split")

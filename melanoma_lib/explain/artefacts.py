@@ -17,31 +17,19 @@ BATCH = 32  # pairs held at once
 
 
 class Pair(NamedTuple):
-    """One case twice; outside ``where`` the two pictures are the same, pixel by pixel.
+    """One case twice; outside ``where`` the two pictures are the same, pixel by pixel."""
 
-    Attributes:
-        without: uint8, shape ``(H, H, 3)``.
-        painted: the same with the artefact.
-        where: the artefact's pixels, boolean, shape ``(H, H)``.
-        lesion: the lesion's pixels, boolean, shape ``(H, H)``; None where nobody outlined it.
-    """
-
-    without: np.ndarray
-    painted: np.ndarray
-    where: np.ndarray
-    lesion: np.ndarray | None
+    without: np.ndarray  # uint8, shape (H, H, 3)
+    painted: np.ndarray  # the same with the artefact
+    where: np.ndarray  # the artefact's pixels, boolean, shape (H, H)
+    lesion: np.ndarray | None  # the lesion's, boolean, shape (H, H); None where nobody outlined it
 
 
 def artefact_pair(case: pd.Series, artefact: str, run) -> Pair:
-    """A case without and with one artefact, at the size at which the run's images are stored.
+    """A case without and with one of ``ARTEFACTS``, at the size at which the run's images are stored.
 
     A synthetic case is painted anew, so that the artefact can be removed as well as added. On a photograph it is pasted over
     whatever lies there; where depends on the image's id alone.
-
-    Args:
-        case: row of a case table.
-        artefact: one of ``ARTEFACTS``.
-        run: whose settings tell where cases come from, and their size.
 
     Raises:
         ValueError: for an unknown artefact.
@@ -54,11 +42,8 @@ def artefact_pair(case: pd.Series, artefact: str, run) -> Pair:
     side = stored_side(settings.image_size)
     if settings.source == "synthetic":
         generator, places = _generator(settings.n_patients, settings.data_seed, side)
-        if case["image_id"] not in places:
-            raise DataError(
-                f"{run.path} knows no synthetic case {case['image_id']!r}; take cases of the patients it was trained on"
-            )
-        index = places[case["image_id"]]
+        if (index := places.get(case["image_id"])) is None:
+            raise DataError(f"{run.path} knows no synthetic case {case['image_id']!r}; take cases of its own patients")
         others = [name for name in ARTEFACTS if case[f"truth_artefact_{name}"] and name != artefact]
         clean, painted = generator.render(index, others), generator.render(index, [*others, artefact])
         where, without, lesion, picture = painted.artefacts[artefact], clean.image, clean.mask, painted.image
@@ -74,16 +59,10 @@ def artefact_pair(case: pd.Series, artefact: str, run) -> Pair:
 
 
 def paired_artefacts(cases: pd.DataFrame, artefact: str, run, model=None) -> pd.DataFrame:
-    """A run's answers to each case without and with an artefact.
+    """A run's answers to each of its cases without and with an artefact; ``model`` saves loading ``run.model()`` again.
 
     A changed answer alone does not prove a shortcut: paint changes pixels, perhaps those that show the melanoma. Look at cases
     whose lesion it does not touch, and compare with a model that had no reason to learn it.
-
-    Args:
-        cases: rows of the run's case table.
-        artefact: one of ``ARTEFACTS``.
-        run: a finished run with an image branch.
-        model: ``run.model()``, where it is already at hand.
 
     Returns:
         A row a case: ``image_id``, ``group_id``, ``target``; ``area``, the share of the picture that the artefact covers;
@@ -113,6 +92,5 @@ def paired_artefacts(cases: pd.DataFrame, artefact: str, run, model=None) -> pd.
 
 @cache
 def _generator(n_patients: int, seed: int, side: int) -> tuple[SyntheticDermoscopy, dict[str, int]]:
-    """The generator of a run's patients, and the place of each case in it."""
     generator = SyntheticDermoscopy(n_patients, seed, side)
     return generator, {name: place for place, name in enumerate(generator.cases["image_id"])}

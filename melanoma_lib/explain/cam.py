@@ -11,16 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from melanoma_lib.explain.layers import CamLayer, cam_layers
+from melanoma_lib.explain.layers import METHOD_NAMES, CamLayer, cam_layers
 from melanoma_lib.explain.methods import METHODS
 from melanoma_lib.inference import undisturbed
 from melanoma_lib.model import MelanomaNet
 
 CAM_METHODS = tuple(METHODS)
-PUBLISHED = {  # classes of pytorch-grad-cam
-    "gradcam": "GradCAM", "gradcam++": "GradCAMPlusPlus", "layercam": "LayerCAM", "xgradcam": "XGradCAM", "hirescam": "HiResCAM",
-    "eigencam": "EigenCAM", "eigengradcam": "EigenGradCAM", "scorecam": "ScoreCAM",
-}  # fmt: skip
+# Classes of pytorch-grad-cam: GradCAM, GradCAMPlusPlus, LayerCAM, …
+PUBLISHED = {method: name.replace("-", "").replace("++", "PlusPlus") for method, name in METHOD_NAMES.items()}
 DOUBTFUL = 0.2  # an eigen map whose correlation with what orients it is weaker than this might as well be turned round
 
 
@@ -41,27 +39,16 @@ class ImageOnly(nn.Module):
         self.model, self.metadata = model, metadata
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits, shape ``(B,)``, of images, shape ``(B, 3, H, W)``.
-
-        Raises:
-            ValueError: if there are neither one row of metadata nor as many as images.
-        """
-        metadata = self.metadata
-        if metadata is not None and len(metadata) not in (1, len(image)):
-            raise ValueError(f"metadata: expected one row, or one for each of {len(image)} images, got {len(metadata)}")
-        return self.model(image, None if metadata is None else metadata.expand(len(image), -1))
+        """Logits, shape ``(B,)``, of images, shape ``(B, 3, H, W)``."""
+        return self.model(image, None if self.metadata is None else self.metadata.expand(len(image), -1))
 
 
 class Heatmaps(dict[str, np.ndarray]):
-    """Maps by layer, float32, shape ``(B, h, w)``.
-
-    Attributes:
-        doubtful_sign: by layer, boolean, shape ``(B,)``: whether the sign of the case's map is little better than a toss of a
-            coin, which happens to EigenCAM and EigenGradCAM only.
-    """
+    """Maps by layer, float32, shape ``(B, h, w)``."""
 
     def __init__(self) -> None:
         super().__init__()
+        # By layer, boolean, shape (B,): is the map's sign a toss of a coin? It happens to EigenCAM and EigenGradCAM only.
         self.doubtful_sign: dict[str, np.ndarray] = {}
 
 
@@ -102,22 +89,17 @@ def heatmaps(
     """
     if not as_published:
         return heatmaps_by_method(model, image, metadata, [method], layers, direction, size)[method]
-    _check(PUBLISHED, [method], direction)
-    found = Heatmaps()
-    names = [layer.name for layer in _chosen(model, layers)]
-    for name, maps in published_maps(method, model, names, image, metadata, direction).items():
+    names, found = [layer.name for layer in _chosen(model, layers, PUBLISHED, [method], direction)], Heatmaps()
+    for name, maps in _published(method, model, names, image, metadata, direction).items():
         found[name] = _resized(torch.from_numpy(maps), size).numpy()
         found.doubtful_sign[name] = np.full(len(image), method.startswith("eigen"))  # as the decomposition gave it
     return found
 
 
-def published_maps(
+def _published(
     method: str, model: MelanomaNet, layers: Sequence[str], image: Tensor, metadata: Tensor | None, direction: int
 ) -> dict[str, np.ndarray]:
-    """Maps of some layers as pytorch-grad-cam gives them, float32 in [0, 1], shape ``(B, H, W)`` each.
-
-    A copy of the model is asked, since an interrupted call would leave its hooks behind.
-    """
+    """Maps of pytorch-grad-cam by layer, from a copy of the model: an interrupted call would leave its hooks behind."""
     import pytorch_grad_cam  # seven seconds
 
     target, maps, silent = lambda logit: direction * logit, {layer: [] for layer in layers}, SimpleNamespace(tqdm=iter)
@@ -145,40 +127,32 @@ def heatmaps_by_method(
     direction: int = 1,
     size: int | tuple[int, int] | None = None,
 ) -> dict[str, Heatmaps]:
-    """What :func:`heatmaps` gives for each of several methods, in the order asked for, all from the same pass.
-
-    Arguments and errors are those of :func:`heatmaps`; ``methods`` are some of ``CAM_METHODS``.
-    """
-    _check(METHODS, methods, direction)
-    chosen = _chosen(model, layers)
+    """What :func:`heatmaps` gives for each of several methods, from the same pass; arguments and errors as there."""
+    chosen = _chosen(model, layers, METHODS, methods, direction)
     device = next(model.parameters()).device
     with undisturbed(model):
         metadata = None if metadata is None else metadata.to(device).clone()  # an inference tensor would stop the backward pass
-        caught = activations_and_gradients(
-            model, chosen, image.to(device), metadata, direction if set(methods) - {"eigencam"} else None
-        )
+        asked = direction if set(methods) - {"eigencam"} else None
+        caught = _activations_and_gradients(model, chosen, image.to(device), metadata, asked)
         found = {method: Heatmaps() for method in methods}
         for layer, activations, gradients in zip(chosen, *caught, strict=True):
             for method, own in found.items():
-                maps, alignment = METHODS[method](activations, gradients), None
-                if isinstance(maps, tuple):
-                    maps, alignment = maps
+                maps = METHODS[method](activations, gradients)
+                maps, alignment = maps if isinstance(maps, tuple) else (maps, torch.ones(len(image)))
                 own[layer.name] = _resized(maps.float(), size).cpu().numpy()
-                doubtful = torch.zeros(len(image)) if alignment is None else alignment < DOUBTFUL
-                own.doubtful_sign[layer.name] = doubtful.bool().cpu().numpy()
+                own.doubtful_sign[layer.name] = (alignment < DOUBTFUL).cpu().numpy()
     return found
 
 
-def _check(known: dict, methods: Sequence[str], direction: int) -> None:
+def _chosen(
+    model: MelanomaNet, layers: str | Sequence[str] | None, offered: dict, methods: Sequence[str], direction: int
+) -> list[CamLayer]:
+    """The layers of these names, all of them if None, once methods and direction are known to work."""
     for method in methods:
-        if method not in known:
-            raise ValueError(f"method: expected one of {list(known)}, got {method!r}")
+        if method not in offered:
+            raise ValueError(f"method: expected one of {list(offered)}, got {method!r}")
     if direction not in (1, -1):
         raise ValueError(f"direction: expected 1 (melanoma) or -1 (other lesion), got {direction!r}")
-
-
-def _chosen(model: MelanomaNet, layers: str | Sequence[str] | None) -> list[CamLayer]:
-    """The layers of these names, all of them if None."""
     known = cam_layers(model)
     names = list(known) if layers is None else [layers] if isinstance(layers, str) else list(layers)
     unknown = [name for name in names if name not in known]
@@ -187,17 +161,10 @@ def _chosen(model: MelanomaNet, layers: str | Sequence[str] | None) -> list[CamL
     return [known[name] for name in names]
 
 
-def activations_and_gradients(
-    model: MelanomaNet,
-    layers: Sequence[CamLayer],
-    image: Tensor,
-    metadata: Tensor | None,
-    direction: int | None,
+def _activations_and_gradients(
+    model: MelanomaNet, layers: Sequence[CamLayer], image: Tensor, metadata: Tensor | None, direction: int | None
 ) -> tuple[list[Tensor], list[Tensor | None]]:
-    """Activations of the layers and gradients of the score towards them, ``(B, C, h, w)`` each, the model inside ``undisturbed``.
-
-    They come from one forward and at most one backward pass; without direction there is none, and gradients are None.
-    """
+    """Activations of the layers and gradients of the score, ``(B, C, h, w)`` each; without direction gradients are None."""
     caught: dict[str, Tensor] = {}
 
     def keep(name: str, _module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:

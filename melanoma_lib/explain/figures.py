@@ -23,14 +23,15 @@ SIGNED = LinearSegmentedColormap.from_list(
 
 
 def signed_overlay(image: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
-    """A signed map, shape ``(h, w)``, over the pale grey image, uint8 of shape ``(H, W, 3)``, as is what it returns.
-
-    The colours have their full strength at the map's own largest magnitude.
-    """
-    shares = resize_heatmap(heatmap / (np.abs(heatmap).max() or 1.0), image.shape[:2])  # a map of zeros stays one
-    colours = SIGNED((shares + 1) / 2)  # (H, W, 4)
+    """A signed map, shape ``(h, w)``, over the pale grey image, uint8 of shape ``(H, W, 3)``, as is what it returns."""
+    colours = SIGNED((_shares(heatmap, image) + 1) / 2)  # (H, W, 4)
     grey, alpha = (image.mean(axis=2, keepdims=True) + 100) * (255 / 355), colours[..., 3:]
     return np.rint(grey * (1 - alpha) + 255 * colours[..., :3] * alpha).astype(np.uint8)
+
+
+def _shares(heatmap: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """The map enlarged to the image, as shares of its own largest magnitude; a map of zeros stays one."""
+    return resize_heatmap(heatmap / (np.abs(heatmap).max() or 1.0), image.shape[:2])
 
 
 def heatmap_figure(
@@ -48,12 +49,10 @@ def heatmap_figure(
         title: above all.
 
     Raises:
-        ValueError: if there is no map, one is not finite or of another shape, or the image is not uint8 of three colours.
+        ValueError: if the image is not uint8 of three colours, or a map is not finite or of another shape.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not maps:
-        raise ValueError(f"expected an image, uint8, (H, W, 3), and maps; got {image.dtype} of {image.shape}, {len(maps)} maps")
-    if mask is not None and mask.shape[0] * image.shape[1] != mask.shape[1] * image.shape[0]:
-        raise ValueError(f"mask: expected the proportions of the image, {image.shape[:2]}, got shape {mask.shape}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"image: expected uint8 of shape (H, W, 3), got {image.dtype} of {image.shape}")
     for name, heatmap in maps.items():
         if np.ndim(heatmap) != 2 or not np.isfinite(heatmap).all():
             raise ValueError(f"map {name!r}: expected finite values of shape (h, w), one case, got {np.shape(heatmap)}")
@@ -73,19 +72,21 @@ def heatmap_figure(
         lesion = "" if mask is None else "; white: the lesion"
         bar.set_label(f"share of the ± above each map;\nblack lines: half of it, dashed below zero{lesion}")
         figure.suptitle(title, fontsize=16, x=0.01, ha="left")
-    peaks = {name: (heatmap.max(), heatmap.min() + 0.0, *_peak(heatmap, mask)) for name, heatmap in maps.items()}
-    return with_alt_text(
-        figure,
-        f"{title or 'Heatmaps'}: the image and maps drawn over it ({len(maps)})"
-        + ("" if mask is None else f"; the outlined lesion covers {mask.mean():.0%} of the image")
-        + "".join(
-            f"; {name}: nothing positive, lowest {lowest:.2g}" if highest <= 0 else
-            f"; {name}: peak {highest:.2g} at {across:.0%} from the left and {down:.0%} from the top"
-            + ("" if mask is None else f", {energy:.0%} of the positive energy on the lesion")
-            + f", lowest {lowest:.2g}"
-            for name, (highest, lowest, across, down, energy) in peaks.items()
-        ) + ".",
-    )  # fmt: skip
+    said = [f"{title or 'Heatmaps'}: the image and maps drawn over it ({len(maps)})"]
+    said += [] if mask is None else [f"the outlined lesion covers {mask.mean():.0%} of the image"]
+    said += [f"{name}: {_told(heatmap, mask)}, lowest {heatmap.min() + 0.0:.2g}" for name, heatmap in maps.items()]
+    return with_alt_text(figure, "; ".join(said) + ".")
+
+
+def _told(heatmap: np.ndarray, mask: np.ndarray | None) -> str:
+    """Where a map is highest, for those who do not see it, and how much of its positive energy is on the lesion."""
+    if heatmap.max() <= 0:
+        return "nothing positive"
+    down, across = (np.array(np.unravel_index(heatmap.argmax(), heatmap.shape)) + 0.5) / heatmap.shape
+    place = " and ".join([f"{across:.0%} from the left", f"{down:.0%} from the top"])
+    energy = None if mask is None else energy_in_mask(resize_heatmap(heatmap, mask.shape), mask)
+    on_lesion = "" if energy is None else f", {energy:.0%} of the positive energy on the lesion"
+    return f"peak {heatmap.max():.2g} at {place}{on_lesion}"
 
 
 def gallery_figure(
@@ -111,18 +112,10 @@ def gallery_figure(
 
 
 def _draw_map(axes: Axes, image: np.ndarray, heatmap: np.ndarray, title: str = "", mask: np.ndarray | None = None) -> None:
-    """The map over the grey image, with lines at half of its largest magnitude and the lesion's outline."""
     panel(axes, signed_overlay(image, heatmap), title, mask=mask)
     # Lines would circle each speckle of an early layer, so they follow means over a 32nd of the image.
-    shares = resize_heatmap(heatmap / (np.abs(heatmap).max() or 1.0), image.shape[:2])
+    shares = _shares(heatmap, image)
     means = uniform_filter(shares, [max(1, side // 32) for side in shares.shape])
     for level, style in ((-0.5, "dashed"), (0.5, "solid")):
         if means.min() < level < means.max():
             axes.contour(means, [level], colors="black", linestyles=style, linewidths=1.4, extent=(0, 1, 0, 1))
-
-
-def _peak(heatmap: np.ndarray, mask: np.ndarray | None) -> tuple[float, float, float]:
-    """Where a map is highest, across and down as shares of the image, and its share of energy on the lesion, NaN if unknown."""
-    down, across = (np.array(np.unravel_index(heatmap.argmax(), heatmap.shape)) + 0.5) / heatmap.shape
-    energy = math.nan if mask is None else energy_in_mask(resize_heatmap(heatmap, mask.shape), mask)
-    return across, down, energy

@@ -21,22 +21,14 @@ METHOD_NAMES = {
 
 @dataclass(frozen=True)
 class CamLayer:
-    """A layer of the image branch whose output is a grid of points, each described by its channels.
+    """A layer of the image branch whose output is a grid of points, each described by its channels."""
 
-    Attributes:
-        name: of the module within ``model.image_branch``.
-        stride: pixels of the image between two neighbouring points.
-        channels: values a point has.
-        layout: of the module's output: NCHW, NHWC, or NLC for the tokens of a transformer.
-        prefix: tokens that precede those of the image, such as the class token; 0 except for NLC.
-    """
-
-    name: str
+    name: str  # of the module within model.image_branch
     module: nn.Module
-    stride: int
-    channels: int
-    layout: str
-    prefix: int
+    stride: int  # pixels of the image between two neighbouring points
+    channels: int  # values a point has
+    layout: str  # of the module's output: NCHW, NHWC, or NLC for the tokens of a transformer
+    prefix: int  # tokens that precede those of the image, such as the class token; 0 except for NLC
 
     def as_maps(self, output: Tensor, image_size: tuple[int, int]) -> Tensor:
         """What the module put out for images of this height and width as one map per channel, shape ``(B, channels, h, w)``."""
@@ -73,36 +65,21 @@ def cam_layers(model: MelanomaNet) -> CamLayers:
     the pooling averages where this is yet another one (``bn2`` of an EfficientNet). Of a transformer that answers from its class
     token the last block stands with its first norm: past its attention, the image's own tokens no longer reach the logit.
 
-    Args:
-        model: with an image branch of any timm backbone.
-
-    Returns:
-        Description by name, in the order in which the image passes.
-
     Raises:
         ExplanationError: if the model has no image branch, or none of the layers puts out a grid in the order of the image.
     """
     if model.image_branch is None:
+        raise ExplanationError("heatmaps need a model that looks at images: train one with modalities image+metadata or image")
+    if not (described := _describe(model.backbone)):
         raise ExplanationError(
-            "heatmaps need an image branch, but this model looks at metadata only; train one with modalities "
-            "image+metadata or image"
-        )
-    described = _describe(model.backbone)
-    if not described:
-        raise ExplanationError(
-            f"backbone {model.backbone!r} has no layer whose points lie in the order of the image, so there is nothing to draw; "
-            "convolutional networks, ConvNeXt, Swin and plain vision transformers have"
+            f"backbone {model.backbone!r} has no layer whose points lie in the order of the image; convolutional networks, "
+            "ConvNeXt, Swin and plain vision transformers have"
         )
     return CamLayers({name: CamLayer(name, model.image_branch.get_submodule(name), **facts) for name, facts in described.items()})
 
 
 def default_layer(layers: Mapping[str, CamLayer], image_size: int) -> str:
-    """The last layer whose grid is fine enough to point at something, the first where none is.
-
-    Args:
-        layers: from :func:`cam_layers`.
-        image_size: side of the model's images in pixels.
-    """
+    """The last layer whose grid, on images of this many pixels a side, is fine enough to point; the first where none is."""
     fine = [name for name, layer in layers.items() if layer.stride * MIN_GRID <= image_size]
     return (fine or list(layers)[:1])[-1]
 
@@ -119,7 +96,7 @@ def _describe(backbone: str) -> dict[str, dict]:
             module.register_forward_hook(lambda _module, _inputs, output, name=name: outputs.update({name: output}))
         _, *size = twin.pretrained_cfg.get("input_size") or (3, 224, 224)
         pooled = twin.forward_features(torch.empty(1, 3, *size))
-    stages = getattr(twin, "feature_info", [])
+    stages = [] if hasattr(twin, "reroll") else getattr(twin, "feature_info", [])  # Hiera orders its tokens by windows
     from_token = getattr(twin, "global_pool", None) == "token"
     found: dict[str, dict] = {}
     for stage in stages:
@@ -127,38 +104,23 @@ def _describe(backbone: str) -> dict[str, dict]:
         facts = _facts(outputs.get(name), stage["num_chs"], stage["reduction"], size)
         if facts and facts["prefix"] and from_token and stage is stages[-1]:
             name = f"{name}.norm1"
-        if facts and name in outputs and not hasattr(twin, "reroll"):  # Hiera orders its tokens by windows
+        if facts and name in outputs:
             found[name] = facts
-    if isinstance(pooled, Tensor) and not (from_token and pooled.ndim == 3):
-        found |= _pooled_map(pooled, outputs, found, twin.num_features, size)
-    return found
-
-
-def _pooled_map(pooled: Tensor, outputs: dict, found: dict[str, dict], channels: int, image_size: list[int]) -> dict[str, dict]:
-    """The map that the pooling averages, by the module that puts it out, unless it is found already or lies on another grid."""
-    name = next((name for name, output in reversed(outputs.items()) if output is pooled), None)  # the outermost such module
-    if name is None or any(outputs[other] is pooled for other in found):
-        return {}
-    facts = None
-    if found:
+    # The map that the pooling averages, by the outermost module that puts it out, if it is a new one on the last one's grid.
+    name = next((name for name, output in reversed(outputs.items()) if output is pooled), None)
+    if found and name and not any(outputs[other] is pooled for other in found) and not (from_token and pooled.ndim == 3):
         last, known = next(reversed(found.items()))
-        if pooled.numel() // channels == outputs[last].numel() // known["channels"]:
-            facts = _facts(pooled, channels, known["stride"], image_size)
-    elif pooled.ndim == 4:  # as of HRNet, whose stages put out lists
-        facts = _facts(pooled, channels, round(image_size[-1] / pooled.shape[-1]), image_size)
-    return {name: facts} if facts else {}
+        if pooled.numel() // twin.num_features == outputs[last].numel() // known["channels"]:
+            found |= {name: facts} if (facts := _facts(pooled, twin.num_features, known["stride"], size)) else {}
+    return found
 
 
 def _facts(output: object, channels: int, stride: int, image_size: list[int]) -> dict | None:
     """What there is to know of a module's output, or None if it is no grid with these channels."""
-    if not isinstance(output, Tensor) or output.ndim not in (3, 4):
-        return None
-    shape, layout, prefix = output.shape, None, 0
-    if output.ndim == 4:
+    shape, layout, prefix = getattr(output, "shape", ()), None, 0
+    if len(shape) == 4:
         layout = "NCHW" if shape[1] == channels else "NHWC" if shape[3] == channels else None
-    elif shape[2] == channels:
+    elif len(shape) == 3 and shape[2] == channels:
         prefix = shape[1] - math.prod(math.ceil(side / stride) for side in image_size)
         layout = "NLC" if prefix >= 0 else None
-    if layout is None:
-        return None
-    return {"stride": stride, "channels": channels, "layout": layout, "prefix": prefix}
+    return {"stride": stride, "channels": channels, "layout": layout, "prefix": prefix} if layout else None

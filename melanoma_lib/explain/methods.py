@@ -79,10 +79,8 @@ def eigencam(activations: Tensor, _gradients: Tensor | None = None) -> tuple[Ten
     """First principal component of the activations: knows neither gradient nor class, so both directions share the map.
 
     Signed: a component has no sign of its own. It is turned so that it correlates positively with the norm over the channels:
-    positive means "responds more strongly than elsewhere", never "speaks for melanoma".
-
-    Returns:
-        The map and its correlation with that norm, shape ``(B,)``; close to 0, the sign is a toss of a coin.
+    positive means "responds more strongly than elsewhere", never "speaks for melanoma". The correlation, shape ``(B,)``, comes
+    with the map; close to 0, the sign is a toss of a coin.
 
     Source: Muhammad and Yeasin 2020, "Eigen-CAM", with the activations centred as pytorch-grad-cam does.
     """
@@ -92,10 +90,8 @@ def eigencam(activations: Tensor, _gradients: Tensor | None = None) -> tuple[Ten
 def eigengradcam(activations: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
     """First principal component of gradient times activation.
 
-    Signed: turned so that it correlates positively with their sum over the channels (HiResCAM): positive raises the score.
-
-    Returns:
-        The map and that correlation, shape ``(B,)``; close to 0, the sign is a toss of a coin.
+    Signed: turned so that it correlates positively with their sum over the channels (HiResCAM): positive raises the score. The
+    correlation comes with the map.
 
     Source: pytorch-grad-cam, which proposed it as an Eigen-CAM that knows the class.
     """
@@ -105,15 +101,8 @@ def eigengradcam(activations: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor
 def principal_map(features: Tensor, orientation: Tensor) -> tuple[Tensor, Tensor]:
     """Where each point lies along the direction in which the points of a layer differ most.
 
-    The direction is the first eigenvector of the smaller of the two Gram matrices, channels by channels or points by points: the
-    first singular vector at a fraction of the cost of a full decomposition, and the same up to its sign.
-
-    Args:
-        features: shape ``(B, C, h, w)``.
-        orientation: what the map shall correlate with positively, shape ``(B, h, w)``.
-
-    Returns:
-        The map, shape ``(B, h, w)``, and the correlation, shape ``(B,)``, in [0, 1]; 0 if either is flat.
+    It is the first singular vector, from the smaller of the two Gram matrices, which is many times faster than ``svd``. The map
+    is turned to correlate positively with ``orientation``, shape ``(B, h, w)``; the correlation is 0 if either is flat.
     """
     points = features.flatten(2).double()  # (B, C, h, w) -> (B, C, P); in single precision squaring would cost half the digits
     points = points - points.mean(2, keepdim=True)

@@ -27,18 +27,10 @@ def choose_case(cases: pd.DataFrame, image_id: str = "") -> pd.Series:
 def explain_cases(
     run, cases: pd.DataFrame, out: Path, layers: Sequence[str] | None = None, methods: Sequence[str] = ("gradcam",)
 ) -> None:
-    """Draw each case's maps of all layers, one figure a method, with a description beside each.
+    """Draw the maps of a run's cases, one figure a case and method, each with a description beside it.
 
-    Args:
-        run: a finished run with an image branch.
-        cases: rows of its case table.
-        out: folder, made when absent.
-        layers: names from :func:`cam_layers`; all if None.
-        methods: of ``CAM_METHODS``, or ``scorecam``, which is drawn as published.
-
-    Raises:
-        ValueError: for unknown layers or methods.
-        CorruptImageError: if an image cannot be read.
+    Layers are names from :func:`cam_layers`, all if None; methods are of ``CAM_METHODS``, or ``scorecam``, which is drawn as
+    published. ValueError if unknown; CorruptImageError if an image cannot be read.
     """
     from melanoma_lib.explain import heatmap_figure, heatmaps
 
@@ -49,11 +41,8 @@ def explain_cases(
         for method in methods:
             found = heatmaps(model, images, metadata, layers, method, as_published=method == "scorecam")
             title = f"{name}, {method}, for melanoma. Educational, not for diagnosis."
-            maps = {layer: heatmap[0] for layer, heatmap in found.items()}
-            _write(
-                out / f"{name}-{method}{chosen}.png",
-                heatmap_figure(photographs[0], maps, masks[0] if masks.any() else None, title),
-            )
+            maps, mask = {layer: heatmap[0] for layer, heatmap in found.items()}, masks[0] if masks.any() else None
+            _write(out / f"{name}-{method}{chosen}.png", heatmap_figure(photographs[0], maps, mask, title))
 
 
 def worst_errors(run, n: int = 8) -> pd.DataFrame:
@@ -72,11 +61,8 @@ def worst_errors(run, n: int = 8) -> pd.DataFrame:
 def errors_report(run, n: int, out: Path, maps: bool = False, settings: Settings | None = None) -> pd.DataFrame:
     """Write :func:`worst_errors` as ``errors.csv``, and their images as ``errors.png`` with its description beside it.
 
-    With ``maps`` a Grad-CAM of a middle layer is drawn below each image; a cross-validation has none. ``settings`` tell where the
-    cases lie if they are not where they lay at training.
-
-    Raises:
-        DataError: if ``n`` is not from 1 to ``MOST_ERRORS``, no error was made, the images are gone, or the model looks at none.
+    With ``maps`` a Grad-CAM of a middle layer is drawn below each image. ``settings`` tell where moved cases lie.
+    DataError if ``n`` is not from 1 to ``MOST_ERRORS``, no error was made, the images are gone, or the model looks at none.
     """
     from melanoma_lib.data.images import read_square
     from melanoma_lib.explain import cam_layers, default_layer, heatmaps
@@ -108,7 +94,6 @@ def errors_report(run, n: int, out: Path, maps: bool = False, settings: Settings
 
 
 def _write(path: Path, figure: DescribedFigure) -> None:
-    """A figure as a PNG, with its description in a text file beside it."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
     write_text(path.with_suffix(".txt"), figure.alt_text + "\n")

@@ -19,11 +19,7 @@ ROUNDING = 1e-9  # of sums of shares
 
 
 def score_heatmap(heatmap: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """Scores of one map against one mask.
-
-    Args:
-        heatmap: signed relevance, shape ``(H, W)``.
-        mask: lesion pixels, boolean, shape ``(H, W)``.
+    """Scores of one map, signed relevance of shape ``(H, W)``, against the lesion's pixels, boolean, shape ``(H, W)``.
 
     Returns:
         By name, all in [0, 1] but for ``energy_beyond_centred``, and all but ``rank_accuracy`` NaN where nothing is positive:
@@ -61,7 +57,7 @@ def score_heatmap(heatmap: np.ndarray, mask: np.ndarray) -> dict[str, float]:
 
 
 def energy_in_mask(heatmap: np.ndarray, mask: np.ndarray) -> float:
-    """The share of the positive energy on the lesion alone, as of :func:`score_heatmap`, which tells arguments and errors."""
+    """That of :func:`score_heatmap` alone."""
     _, inside, shares = _read(heatmap, mask)
     return float(shares[inside].sum())
 
@@ -76,9 +72,9 @@ def deletion_insertion(
     random order, the same in both, so that a constant map scores exactly 0. The model has seen no such images.
 
     Args:
-        model: with an image branch; left as it was.
-        image: normalised images, shape ``(B, 3, H, W)``.
-        metadata: encoded metadata, shape ``(B, n_metadata)``; None for a model without metadata branch.
+        model: as of :func:`heatmaps`, like ``image`` and ``metadata``.
+        image: shape ``(B, 3, H, W)``.
+        metadata: shape ``(B, n_metadata)``, or None.
         maps: relevance for melanoma, one map a case, shape ``(B, h, w)``, or several, ``(B, K, h, w)``; enlarged bilinearly.
         steps: from the whole image to none of it; a map costs ``2 * (steps + 1)`` images.
         seed: of the order among equals.
@@ -116,7 +112,7 @@ def deletion_insertion(
 
 
 def _lesion_outwards(mask: np.ndarray) -> NDArray[np.float64]:
-    """How much of each place is lesion, shape ``(P,)``, from the middle to the rim; places equally far share their mean."""
+    """How much of each place is lesion, from the middle to the rim; places equally far share their mean."""
     height, width = mask.shape
     down, across = (2 * np.arange(side) + 1 - side for side in mask.shape)
     distance = (down[:, None] * width) ** 2 + (across * height) ** 2  # squared, and whole numbers: equals are equal
@@ -125,16 +121,11 @@ def _lesion_outwards(mask: np.ndarray) -> NDArray[np.float64]:
 
 
 def _read(heatmap: np.ndarray, mask: np.ndarray) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
-    """Values, mask and shares of the positive energy of a map that fits its mask; shares are NaN where nothing is positive."""
+    """Values, mask and shares of the positive energy; shares are NaN where nothing is positive."""
     if mask.ndim != 2 or heatmap.shape != mask.shape:
-        raise ValueError(
-            f"heatmap and mask: expected the same shape (H, W), got {heatmap.shape} and {mask.shape}; "
-            "ask heatmaps for size=mask.shape"
-        )
-    if mask.dtype != bool or not mask.any():
-        raise ValueError(f"mask: expected booleans, some of them True, got {mask.dtype} with {np.count_nonzero(mask)} not zero")
-    if not np.isfinite(heatmap).all():
-        raise ValueError(f"heatmap: expected finite values, got {np.count_nonzero(~np.isfinite(heatmap))} that are not")
+        raise ValueError(f"expected one shape (H, W), got {heatmap.shape} and {mask.shape}; ask heatmaps for size=mask.shape")
+    if mask.dtype != bool or not mask.any() or not np.isfinite(heatmap).all():
+        raise ValueError(f"expected a finite heatmap and a boolean mask with a lesion, got {mask.dtype}, {mask.sum()} pixels")
     values = heatmap.ravel().astype(np.float64)
     energy = np.maximum(values, 0) / (values.max() if values.max() > 0 else np.nan)  # so that a sum of huge values stays finite
     return values, mask.ravel(), energy / energy.sum()

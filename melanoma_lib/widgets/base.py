@@ -83,11 +83,8 @@ class Explorer(anywidget.AnyWidget):
 def embedded(esm: str, values: dict[str, Any], name: str, follow_theme: bool = False) -> str:
     """HTML in which an explorer moves without a kernel; its style is left to the page.
 
-    Args:
-        esm: the explorer's script.
-        values: what the script reads, by name; bytes allowed, or as base64 in ``{"bytes": …}``.
-        name: id of its element, unique in the page.
-        follow_theme: turn the page dark where the browser is.
+    ``values`` are what the script ``esm`` reads, bytes allowed, or as base64 in ``{"bytes": …}``; ``name`` is the id of its
+    element, unique in the page; ``follow_theme`` turns the page dark where the browser is.
     """
     # Within a script element "<" could end it; in JSON it stands in strings only, where it may be escaped.
     data = json.dumps(values, default=_bytes, allow_nan=False).replace("<", "\\u003c")

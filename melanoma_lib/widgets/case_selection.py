@@ -60,32 +60,22 @@ def field_values(cases: pd.DataFrame, name: str) -> pd.Series:
 
 
 def filter_cases(cases: pd.DataFrame, **filters: Any) -> NDArray[np.intp]:
-    """Positions of the cases that fit every filter, in table order.
+    """Positions of the cases that fit every filter, shape ``(n,)``, ascending; all without filters.
 
     Args:
-        cases: case table; a ``split`` column, if there is one, can be filtered too.
-        **filters: value by field (``target``, ``sex``, ``age``, ``site``, ``diagnosis``, ``acquisition``, ``split``,
-            ``outcome``), or ``"missing"`` for the cases where it is empty; ages are decades such as ``"40 to 49"``.
-
-    Returns:
-        Row positions for ``cases.iloc``, shape ``(n,)``, ascending; all rows without filters.
-
-    Raises:
-        ValueError: for a field the table lacks, or a value it cannot hold.
+        cases: case table.
+        **filters: value by one of those of ``FIELDS`` that the table has, or ``"missing"`` for cases where it is empty; ages
+            are decades such as ``"40 to 49"``. ValueError for another field, or a value that it cannot hold.
     """
-    fields = [name for name, column in FIELDS.items() if column in cases.columns]
     fits = np.ones(len(cases), dtype=bool)
     for name, wanted in filters.items():
-        if name not in fields:
-            raise ValueError(f"filter {name!r} is not known; this table offers {fields}")
+        if FIELDS.get(name) not in cases.columns:
+            raise ValueError(f"filter {name!r} is not known; expected some of {[*FIELDS]} that the table has")
         values = field_values(cases, name)
-        if isinstance(wanted, str) and wanted == MISSING:
-            fits &= values.isna().to_numpy()
-        else:
-            known = VOCABULARY.get(name) or sorted(values.dropna().unique())
-            if wanted not in known:
-                raise ValueError(f"{name} {wanted!r} is not known; expected one of {[*known, MISSING]}")
-            fits &= values.isin([wanted]).to_numpy()
+        known = [*(VOCABULARY.get(name) or sorted(values.dropna().unique())), MISSING]
+        if wanted not in known:
+            raise ValueError(f"{name} {wanted!r} is not known; expected one of {known}")
+        fits &= (values.isna() if wanted == MISSING else values.isin([wanted])).to_numpy()
     return np.flatnonzero(fits)
 
 
@@ -109,12 +99,7 @@ def summary_of(cases: pd.DataFrame, rows: NDArray[np.intp], by_label: bool = Fal
 
 
 def page_of(cases: pd.DataFrame, rows: NDArray[np.intp], page: int = 1, page_size: int = 24) -> dict[str, Any]:
-    """One page, from 1, of the matching cases, in words; a number out of range gives the nearest page.
-
-    Returns:
-        ``page``, ``pages`` (at least 1), ``rows`` on the page, and ``tiles``: for each of them its ``image_id``, whether it is
-        ``melanoma``, and ``person``, ``site``, ``diagnosis``, ``outcome`` and ``answer`` as text.
-    """
+    """One page, from 1, of the matching cases, in words; a number out of range gives the nearest page."""
     pages = max(1, math.ceil(len(rows) / page_size))
     page = min(max(page, 1), pages)
     shown = rows[(page - 1) * page_size : page * page_size]
@@ -122,7 +107,7 @@ def page_of(cases: pd.DataFrame, rows: NDArray[np.intp], page: int = 1, page_siz
         {
             "image_id": case.image_id,
             "melanoma": bool(case.target),
-            "person": _person(case.age_approx, case.sex),
+            "person": f"{_word(case.age_approx, 'age', ' y')}, {_word(case.sex, 'sex')}",
             "site": _word(case.anatom_site_general_challenge, "site"),
             "diagnosis": case.diagnosis,
             "outcome": case.outcome if isinstance(case.outcome, str) else "",
@@ -131,12 +116,6 @@ def page_of(cases: pd.DataFrame, rows: NDArray[np.intp], page: int = 1, page_siz
         for case in cases.iloc[shown].reindex(columns=[*CASE_COLUMNS, "outcome", "probability"]).itertuples()
     ]
     return {"page": page, "pages": pages, "rows": shown.tolist(), "tiles": tiles}
-
-
-def _person(age: float, sex: Any) -> str:
-    if pd.isna(age) and pd.isna(sex):
-        return f"age and sex {MISSING}"
-    return f"{_word(age, 'age', ' y')}, {_word(sex, 'sex')}"
 
 
 def _word(value: Any, name: str, unit: str = "") -> str:
@@ -154,12 +133,12 @@ def choices_of(cases: pd.DataFrame) -> list[dict[str, Any]]:
     """What the page offers: each ``field`` in which cases differ, with ``options`` of ``value`` and ``text``."""
     choices = []
     for name, column in FIELDS.items():
-        values = field_values(cases, name) if column in cases.columns else pd.Series(dtype=object)
-        counts, missing = values.value_counts(), int(values.isna().sum())
-        if len(counts) + bool(missing) < 2:
-            continue  # nothing to choose
-        known = [value for value in VOCABULARY.get(name, counts.index) if value in counts.index]
-        options = [(value, LABELS[value] if name == "target" else str(value), int(counts[value])) for value in known]
-        options += [(MISSING, MISSING, missing)] if missing else []
-        choices.append({"field": name, "options": [{"value": v, "text": f"{text} ({n:,})"} for v, text, n in options]})
+        if column not in cases.columns:
+            continue
+        counts = field_values(cases, name).astype(object).fillna(MISSING).value_counts()
+        known = VOCABULARY.get(name, counts.index.drop(MISSING, errors="ignore"))
+        present = [value for value in (*known, MISSING) if value in counts]
+        texts = {value: LABELS[value] if name == "target" else value for value in present}
+        options = [{"value": value, "text": f"{text} ({counts[value]:,})"} for value, text in texts.items()]
+        choices += [{"field": name, "options": options}] if len(options) > 1 else []
     return choices

@@ -62,7 +62,7 @@ class CaseExplorer(Explorer):
     its own (:meth:`save_page`) holds the cases that match when it is written, the first 200 of them.
 
     Args:
-        cases: case table; images may be absent. With a ``split`` column that can be chosen too.
+        cases: case table; images may be absent. DataError if it is empty or lacks a column.
         thumbnail: pixels, longer side of the images on a page.
         page_size: images on a page.
         threshold: of a table with ``probability``, where a probability equal to it is flagged: false negatives and false
@@ -73,10 +73,6 @@ class CaseExplorer(Explorer):
         order: ``table``, or with a threshold ``worst``: as `worst_first`.
         page: number of the page in view, from 1.
         selected: image_id of the case shown large, "" for none.
-
-    Raises:
-        DataError: if a column of the case table is missing or the table is empty.
-        traitlets.TraitError: if thumbnail or page_size is below 1.
     """
 
     _esm = script("cases.js")
@@ -111,8 +107,6 @@ class CaseExplorer(Explorer):
     @traitlets.observe("filters", "order")
     @answering
     def _refilter(self, _: dict[str, Any]) -> None:
-        if self.order != "table" and not self.orders:
-            raise ValueError(f"order {self.order!r} needs the answers: give the table's probabilities and a threshold")
         rows = filter_cases(self._cases, **self.filters)
         self._rows = rows if self.order == "table" else worst_first(self._cases, rows)
         if self.page == 1:
@@ -124,14 +118,10 @@ class CaseExplorer(Explorer):
     @answering
     def _turn(self, _: dict[str, Any] | None = None) -> None:
         state = page_of(self._cases, self._rows, self.page, self.page_size)
-        pictures = _pictures(self._cases, state["rows"], self.thumbnail)
+        pictures = _pictures(self._cases, state.pop("rows"), self.thumbnail)
         by_label = bool({"target", "diagnosis", "outcome"} & self.filters.keys())
-        self.view = {
-            "text": summary_of(self._cases, self._rows, by_label),
-            "page": state["page"],
-            "pages": state["pages"],
-            "tiles": [tile | picture for tile, picture in zip(state["tiles"], pictures, strict=True)],
-        }
+        tiles = [tile | picture for tile, picture in zip(state["tiles"], pictures, strict=True)]
+        self.view = state | {"text": summary_of(self._cases, self._rows, by_label), "tiles": tiles}
 
     @traitlets.observe("selected")
     @answering
@@ -141,10 +131,7 @@ class CaseExplorer(Explorer):
             return
         hits = np.flatnonzero(self._cases["image_id"].isin([self.selected]))
         if not hits.size:
-            example = self._cases["image_id"].iloc[0]
-            raise ValueError(
-                f"selected: no case has the image_id {self.selected!r}; expected one of the table's, such as {example!r}"
-            )
+            raise ValueError(f"selected: expected the image_id of a case of the table, got {self.selected!r}")
         place = np.flatnonzero(self._rows == hits[0])
         if place.size:
             self.page = int(place[0]) // self.page_size + 1

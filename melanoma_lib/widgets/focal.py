@@ -18,12 +18,7 @@ PRESETS = {  # alpha, gamma
 
 
 def focal_numbers(alpha: float | None, gamma: float, logits: ArrayLike) -> dict[str, NDArray[np.float64]]:
-    """What the page computes at an output, by the library's own loss, of logits, shape ``(N,)``.
-
-    Returns:
-        Shape ``(N,)`` each: ``melanoma_loss`` and ``other_loss``; their derivatives in the logit, ``melanoma_slope`` and
-        ``other_slope``; ``risk``, the true risk that the output stands for.
-    """
+    """Losses, derivatives in the logit (``slope``) and true risk by the library's own loss, of logits, shape ``(N,)``."""
     loss, numbers = FocalLoss(alpha, gamma, "none"), {}
     for name, target in (("melanoma", 1.0), ("other", 0.0)):
         z = torch.tensor(np.asarray(logits, dtype=np.float64), requires_grad=True)
@@ -37,15 +32,8 @@ def focal_numbers(alpha: float | None, gamma: float, logits: ArrayLike) -> dict[
 class FocalLossExplorer(Explorer):
     """Sliders for alpha, gamma and one output; loss, gradient and decoder are computed and drawn in the page, without a kernel.
 
-    All three values are traits that follow the page and that the page follows.
-
-    Attributes:
-        alpha: focal weight of the positives, in (0, 1), or None.
-        gamma: focal exponent, from 0 to 10.
-        output: the output p looked at, in (0, 1).
-
-    Raises:
-        traitlets.TraitError: if a value is out of range.
+    ``alpha``, in (0, 1) or None, ``gamma``, from 0 to 10, and ``output``, the p looked at, in (0, 1), are traits that follow
+    the page and that the page follows; TraitError if one is out of range.
     """
 
     _esm = script("plot.js", "focal_numbers.js", "focal.js")

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -46,13 +46,6 @@ class SignedMap(NamedTuple):
     doubtful: bool
 
 
-def require_offered(offered: Mapping[str, Collection], given: Mapping[str, Any]) -> None:
-    """DataError for the first value that is not among those offered under its name."""
-    for name, values in offered.items():
-        if given[name] not in values:
-            raise DataError(f"{name}: expected one of {list(values)}, got {given[name]!r}")
-
-
 def choose_cases(cases: pd.DataFrame, threshold: float, each: int = 3) -> pd.DataFrame:
     """Varied cases at random: up to ``each`` true and false positives and negatives, all of different groups.
 
@@ -74,12 +67,10 @@ def signed_maps(model: MelanomaNet, image: Tensor, metadata: Tensor) -> dict[Map
 
 
 def pack_maps(maps: Mapping[MapKey, SignedMap], mask: np.ndarray | None = None) -> dict[str, Any]:
-    """Maps of one case in one byte a point, each against its own largest magnitude; ``mask`` as of `score_heatmap`.
+    """Maps of one case as ``bytes``, int8, row after row, each against its own largest magnitude; and an ``index``.
 
-    Returns:
-        ``bytes``, rows of int8 from -127 to 127, map after map; ``index``, of each map ``method``, ``layer``, ``direction``,
-        ``at`` (its first byte), ``rows``, ``columns``, ``size`` (largest magnitude, unpacked), ``doubtful``, ``energy`` (share of
-        the positive energy on the lesion, or None) and ``turned`` (that of EigenCAM with its other sign).
+    The index tells where a map begins (``at``), its largest magnitude (``size``), the share of its positive ``energy`` on the
+    lesion, or None, and that of EigenCAM with its other sign (``turned``).
     """
     index, packed = [], b""
     for (method, layer, direction), (values, doubtful) in maps.items():
@@ -99,15 +90,12 @@ def _energy(values: np.ndarray, mask: np.ndarray | None) -> float | None:
 
 def recorded_metadata(case: Mapping[str, Any]) -> dict[str, Any]:
     """``age``, ``sex`` and ``site`` of a row of the case table, None where they are not known."""
-    values = {name: None if pd.isna(case[column]) else case[column] for name, column in METADATA.items()}
-    return values | {"age": None if values["age"] is None else float(values["age"])}
+    kinds = {"age": float, "sex": str, "site": str}
+    return {name: None if pd.isna(case[METADATA[name]]) else kind(case[METADATA[name]]) for name, kind in kinds.items()}
 
 
 def logits_by_metadata(model: MelanomaNet, views: Sequence[Tensor], metadata: Tensor) -> np.ndarray:
-    """Logits, shape ``(N,)``, of one image, averaged over its views, shape ``(1, 3, S, S)`` each, with each of N metadata.
-
-    The image passes its branch once a view, only the head is asked again.
-    """
+    """Logits, shape ``(N,)``, averaged over views of one image, shape ``(1, 3, S, S)`` each, with each of N metadata."""
     device, logits = next(model.parameters()).device, []
     with undisturbed(model):
         metadata = metadata.to(device)
@@ -139,9 +127,7 @@ class LayerExplorer(Explorer):
 
     Raises:
         DataError: if the table lacks a column or a chosen case, or no case or more than 60 are chosen.
-        CorruptImageError: if an image or mask cannot be read.
-        ForeignThresholdError: if the stored threshold belongs to another model.
-        ValueError: if the model has no layer that gives a map.
+        KitError: if an image or mask cannot be read, the threshold is another model's, or no layer gives a map.
     """
 
     _esm = script("plot.js", "layers_draw.js", "layers_risk.js", "layers.js")
@@ -189,19 +175,14 @@ class LayerExplorer(Explorer):
     def _chosen(cases: pd.DataFrame, chosen: Sequence[str] | None, threshold: float) -> pd.DataFrame:
         absent = [name for name in NEEDED if name not in cases.columns]
         if absent or cases.empty:
-            raise DataError(
-                f"expected cases of a run with its answers, got {len(cases)} rows and no column {absent}; take run.cases('test')"
-            )
+            raise DataError(f"expected rows of run.cases('test'), got {len(cases)} rows and no column {absent}")
         if chosen is None:
             return choose_cases(cases, threshold)
         by_id = cases.set_index("image_id", drop=False)
         unknown = [name for name in chosen if name not in by_id.index]
         if unknown or not 1 <= len(chosen) <= MOST_CASES or len(set(chosen)) < len(chosen):
-            some = ", ".join(cases["image_id"].head(3))
-            raise DataError(
-                f"chosen: expected 1 to {MOST_CASES} different image_ids of the {len(cases)} tested cases, such as {some}; got "
-                f"{len(chosen)}, unknown among them {unknown[:5]}"
-            )
+            wanted = f"1 to {MOST_CASES} different image_ids of the cases, such as {cases['image_id'].iloc[0]}"
+            raise DataError(f"chosen: expected {wanted}; got {len(chosen)}, unknown among them {unknown[:5]}")
         return note_outcomes(by_id.loc[list(chosen)], threshold)
 
     def _case(self, row: int) -> dict[str, Any]:
@@ -228,8 +209,7 @@ class LayerExplorer(Explorer):
         }
 
     def risk(self, age: float | None, sex: str | None, site: str | None) -> float:
-        """Calibrated risk of the case in view with these of the choices, as the page shows it; DataError for any other."""
-        require_offered(self.choices, {"age": age, "sex": sex, "site": site})
+        """Calibrated risk of the case in view with these of the choices, as in the page; ValueError for any other."""
         place = tuple(values.index(value) for values, value in zip(self.choices.values(), (age, sex, site), strict=True))
         return float(self.run.calibrator.risk(self._logits[self.shown["case"]][place]))
 
@@ -247,9 +227,9 @@ class LayerExplorer(Explorer):
             raise DataError(f"shown: expected {list(self.shown)}, got {list(shown)}")
         offered = {"case": self.maps, "method_a": CAM_METHODS, "method_b": CAM_METHODS, "layer_a": self.layers}
         offered |= {"layer_b": self.layers, "direction": (1, -1)} | self.choices
-        require_offered(offered | dict.fromkeys(("one_scale", "lines", "outline"), (True, False)), shown)
-        if not 0 <= shown["opacity"] <= 1:
-            raise DataError(f"opacity: expected a share from 0 to 1, got {shown['opacity']!r}")
+        for name, values in offered.items():
+            if shown[name] not in values:
+                raise DataError(f"{name}: expected one of {list(values)}, got {shown[name]!r}")
         return shown
 
     def presets_figure(self) -> DescribedFigure:

@@ -39,17 +39,12 @@ class ThresholdExplorer(Explorer):
         threshold: where to start.
         prevalence: where the model would be used, in (0, 1); by default that of the cases. Sensitivity and specificity are taken
             to carry over, and the odds of a risk to shift with the odds of the prevalence (Saerens et al. 2002).
-        fn_cost: cost of a false negative, above 0.
+        fn_cost: cost of a false negative, above 0; like the three before and after it may be set, and follows the page.
         fp_cost: cost of a false positive, above 0, in the same unit.
         simple: whether to start with slider, counts, histogram and ROC curve alone; a button of the page shows the rest.
 
     Attributes:
-        threshold: of the page, in [0, 1]; may be set.
-        prevalence: of the page, in [0.0001, 0.9999]; may be set.
-        fn_cost: of the page; may be set.
-        fp_cost: of the page; may be set.
         curve: operating points of the cases.
-        point: the operating point at ``threshold``.
 
     Raises:
         ValueError: as `OperatingCurve`, if scores lie outside [0, 1], or if the calibrator's slope is not positive.
@@ -79,22 +74,12 @@ class ThresholdExplorer(Explorer):
     ) -> None:
         curve = OperatingCurve(targets, scores)
         if curve.thresholds[0] < 0 or curve.thresholds[-1] > 1:
-            raise ValueError(
-                f"scores: expected probabilities or risks in [0, 1], got {curve.thresholds[0]:.4g} to "
-                f"{curve.thresholds[-1]:.4g}; pass the sigmoid of a logit"
-            )
+            low, high = curve.thresholds[[0, -1]]
+            raise ValueError(f"scores: expected values in [0, 1], got {low:.4g} to {high:.4g}; pass the sigmoid of a logit")
         if calibrator is not None and calibrator.slope <= 0:
-            raise ValueError(
-                f"calibrator: expected a positive slope, got {calibrator.slope:.4g}: its risk falls as the output rises, so no "
-                "threshold on the output stands for a risk. Check labels and training."
-            )
-        super().__init__(
-            threshold=threshold,
-            prevalence=min(max(curve.prevalence, 1e-4), 0.9999) if prevalence is None else prevalence,
-            fn_cost=fn_cost,
-            fp_cost=fp_cost,
-            simple=simple,
-        )
+            raise ValueError(f"calibrator: expected a positive slope, got {calibrator.slope:.4g}; check labels and training")
+        prevalence = min(max(curve.prevalence, 1e-4), 0.9999) if prevalence is None else prevalence
+        super().__init__(threshold=threshold, prevalence=prevalence, fn_cost=fn_cost, fp_cost=fp_cost, simple=simple)
         self.curve = curve
         self.facts = page_facts(curve, np.asarray(targets) == 1, np.asarray(scores, dtype=np.float64), calibrator)
         self.counts = packed_counts(curve)
