@@ -68,29 +68,29 @@ class FocalLoss(nn.Module):
         """Loss of ``logits`` for ``targets``, both shape ``(N,)``."""
         return focal_loss(logits, targets, self.alpha, self.gamma, self.reduction)
 
-    def true_risk(self, output):
-        """Risk that a perfectly trained model means by ``output``.
+    def true_risk(self, probability):
+        """Risk that a perfectly trained model means by ``probability``.
 
         From ``d/dp [risk * l(p, 1) + (1 - risk) * l(p, 0)] = 0``: ``risk / (1 - risk) = (1 - alpha) / alpha * B / A`` with
         ``A = (1-p)^g / p - g (1-p)^(g-1) ln p`` and ``B = p^g / (1-p) - g p^(g-1) ln(1-p)``.
 
         Takes the sigmoid of the logit, in [0, 1], or ValueError; gives a float for a number, else a float64 array of that shape.
         """
-        output = _checked_probability(output, "output")
+        probability = _checked_probability(probability, "probability")
         tiny = np.finfo(np.float64).tiny  # keeps both logarithms finite and below zero
-        log_p = np.log(np.maximum(output, tiny)).clip(max=-tiny)
-        log_q = np.log1p(-np.minimum(output, 1 - 2**-53)).clip(max=-tiny)
-        log_odds = self._log_pull(log_q, log_p) - self._log_pull(log_p, log_q)
+        log_p = np.log(np.maximum(probability, tiny)).clip(max=-tiny)
+        log_q = np.log1p(-np.minimum(probability, 1 - 2**-53)).clip(max=-tiny)
+        log_odds = self._log_gradient(log_q, log_p) - self._log_gradient(log_p, log_q)
         if self.alpha is not None:
             with np.errstate(divide="ignore"):  # a class without weight: the other one is always the better answer
                 log_odds = log_odds + np.log(np.float64(1 - self.alpha) / self.alpha)
-        risk = np.where(output == 0, 0.0, np.where(output == 1, 1.0, expit(log_odds)))
+        risk = np.where(probability == 0, 0.0, np.where(probability == 1, 1.0, expit(log_odds)))
         return float(risk) if risk.ndim == 0 else risk
 
-    def optimal_output(self, true_risk):
-        """Output that minimises the expected loss at ``true_risk``: the inverse of :meth:`true_risk`, by bisection on the logit.
+    def optimal_probability(self, true_risk):
+        """Probability that minimises the expected loss at ``true_risk``: the inverse of :meth:`true_risk`, by bisection.
 
-        Takes a probability of melanoma, or an array of them, and returns outputs; types and errors as there.
+        Takes a probability of melanoma, or an array of them, and returns such; types and errors as there.
         """
         risk = _checked_probability(true_risk, "true_risk")
         low, high = np.full(risk.shape, -745.0), np.full(risk.shape, 745.0)  # beyond these exp leaves float64
@@ -98,10 +98,12 @@ class FocalLoss(nn.Module):
             middle = (low + high) / 2
             above = self.true_risk(expit(middle)) > risk
             low, high = np.where(above, low, middle), np.where(above, middle, high)
-        output = np.where(risk == 0, 0.0, np.where(risk == 1, 1.0, expit((low + high) / 2)))
-        return float(output) if output.ndim == 0 else output
+        probability = np.where(risk == 0, 0.0, np.where(risk == 1, 1.0, expit((low + high) / 2)))
+        return float(probability) if probability.ndim == 0 else probability
 
-    def _log_pull(self, log_p, log_miss):
+    optimal_output = optimal_probability  # its former name
+
+    def _log_gradient(self, log_p, log_miss):
         """``ln((1-p)^g / p - g (1-p)^(g-1) ln p)`` from ``ln p`` and ``ln(1-p)``; both terms are positive."""
         first = self.gamma * log_miss - log_p
         if self.gamma == 0:

@@ -24,7 +24,7 @@ class MelanomaNet(nn.Module):
         dropout: rate in the metadata branch and before the logit.
         drop_path: stochastic depth rate of the image branch, ignored by backbones without it.
         prior: what the untrained model answers on average, in (0, 1), so that the first steps do not unlearn a wrong base rate;
-            with focal loss ``FocalLoss.optimal_output(prevalence)``.
+            with focal loss ``FocalLoss.optimal_probability(prevalence)``.
 
     Raises:
         WeightsUnavailableError: if pretrained weights are asked for and not to be had.

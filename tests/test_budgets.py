@@ -11,14 +11,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "melanoma_lib"
 BUDGET = {
-    "lines of the library": 12_415,
+    "lines of the library": 11_900,
     "modules": 88,
     "modules at the root": 12,
     "import layers": 8,
-    "lines of tests": 9_605,
+    "lines of tests": 9_820,
     "lines of JavaScript, CSS and HTML": 1_860,
     "functions of prose": 0,
-    "longest module": 314,
+    "longest module": 304,
     "words of README": 1_999,
 }
 PROSE_NAMES = re.compile(r"(_|^)(words|headlines?|conclusions?|sentences?|verdict_text)$")

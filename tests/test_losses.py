@@ -86,7 +86,7 @@ def expected_loss(logit, risk, alpha, gamma):
 @example(0.995, 0.02, 0.0)
 def test_optimal_output_minimises_the_expected_loss(risk, alpha, gamma):
     best = minimize_scalar(expected_loss, args=(risk, alpha, gamma), bounds=(-25, 25), method="bounded", options={"xatol": 1e-9})
-    output = FocalLoss(alpha, gamma).optimal_output(risk)
+    output = FocalLoss(alpha, gamma).optimal_probability(risk)
     assert output == pytest.approx(1 / (1 + np.exp(-best.x)), abs=1e-4)  # a flat minimum is known to half the digits
     logit = np.log(output / (1 - output))
     assert expected_loss(logit, risk, alpha, gamma) <= best.fun * (1 + 1e-12)
@@ -96,15 +96,15 @@ def test_optimal_output_minimises_the_expected_loss(risk, alpha, gamma):
 @given(st.floats(1e-6, 0.95), ALPHA, GAMMA)
 def test_output_and_risk_are_each_others_inverse(value, alpha, gamma):
     loss = FocalLoss(alpha, gamma)
-    assert loss.optimal_output(loss.true_risk(value)) == pytest.approx(value, rel=1e-6, abs=1e-9)
-    assert loss.true_risk(loss.optimal_output(value)) == pytest.approx(value, rel=1e-6, abs=1e-9)
-    for convert in (loss.true_risk, loss.optimal_output):
+    assert loss.optimal_probability(loss.true_risk(value)) == pytest.approx(value, rel=1e-6, abs=1e-9)
+    assert loss.true_risk(loss.optimal_probability(value)) == pytest.approx(value, rel=1e-6, abs=1e-9)
+    for convert in (loss.true_risk, loss.optimal_probability):
         assert (np.diff(found := convert([0, 5e-324, 1e-30, value, 1])) >= 0).all() and (found[0], found[-1]) == (0, 1)
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), [0.2, 7.0]])
 def test_what_is_no_probability_is_an_error(value):
     shown = value[1] if isinstance(value, list) else value
-    for convert in (FocalLoss().true_risk, FocalLoss().optimal_output):
+    for convert in (FocalLoss().true_risk, FocalLoss().optimal_probability):
         with pytest.raises(ValueError, match=rf"\[0, 1\], got {shown}"):
             convert(value)

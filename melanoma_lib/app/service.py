@@ -15,7 +15,7 @@ from PIL import Image
 from melanoma_lib.app.unlike import REFERENCE, Reference, layer_features
 from melanoma_lib.app.uploads import open_upload
 from melanoma_lib.errors import DataError, ExplanationError, ForeignThresholdError
-from melanoma_lib.evaluation import OperatingPoint, carry_risk, wilson_interval
+from melanoma_lib.evaluation import OperatingPoint, adjust_for_prevalence, wilson_interval
 from melanoma_lib.explain import CAM_METHODS, METHOD_NAMES, cam_layers, default_layer, heatmaps
 from melanoma_lib.export import FORMATS
 from melanoma_lib.inference import Predictor
@@ -129,7 +129,7 @@ class Service:
             "views": self.predictor.views,
             "validation_prevalence": reading.prevalence,
             "prevalence": prevalence,
-            "risk_at_prevalence": float(carry_risk(said["risk"], reading.prevalence, prevalence)),
+            "risk_at_prevalence": float(adjust_for_prevalence(said["risk"], reading.prevalence, prevalence)),
             "sensitivity": tested["sensitivity"],
             "specificity": tested["specificity"],
             "ppv_at_prevalence": ppv if np.isfinite(ppv) else None,

@@ -14,7 +14,10 @@ __all__, __getattr__ = lazy_names(
             "resample_groups", "wilson_interval",
         ),
         "paired": ("DeLongResult", "bootstrap_gain", "bootstrap_mean_auroc", "delong_test"),
-        "calibration": ("Calibrator", "bootstrap_calibration", "carry_risk", "expected_calibration_error", "reliability_bins"),
+        "calibration": (
+            "Calibrator", "adjust_for_prevalence", "bootstrap_calibration", "carry_risk", "expected_calibration_error",
+            "reliability_bins",
+        ),
         "figures": ("confusion_figure", "precision_recall_figure", "reliability_figure", "roc_figure"),
         "summary": ("evaluate_predictions", "subgroup_table", "summary_table"),
     },

@@ -32,8 +32,9 @@ def fit_logistic(x: NDArray[np.float64], ones: NDArray, zeros: NDArray) -> NDArr
     fits = np.full((2, len(ones)), np.nan)
     for number, weights in enumerate(np.concatenate([ones, zeros], axis=1)):
         z, y, w = (values[weights > 0] for values in (scaled, answers, weights))
-        melanomas, others = z[y == 1], z[y == 0]
-        if min(melanomas.size, others.size) and min(others.max() - melanomas.min(), melanomas.max() - others.min()) > OVERLAP:
+        melanomas, negatives = z[y == 1], z[y == 0]
+        gap = min(melanomas.size, negatives.size) and min(negatives.max() - melanomas.min(), melanomas.max() - negatives.min())
+        if gap > OVERLAP:
             model.fit(z[:, None], y, w)
             slope = model.coef_.item() / scale
             fits[:, number] = slope, model.intercept_.item() - slope * centre
@@ -55,7 +56,7 @@ class Calibrator:
         """Fit on validation predictions by maximum likelihood, among slopes of at least 0.
 
         Where a threshold on the logits separates the classes, no maximum exists; the answers are then smoothed after Platt
-        (1999), to (P + 1) / (P + 2) for P melanomas and 1 / (Q + 2) for Q others. Where higher logits go with fewer melanomas,
+        (1999), to (P + 1) / (P + 2) for P melanomas and 1 / (Q + 2) for Q negatives. Where higher logits go with fewer melanomas,
         or all are equal, the best slope is 0: every case gets the prevalence as its risk. The log warns of either.
         ``logits`` and ``targets`` have shape ``(N,)``; both classes must be present.
         """
@@ -67,10 +68,10 @@ class Calibrator:
 
         slope, intercept = fitted(answers.astype(float))
         if np.isnan(slope) and x.min() < x.max():
-            n_melanomas, n_others = int(answers.sum()), int((~answers).sum())
-            told = "calibration: the logits separate %d melanomas from %d others, so no slope is best; fitted to smoothed answers"
-            log.warning(told, n_melanomas, n_others)
-            slope, intercept = fitted(np.where(answers, (n_melanomas + 1) / (n_melanomas + 2), 1 / (n_others + 2)))
+            n_melanomas, n_negatives = int(answers.sum()), int((~answers).sum())
+            told = "calibration: the logits separate %d melanomas from %d negatives: no slope is best, smoothed answers do"
+            log.warning(told, n_melanomas, n_negatives)
+            slope, intercept = fitted(np.where(answers, (n_melanomas + 1) / (n_melanomas + 2), 1 / (n_negatives + 2)))
         if slope > 0:
             return cls(slope, intercept)
         reason = f"the slope {slope:.3g} is not positive (melanomas score lower)" if slope <= 0 else "the logits are all equal"
@@ -96,7 +97,7 @@ class Calibrator:
         return cls(float(numbers["slope"]), float(numbers["intercept"]))
 
 
-def carry_risk(risk: ArrayLike, here: float, there: float) -> NDArray[np.float64]:
+def adjust_for_prevalence(risk: ArrayLike, here: float, there: float) -> NDArray[np.float64]:
     """A risk among cases of one prevalence, carried to cases of another: the prior changes, the evidence does not.
 
     ``odds there = odds here * [there / (1 - there)] / [here / (1 - here)]`` (Saerens et al. 2002).
@@ -104,6 +105,9 @@ def carry_risk(risk: ArrayLike, here: float, there: float) -> NDArray[np.float64
     risk = np.asarray(risk, dtype=np.float64)
     melanoma, other = risk * there / here, (1 - risk) * (1 - there) / (1 - here)
     return melanoma / (melanoma + other)
+
+
+carry_risk = adjust_for_prevalence  # its former name
 
 
 def bootstrap_calibration(

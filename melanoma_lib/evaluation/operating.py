@@ -141,8 +141,8 @@ class OperatingCurve:
 
     Attributes:
         thresholds: distinct scores, ascending, shape ``(K,)``.
-        tp, fp: melanomas, and others, that ``thresholds[k]`` flags, shape ``(K + 1,)``; the last entry flags nobody.
-        n_positive, n_negative: numbers of melanomas and others.
+        tp, fp: melanomas, and negatives, that ``thresholds[k]`` flags, shape ``(K + 1,)``; the last entry flags nobody.
+        n_positive, n_negative: numbers of melanomas and negatives.
 
     Example:
         >>> curve = OperatingCurve([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])
@@ -218,35 +218,35 @@ class OperatingCurve:
 
 
 class Ranking:
-    """AUROC and average precision of many resamples at once: per group, how many others lie between the melanomas' scores.
+    """AUROC and average precision of many resamples at once: per group, how many negatives lie between the melanomas' scores.
 
     Counts are float64, exact to 2**53, because that is what matrices multiply fast.
     """
 
     def __init__(self, answers: NDArray[np.bool_], scores: NDArray[np.float64], codes: NDArray[np.intp]) -> None:
         levels, melanomas = np.unique(scores[answers], return_inverse=True)  # (K,), (P,)
-        others = scores[~answers]
+        negatives = scores[~answers]
         # Even: below level k and above the one before; odd: equal to it.
-        places = levels.searchsorted(others, side="left") + levels.searchsorted(others, side="right")  # (Q,) 0 to 2K
+        places = levels.searchsorted(negatives, side="left") + levels.searchsorted(negatives, side="right")  # (Q,) 0 to 2K
         self.n_groups = int(codes.max()) + 1
 
         def counted(rows: NDArray, groups: NDArray, n_rows: int) -> csr_array:
             return csr_array((np.ones(rows.size), (rows, groups)), shape=(n_rows, self.n_groups))
 
         self.melanomas = counted(melanomas, codes[answers], levels.size)
-        self.others = counted(places, codes[~answers], 2 * levels.size + 1)
+        self.negatives = counted(places, codes[~answers], 2 * levels.size + 1)
 
     def metrics(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
         """AUROC and average precision with group g counted ``weights[b, g]`` times: ``(B, G)`` to ``(2, B)``."""
         drawn = np.ascontiguousarray(weights[:, : self.n_groups].T, dtype=np.float64)  # (G, B)
         melanomas = self.melanomas @ drawn  # (K, B)
-        others = np.cumsum(self.others @ drawn, axis=0)  # (2K+1, B)
-        below, through, n_others = others[:-1:2], others[1::2], others[-1]
+        negatives = np.cumsum(self.negatives @ drawn, axis=0)  # (2K+1, B)
+        below, through, n_negatives = negatives[:-1:2], negatives[1::2], negatives[-1]
         wins = (melanomas * (below + through)).sum(axis=0) / 2
         found = np.cumsum(melanomas[::-1], axis=0)[::-1]  # (K, B) at this score or above
         n_melanomas = found[0]
         # A melanoma that was not drawn may stand where nobody is flagged: its precision is 0/0 but its weight 0.
-        precision = found / np.maximum(found + n_others - below, 1)
+        precision = found / np.maximum(found + n_negatives - below, 1)
         with np.errstate(invalid="ignore"):
-            average_precision = np.where(n_others > 0, (melanomas * precision).sum(axis=0) / n_melanomas, np.nan)
-            return np.stack([wins / (n_melanomas * n_others), average_precision])
+            average_precision = np.where(n_negatives > 0, (melanomas * precision).sum(axis=0) / n_melanomas, np.nan)
+            return np.stack([wins / (n_melanomas * n_negatives), average_precision])

@@ -83,19 +83,19 @@ def delong_test(targets: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike) ->
     from scipy.stats import norm, rankdata
 
     answers = check_targets(targets)
-    n_melanomas, n_others = int(answers.sum()), int((~answers).sum())
-    if min(n_melanomas, n_others) < 2:
-        raise ValueError(f"targets: expected at least 2 cases of each class, got {n_melanomas} and {n_others}")
+    n_melanomas, n_negatives = int(answers.sum()), int((~answers).sum())
+    if min(n_melanomas, n_negatives) < 2:
+        raise ValueError(f"targets: expected at least 2 cases of each class, got {n_melanomas} and {n_negatives}")
     wins, losses = [], []
     for name, scores in (("scores_a", scores_a), ("scores_b", scores_b)):
         values = check_scores(scores, answers.size, name)
         ranks = rankdata(values)
         # Share of the other class that each case beats: overall rank less rank within its own class.
-        wins.append((ranks[answers] - rankdata(values[answers])) / n_others)  # (P,)
+        wins.append((ranks[answers] - rankdata(values[answers])) / n_negatives)  # (P,)
         losses.append(1 - (ranks[~answers] - rankdata(values[~answers])) / n_melanomas)  # (Q,)
     auroc_a, auroc_b = float(wins[0].mean()), float(wins[1].mean())
     difference = auroc_a - auroc_b
-    variance = np.var(wins[0] - wins[1], ddof=1) / n_melanomas + np.var(losses[0] - losses[1], ddof=1) / n_others
+    variance = np.var(wins[0] - wins[1], ddof=1) / n_melanomas + np.var(losses[0] - losses[1], ddof=1) / n_negatives
     error = float(np.sqrt(variance))
     z = difference / error if error > 0 else float(np.sign(difference) * np.inf if difference else 0.0)
     return DeLongResult(auroc_a, auroc_b, difference, error, float(z), float(2 * norm.sf(abs(z))))

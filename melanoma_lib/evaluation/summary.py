@@ -54,8 +54,8 @@ def evaluate_predictions(predictions: pd.DataFrame, threshold: float, n: int = 2
     brier = {"probability": half["brier"], "risk": rate_intervals(targets, risk, groups, None, n, seed)["brier"]}
     curve = OperatingCurve(targets, probability)
 
-    def at(cut: float, intervals: dict) -> dict:
-        point = curve.at(cut)
+    def at(threshold: float, intervals: dict) -> dict:
+        point = curve.at(threshold)
         biopsies = point.biopsies_per_melanoma if point.tp else None
         return asdict(point) | {"biopsies_per_melanoma": biopsies} | {name: intervals[name].to_dict() for name in RATES}
 
@@ -97,10 +97,10 @@ def subgroup_table(predictions: pd.DataFrame, threshold: float, n: int = 2000, s
     """
     require_columns(predictions, ("group_id", "target", "probability"))
     check_scores(predictions["probability"], check_targets(predictions["target"], both_classes=False).size, "probability")
-    cuts = {"all": pd.Series("all", index=predictions.index)}
-    cuts |= {variable: predictions[column] for variable, column in COLUMNS.items() if column in predictions}
+    variables = {"all": pd.Series("all", index=predictions.index)}
+    variables |= {variable: predictions[column] for variable, column in COLUMNS.items() if column in predictions}
     rows = []
-    for variable, values in cuts.items():
+    for variable, values in variables.items():
         if variable == "age":
             values = pd.cut(values.astype(float), AGE_EDGES, right=False, labels=AGE_BANDS)
         labels = values.astype("category").cat.add_categories("missing").fillna("missing")
@@ -193,19 +193,19 @@ def gather_folds(folds: Sequence[FoldPredictions]) -> tuple[dict[str, pd.DataFra
     ``probability`` are those; ``risk`` stays what the fold's own calibration says. The tables get ``fold`` (1, 2, ...); beside
     them come threshold, sensitivity and specificity (on ``val``).
     """
-    cuts = []  # on each fold's logits: the lowest that it calls melanoma, or the threshold itself where that is none
+    thresholds = []  # on each fold's logits: the lowest that it calls melanoma, or the threshold itself where that is none
     for fold in folds:
         validation = fold.tables["val"]
         flagged = validation.loc[validation["probability"] >= fold.threshold, "logit"]
-        cuts.append(flagged.min() if len(flagged) else logit(min(fold.threshold, 1 - 1e-6)))
+        thresholds.append(flagged.min() if len(flagged) else logit(min(fold.threshold, 1 - 1e-6)))
     # Where calibration failed, and would reverse the ranking, the fold keeps its own scale.
     slopes = [fold.calibrator.slope if fold.calibrator.slope > 0 else 1.0 for fold in folds]
-    common = float(np.mean([f.calibrator.slope * cut + f.calibrator.intercept for f, cut in zip(folds, cuts, strict=True)]))
+    common = float(np.mean([f.calibrator.slope * own + f.calibrator.intercept for f, own in zip(folds, thresholds, strict=True)]))
     aligned: dict[str, list[pd.DataFrame]] = {"val": [], "test": []}
-    for number, (fold, cut, slope) in enumerate(zip(folds, cuts, slopes, strict=True), start=1):
+    for number, (fold, own, slope) in enumerate(zip(folds, thresholds, slopes, strict=True), start=1):
         for split, parts in aligned.items():
             table = fold.tables[split]
-            above = slope * (table["logit"] - cut)
+            above = slope * (table["logit"] - own)
             flagged = table["probability"] >= fold.threshold
             above = np.where(flagged, np.maximum(above, 0), np.minimum(above, -1e-9))  # exact on the threshold itself, too
             parts.append(table.assign(logit=common + above, probability=expit(common + above), fold=number))

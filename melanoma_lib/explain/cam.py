@@ -104,14 +104,14 @@ def _published(
 
     target, maps, silent = lambda logit: direction * logit, {layer: [] for layer in layers}, SimpleNamespace(tqdm=iter)
     with torch.inference_mode(False), torch.enable_grad(), mock.patch.object(pytorch_grad_cam.score_cam, "tqdm", silent):
-        twin = copy.deepcopy(model).eval().requires_grad_(True)  # the package refuses frozen models
+        copied = copy.deepcopy(model).eval().requires_grad_(True)  # the package refuses frozen models
         for case in range(len(image)):
             one = image[case : case + 1].clone()  # an inference tensor would stop the backward pass
-            alone = ImageOnly(twin, None if metadata is None else metadata[case : case + 1].clone())
+            alone = ImageOnly(copied, None if metadata is None else metadata[case : case + 1].clone())
             if not torch.isfinite(logit := alone(one)).all():
                 raise ValueError(f"expected finite logits, got {logit.item()}; look for NaN in image, metadata and weights")
             for layer, found in maps.items():
-                grid = cam_layers(twin)[layer]
+                grid = cam_layers(copied)[layer]
                 as_maps = partial(grid.as_maps, image_size=image.shape[2:])
                 with getattr(pytorch_grad_cam, PUBLISHED[method])(alone, [grid.module], as_maps) as cam:
                     found.append(cam(one, [target])[0])

@@ -86,18 +86,18 @@ def default_layer(layers: Mapping[str, CamLayer], image_size: int) -> str:
 
 @cache
 def _describe(backbone: str) -> dict[str, dict]:
-    """Facts of each usable layer, from sending an image through a twin of the backbone that has shapes but no numbers."""
+    """Facts of each usable layer, from sending an image through a copy of the backbone that has shapes but no numbers."""
     import timm
 
     outputs: dict[str, object] = {}
     with torch.device("meta"), torch.no_grad():
-        twin = timm.create_model(backbone, pretrained=False, num_classes=0).eval()
-        for name, module in twin.named_modules():
+        net = timm.create_model(backbone, pretrained=False, num_classes=0).eval()
+        for name, module in net.named_modules():
             module.register_forward_hook(lambda _module, _inputs, output, name=name: outputs.update({name: output}))
-        _, *size = twin.pretrained_cfg.get("input_size") or (3, 224, 224)
-        pooled = twin.forward_features(torch.empty(1, 3, *size))
-    stages = [] if hasattr(twin, "reroll") else getattr(twin, "feature_info", [])  # Hiera orders its tokens by windows
-    from_token = getattr(twin, "global_pool", None) == "token"
+        _, *size = net.pretrained_cfg.get("input_size") or (3, 224, 224)
+        pooled = net.forward_features(torch.empty(1, 3, *size))
+    stages = [] if hasattr(net, "reroll") else getattr(net, "feature_info", [])  # Hiera orders its tokens by windows
+    from_token = getattr(net, "global_pool", None) == "token"
     found: dict[str, dict] = {}
     for stage in stages:
         name = stage["module"]
@@ -110,8 +110,8 @@ def _describe(backbone: str) -> dict[str, dict]:
     name = next((name for name, output in reversed(outputs.items()) if output is pooled), None)
     if found and name and not any(outputs[other] is pooled for other in found) and not (from_token and pooled.ndim == 3):
         last, known = next(reversed(found.items()))
-        if pooled.numel() // twin.num_features == outputs[last].numel() // known["channels"]:
-            found |= {name: facts} if (facts := _facts(pooled, twin.num_features, known["stride"], size)) else {}
+        if pooled.numel() // net.num_features == outputs[last].numel() // known["channels"]:
+            found |= {name: facts} if (facts := _facts(pooled, net.num_features, known["stride"], size)) else {}
     return found
 
 

@@ -150,7 +150,7 @@ def loss_and_prior(settings: Settings, prevalence: float) -> tuple[nn.Module, fl
     seen = {"plain": prevalence, "weighted": settings.sampled_prevalence, "oversample": 0.5}[settings.sampler]
     if settings.loss == "focal":
         loss = FocalLoss(settings.alpha, settings.gamma, settings.reduction)
-        return loss, min(max(loss.optimal_output(seen), 0.001), 0.999)  # 0 or 1 where alpha leaves a class no weight
+        return loss, min(max(loss.optimal_probability(seen), 0.001), 0.999)  # 0 or 1 where alpha leaves a class no weight
     if settings.loss == "bce":
         return nn.BCEWithLogitsLoss(reduction=settings.reduction), seen
     weight = (1 - prevalence) / prevalence

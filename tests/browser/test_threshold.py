@@ -9,7 +9,7 @@ from sklearn.metrics import roc_curve
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
 from playwright.sync_api import expect
 
-from melanoma_lib.evaluation import Calibrator, OperatingCurve, carry_risk
+from melanoma_lib.evaluation import Calibrator, OperatingCurve, adjust_for_prevalence
 from melanoma_lib.evaluation.intervals import RATES
 from melanoma_lib.evaluation.operating import ratio
 from melanoma_lib.widgets import ThresholdExplorer
@@ -64,7 +64,7 @@ def state_of(curve, threshold, prevalence=None, calibrator=None):
     prevalence, point, risk = prevalence or curve.prevalence, curve.at(threshold), threshold
     if 0 < threshold < 1:  # at the ends the page says no risk, and all of it
         risk = threshold if calibrator is None else calibrator.risk(logit(threshold))
-        risk = float(carry_risk(risk, curve.prevalence, prevalence))
+        risk = float(adjust_for_prevalence(risk, curve.prevalence, prevalence))
     of_thousand, ppv = point.per_thousand(prevalence), point.ppv_at(prevalence)
     cost = (1 - prevalence) * (1 - point.specificity) * ratio(risk, 1 - risk) if point.fp else 0.0
     state = {name: getattr(point, name) for name in (*OUTCOMES, *RATES)}

@@ -38,7 +38,7 @@ def test_fit_equals_statsmodels(scale, shift):
 def test_separated_classes_are_told_of_and_still_give_finite_risks(logits, caplog):
     targets = np.array([0, 0, 1, 1])
     fitted = Calibrator.fit(logits, targets)
-    assert "separate 2 melanomas from 2 others" in caplog.text
+    assert "separate 2 melanomas from 2 negatives" in caplog.text
     assert np.isfinite([fitted.slope, fitted.intercept]).all()
     # Platt's smoothed answers keep the mean risk at the mean of 3/4 and 1/4.
     assert fitted.risk(logits).mean() == pytest.approx(0.5)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melanoma_lib.evaluation import Calibrator, OperatingCurve, carry_risk
+from melanoma_lib.evaluation import Calibrator, OperatingCurve, adjust_for_prevalence
 from melanoma_lib.widgets import ThresholdExplorer
 from melanoma_lib.widgets.threshold import preset_thresholds
 
@@ -40,8 +40,8 @@ def test_a_risk_at_another_prevalence_is_that_of_cases_resampled_to_it():
     near = np.abs(logits - 1.0) < 0.05
     melanomas, others = (near & targets).sum() / targets.sum(), (near & ~targets).sum() / (~targets).sum()
     seen = new * melanomas / (new * melanomas + (1 - new) * others)
-    assert carry_risk(Calibrator(slope, intercept).risk(1.0), own, new) == pytest.approx(seen, rel=0.05)
-    assert carry_risk(0.3, own, own) == pytest.approx(0.3)
+    assert adjust_for_prevalence(Calibrator(slope, intercept).risk(1.0), own, new) == pytest.approx(seen, rel=0.05)
+    assert adjust_for_prevalence(0.3, own, own) == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize(("scores", "message"), [([-3.0, 0.4], "pass the sigmoid of a logit"), ([0.1], r"expected shape \(2,\)")])
