@@ -159,11 +159,10 @@ def predict(
         table = answer_files(source, cases, tta, settings.progress)
         table.to_csv(temporary, index=False, float_format="%.6f")
     print(table["decision"].value_counts().rename_axis(f"{len(table)} images").to_string())
-    unread = table[table["decision"] == UNREAD]
-    for reason in unread["warnings"].drop_duplicates().head(3):
-        print(f"{UNREAD}: {reason}", file=sys.stderr)
+    for reason, count in table.loc[table["warnings"] != "", "warnings"].value_counts().head(3).items():
+        print(f"{count} of {len(table)}: {reason}", file=sys.stderr)
     print(f"written to {out}. Educational, not for diagnosis.")
-    return 0 if len(unread) < len(table) else 1
+    return int((table["decision"] == UNREAD).all())
 
 
 def app(

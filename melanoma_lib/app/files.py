@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,6 +20,7 @@ from melanoma_lib.inference.predictor import COLUMNS
 from melanoma_lib.runs import Run
 from melanoma_lib.utils import progress_bar
 
+log = logging.getLogger("melanoma_lib")
 IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 TABLES = (".csv", ".tsv", ".tab", ".txt", "")  # HAM10000's own has no suffix
 # What tables call the image and what is known of the patient; the first that is there counts.
@@ -38,22 +40,30 @@ def gather(given: Sequence[Path]) -> pd.DataFrame:
     Args:
         given: images, folders of them (subfolders included), and tables with ``HEADS``. With images or folders a table tells
             of those, by file name with or without suffix; tables alone name images by paths relative to their own folder, or
-            by the names of files somewhere below it. The first row of an image counts.
+            by the names of files somewhere below it. Rows of one image that differ are refused.
 
     Returns:
         ``image`` (path), the case table's age, sex and site, and ``notes`` on values that are not known and count as missing.
     """
+    if lost := [path for path in given if not path.exists() and path.suffix.lower() not in IMAGES]:
+        raise DataError(f"{lost[0]} does not exist; expected images, folders of them, tables")
     tables = [path for path in given if path.suffix.lower() in TABLES and path.is_file()]
     known = pd.concat([pd.DataFrame(columns=[*COLUMNS.values(), "notes"]), *map(_read_patients, tables)])
     folders = [path for path in given if path not in tables] or sorted({path.parent for path in tables})
     images = list(dict.fromkeys(file for path in folders for file in (_images_in(path) if path.is_dir() else [path])))
     if not images or not any(path.exists() for path in given):
         raise DataError(f"{', '.join(map(str, given))}: expected images that end in {', '.join(IMAGES)}, and found none")
+    if tables:
+        differing = known.groupby(known["image"].map(str))[list(COLUMNS.values())].nunique(dropna=False).gt(1).any(axis=1)
+        if differing.any():
+            raise DataError(f"{listed(differing.index[differing])}: rows of one image differ in age, sex or site; keep one")
     if len(tables) == len(given):
         files = {name: file for file in images for name in (file.stem, file.name)}
         named = [path if path.is_file() else files.get(path.name, path) for path in known["image"]]
         return known.assign(image=named).drop_duplicates("image", ignore_index=True)
     known = known[~known.index.duplicated()]
+    if unused := len(known) - known.index.isin([name for path in images for name in (path.name, path.stem)]).sum():
+        log.warning("%d of %d images that the tables name are not among those given", unused, len(known))
     cases = known.reindex([path.name if path.name in known.index else path.stem for path in images])
     unlisted = "no table names this image; age, sex and site count as missing" if tables else ""
     return cases.assign(image=images, notes=cases["notes"].fillna(unlisted)).reset_index(drop=True)
@@ -72,13 +82,16 @@ def _read_patients(path: Path) -> pd.DataFrame:
             raise DataError("{}: unknown column {!r}; did you mean {!r}?".format(path, *close[0]))
     if heads["image"] is None:
         raise DataError(f"{path}: expected a column {' or '.join(HEADS['image'])}, found {listed(table.columns)}")
+    if absent := [name for name, head in heads.items() if head is None]:
+        unread = listed(table.columns.difference([head for head in heads.values() if head])) or "none"
+        log.warning("%s: no column for %s, which counts as missing; columns not read: %s", path, " and ".join(absent), unread)
     files = [path.parent / name for name in table[heads["image"]]]
     table.index = [file.name for file in files]
     found = pd.DataFrame({"image": files, "notes": ""}, index=table.index)
     for name, column in COLUMNS.items():
         words = table[heads[name]] if heads[name] else pd.Series("", table.index)
         if name == "age":
-            years = pd.to_numeric(words, errors="coerce")
+            years = pd.to_numeric(words.str.replace(",", "."), errors="coerce")
             found[column] = years.where(years.between(0, MAX_AGE))
         else:
             found[column] = words.str.lower().map(NAMES["SEX_NAMES"] if name == "sex" else SITES)

@@ -274,7 +274,7 @@ def wandb_logger(settings: Settings, work: Path) -> Iterator[Any]:
     try:
         logger = WandbLogger(**places, **({} if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE") else offline))
         logger.log_hyperparams(settings.model_dump(mode="json"))  # which asks the server
-    except wandb.errors.Error as error:
+    except (wandb.errors.Error, ValueError) as error:  # no server, or a WANDB_ variable that it does not take
         log.warning("Weights & Biases is not to be had (%s); logged offline, for `wandb sync`", str(error).splitlines()[0])
         logger = WandbLogger(**places, **offline)
         logger.log_hyperparams(settings.model_dump(mode="json"))

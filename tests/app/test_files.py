@@ -79,9 +79,25 @@ def test_strange_words_are_told_and_missing_images_too(folder):
         gather([table])
     table.write_text("picture,age\na,3\n")
     (folder / "empty").mkdir()
-    for given, named in ((table, "column image"), (folder / "empty", "found none"), (Path("nodir"), "nodir: expected images")):
+    for given, named in ((table, "column image"), (folder / "empty", "found none"), (Path("nodir"), "nodir does not exist")):
         with pytest.raises(DataError, match=named):
             gather([given])
+
+
+def test_what_a_table_says_in_vain_or_twice_is_told(folder, caplog):
+    dark, table = folder / "images" / "dark.png", folder / "odd.csv"
+    table.write_text('image;aeg;gender;site\ndark;"45,5";male;torso\nelsewhere;50;male;torso\n')
+    assert gather([dark, table])[KNOWN].astype(object).fillna("").to_numpy().tolist() == [["", "", "torso"]]
+    assert "no column for age and sex, which counts as missing; columns not read: 'aeg', 'gender'" in caplog.text
+    assert "1 of 2 images that the tables name are not among those given" in caplog.text
+    table.write_text('image;age\ndark;"45,5"\n')
+    assert gather([dark, table])["age_approx"].tolist() == [45.5]
+    table.write_text("image,age\ndark,20\ndark,80\n")
+    for given in ([dark, table], [table]):
+        with pytest.raises(DataError, match=r"dark.*: rows of one image differ in age, sex or site"):
+            gather(given)
+    with pytest.raises(DataError, match=r"patient\.csv does not exist"):
+        gather([dark, folder / "patient.csv"])
 
 
 def test_a_table_alone_names_its_images_relative_to_its_folder(folder, monkeypatch):
