@@ -61,8 +61,7 @@ def test_file_names_of_other_systems(tmp_path):
     known = {"Läsion 1": 61.0, "_Muttermal (2)...__ Kopie": 62.5, "größer als 5 mm.neu": 63.0}
     for name in known:
         Image.new("RGB", (40, 40)).save(tmp_path / normalize("NFD", f"{name}.jpg"))
-    table = tmp_path / "ages.csv"
-    table.write_text("image;age\n" + "".join(f"{name};{age}\n" for name, age in known.items()), encoding="utf-8")
+    pd.Series(known, name="age").rename_axis("image").to_csv(table := tmp_path / "ages.csv", sep=";")
     for cases in (gather([tmp_path, table]), gather([table])):
         names = [normalize("NFC", file.stem) for file in cases["image"] if file.is_file()]
         assert dict(zip(names, cases["age_approx"], strict=True)) == known
