@@ -152,7 +152,8 @@ def list_files(folders: Iterable[Path | None], suffixes: tuple[str, ...] = IMAGE
     for folder in folders:
         if folder is not None and folder.is_dir():
             for name in (name for name in _names(folder) if name.lower().endswith(suffixes)):
-                files.setdefault(normalize("NFC", name.rpartition(".")[0]), os.path.join(folder, name))  # noqa: PTH118 - ten times faster than Path
+                stem = normalize("NFC", name.rpartition(".")[0])
+                files.setdefault(stem, os.path.join(folder, name))  # noqa: PTH118 - ten times faster than Path
     return files
 
 
