@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 import pandas as pd
 from joblib import Parallel, delayed
@@ -58,13 +59,14 @@ def gather(given: Sequence[Path]) -> pd.DataFrame:
         if differing.any():
             raise DataError(f"{listed(differing.index[differing])}: rows of one image differ in age, sex or site; keep one")
     if len(tables) == len(given):
-        files = {name: file for file in images for name in (file.stem, file.name)}
+        files = {normalize("NFC", name): file for file in images for name in (file.stem, file.name)}
         named = [path if path.is_file() else files.get(path.name, path) for path in known["image"]]
         return known.assign(image=named).drop_duplicates("image", ignore_index=True)
     known = known[~known.index.duplicated()]
-    if unused := len(known) - known.index.isin([name for path in images for name in (path.name, path.stem)]).sum():
+    names = [(normalize("NFC", path.name), normalize("NFC", path.stem)) for path in images]
+    if unused := len(known) - known.index.isin([name for both in names for name in both]).sum():
         log.warning("%d of %d images that the tables name are not among those given", unused, len(known))
-    cases = known.reindex([path.name if path.name in known.index else path.stem for path in images])
+    cases = known.reindex([name if name in known.index else stem for name, stem in names])
     unlisted = "no table names this image; age, sex and site count as missing" if tables else ""
     return cases.assign(image=images, notes=cases["notes"].fillna(unlisted)).reset_index(drop=True)
 

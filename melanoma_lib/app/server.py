@@ -18,6 +18,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field, ValidationError
+from starlette.requests import ClientDisconnect
 
 from melanoma_lib.app.page import FOLDER, Page, build_page, paint_example
 from melanoma_lib.app.service import BACKENDS, PREVALENCE, Patient, Service
@@ -142,11 +143,14 @@ def serve(service: Service, host: str = "127.0.0.1", port: int = 7860, root_path
 async def _body(request: Request, most: int) -> bytes:
     """The body of a request, in memory alone; one beyond ``most`` bytes is read to its end, so that the refusal arrives."""
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        parts = [*parts, part] if size <= most else []
-        if size > 20 * most:
-            break
+    try:
+        async for part in request.stream():
+            size += len(part)
+            parts = [*parts, part] if size <= most else []
+            if size > 20 * most:
+                break
+    except ClientDisconnect:
+        raise CorruptImageError("The upload broke off before its end. Send the file again.") from None
     if size > most:
         raise CorruptImageError(TOO_LARGE.format(size / 1024**2))
     return b"".join(parts)

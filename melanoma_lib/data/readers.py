@@ -19,12 +19,15 @@ from melanoma_lib.errors import DataError
 log = logging.getLogger("melanoma_lib")
 MARKS = "\t;|,"  # what separates cells: the one that is most frequent in the header
 IMAGE_COLUMNS = ("image", "image_id", "isic_id", "image_name")
+ENDING = r"(?i)\.(jpe?g|png)$"
 
 
 def read_table(path: Path, needs: Sequence[str]) -> pd.DataFrame:
     """Read a comma, semicolon, tab or pipe separated UTF-8 table, with or without byte order mark, as text.
 
-    Cells are stripped ("" for empty), column names in lower case, rows indexed by line number; empty lines are left out.
+    Cells are stripped ("" for empty), column names in lower case, rows indexed by line number; empty lines and Excel's
+    ``sep=;`` are left out. Decimal commas become points, where commas do not separate cells. Names of images are in
+    Unicode's composed form, and without the ending of the file if their column is one that it ``needs``.
     DataError if it has no rows, a row too long or with a blank image name, a column twice, or lacks one it ``needs``.
     """
     try:
@@ -37,6 +40,8 @@ def read_table(path: Path, needs: Sequence[str]) -> pd.DataFrame:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read ({error}); download it again, or save it as CSV UTF-8.") from error
     lines = [(number, cells) for number, cells in lines if any(cells)]
+    if first.lower().startswith("sep="):  # how Excel is told what separates cells
+        lines = lines[1:]
     if len(lines) < 2:
         raise DataError(f"{path} cannot be read: expected a header and rows, found {len(lines)} filled lines.")
     (_, header), *rows = lines
@@ -50,8 +55,13 @@ def read_table(path: Path, needs: Sequence[str]) -> pd.DataFrame:
         raise DataError(f"{path}: column {listed(again)} is there twice, letter case aside; keep one.")
     if missing := [column for column in needs if column not in names]:
         raise DataError(f"{path}: column {listed(missing)} missing; expected {listed(needs)}, found {listed(names)}.")
+    if mark != ",":  # as where Excel writes 55,5
+        table = table.replace(r"^(\d+),(\d{1,2})$", r"\1.\2", regex=True)
     for column in table.columns.intersection(IMAGE_COLUMNS):
         require(table[column] != "", table[column], path, "the name of an image")
+        table[column] = composed = table[column].str.normalize("NFC")  # macOS takes letters and their dots apart
+        if column in needs:
+            table[column] = composed.str.replace(ENDING, "", regex=True)
     return table
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 from typing import Literal
+from unicodedata import normalize
 
 import pandas as pd
 
@@ -146,12 +147,13 @@ def _hint(root: Path, source: str) -> str:
 
 
 def list_files(folders: Iterable[Path | None], suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> dict[str, str]:
-    """Stem -> path of the files directly in the folders, the first folder winning; no file is looked at, which is fast."""
+    """Stem, composed -> path of the files directly in the folders, the first one winning; no file is looked at: fast."""
     files: dict[str, str] = {}
     for folder in folders:
         if folder is not None and folder.is_dir():
             for name in (name for name in _names(folder) if name.lower().endswith(suffixes)):
-                files.setdefault(name.rpartition(".")[0], os.path.join(folder, name))  # noqa: PTH118 - ten times faster than Path
+                stem = normalize("NFC", name.rpartition(".")[0])
+                files.setdefault(stem, os.path.join(folder, name))  # noqa: PTH118 - ten times faster than Path
     return files
 
 

@@ -103,6 +103,11 @@ class MelanomaModule(pl.LightningModule):
         self.log(loss_name, loss.detach(), on_epoch=True, on_step=False, batch_size=float(len(logits)), sync_dist=True)
         return loss
 
+    def on_train_start(self) -> None:
+        """A run that was interrupted after it had stopped early trains no further epoch when it is resumed."""
+        if stopping := self.trainer.early_stopping_callback:
+            self.trainer.should_stop = stopping.stopped_epoch > 0 or stopping.wait_count >= stopping.patience
+
     def on_train_epoch_start(self) -> None:
         """Order of the new epoch; which parts of the image branch learn in it."""
         self.trainer.train_dataloader.batch_sampler.set_epoch(self.current_epoch)
