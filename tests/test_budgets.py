@@ -11,11 +11,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "melanoma_lib"
 BUDGET = {
-    "lines of the library": 11_900,
+    "lines of the library": 11_860,
     "modules": 88,
     "modules at the root": 12,
     "import layers": 8,
-    "lines of tests": 9_820,
+    "lines of tests": 9_840,
     "lines of JavaScript, CSS and HTML": 1_860,
     "functions of prose": 0,
     "longest module": 304,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from melanoma_lib.explain.formulas import METHODS
 from melanoma_lib.explain.layers import METHOD_NAMES, CamLayer, cam_layers
-from melanoma_lib.explain.methods import METHODS
 from melanoma_lib.inference import undisturbed
 from melanoma_lib.model import MelanomaNet
 
@@ -65,7 +65,7 @@ def heatmaps(
     """Where in the image the layers see what moves the logit, the metadata held fixed.
 
     All layers come from one forward and at most one backward pass. What the sign means is told beside each method, in
-    ``methods.py``. Values have no unit and are not normalised: compare the sizes of maps of one layer and one method, and only
+    ``formulas.py``. Values have no unit and are not normalised: compare the sizes of maps of one layer and one method, and only
     the shapes of others.
 
     Args:

@@ -11,7 +11,7 @@ from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
 
 from melanoma_lib.explain import CAM_METHODS, ImageOnly, cam_layers, heatmaps
-from melanoma_lib.explain.methods import eigencam
+from melanoma_lib.explain.formulas import eigencam
 from tests.explain.nets import BACKBONES, cases, small_net
 
 NAMELESS_SIGN = ("eigencam", "eigengradcam")  # of which pytorch-grad-cam leaves the sign to the decomposition
