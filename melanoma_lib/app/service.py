@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from scipy.special import logit
 
 from melanoma_lib.app.unlike import REFERENCE, Reference, layer_features
 from melanoma_lib.app.uploads import open_upload
 from melanoma_lib.errors import DataError, ExplanationError, ForeignThresholdError
 from melanoma_lib.evaluation import OperatingPoint, adjust_for_prevalence, wilson_interval
+from melanoma_lib.evaluation.calibration import RISK_FLOOR
 from melanoma_lib.explain import CAM_METHODS, METHOD_NAMES, cam_layers, default_layer, heatmaps
 from melanoma_lib.export import FORMATS
 from melanoma_lib.inference import Predictor
@@ -23,7 +25,7 @@ from melanoma_lib.inference.document import NOTE
 from melanoma_lib.runs import Run
 
 BACKENDS = {"torch": "PyTorch", "onnx": "ONNX Runtime"}
-ALIKE = (20, 100)  # fewest and most test cases that stand for those of similar risk
+ALIKE, FEWEST = 0.5, 30  # log-odds within which a risk is similar; test cases that are compared with at least
 PREVALENCE = 0.1  # that an answer is carried to unless another is asked for
 
 
@@ -122,6 +124,9 @@ class Service:
         tested = reading.test["at_threshold"]
         counts = {name: tested[name] for name in ("tp", "fp", "tn", "fn")}
         point = OperatingPoint(reading.threshold, **counts)
+        alike = None if self.test is None else similar_cases(self.test, said["risk"])
+        ends = (alike["observed"]["low"], alike["observed"]["high"]) if alike else (0, 1)
+        shown = float(np.clip(said["risk"], *ends))  # never surer than what became of similar cases
         many, ppv, npv = point.per_thousand(prevalence), point.ppv_at(prevalence), point.npv_at(prevalence)
         return said | {
             "threshold": reading.threshold,
@@ -129,14 +134,15 @@ class Service:
             "views": self.predictor.views,
             "validation_prevalence": reading.prevalence,
             "prevalence": prevalence,
-            "risk_at_prevalence": float(adjust_for_prevalence(said["risk"], reading.prevalence, prevalence)),
+            "risk_shown": shown,
+            "risk_at_prevalence": float(adjust_for_prevalence(shown, reading.prevalence, prevalence)),
             "sensitivity": tested["sensitivity"],
             "specificity": tested["specificity"],
             "ppv_at_prevalence": ppv if np.isfinite(ppv) else None,
             "npv_at_prevalence": npv if np.isfinite(npv) else None,
             "test_counts": counts,
             "of_thousand": {name: int(getattr(many, name)) for name in counts},
-            "similar_test_cases": None if self.test is None else similar_cases(self.test, said["risk"]),
+            "similar_test_cases": alike,
             "reliable": not (case and case.warnings),
             "warnings": list(case.warnings) if case else [],
             "notes": list(case.notes) if case else [],
@@ -174,8 +180,9 @@ class Service:
 
 
 def similar_cases(test: np.ndarray, risk: float) -> dict[str, Any]:
-    """Melanomas among the eighth, within ``ALIKE``, of the test cases, risk and target, shape ``(n, 2)``, of closest risk."""
-    n = min(len(test), int(np.clip(len(test) // 8, *ALIKE)))
-    near, targets = test[np.argsort(np.abs(test[:, 0] - risk), kind="stable")[:n]].T
-    observed = wilson_interval(k := int(targets.sum()), n).to_dict()
+    """Melanomas among the test cases, risk and target, shape ``(n, 2)``, within ``ALIKE`` log-odds, or the ``FEWEST`` nearest."""
+    odds = logit(np.clip(test[:, 0], RISK_FLOOR, 1 - RISK_FLOOR))
+    distance = np.abs(odds - logit(np.clip(risk, RISK_FLOOR, 1 - RISK_FLOOR)))
+    near, targets = test[distance <= max(ALIKE, np.sort(distance)[min(FEWEST, len(test)) - 1])].T
+    observed = wilson_interval(k := int(targets.sum()), n := len(targets)).to_dict()
     return {"n": n, "melanomas": k, "risk_from": near.min(), "risk_to": near.max(), "observed": observed}

@@ -55,7 +55,7 @@ def test_upload_then_metadata_then_layer(server, browser, service, lesion):
     def answered(**known) -> None:
         said = service.ask(case, Patient(**known))
         expect(page.locator("#ml-answer")).to_contain_text(f"Uncalibrated probability {said['probability']:.3f}")
-        expect(page.locator("#ml-answer .ml-number")).to_have_text(percent(said["risk"]))
+        expect(page.locator("#ml-answer .ml-number")).to_have_text(percent(said["risk_shown"]))
 
     with opened(browser, server.url) as page:
         expect(page.locator("#ml-answer")).to_contain_text("No answer yet")
@@ -179,7 +179,7 @@ def test_layout_contrast_and_the_prevalence_beside_what_it_moves(server, browser
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         for where in (0, 700, 10**6):
             page.evaluate(f"scrollTo(0, {where})")
-            assert -2 <= page.get_by_text("Educational, not for diagnosis").bounding_box()["y"] < 40, where
+            assert -2 <= page.get_by_text("Educational, not for diagnosis").first.bounding_box()["y"] < 40, where
         for text, *colours in page.evaluate(COLOURS):
             low, high = sorted(map(luminance, colours))
             assert (high + 0.05) / (low + 0.05) >= 4.5, text  # WCAG 2 AA

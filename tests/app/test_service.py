@@ -1,6 +1,7 @@
 """Answers of the app against what the run itself predicted, and what it says of images it was never tested on."""
 
 import json
+import math
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -58,7 +59,8 @@ def test_rates_and_risk_carried_to_a_prevalence(service, test_cases, monkeypatch
     assert (answer["of_thousand"]["tp"], answer["of_thousand"]["fp"]) == (round(1000 * true), round(1000 * false))
     own = service.run.predictions("val")["target"].mean()
     rare, alike, common = (service.ask(*case, prevalence=share)["risk_at_prevalence"] for share in (own / 2, own, (1 + own) / 2))
-    assert alike == pytest.approx(answer["risk"])
+    low, high = (answer["similar_test_cases"]["observed"][end] for end in ("low", "high"))
+    assert alike == pytest.approx(answer["risk_shown"]) and answer["risk_shown"] == min(max(answer["risk"], low), high)
     assert rare < alike < common
     reading = service.predictor.reading  # of a test in which nothing is flagged the PPV is null
     nobody = {**tested, "tp": 0, "fp": 0, "tn": 30, "fn": 10}
@@ -69,11 +71,13 @@ def test_rates_and_risk_carried_to_a_prevalence(service, test_cases, monkeypatch
 def test_similar_cases_by_brute_force():
     rng = np.random.default_rng(0)
     test = np.column_stack([rng.random(400), rng.random(400) < 0.3])
-    for risk in (0.0, 0.31, 1.0):
-        risks, targets = zip(*sorted(test.tolist(), key=lambda row: abs(row[0] - risk))[: 400 // 8], strict=True)
-        interval = wilson_interval(int(sum(targets)), 50).to_dict()
-        expected = {"n": 50, "melanomas": sum(targets), "risk_from": min(risks), "risk_to": max(risks), "observed": interval}
-        assert similar_cases(test, risk) == expected
+    for risk in (1e-6, 0.31, 0.9, 1 - 1e-6):
+        away = sorted((abs(math.log(p / (1 - p)) - math.log(risk / (1 - risk))), p, target) for p, target in test.tolist())
+        kept = [row for place, row in enumerate(away) if row[0] <= 0.5 or place < 30]
+        found = similar_cases(test, risk)
+        assert (found["n"], found["melanomas"]) == (len(kept), sum(row[2] for row in kept))
+        assert (found["risk_from"], found["risk_to"]) == (min(row[1] for row in kept), max(row[1] for row in kept))
+        assert found["observed"] == wilson_interval(found["melanomas"], found["n"]).to_dict()
     assert similar_cases(test[:7], 0.5)["n"] == 7
 
 
