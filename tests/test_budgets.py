@@ -18,7 +18,7 @@ BUDGET = {
     "lines of tests": 9_840,
     "lines of JavaScript, CSS and HTML": 1_860,
     "functions of prose": 0,
-    "longest module": 304,
+    "longest module": 310,
     "words of README": 1_999,
 }
 PROSE_NAMES = re.compile(r"(_|^)(words|headlines?|conclusions?|sentences?|verdict_text)$")
