@@ -15,7 +15,7 @@ BUDGET = {
     "modules": 88,
     "modules at the root": 12,
     "import layers": 8,
-    "lines of tests": 9_840,
+    "lines of tests": 9_990,
     "lines of JavaScript, CSS and HTML": 1_860,
     "functions of prose": 0,
     "longest module": 310,

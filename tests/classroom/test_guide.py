@@ -1,9 +1,10 @@
 """The instructor's guide and the glossary against the lessons: plans add up, what they name exists, links lead somewhere.
 
 In the guide a text `in this type` is a cell's code or what a committed lesson shows, words in “ ” stand in the lesson, both in
-the lesson of the plan or in one that is named in the same row, such as ``04 §8``.
+the lesson of the plan or in one that is named in the same row, such as ``04 §8``; other digits are minutes, points and names.
 """
 
+import ast
 import html
 import re
 import shlex
@@ -11,20 +12,25 @@ from pathlib import Path
 
 import pytest
 
-from melanoma_lib.classroom.lesson import find_lessons
+from melanoma_lib.classroom.lesson import find_lessons, tags_of
 from tests.command_line import parsed
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 GUIDE, GLOSSARY = ((NOTEBOOKS / name).read_text(encoding="utf-8") for name in ("INSTRUCTOR.md", "GLOSSARY.md"))
-EXERCISE_MINUTES, TERMS = 8, 40  # the lessons' own measure of an exercise
+MAX_WORDS, EXERCISE_MINUTES, TERMS = 5_000, 8, 40  # the lessons' own measure of an exercise
 FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 REFERENCE = re.compile(r"\b(0\d) (§\d+|Exercise \d+|intro|opening)")
 CODE, QUOTE = re.compile(r"`([^`]+)`"), re.compile(r"“([^”]+)”")
 MADE_LATER = ("reports/class", "reports/handouts", "reports/slides")  # by the commands of the guide
 COMMAND = re.compile(r"(?:(?:\.venv/bin/)?python -m melanoma_lib )?((?:notebooks|data|doctor)\b.*)")
+NAMES = (
+    r"\b0\d\b|§\d+|Exercise \d|ISIC \d{4}|\b(?:50|90)\b|\d+ minutes|fill in [\d, ]+|Home: [\d, ]+|(?<=\|)\d+(?=\|)"
+    r"|\[[^]]+ \d{4}\]\(https://doi\.org/\S+\)|^ *\d+\. "
+)
 PARTS = dict(re.findall(r"^##+ (0\d|[^\n]+)[^\n]*\n(.*?)(?=^##|\Z)", GUIDE, re.MULTILINE | re.DOTALL))
 LESSONS = {lesson.name[:2]: lesson for lesson in find_lessons(folder=NOTEBOOKS)}
+each_lesson = pytest.mark.parametrize("number", LESSONS)
 
 
 def plain(text):
@@ -35,9 +41,12 @@ def plain(text):
 
 def said(lesson):
     """Text and code of a lesson, what it printed, its tables and the descriptions of its figures."""
-    parts = [cell.source for cell in lesson.notebook.cells]
-    for output in (output for cell in lesson.notebook.cells for output in cell.get("outputs", ())):
-        parts += [output.get("text", ""), *(value for kind, value in output.get("data", {}).items() if kind.startswith("text/"))]
+    parts = []
+    for cell in lesson.notebook.cells:
+        parts.append(cell.source)
+        for output in cell.get("outputs", ()):
+            shown = (value for kind, value in output.get("data", {}).items() if kind.startswith("text/"))
+            parts += [output.get("text", ""), *shown]
     return " ".join(map(plain, parts))
 
 
@@ -77,8 +86,8 @@ def rows(text, columns):
     return [row for row in found if len(row) == columns][2:]
 
 
-@pytest.mark.parametrize("number", LESSONS)
-def test_a_plan_adds_up_and_names_what_exists(number):
+@each_lesson
+def test_a_plan_adds_up_names_what_exists_and_leaves_no_stub_in_the_way(number):
     table = rows(PARTS[number], 4)
     steps = [row[0].removeprefix("§") for row in table]
     assert steps == [*(place for place in PLACES[number] if place in steps), "exit", "total"] and steps[0] == "opening"
@@ -91,12 +100,31 @@ def test_a_plan_adds_up_and_names_what_exists(number):
         written = {int(where.split()[1]): time for where, time in times if where.startswith("Exercise")}
         assert all(time >= EXERCISE_MINUTES for time in written.values())
         assert sorted([*written, *ready, *home]) == sorted(exercises)
+    assert all(n == max(exercises) or n not in needed(LESSONS[number]) for n in home)
 
 
-def test_other_plans_and_points_add_up_and_every_exercise_is_marked():
+def needed(lesson):
+    """Numbers of the exercises whose answer a later cell calls."""
+    names, found = {}, set()
+    for cell in lesson.notebook.cells:
+        if cell.cell_type == "code" and "remove-cell" not in tags_of(cell):
+            source = re.sub(r"^.*\?$|^[%!].*$", "", cell.source, flags=re.MULTILINE)
+            if "exercise" in tags_of(cell):
+                names[re.search(r"^(?:def|class) (\w+)", source, re.MULTILINE)[1]] = len(names) + 1
+            else:
+                used = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+                found |= {names[name] for name in used & set(names)}
+    return found
+
+
+def test_the_guide_is_short_and_its_other_plans_and_points_add_up():
+    assert len(GUIDE.split()) <= MAX_WORDS
     for title in ("One class only, 50 minutes, no laptops", "Half-day workshop, 240 minutes"):
         assert sum(int(time) for time, _ in rows(PARTS[title], 2)) == int(re.search(r"\d+", title)[0])
     assert sum(int(row[1]) for row in rows(PARTS["Project and rubric"], 5)) == 100
+    links = re.findall(r"doi\.org/(\S+)\)", PARTS["Semester: seven classes and a project"])
+    papers = [link.replace("10.48550/arXiv.", "arXiv:") for link in links]
+    assert len(papers) == len(LESSONS) + 1 and all(any(paper in text for text in SAID.values()) for paper in papers)
     assert {place for place in REFERENCE.findall(GUIDE) if place[1].removeprefix("§") not in PLACES[place[0]]} == set()
     marked = {(row[0][:2], row[0][3:]) for row in rows(PARTS["Marking the exercises"], 3)}
     assert marked == {(n, place) for n, places in PLACES.items() for place in places if place.startswith("Exercise")}
@@ -107,6 +135,13 @@ def test_what_a_step_or_row_quotes_stands_in_the_lessons_it_names(block, referen
     text = " ".join(SAID[number] for number in references)
     quoted = [*QUOTE.findall(block), *(words for words in CODE.findall(block) if not (is_command(words) or is_path(words)))]
     assert [words for words in quoted if not re.search(rf"(?<![\d.,]){re.escape(plain(words))}(?!\d)", text)] == []
+
+
+def test_every_number_is_quoted_or_a_time_or_a_name():
+    for block, references in parts_of_guide():
+        rest = QUOTE.sub("", CODE.sub("", block)) if references else re.sub(r"`[^`\d]*`", "", block)
+        rest = CODE.sub(lambda found: "" if is_command(found[1]) or is_path(found[1]) else found[0], rest)
+        assert not re.search(r"\d", re.sub(NAMES, "", rest, flags=re.MULTILINE)), block
 
 
 def anchors(text):
@@ -126,12 +161,15 @@ def test_the_commands_are_taken():
     assert lines and [line for line in lines if not (is_command(line) or line.startswith(others))] == []
 
 
-def test_the_glossary_has_sourced_terms_in_order_and_every_lesson_links_it():
-    entries = re.findall(r"^## (.+)\n\n.+\n\nSource: \[[^]]+\]\(https://\S+\)\. Lesson: (.+)\.$", GLOSSARY, re.MULTILINE)
+def test_the_glossary_has_sourced_terms_of_two_sentences_and_every_lesson_links_it():
+    entries = re.findall(r"^## (.+)\n\n(.+)\n\nSource: \[[^]]+\]\(https://\S+\)\. Lesson: (.+)\.$", GLOSSARY, re.MULTILINE)
     assert len(entries) == GLOSSARY.count("\n## ") >= TERMS
-    terms = [term.lower() for term, _ in entries]
+    assert [term for term, text, _ in entries if len(re.findall(r"[.!?](?= [A-Z]|$)", text)) != 2] == []
+    terms = [term.lower() for term, _, _ in entries]
     assert terms == sorted(terms) and set(re.findall(r"\]\((#[^)]+)\)", GLOSSARY)) == anchors(GLOSSARY) - {"#glossary"}
-    assert all(section in PLACES[n] for _, places in entries for n, section in re.findall(r"(0\d) §(\d+)", places))
+    named = [place for _, _, places in entries for place in re.findall(r"(0\d) §(\d+)", places)]
+    assert all(section in PLACES[number] for number, section in named)
+    link = "[GLOSSARY.md](GLOSSARY.md)"
     for lesson in LESSONS.values():
-        assert any("(GLOSSARY.md)" in cell.source for cell in lesson.notebook.cells if "## Key terms" in cell.source), lesson.name
+        assert link in " ".join(cell.source for cell in lesson.notebook.cells if "## Key terms" in cell.source), lesson.name
     assert (NOTEBOOKS / "exercises" / "GLOSSARY.md").read_text(encoding="utf-8") == GLOSSARY  # where the copies' link leads
