@@ -151,6 +151,8 @@ def predict(
     if model is None and len(files) > 1 and (files[-1].suffix in (".onnx", ".pt") or (files[-1] / "settings.json").is_file()):
         *files, model = files
     cases = gather(files)
+    if out.resolve() in {path.resolve() for path in (*files, *cases["image"])}:
+        raise KitError(f"--out {out} is one of the files to read; give another name")
     source = model if model and model.is_file() else _run(model, settings, needs_model=True)
     known = () if source is model else set(source.splits.query("split == 'train'")["image_id"])
     if seen := sum(path.stem in known for path in cases["image"]):

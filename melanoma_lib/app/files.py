@@ -54,8 +54,11 @@ def gather(given: Sequence[Path]) -> pd.DataFrame:
     images = list(dict.fromkeys(file for path in folders for file in (_images_in(path) if path.is_dir() else [path])))
     if not images or not any(path.exists() for path in given):
         raise DataError(f"{', '.join(map(str, given))}: expected images that end in {', '.join(IMAGES)}, and found none")
+    names = [(normalize("NFC", path.name), normalize("NFC", path.stem)) for path in images]
+    keys = pd.Index([name if name in known.index else stem for name, stem in names])
     if tables:
-        differing = known.groupby(known["image"].map(str))[list(COLUMNS.values())].nunique(dropna=False).gt(1).any(axis=1)
+        by = known["image"].map(str) if len(tables) == len(given) else known.index.where(known.index.isin(keys))
+        differing = known.groupby(by)[list(COLUMNS.values())].nunique(dropna=False).gt(1).any(axis=1)
         if differing.any():
             raise DataError(f"{listed(differing.index[differing])}: rows of one image differ in age, sex or site; keep one")
     if len(tables) == len(given):
@@ -63,10 +66,11 @@ def gather(given: Sequence[Path]) -> pd.DataFrame:
         named = [path if path.is_file() else files.get(path.name, path) for path in known["image"]]
         return known.assign(image=named).drop_duplicates("image", ignore_index=True)
     known = known[~known.index.duplicated()]
-    names = [(normalize("NFC", path.name), normalize("NFC", path.stem)) for path in images]
     if unused := len(known) - known.index.isin([name for both in names for name in both]).sum():
         log.warning("%d of %d images that the tables name are not among those given", unused, len(known))
-    cases = known.reindex([name if name in known.index else stem for name, stem in names])
+    if len(twins := keys[keys.duplicated() & keys.isin(known.index)]):
+        raise DataError(f"{listed(twins)}: a row of the table fits several images; give their folders one at a time")
+    cases = known.reindex(keys)
     unlisted = "no table names this image; age, sex and site count as missing" if tables else ""
     return cases.assign(image=images, notes=cases["notes"].fillna(unlisted)).reset_index(drop=True)
 

@@ -110,6 +110,11 @@ def test_a_table_alone_names_its_images_relative_to_its_folder(folder, monkeypat
     assert cases["age_approx"].tolist() == [55, 60, 7, 8] and (cases["notes"] == "").all()
     monkeypatch.chdir(folder)
     assert gather([Path("images/broken.jpg"), Path("alone.csv")])["age_approx"].tolist() == [7]
+    with pytest.raises(DataError, match=r"dark\.png.*: rows of one image differ"):  # file names alone do not tell which
+        gather([twin, folder / "alone.csv"])
+    (folder / "one.csv").write_text("image,age\ndark,55\n")
+    with pytest.raises(DataError, match=r"dark.*: a row of the table fits several images"):
+        gather([dark, twin, folder / "one.csv"])
 
 
 def test_the_command_writes_a_row_an_image_and_fails_only_if_none_could_be_read(app_run, tiny_run, folder, capsys, caplog):
@@ -124,6 +129,10 @@ def test_the_command_writes_a_row_an_image_and_fails_only_if_none_could_be_read(
     assert list(table) == ["image", "probability", "risk", "decision", "warnings"] and len(table) == 43
     assert main(["predict", str(folder / "images" / "broken.jpg"), "nowhere.jpg", str(app_run.path), *words]) == 1
     assert "No such file" in capsys.readouterr().err
+    for read in (folder / "images" / "dark.png", folder / "patients.csv"):
+        before = read.read_bytes()
+        assert main(["predict", str(folder), str(folder / "patients.csv"), str(app_run.path), *words[:3], str(read)]) == 1
+        assert "is one of the files to read" in capsys.readouterr().err and read.read_bytes() == before
     os.mkfifo("pipe")
     assert main(["predict", str(folder / "images" / "dark.png"), str(app_run.path), *words[:3], "pipe"]) == 1
     assert Path("pipe").is_fifo() and "name another one" in capsys.readouterr().err  # nothing is put in place of a device
