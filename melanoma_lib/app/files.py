@@ -62,7 +62,7 @@ def gather(given: Sequence[Path]) -> pd.DataFrame:
         if differing.any():
             raise DataError(f"{listed(differing.index[differing])}: rows of one image differ in age, sex or site; keep one")
     if len(tables) == len(given):
-        files = {normalize("NFC", name): file for file in images for name in (file.stem, file.name)}
+        files = pd.Series(images * 2, [*sum(zip(*names, strict=True), ())]).loc[lambda one: ~one.index.duplicated(keep=False)]
         named = [path if path.is_file() else files.get(path.name, path) for path in known["image"]]
         return known.assign(image=named).drop_duplicates("image", ignore_index=True)
     known = known[~known.index.duplicated()]

@@ -113,6 +113,7 @@ def test_a_table_alone_names_its_images_relative_to_its_folder(folder, monkeypat
     with pytest.raises(DataError, match=r"dark\.png.*: rows of one image differ"):  # file names alone do not tell which
         gather([twin, folder / "alone.csv"])
     (folder / "one.csv").write_text("image,age\ndark,55\n")
+    assert gather([folder / "one.csv"])["image"].tolist() == [folder / "dark"]  # two files have that name: none is guessed
     with pytest.raises(DataError, match=r"dark.*: a row of the table fits several images"):
         gather([dark, twin, folder / "one.csv"])
 
