@@ -125,6 +125,14 @@ def ask_kernel(page, expression: str) -> Any:
     return ast.literal_eval(answer["data"]["text/plain"])
 
 
+def expect_kernel(page, expression: str, wanted: Any) -> None:
+    """The kernel's value comes to be ``wanted``: a page holds a change back while the kernel is busy with the one before."""
+    deadline = time.monotonic() + PATIENCE
+    while (found := ask_kernel(page, expression)) != wanted and time.monotonic() < deadline:
+        page.wait_for_timeout(100)
+    assert found == wanted, f"{expression} in the kernel"
+
+
 _running: list = []  # the browser whose pages are open: there can be one Playwright at a time
 
 

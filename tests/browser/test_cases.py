@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from melanoma_lib.data.schema import validate_cases
 from melanoma_lib.widgets import CaseExplorer
 from melanoma_lib.widgets.case_selection import filter_cases, note_outcomes, page_of, summary_of, worst_first
-from tests.browser.lab import ask_kernel, notebook_of, offline
+from tests.browser.lab import expect_kernel, notebook_of, offline
 from tests.data.builders import case_table
 
 PAGE_SIZE = 6
@@ -128,12 +128,12 @@ def test_the_kernel_answers_filters_choices_and_the_quiz(lab, cases, tmp_path):
         tiles.nth(3).click()
         expect(detail).to_contain_text(cases["image_id"][3])
         assert any(fact.endswith(cases["patient_id"][3]) for fact in page.locator(".mkc-fact-list > div").all_inner_texts())
-        assert ask_kernel(page, "explorer.selected") == cases["image_id"][3]
+        expect_kernel(page, "explorer.selected", cases["image_id"][3])
         assert detail.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") == 288
         page.keyboard.press("Escape")
         expect(detail).to_have_count(0)
         expect(tiles.nth(3)).to_be_focused()
-        assert ask_kernel(page, "explorer.selected") == ""
+        expect_kernel(page, "explorer.selected", "")
         tiles.nth(2).press("Enter")
         expect(detail).to_contain_text(LONG)
         assert page.locator(".mk").evaluate("box => box.scrollWidth <= box.clientWidth")

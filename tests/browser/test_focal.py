@@ -12,7 +12,7 @@ from melanoma_lib.losses import FocalLoss
 from melanoma_lib.widgets import FocalLossExplorer
 from melanoma_lib.widgets.base import HERE
 from melanoma_lib.widgets.focal import focal_numbers
-from tests.browser.lab import ask_kernel, assert_legible, notebook_of, offline, press
+from tests.browser.lab import ask_kernel, assert_legible, expect_kernel, notebook_of, offline, press
 
 SHOWN = {
     "losses-melanoma": "melanoma_loss", "losses-other": "other_loss",
@@ -76,7 +76,7 @@ def test_page_and_kernel_keep_step(lab, tmp_path):
         press(page, "focal γ", "ArrowLeft", 10)
         press(page, "output p", "End")
         expect_numbers(page, 0.25, 1.0, 0.99)
-        assert ask_kernel(page, "explorer.alpha, explorer.gamma, explorer.output") == (0.25, 1.0, 0.99)
+        expect_kernel(page, "explorer.alpha, explorer.gamma, explorer.output", (0.25, 1.0, 0.99))
         ask_kernel(page, "[setattr(explorer, name, value) for name, value in dict(alpha=0.123, gamma=3.3, output=0.875).items()]")
         for name, words in (("focal α", "0.123"), ("focal γ", "3.3"), ("output p", "0.88")):
             expect(page.get_by_label(name).locator("xpath=following-sibling::output")).to_have_text(words)

@@ -18,7 +18,7 @@ from melanoma_lib.explain.cam import resize_heatmap
 from melanoma_lib.explain.figures import SIGNED
 from melanoma_lib.inference import predict_logits
 from melanoma_lib.widgets.layers import SIDE, LayerExplorer, choose_cases, recorded_metadata
-from tests.browser.lab import ask_kernel, notebook_of, offline
+from tests.browser.lab import ask_kernel, expect_kernel, notebook_of, offline
 
 CELL = """from melanoma_lib.runs import Run
 from melanoma_lib.widgets import LayerExplorer
@@ -153,7 +153,7 @@ def test_page_and_kernel_keep_step(lab, tiny_run, tmp_path):
         before = page.locator("[data-number=risk]").get_attribute("data-value")
         page.get_by_label("age", exact=True).press("ArrowLeft")
         expect(page.locator("[data-number=risk]")).not_to_have_attribute("data-value", before)
-        assert ask_kernel(page, "explorer.shown") == drawn(page)
+        expect_kernel(page, "explorer.shown", drawn(page))
         risk = ask_kernel(page, "explorer.risk(*[explorer.shown[name] for name in ('age', 'sex', 'site')])")
         assert float(page.locator("[data-number=risk]").get_attribute("data-value")) == pytest.approx(risk, abs=1e-4)
 

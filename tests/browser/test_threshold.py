@@ -13,7 +13,7 @@ from melanoma_lib.evaluation import Calibrator, OperatingCurve, adjust_for_preva
 from melanoma_lib.evaluation.intervals import RATES
 from melanoma_lib.evaluation.operating import ratio
 from melanoma_lib.widgets import ThresholdExplorer
-from tests.browser.lab import KERNEL, ask_kernel, assert_legible, notebook_of, offline, press
+from tests.browser.lab import KERNEL, ask_kernel, assert_legible, expect_kernel, notebook_of, offline, press
 
 N = 400_000
 CALIBRATOR = Calibrator(1.4, -0.9)
@@ -158,9 +158,8 @@ def test_page_and_kernel_keep_step_and_no_key_press_is_undone_by_an_echo(lab, cu
         page.get_by_role("button", name="Show everything").click()
         press(page, "threshold", "ArrowRight", 5)
         expect_numbers(page, state_of(curve, 0.305, calibrator=CALIBRATOR))
-        page.wait_for_timeout(500)
-        found = ask_kernel(page, "(explorer.threshold, explorer.point.tp, explorer.point.fp)")
-        assert found == (0.305, curve.at(0.305).tp, curve.at(0.305).fp)
+        expected = (0.305, curve.at(0.305).tp, curve.at(0.305).fp)
+        expect_kernel(page, "(explorer.threshold, explorer.point.tp, explorer.point.fp)", expected)
         ask_kernel(page, "(setattr(explorer, 'threshold', 0.6123), setattr(explorer, 'prevalence', 0.02))")
         expect(page.get_by_label("threshold, exact", exact=True)).to_have_value("0.6123")
         expect_numbers(page, state_of(curve, 0.6123, 0.02, CALIBRATOR))
@@ -173,7 +172,7 @@ def test_page_and_kernel_keep_step_and_no_key_press_is_undone_by_an_echo(lab, cu
         page.get_by_label("threshold", exact=True).evaluate(HELD_KEY, 99)
         expect(page.get_by_label("threshold, exact", exact=True)).to_have_value("0.3", timeout=10_000)
         page.wait_for_timeout(500)
-        assert ask_kernel(page, "explorer.threshold") == 0.3
+        expect_kernel(page, "explorer.threshold", 0.3)
         expect(page.get_by_role("alert")).to_have_count(0)
         page.evaluate(f"() => {KERNEL}.restart()")
         expect(page.get_by_role("alert")).to_contain_text("The kernel that this view belongs to is gone")
