@@ -14,7 +14,7 @@ from typing import Literal
 
 from melanoma_lib.errors import KitError, LessonError
 from melanoma_lib.settings import Settings
-from melanoma_lib.utils import project_dir, replacing, workers
+from melanoma_lib.utils import project_dir, replacing, require_ending, workers
 
 Backend = Literal["loky", "threading", "dask"]
 log = logging.getLogger("melanoma_lib")
@@ -95,6 +95,7 @@ def compare(runs: list[Path], out: Path | None = None) -> None:
     from melanoma_lib.reports import comparison
     from melanoma_lib.runs import Run
 
+    require_ending(out, ".csv", ".json")
     found = [Run(path) for path in runs]
     if comparison.differ_in_seeds(found):
         table = comparison.compare_seeds(found)
@@ -150,6 +151,7 @@ def predict(
 
     if model is None and len(files) > 1 and (files[-1].suffix in (".onnx", ".pt") or (files[-1] / "settings.json").is_file()):
         *files, model = files
+    require_ending(out, ".csv")
     cases = gather(files)
     if out.resolve() in {path.resolve() for path in (*files, *cases["image"])}:
         raise KitError(f"--out {out} is one of the files to read; give another name")
@@ -161,8 +163,11 @@ def predict(
         table = answer_files(source, cases, tta, settings.progress)
         table.to_csv(temporary, index=False, float_format="%.6f")
     print(table["decision"].value_counts().rename_axis(f"{len(table)} images").to_string())
-    for reason, count in table.loc[table["warnings"] != "", "warnings"].value_counts().head(3).items():
+    reasons = table.loc[table["warnings"] != "", "warnings"].value_counts()
+    for reason, count in reasons.head(3).items():
         print(f"{count} of {len(table)}: {reason}", file=sys.stderr)
+    if len(reasons) > 3:
+        print(f"{len(reasons) - 3} more warnings are in {out}", file=sys.stderr)
     print(f"written to {out}. Educational, not for diagnosis.")
     return int((table["decision"] == UNREAD).all())
 
@@ -185,8 +190,9 @@ def export(
     out: Path | None = None,
 ) -> None:  # fmt: skip
     """Write a run's model as one file that runs without the kit's trainer."""
-    from melanoma_lib.export import export_run
+    from melanoma_lib.export import FORMATS, export_run
 
+    require_ending(out, Path(FORMATS[format]).suffix)
     print(f"written to {export_run(_run(run, settings, needs_model=True), format, out, tta)}; educational, not for diagnosis")
 
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 
-from melanoma_lib.errors import SettingsError
+from melanoma_lib.errors import KitError, SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,12 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_ending(out: Path | None, *endings: str) -> None:
+    """KitError, before any work, if a file to write bears a name of another kind: it would be lost, or not found again."""
+    if out and out.suffix.lower() not in endings:
+        raise KitError(f"--out {out}: expected the name of a file that ends in {' or '.join(endings)}")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -51,9 +51,12 @@ def gather(given: Sequence[Path]) -> pd.DataFrame:
     tables = [path for path in given if path.suffix.lower() in TABLES and path.is_file()]
     known = pd.concat([pd.DataFrame(columns=[*COLUMNS.values(), "notes"]), *map(_read_patients, tables)])
     folders = [path for path in given if path not in tables] or sorted({path.parent for path in tables})
-    images = list(dict.fromkeys(file for path in folders for file in (_images_in(path) if path.is_dir() else [path])))
-    if not images or not any(path.exists() for path in given):
-        raise DataError(f"{', '.join(map(str, given))}: expected images that end in {', '.join(IMAGES)}, and found none")
+    found = {path: _images_in(path) if path.is_dir() else [path] for path in folders}
+    images = list(dict.fromkeys(file for files in found.values() for file in files))
+    empty = [path for path, files in found.items() if path in given and not files] or ([] if images else given)
+    if empty or not any(path.exists() for path in given):
+        told = f"expected images that end in {', '.join(IMAGES)}, and found none"
+        raise DataError(f"{listed(empty or given)}: {told}; a run directory would hold settings.json")
     names = [(normalize("NFC", path.name), normalize("NFC", path.stem)) for path in images]
     keys = pd.Index([name if name in known.index else stem for name, stem in names])
     if tables:
@@ -118,6 +121,8 @@ def answer_files(source: Run | Path, cases: pd.DataFrame, tta: bool = False, sho
     """
     service = Service(source, tta=tta or None)
     looks, reads = service.document.preprocessing is not None, service.document.encoder is not None
+    if reads and cases[list(COLUMNS.values())].isna().all(axis=None):
+        log.warning("the model also looks at age, sex and site; no table tells them, and they count as missing")
 
     def answer(case: NamedTuple) -> tuple:
         patient = Patient(case.age_approx, case.sex, case.anatom_site_general_challenge) if reads else Patient()

@@ -1,6 +1,7 @@
 // The file goes straight into the server's memory; this component's value is only the name it is known by there.
 const most = @max;
-let latest = 0, held = ""; // the newest choice, which wins however answers arrive; the upload that the server holds for it
+// The newest choice, which wins however answers arrive; the upload that the server holds for it; what saved files are named after.
+let latest = 0, held = "", named = "example";
 
 function say(text, kind) {
   const status = element.querySelector(".ml-status");
@@ -44,6 +45,7 @@ async function send(file) {
     if (mine !== latest) return;
     if (!answer.ok) return fail(said.error);
     say(`${file.name} · ${size}`, "done");
+    named = file.name.replace(/\.\w+$/, "");
     choose(said.image);
   } catch {
     fail("The server does not answer.");
@@ -54,15 +56,17 @@ function save() { // what is in view, with the note that must go with it
   const [image, map] = ["figure img", ".ml-map"].map((which) => document.querySelector(`.ml-pictures ${which}`));
   const canvas = document.createElement("canvas"), pen = canvas.getContext("2d"), wide = 640;
   const high = (wide * image.naturalHeight) / image.naturalWidth;
-  [canvas.width, canvas.height] = [2 * wide, high + 40];
+  [canvas.width, canvas.height] = [2 * wide, high + 70];
   pen.fillStyle = "white";
-  pen.fillRect(0, 0, 2 * wide, high + 40);
+  pen.fillRect(0, 0, 2 * wide, high + 70);
   for (const left of [0, wide]) pen.drawImage(image, left, 0, wide, high);
   pen.globalAlpha = getComputedStyle(map).opacity;
   pen.drawImage(map, wide, 0, wide, high);
   [pen.globalAlpha, pen.fillStyle, pen.font] = [1, "black", "20px sans-serif"];
-  pen.fillText(`Educational, not for diagnosis. ${map.closest("figure").innerText}`, 10, high + 28, 2 * wide - 20);
-  Object.assign(document.createElement("a"), { href: canvas.toDataURL("image/png"), download: "heatmap.png" }).click();
+  const said = document.querySelector(".ml-projected").firstChild.data, shown = Math.round(100 * getComputedStyle(map).opacity);
+  pen.fillText(said, 10, high + 28, 2 * wide - 20);
+  pen.fillText(`${map.closest("figure").innerText}, opacity ${shown}%`, 10, high + 56, 2 * wide - 20);
+  Object.assign(document.createElement("a"), { href: canvas.toDataURL("image/png"), download: `${named}-heatmap.png` }).click();
 }
 
 element.addEventListener("change", (event) => {
@@ -72,11 +76,12 @@ element.addEventListener("change", (event) => {
   event.target.value = ""; // so that the same file can be chosen again
 });
 document.addEventListener("click", ({ target }) => {
-  const button = target.closest("[data-example], [data-remove], [data-enlarge], [data-save]");
+  const button = target.closest("[data-example], [data-remove], [data-enlarge], [data-save], #ml-answer [download]");
   if (!button) return;
+  if (button.download) return void (button.download = `${named}-answer.json`);
   if ("save" in button.dataset) return save();
-  if ("enlarge" in button.dataset) return document.querySelector(".ml-pictures").requestFullscreen();
-  latest += 1;
+  if ("enlarge" in button.dataset) return document.fullscreenElement ? document.exitFullscreen() : document.querySelector(".ml-pictures").requestFullscreen();
+  [named, latest] = [button.dataset.example ?? "", latest + 1];
   say(button.title, "done");
   choose(button.dataset.example ?? "", button.dataset.example);
 });

@@ -16,11 +16,13 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # asked at import
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from markdown_it import MarkdownIt
+from markupsafe import Markup
 from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import ClientDisconnect
 
-from melanoma_lib.app.page import FOLDER, Page, build_page, paint_example
+from melanoma_lib.app.page import FOLDER, Page, build_page, html, paint_example
 from melanoma_lib.app.service import BACKENDS, PREVALENCE, Patient, Service
 from melanoma_lib.app.uploads import MAX_BYTES, TOO_LARGE, Store
 from melanoma_lib.errors import CorruptImageError, DataError, KitError
@@ -28,7 +30,7 @@ from melanoma_lib.export import card_text
 
 # What the page needs. Gradio's upload, file, proxy and history routes write to disk or reach out, so they are not served.
 SERVED = re.compile(
-    r"/(|config|theme\.css|favicon\.ico|manifest\.json|robots\.txt|(assets|static|svelte)/.*"
+    r"/(|card|config|theme\.css|favicon\.ico|manifest\.json|robots\.txt|(assets|static|svelte)/.*"
     r"|api/(facts|card|predict|images(/[\w-]+)?|examples/[\w-]+)"
     r"|gradio_api/(info|app_id|startup-events|theme\.css|run/[\w/-]+))/?"
 )
@@ -83,6 +85,10 @@ def create_app(service: Service, root_path: str = "") -> FastAPI:
     @app.get("/api/card")
     def card() -> Response:
         return Response(card_text(service.run), media_type="text/plain; charset=utf-8")
+
+    @app.get("/card")
+    def card_page() -> HTMLResponse:
+        return HTMLResponse(html("card", Markup(MarkdownIt().enable("table").render(card_text(service.run)))))
 
     @app.post("/api/images")
     async def keep(request: Request) -> JSONResponse:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +47,7 @@ class Case:
     pixels: np.ndarray  # for the network, float32, shape (3, S, S)
     notes: tuple[str, ...]  # how it was read
     warnings: tuple[str, ...]  # in which respects it is unlike training
+    sha256: str  # of the file
 
 
 class Service:
@@ -113,7 +116,7 @@ class Service:
             warnings += self.reference.warnings(square, features)
         else:  # and stays so, whatever is known later
             notes += (f"Not compared with the images of training: {self.lacks}.",)
-        return Case(shown, pixels, notes, warnings)
+        return Case(shown, pixels, notes, warnings, hashlib.sha256(data).hexdigest())
 
     def ask(self, case: Case | None, patient: Patient, prevalence: float = PREVALENCE) -> dict[str, Any]:
         """The run's answer, fit for JSON, as in ``docs/api.md``; DataError if the image is missing or a value not known."""
@@ -127,8 +130,14 @@ class Service:
         alike = None if self.test is None else similar_cases(self.test, said["risk"])
         ends = (alike["observed"]["low"], alike["observed"]["high"]) if alike else (0, 1)
         shown = float(np.clip(said["risk"], *ends))  # never surer than what became of similar cases
+        age = np.nan if patient.age is None else float(patient.age)  # which the encoder has found fit
         many, ppv, npv = point.per_thousand(prevalence), point.ppv_at(prevalence), point.npv_at(prevalence)
         return said | {
+            "run": self.document.run,
+            "checkpoint_sha256": self.document.checkpoint_sha256,
+            "image_sha256": case.sha256 if case else None,
+            "patient": self.document.encoder and patient._replace(age=age if age == age else None)._asdict(),
+            "answered": date.today().isoformat(),
             "threshold": reading.threshold,
             "rule": reading.rule,
             "views": self.predictor.views,

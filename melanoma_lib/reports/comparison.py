@@ -109,7 +109,7 @@ def comparison_text(table: pd.DataFrame) -> str:
 
 
 def save_table(table: pd.DataFrame, out: Path) -> None:
-    """Write a table as CSV, or, where ``out`` does not end in ``.csv``, as JSON: a list of rows."""
+    """Write a table as CSV where ``out`` ends in ``.csv``, else as JSON: a list of rows."""
     csv = out.suffix.lower() == ".csv"
     write_text(out, table.to_csv(index=False) if csv else table.to_json(orient="records", indent=2) + "\n")
 

@@ -79,9 +79,11 @@ def test_strange_words_are_told_and_missing_images_too(folder):
         gather([table])
     table.write_text("picture,age\na,3\n")
     (folder / "empty").mkdir()
-    for given, named in ((table, "column image"), (folder / "empty", "found none"), (Path("nodir"), "nodir does not exist")):
+    for given, named in ((table, "column image"), (folder / "empty", r"empty.*found none"), (Path("nodir"), "nodir does not exist")):
         with pytest.raises(DataError, match=named):
             gather([given])
+    with pytest.raises(DataError, match=r"empty.*found none; a run directory would hold settings"):  # beside a folder of images
+        gather([folder / "images", folder / "empty"])
 
 
 def test_what_a_table_says_in_vain_or_twice_is_told(folder, caplog):
@@ -121,7 +123,7 @@ def test_a_table_alone_names_its_images_relative_to_its_folder(folder, monkeypat
 def test_the_command_writes_a_row_an_image_and_fails_only_if_none_could_be_read(app_run, tiny_run, folder, capsys, caplog):
     words = ["--progress", "no", "--out", "out/risks.csv"]
     assert main(["predict", str(folder / "images"), str(app_run.path), *words]) == 0  # the model may come last
-    assert "not for diagnosis" in capsys.readouterr().out
+    assert "not for diagnosis" in capsys.readouterr().out and "no table tells them" in caplog.text
     trained = app_run.splits.query("split == 'train'")["image_id"].iloc[0]
     shutil.copy(folder / "images" / "dark.png", f"{trained}.png")
     assert main(["predict", f"{trained}.png", str(app_run.path), "--progress", "no"]) == 0
@@ -130,13 +132,13 @@ def test_the_command_writes_a_row_an_image_and_fails_only_if_none_could_be_read(
     assert list(table) == ["image", "probability", "risk", "decision", "warnings"] and len(table) == 43
     assert main(["predict", str(folder / "images" / "broken.jpg"), "nowhere.jpg", str(app_run.path), *words]) == 1
     assert "No such file" in capsys.readouterr().err
-    for read in (folder / "images" / "dark.png", folder / "patients.csv"):
+    for read, told in ((folder / "images" / "dark.png", "ends in .csv"), (folder / "patients.csv", "is one of the files to read")):
         before = read.read_bytes()
         assert main(["predict", str(folder), str(folder / "patients.csv"), str(app_run.path), *words[:3], str(read)]) == 1
-        assert "is one of the files to read" in capsys.readouterr().err and read.read_bytes() == before
-    os.mkfifo("pipe")
-    assert main(["predict", str(folder / "images" / "dark.png"), str(app_run.path), *words[:3], "pipe"]) == 1
-    assert Path("pipe").is_fifo() and "name another one" in capsys.readouterr().err  # nothing is put in place of a device
+        assert told in capsys.readouterr().err and read.read_bytes() == before
+    os.mkfifo("pipe.csv")
+    assert main(["predict", str(folder / "images" / "dark.png"), str(app_run.path), *words[:3], "pipe.csv"]) == 1
+    assert Path("pipe.csv").is_fifo() and "name another one" in capsys.readouterr().err  # nothing is put in place of a device
     assert main(["predict", str(folder / "images" / "dark.png"), str(tiny_run.path), *words]) == 1
     assert "trained on synthetic cases" in capsys.readouterr().err
     assert pd.read_csv("out/risks.csv")[["probability", "risk"]].isna().all(axis=None)

@@ -1,5 +1,6 @@
 """The page in a real browser: upload, metadata, layers, prevalence, refusals; what is shown, read aloud and sent."""
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -65,7 +66,9 @@ def test_upload_then_metadata_then_layer(server, browser, service, lesion):
         for wrong in ("-5", "old", "999"):
             page.get_by_label("Age in years").fill(wrong)
             expect(page.locator("#ml-wrong").get_by_role("alert")).to_contain_text("years from 0 to 120")
-            answered()  # it stays
+            answered()  # it stays, faded, with what it used
+            expect(page.locator("#ml-answer .ml-card")).to_have_css("opacity", "0.45")
+            expect(page.locator("#ml-answer")).to_contain_text("Answered with age unknown, sex unknown, site unknown.")
         page.wait_for_timeout(1000)
         asked = []
         page.on("request", lambda request: asked.append(request.url) if "/run/" in request.url else None)
@@ -78,6 +81,7 @@ def test_upload_then_metadata_then_layer(server, browser, service, lesion):
             page.get_by_label(label).click()
             page.get_by_role("option", name=value, exact=True).click()
         answered(age=71, sex="female", site="torso")
+        expect(page.locator("#ml-answer")).to_contain_text("Answered with age 71, sex female, site torso.")
         page.get_by_label("Site").focus()
         page.keyboard.press("ArrowDown")
         page.keyboard.press("Tab")
@@ -118,17 +122,27 @@ def test_below_a_path_and_what_is_saved_and_removed_and_what_a_lost_server_leave
     own.start()
     below_kit(page, own.url)
     page.get_by_label("Age in years").fill("999")
-    upload(page, lesion)
+    upload(page, lesion, "left arm.jpg")
     expect(page.locator("#ml-answer").get_by_role("alert")).to_contain_text("while the age is wrong")
     page.get_by_label("Age in years").fill("")
     with page.expect_download() as answer:
         page.get_by_text("Save the answer").click()
     saved = json.loads(answer.value.path().read_text())
     assert saved["risk"] == pytest.approx(service.ask(service.admit(lesion), Patient())["risk"], abs=1e-5)
+    assert (answer.value.suggested_filename, saved["run"]) == ("left arm-answer.json", app_run.path.name)
+    assert saved["image_sha256"] == hashlib.sha256(lesion).hexdigest()
     with page.expect_download() as picture:
         page.get_by_text("Save the picture").click()
+    assert picture.value.suggested_filename == "left arm-heatmap.png"
     with Image.open(picture.value.path()) as image:
         assert (image.format, image.width) == ("PNG", 1280)
+    page.get_by_role("button", name="Enlarge").click()
+    page.get_by_role("button", name="Close").click()
+    expect(page.get_by_role("button", name="Close")).to_be_hidden()
+    page.goto(f"{own.url}/kit/card")
+    expect(page.get_by_role("table").first).to_be_visible()
+    page.go_back()
+    upload(page, lesion)
     page.get_by_text("Remove", exact=True).click()
     expect(page.locator("#ml-answer")).to_contain_text("No answer yet")
     upload(page, lesion)
