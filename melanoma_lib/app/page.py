@@ -127,7 +127,10 @@ def build_page(page: Page) -> gr.Blocks:
             with gr.Column(scale=5, min_width=320, elem_id="ml-left"):
                 picker = gr.HTML("", html_template=template, js_on_load=script, elem_id="ml-picker", visible=images or "hidden")
                 with gr.Group(visible=encoder is not None, elem_classes="ml-group", elem_id="ml-patient"):
-                    gr.HTML('<h2>Patient <span class="ml-soft">each may stay unknown; kept when the image changes</span></h2>', padding=True)
+                    gr.HTML(
+                        '<h2>Patient <span class="ml-soft">each may stay unknown; kept when the image changes</span></h2>',
+                        padding=True,
+                    )
                     # Gradio's own Number would send 0 for a field that was never filled in.
                     age = gr.Textbox("", label="Age in years", placeholder=UNKNOWN, max_lines=1, max_length=8, elem_id="ml-age")
                     wrong = gr.HTML("", elem_id="ml-wrong")

@@ -79,7 +79,11 @@ def test_strange_words_are_told_and_missing_images_too(folder):
         gather([table])
     table.write_text("picture,age\na,3\n")
     (folder / "empty").mkdir()
-    for given, named in ((table, "column image"), (folder / "empty", r"empty.*found none"), (Path("nodir"), "nodir does not exist")):
+    for given, named in (
+        (table, "column image"),
+        (folder / "empty", r"empty.*found none"),
+        (Path("nodir"), "nodir does not exist"),
+    ):
         with pytest.raises(DataError, match=named):
             gather([given])
     with pytest.raises(DataError, match=r"empty.*found none; a run directory would hold settings"):  # beside a folder of images
@@ -132,7 +136,10 @@ def test_the_command_writes_a_row_an_image_and_fails_only_if_none_could_be_read(
     assert list(table) == ["image", "probability", "risk", "decision", "warnings"] and len(table) == 43
     assert main(["predict", str(folder / "images" / "broken.jpg"), "nowhere.jpg", str(app_run.path), *words]) == 1
     assert "No such file" in capsys.readouterr().err
-    for read, told in ((folder / "images" / "dark.png", "ends in .csv"), (folder / "patients.csv", "is one of the files to read")):
+    for read, told in (
+        (folder / "images" / "dark.png", "ends in .csv"),
+        (folder / "patients.csv", "is one of the files to read"),
+    ):
         before = read.read_bytes()
         assert main(["predict", str(folder), str(folder / "patients.csv"), str(app_run.path), *words[:3], str(read)]) == 1
         assert told in capsys.readouterr().err and read.read_bytes() == before
