@@ -130,7 +130,8 @@ def explain(
 
     found = _run(run, settings, needs_model=True)
     out = out or Path("reports") / "explain" / found.path.name
-    cases = pd.DataFrame([choose_case(found.cases("test"), wanted) for wanted in image_id or [""]])
+    tested = found.cases("test")
+    cases = pd.DataFrame([choose_case(tested, wanted) for wanted in image_id or [""]])
     explain_cases(found, cases, out, layers or None, method)
     print(f"written to {out}")
 

@@ -119,15 +119,12 @@ def hold_early(branch: nn.Module, stride: int) -> None:
     The last stage held of the timm model works at a reduction of the image's side by ``stride``, or finer; 0 holds nothing. Edges
     and colours, learnt from a million photographs, serve skin as well.
     """
-    held = [info["module"] for info in getattr(branch, "feature_info", []) if info["reduction"] <= stride]
-    if not held:
+    modules, stages = dict(branch.named_modules()), getattr(branch, "feature_info", [])
+    held = [info["module"] for info in stages if info["reduction"] <= stride and info["module"] in modules]
+    if not held:  # some models have no so early stage, or name none of their modules
         return
-
-    def up_to_last(names: list[str]) -> int:
-        return max(i for i, name in enumerate(names) if name == held[-1] or name.startswith(f"{held[-1]}.")) + 1
-
-    parameters, modules = dict(branch.named_parameters()), dict(branch.named_modules())
-    for parameter in list(parameters.values())[: up_to_last(list(parameters))]:
-        parameter.requires_grad_(False)
-    for module in list(modules.values())[1 : up_to_last(list(modules))]:  # the first is the branch itself
-        module.training = False  # of each alone: a container may hold later stages too
+    last = max(i for i, name in enumerate(modules) if name == held[-1] or name.startswith(f"{held[-1]}."))
+    for module in list(modules.values())[: last + 1]:
+        for parameter in module.parameters(recurse=False):  # its own: a container may hold later stages too
+            parameter.requires_grad_(False)
+        module.training = module is branch and module.training

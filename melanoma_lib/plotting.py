@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 # Okabe and Ito 2008: told apart under every common colour blindness, and by lightness in grey.
 BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
-ORANGE, GREY, BLACK = "#E69F00", "#767676", "#000000"
+ORANGE, GREY = "#E69F00", "#767676"
 STYLE = {
     **dict.fromkeys(("font.size", "axes.labelsize"), 13),
     "axes.titlesize": 14,

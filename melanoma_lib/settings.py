@@ -108,7 +108,7 @@ class Settings(BaseSettings):
     learning_rate: float = Field(2e-3, gt=0, lt=1, description="peak learning rate of the new layers")
     backbone_lr_scale: float = Field(0.5, gt=0, le=1, description="learning rate of the image branch over that")
     weight_decay: float = Field(0.05, ge=0, description="weight decay, decoupled with adamw")
-    head_epochs: int = Field(0, ge=0, description="first epochs in which the pretrained image branch stays frozen")
+    head_epochs: int = Field(0, ge=0, description="first epochs in which the image branch stays frozen")
     warmup_epochs: float = Field(0.5, ge=0, description="epochs of linear warm-up")
     ema_decay: float = Field(0.998, ge=0, lt=1, description="moving average of the weights; 0 switches it off")
     monitor: Monitor = Field("val/f1", description="what the best checkpoint is best in")

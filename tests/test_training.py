@@ -60,6 +60,8 @@ def test_a_killed_run_resumes_to_the_unbroken_end(tiny_run, tiny_settings, tmp_p
     with pytest.raises(RunError, match="--resume"):
         train(settings)
 
+    (tmp_path / "damaged.partial").mkdir()
+    (tmp_path / "damaged.partial" / "settings.json").write_text("{")
     train(settings.with_changes(resume=True, seed=5, max_epochs=1, modalities="metadata"))
     assert re.search(r"begins anew: .*\.partial has other settings \(max_epochs, modalities, seed\)", caplog.text)
     resumed = train(settings.with_changes(resume=True))
@@ -70,6 +72,9 @@ def test_a_killed_run_resumes_to_the_unbroken_end(tiny_run, tiny_settings, tmp_p
     with pytest.raises(RunError, match="exists already"):
         train(settings)
     assert train(settings.with_changes(resume=True)).path == settings.run_path
+    assert "is finished and taken as it is" not in caplog.text
+    train(settings.with_changes(resume=True, run_dir=settings.run_path, seed=5, learning_rate=0.5))
+    assert re.search(r"is finished and taken as it is.*\['learning_rate', 'seed'\]", caplog.text)
 
 
 def test_history_has_an_epoch_a_row_and_scikit_learns_metrics_on_the_best(tiny_settings, tmp_path, caplog):
@@ -198,12 +203,15 @@ def test_resume_refuses_other_cases(tiny_settings, tmp_path, monkeypatch):
         train(settings, cases)
     with pytest.raises(RunError, match="other cases"):
         train(settings.with_changes(resume=True), cases.iloc[5:])
+    with pytest.raises(RunError, match="other ages"):
+        train(settings.with_changes(resume=True), cases.assign(age_approx=cases["age_approx"] / 2))
 
 
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
         ({"backbone": "resnet18", "pretrained": True}, WeightsUnavailableError, "--pretrained false"),
+        ({"backbone": "coatnet_0_224", "pretrained": True}, WeightsUnavailableError, "nobody has published weights"),
         ({"backbone": "vit_tiny_patch16_224"}, SettingsError, "--image-size 224"),
     ],
 )

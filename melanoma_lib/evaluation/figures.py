@@ -44,8 +44,8 @@ def precision_recall_figure(curve: OperatingCurve, point: OperatingPoint) -> Des
     with kit_figure() as figure:
         axes = figure.add_subplot()
         precision, recall, _ = curve.precision_recall()
-        # Steps, as average precision counts the area; a straight line between points would promise too much.
-        axes.step(recall, precision, where="pre", color=BLUE, label=f"average precision {curve.average_precision:.3f}")
+        # Steps down from high recall, as average precision counts the area; a straight line would promise too much.
+        axes.step(recall, precision, where="post", color=BLUE, label=f"average precision {curve.average_precision:.3f}")
         chance = f"chance: prevalence {curve.prevalence:.1%}"
         axes.axhline(curve.prevalence, color=GREY, linewidth=1.5, linestyle="--", label=chance)
         label = _finish(axes, "sensitivity (recall)", "PPV (precision)", point.sensitivity, point.ppv, point.threshold)

@@ -152,7 +152,8 @@ def rate_intervals(
     Resampling images as if they were independent gives intervals that are too short (Field and Welsh 2007). A resample in which
     a metric is undefined is left out of its interval. A proportion of exactly 0 or 1 never varies under resampling: its interval
     is Wilson's, with each group that bears on it as one observation. So is that of an F1 of 0 or 1, as F1 = 2 J / (1 + J), J
-    being the share of true positives among melanomas and flagged. The ends of a perfect AUROC, average precision or MCC are NaN.
+    being the share of true positives among melanomas and flagged. The ends of an AUROC, average precision or MCC are NaN where
+    every resample gives the same, as of a perfect ranking.
 
     Args:
         targets: 1 melanoma, 0 not; shape ``(N,)``, both classes present.
@@ -179,7 +180,7 @@ def rate_intervals(
             wilson = wilson_interval(one.value * n_groups, n_groups)
             low, high = (2 * end / (1 + end) if name == "f1" else end for end in (wilson.low, wilson.high))
             intervals[name] = replace(wilson, low=low, high=high)
-        elif one.value == one.low == one.high == 1:  # every resample of a perfect ranking is perfect
+        elif name != "brier" and one.value == one.low == one.high:  # as of a perfect ranking, which is perfect in every resample
             intervals[name] = replace(one, low=np.nan, high=np.nan)
     return intervals
 
@@ -191,21 +192,21 @@ def cluster_bootstrap(
 
     Args:
         cases: one row an image.
-        statistic: from such a table to a number, or to a Series of them; it is called ``n + 1`` times.
+        statistic: from such a table to a number, or to a Series of them, matched by its index; it is called ``n + 2`` times.
         unit: column of the patient or lesion that each row shows.
         n: number of resamples.
         seed: `bootstrap_intervals` with the same one draws the same units.
 
     Returns:
-        Columns value, low, high; a row a number that the statistic gives. Ends are NaN where most resamples have none.
+        Columns value, low, high; a row a number that all cases give. Ends are NaN where most resamples have none.
     """
     require_columns(cases, (unit,), "cases")
     codes, n_units = group_codes(cases[unit], len(cases))
     rows, value = np.arange(len(cases)), pd.Series(statistic(cases), dtype=float)
 
     def on_drawn(weights: NDArray[np.int64]) -> NDArray[np.float64]:
-        drawn = [statistic(cases.iloc[np.repeat(rows, counts[codes])]) for counts in weights]
-        return np.array([np.atleast_1d(values) for values in drawn], dtype=float).T
+        drawn = (pd.Series(statistic(cases.iloc[np.repeat(rows, counts[codes])]), dtype=float) for counts in weights)
+        return np.array([values.reindex(value.index) for values in drawn]).T
 
     _, replicates = group_bootstrap(on_drawn, n_units, n, seed)
     pairs = zip(value, replicates, strict=True)

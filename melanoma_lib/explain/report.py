@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from melanoma_lib.errors import DataError
+from melanoma_lib.errors import DataError, RunError
 from melanoma_lib.plotting import DescribedFigure
 from melanoma_lib.settings import Settings
 from melanoma_lib.utils import replacing, write_text
@@ -75,11 +75,11 @@ def errors_report(run, n: int, out: Path, maps: bool = False, settings: Settings
     if maps and "image" not in run.settings.modalities:
         raise DataError(f"{run.path} looks at metadata alone, so there is no heatmap; leave them out")
     try:
-        cases = run.cases()
-    except DataError as error:
+        cases = run.cases("test")
+    except (DataError, RunError) as error:  # not there any more, or others are
         if settings is None:
             raise DataError(f"{error} Where the images lie now, --data-dir or --image-dirs says.") from error
-        cases = run.cases(settings=settings)
+        cases = run.cases("test", settings)
     cases = cases.set_index("image_id", drop=False).loc[table["image_id"]]
     pictures = [read_square(path, PHOTOGRAPH) for path in cases["image_path"]]
     title, found = run.path.name, None

@@ -6,6 +6,7 @@ An ONNX file is asked without PyTorch, by onnxruntime, NumPy, pandas and Pillow 
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from melanoma_lib.model import MelanomaNet
     from melanoma_lib.runs import Run
 
+log = logging.getLogger("melanoma_lib")
 COLUMNS = {"age": "age_approx", "sex": "sex", "site": "anatom_site_general_challenge"}  # short name: name in a case table
 BATCH = 32  # cases a pass
 Picture = str | Path | bytes | Image.Image | np.ndarray
@@ -87,6 +89,11 @@ class Predictor:
         table = None if metadata is None else pd.DataFrame(metadata).rename(columns=COLUMNS)
         if table is not None and not any(name in table for name in COLUMNS.values()):
             raise DataError(f"metadata: expected some of the columns {', '.join(COLUMNS)}, got {list(table)}")
+        if table is not None and len(again := table.columns[table.columns.duplicated()]):
+            raise DataError(f"metadata: {again[0]} is there twice; keep one of its names")
+        absent = [] if table is None else [name for name, column in COLUMNS.items() if column not in table]
+        if absent and (unread := set(table) - set(COLUMNS.values())):
+            log.warning("metadata: no %s, which counts as missing; not read: %s", " and ".join(absent), unread)
         if len(lengths := {len(part) for part in (images, table) if part is not None}) != 1:
             raise DataError(f"expected as many images as rows of metadata, and one of them at least, got {sorted(lengths)}")
         if self.document.preprocessing is None and images is not None:
@@ -109,10 +116,10 @@ class Predictor:
             raise DataError(f"this model looks at an image: give a path, bytes, Pillow image or array of uint8, got {got}")
         return self.document.preprocessing.prepare(io.BytesIO(image) if isinstance(image, bytes) else image)
 
-    def logits(self, image: np.ndarray | None = None, metadata: np.ndarray | None = None, views: int | None = None) -> np.ndarray:
-        """Logits, float64, ``(B,)``, mean of so many views, of prepared inputs, float32 ``(B, 3, S, S)``, ``(B, M)`` or None."""
+    def logits(self, image: np.ndarray | None = None, metadata: np.ndarray | None = None) -> np.ndarray:
+        """Logits, float64, ``(B,)``, mean of all views, of prepared inputs, float32 ``(B, 3, S, S)``, ``(B, M)`` or None."""
         inputs = {name: part for name, part in (("image", image), ("metadata", metadata)) if part is not None}
-        if (views or self.views) == 1 or image is None:
+        if self.views == 1 or image is None:
             return self.network(inputs).astype(np.float64)
         turned = [np.rot90(image, turns, axes=(2, 3)) for turns in range(4)]
         eight = [*turned, *(one[..., ::-1] for one in turned)]  # the flips and quarter turns of data.images.eight_views

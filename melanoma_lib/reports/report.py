@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 from melanoma_lib.errors import RunError
-from melanoma_lib.evaluation import Calibrator, Interval, OperatingCurve, evaluate_predictions, summary_table
+from melanoma_lib.evaluation import Interval, OperatingCurve, evaluate_predictions, summary_table
 from melanoma_lib.plotting import DescribedFigure
 from melanoma_lib.runs import Run
-from melanoma_lib.runs.writer import choose_operating_point, prediction_table
+from melanoma_lib.runs.writer import calibrated, choose_operating_point
 from melanoma_lib.utils import write_text
 
 
@@ -49,7 +49,7 @@ def evaluate_run(run: Run, tta: bool = False) -> Report:
     text = f"{run.path.name}: test split{views}; threshold: {point.rule}\n\n{summary_table(summary)}"
     if ceilings := bayes_ceiling(test):
         table = pd.DataFrame({"AUROC": ceilings}).to_string(float_format="{:.3f}".format)
-        text += f"\nHighest AUROC possible on these synthetic cases (by their true risk)\n{table}\n"
+        text += f"\nAUROC of the true risk of these cases: no model can expect more, unless artefacts help\n{table}\n"
     return write_report(run.path / name, summary, text, report_figures(test, summary, threshold))
 
 
@@ -68,13 +68,18 @@ def write_report(
             figure.savefig(working / f"{name}.png", dpi=110)
             write_text(working / f"{name}.txt", figure.alt_text + "\n")
         if folder.exists():
-            folder.rename(Path(beside) / "old")
-        working.rename(folder)
+            folder.rename(earlier := Path(beside) / "old")
+        try:
+            working.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another process has put its own there
+                earlier.rename(folder)
+            raise
     return Report(summary, text, folder)
 
 
 def bayes_ceiling(test: pd.DataFrame) -> dict[str, float]:
-    """AUROC of the true risk given some inputs, by their names: no model can expect more; empty for real cases."""
+    """AUROC of the true risk given some inputs, by their names: none can expect more, shortcuts aside; empty for real cases."""
     if "true_risk" not in test:
         return {}
     risks = {"image + metadata": "true_risk", "image only": "truth_risk_image", "metadata only": "truth_risk_metadata"}
@@ -90,9 +95,7 @@ def predict_with_views(run: Run) -> dict[str, pd.DataFrame]:
     model = run.model().to(prediction_device())
     loaders = {"val": data.val_dataloader(), "test": data.test_dataloader()}
     logits = {split: predict_logits(model, loader, tta=True) for split, loader in loaders.items()}
-    parts = {split: data.cases[data.cases["split"] == split] for split in loaders}
-    calibrator = Calibrator.fit(logits["val"], parts["val"]["target"])
-    return {split: prediction_table(parts[split], logits[split], calibrator) for split in loaders}
+    return calibrated(data.cases, logits)[1]
 
 
 def report_figures(test: pd.DataFrame, summary: dict, threshold: float) -> dict[str, DescribedFigure]:
@@ -103,7 +106,7 @@ def report_figures(test: pd.DataFrame, summary: dict, threshold: float) -> dict[
     curve = OperatingCurve(targets, test["probability"])
     point = curve.at(threshold)
     return {
-        "roc": figures.roc_figure(curve, point, Interval.from_dict(summary["auroc"])),
+        "roc": figures.roc_figure(curve, point, Interval.from_dict(summary.get("auroc_pooled", summary["auroc"]))),
         "precision_recall": figures.precision_recall_figure(curve, point),
         "confusion": figures.confusion_figure(point),
         "reliability": figures.reliability_figure(

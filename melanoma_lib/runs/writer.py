@@ -6,7 +6,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from datetime import date
 from importlib.metadata import version
@@ -81,12 +81,14 @@ class RunWriter:
     def tell_of_others(self) -> None:
         """Log which interrupted run beside this one ``resume`` may have meant, if this one begins anew."""
         if self.settings.resume and not self.partial.exists():
-            stored = (folder / files.SETTINGS for folder in self.path.parent.glob("*.partial"))
-            changed = {file.parent: self._differing(file) for file in stored if file.is_file()}
+            changed = {}
+            for stored in self.path.parent.glob(f"*.partial/{files.SETTINGS}"):
+                with suppress(KitError, OSError):  # damaged, or no settings of ours: not what is to go on
+                    changed[stored.parent] = self.differing(stored)
             if changed and "fold" not in (names := changed[nearest := min(changed, key=lambda one: len(changed[one]))]):
                 log.warning("nothing to resume, training begins anew: %s has other settings (%s)", nearest, ", ".join(names))
 
-    def _differing(self, stored: Path) -> list[str]:
+    def differing(self, stored: Path) -> list[str]:
         """Settings that shape the result and are others in a file of settings."""
         mine, theirs = self.settings.shaping(), Settings.from_json(stored.read_text(encoding="utf-8")).shaping()
         return sorted(name for name in mine | theirs if mine.get(name) != theirs.get(name))
@@ -99,28 +101,29 @@ class RunWriter:
         if self.partial.exists() and not self.settings.resume:
             raise RunError(f"{self.partial} is an interrupted run; add --resume to go on with it or delete it to start again")
         stored = (self.path if self.path.exists() else self.partial) / files.SETTINGS
-        if stored.exists() and (changed := self._differing(stored)):  # a run may have been killed before it was written
+        if stored.exists() and (changed := self.differing(stored)):  # a run may have been killed before it was written
             raise RunError(f"{stored.parent} was begun with other settings ({', '.join(changed)}); resume needs the same ones")
 
-    def claim_cases(self, cases: pd.DataFrame) -> None:
-        """Note which cases the run is trained on; RunError if a resumed run was begun with other cases or another split."""
+    def claim_cases(self, cases: pd.DataFrame, encoder: MetadataEncoder) -> None:
+        """Note which cases the run is trained on; RunError if a resumed run was begun with others, or with other ages."""
         stored, mine = self.partial / files.SPLITS, cases[["image_id", "group_id", "split", "target"]]
         if not stored.exists():
             _write_csv(stored, mine)
         elif not np.array_equal((found := pd.read_csv(stored, dtype=str)).to_numpy(str), mine.to_numpy(str)):
             raise RunError(f"{self.partial} was begun with other cases ({len(found)}, now {len(mine)}); resume needs the same")
+        if not (stored := self.partial / files.ENCODER).exists():
+            write_text(stored, encoder.to_json())
+        elif MetadataEncoder.from_json(stored.read_text(encoding="utf-8")) != encoder:
+            raise RunError(f"{self.partial} was begun with other ages of its training cases; resume needs the same")
 
-    def finish(self, cases: pd.DataFrame, encoder: MetadataEncoder, logits: dict[str, np.ndarray]) -> None:
+    def finish(self, cases: pd.DataFrame, logits: dict[str, np.ndarray]) -> None:
         """Calibrate, choose the operating point and evaluate: the run is then complete.
 
         ``logits`` are of the ``val`` and ``test`` cases in the order of the table, RunError if one is not finite.
         """
         if not all(np.isfinite(values).all() for values in logits.values()):
             raise RunError(f"{self.partial}: the model predicts NaN or infinity; lower --learning-rate and train again")
-        targets = cases["target"].to_numpy()
-        calibrator = Calibrator.fit(logits["val"], targets[cases["split"] == "val"])
-        tables = {split: prediction_table(cases[cases["split"] == split], logits[split], calibrator) for split in ("val", "test")}
-        write_text(self.partial / files.ENCODER, encoder.to_json())
+        calibrator, tables = calibrated(cases, logits)
         point = choose_operating_point(tables["val"], self.settings)
         metrics = evaluate_predictions(tables["test"], point["threshold"], self.settings.n_resamples)
         self._write(tables, calibrator, point, files.CHECKPOINT, metrics)
@@ -177,6 +180,13 @@ def choose_operating_point(validation: pd.DataFrame, settings: Settings) -> dict
     }[settings.threshold_rule]
     rule, rates = RULES[settings.threshold_rule], {"sensitivity": point.sensitivity, "specificity": point.specificity}
     return {"threshold": float(point.threshold), "rule": rule.format_map(settings.model_dump())} | rates
+
+
+def calibrated(cases: pd.DataFrame, logits: dict[str, np.ndarray]) -> tuple[Calibrator, dict[str, pd.DataFrame]]:
+    """A calibrator fitted on the logits of ``val``, and :func:`prediction_table` of each split that has logits."""
+    parts = {split: cases[cases["split"] == split] for split in logits}
+    calibrator = Calibrator.fit(logits["val"], parts["val"]["target"])
+    return calibrator, {split: prediction_table(part, logits[split], calibrator) for split, part in parts.items()}
 
 
 def prediction_table(cases: pd.DataFrame, logits: np.ndarray, calibrator: Calibrator) -> pd.DataFrame:

@@ -81,9 +81,8 @@ class MelanomaModule(pl.LightningModule):
             return loss
         if (batch["diagnosis"] == UNKNOWN).all():
             return loss + 0 * self.diagnosis_head(dropped).sum()  # the other processes wait for a gradient of every weight
-        return loss + self.settings.diagnosis_weight * F.cross_entropy(
-            self.diagnosis_head(dropped), batch["diagnosis"], ignore_index=UNKNOWN
-        )
+        diagnoses, kept = self.diagnosis_head(dropped), {"ignore_index": UNKNOWN, "reduction": self.settings.reduction}
+        return loss + self.settings.diagnosis_weight * F.cross_entropy(diagnoses, batch["diagnosis"], **kept)
 
     def _sized(self, image: Tensor | None) -> Tensor | None:
         """The images, smaller in early epochs: what lesions look like from afar is learnt first, and faster."""

@@ -21,7 +21,7 @@ from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.errors import RunError, SettingsError, WeightsUnavailableError
 from melanoma_lib.inference import predict_logits, prediction_device
 from melanoma_lib.model import size_problem
-from melanoma_lib.runs.run import HISTORY, Run
+from melanoma_lib.runs.run import HISTORY, SETTINGS, Run
 from melanoma_lib.runs.writer import RunWriter
 from melanoma_lib.settings import Settings
 from melanoma_lib.training import module as parts
@@ -43,7 +43,8 @@ def train(settings: Settings, cases: pd.DataFrame | None = None, watchers: Seque
 
     Args:
         settings: everything the run depends on; with ``resume`` an interrupted run of the same settings goes on at its last
-            finished epoch and ends where an unbroken one would have ended.
+            finished epoch and ends where an unbroken one would have ended; a finished run in its place is returned as it is,
+            with a warning if its settings are others.
         cases: a case table to use in place of the settings' source.
         watchers: Lightning callbacks that look on, such as curves drawn while it trains.
 
@@ -61,6 +62,8 @@ def train(settings: Settings, cases: pd.DataFrame | None = None, watchers: Seque
         settings = settings.with_changes(progress=False, wandb=False)
     writer = RunWriter(settings)
     if run := writer.finished():
+        if changed := writer.differing(run.path / SETTINGS):
+            log.warning("%s is finished and taken as it is, with other settings than asked for: %s", run.path, changed)
         return run
     if leads:
         writer.tell_of_others()
@@ -76,7 +79,7 @@ def train(settings: Settings, cases: pd.DataFrame | None = None, watchers: Seque
         data = DermoscopyDataModule(settings, cases)
         if leads:
             parts.warn_of_double_correction(settings)
-            writer.claim_cases(data.cases)
+            writer.claim_cases(data.cases, data.encoder)
         module = prepare(settings, data)
         with parts.wandb_logger(settings, work) if settings.wandb else nullcontext() as logger:
             fit(module, data, work, watchers, logger)
@@ -87,7 +90,7 @@ def train(settings: Settings, cases: pd.DataFrame | None = None, watchers: Seque
             model = module.model.to(prediction_device())
             loaders = {"val": data.val_dataloader(), "test": data.test_dataloader()}
             logits = {split: predict_logits(model, loader, settings.tta) for split, loader in loaders.items()}
-            writer.finish(data.cases, data.encoder, logits)
+            writer.finish(data.cases, logits)
             if logger:
                 parts.log_run(logger, Run(work))
     for kept in settings.run_path.glob("wandb/offline-run-*"):  # W&B itself told a place that has been renamed since

@@ -1,4 +1,4 @@
-/* ThresholdExplorer's arithmetic: the formulas of OperatingPoint and carry_risk; net benefit as by Vickers and Elkin (2006). */
+/* ThresholdExplorer's arithmetic: the formulas of OperatingPoint and adjust_for_prevalence; net benefit as by Vickers and Elkin (2006). */
 
 /** Counts as packed_counts wrote them. */
 function unpackCounts(view) {

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.cbook import STEP_LOOKUP_MAP
 from matplotlib.text import Text
-from sklearn.metrics import roc_curve
+from sklearn.metrics import average_precision_score, roc_curve
 
 from melanoma_lib.evaluation import Interval, OperatingCurve, OperatingPoint, reliability_bins
 from melanoma_lib.evaluation.figures import confusion_figure, precision_recall_figure, reliability_figure, roc_figure
@@ -44,6 +45,15 @@ def test_roc_draws_the_curve_and_marks_the_point():
     np.testing.assert_allclose(drawn(axes, BLUE), [fpr, tpr])
     called = CASES["probability"] >= 0.6
     np.testing.assert_allclose(drawn(axes, VERMILLION)[:, 0], called.groupby(CASES["target"]).mean())
+
+
+def test_the_area_under_the_drawn_precision_is_the_average_precision():
+    for decimals in (6, 1):  # 1: many ties
+        cases = CASES.round({"probability": decimals})
+        (axes,) = precision_recall_figure(OperatingCurve(cases["target"], cases["probability"]), POINT).axes
+        line = next(line for line in axes.lines if line.get_color() == BLUE)
+        x, y = STEP_LOOKUP_MAP[line.get_drawstyle()](*line.get_xydata().T)
+        assert -np.trapezoid(y, x) == pytest.approx(average_precision_score(cases["target"], cases["probability"]))
 
 
 def test_confusion_writes_the_four_counts_and_their_shares_of_the_row():

@@ -69,11 +69,12 @@ def test_grouped_intervals_cover_while_image_level_ones_fall_short():
 
 def test_a_resample_with_one_class_is_left_out_and_counted():
     targets, scores = np.array([1, 0, 0, 0]), np.array([0.9, 0.1, 0.2, 0.3])
-    interval = rate_intervals(targets, scores, np.arange(4), n=4000)["auroc"]
+    interval, backwards = (rate_intervals(targets, sign * scores, np.arange(4), n=4000)["auroc"] for sign in (1, -1))
     # The one melanoma is missed with chance (3/4)^4, drawn every time with (1/4)^4.
     defined = 1 - 0.75**4 - 0.25**4
     assert interval.resamples / 4000 == pytest.approx(defined, abs=0.03)
-    assert np.isnan([interval.low, interval.high]).all()  # a perfect ranking in every resample is no certainty
+    for one in (interval, backwards):  # the same ranking in every resample is no certainty
+        assert one.value in (0, 1) and np.isnan([one.low, one.high]).all()
 
 
 def test_a_rate_of_exactly_one_gets_a_wilson_interval_over_groups():
@@ -123,6 +124,11 @@ def test_a_statistic_of_a_table_gets_the_interval_that_the_quick_way_gives():
     assert list(quick) == list(by_hand) == ["value", "low", "high"]
     pd.testing.assert_frame_equal(quick.loc[by_hand.index], by_hand)
     one = cluster_bootstrap(cases, lambda part: part["target"].mean(), n=150)
+    cases["sex"] = np.random.default_rng(0).choice(["male", "female"], len(cases))  # nearly as many: their order changes
+    cases.loc[0, "sex"] = "unknown"  # in some resamples absent
+    shares = cluster_bootstrap(cases, lambda part: part["sex"].value_counts(normalize=True), n=150)
+    sure = cluster_bootstrap(cases, lambda part: (part["sex"] == "male").mean(), n=150)
+    np.testing.assert_allclose(shares.loc["male"], sure.loc[0])
     assert one.shape == (1, 3) and one["low"].item() < cases["target"].mean() < one["high"].item()
 
 

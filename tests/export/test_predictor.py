@@ -57,7 +57,7 @@ def test_run_and_file_answer_what_the_run_predicted(kind, exported, tiny_run, te
     assert predictor.predict(list(some["image_path"]), some).index.tolist() == [3, 1]
 
 
-def test_only_what_is_there_to_be_seen_is_asked_about(exported, tiny_run, test_cases, tmp_path):
+def test_only_what_is_there_to_be_seen_is_asked_about(exported, tiny_run, test_cases, tmp_path, caplog):
     predictor, images = Predictor(exported), list(test_cases["image_path"][:2])
     alone = predictor.logits(predictor.prepare(images[0])[None], tiny_run.encoder.missing[None])
     assert predictor.predict(images)["logit"][0] == pytest.approx(alone[0], abs=1e-5)  # nothing known is what is called missing
@@ -69,9 +69,12 @@ def test_only_what_is_there_to_be_seen_is_asked_about(exported, tiny_run, test_c
         ((None, [{"age": 3}]), "looks at an image"),
         ((images[:1], [{"sex": "divers"}]), "sex .*'divers'"),  # further ones: tests of the encoder
         (([np.zeros((4, 4, 3))],), "array of uint8"),
+        ((images[:1], [{"age": 3, "age_approx": 3}]), "age_approx is there twice"),
     ):
         with pytest.raises(DataError, match=named):
             predictor.predict(*given)
+    predictor.predict(images[:1], [{"age": 50, "gender": "female"}])
+    assert "no sex and site, which counts as missing; not read: {'gender'}" in caplog.text
     for image in (b"", b"no image", picture((90, 90))[:500], tmp_path / "absent.jpg"):
         with pytest.raises(CorruptImageError):
             predictor.predict([image])
