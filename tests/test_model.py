@@ -183,9 +183,8 @@ def test_holding_early_stages_leaves_exactly_the_coarser_ones_learning(backbone,
     before = {name: value.clone() for name, value in branch.named_buffers()}
     branch(torch.randn(2, 3, 64, 64))
     moved = [name for name, value in branch.named_buffers() if not torch.equal(value, before[name])]
-    assert all(
-        not name.startswith(("conv_stem", "bn1", "layer1.", "blocks.0.", "blocks.1.", "features.denseblock1")) for name in moved
-    )
+    assert all(branch.get_submodule(name.rpartition(".")[0]).weight.requires_grad for name in moved)
+    assert moved or backbone == "convnext_tiny"  # which has no batch statistics
 
 
 def test_the_metadata_branch_is_as_deep_as_widths_are_given():
