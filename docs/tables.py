@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 HERE = Path(__file__).parent
-PAGES = (HERE.parent / "README.md", HERE / "results.md", HERE / "launch.md")
+PAGES = (HERE.parent / "README.md", HERE / "results.md")
 QUOTED = re.compile(r"(<!-- table: (.+?) -->\n)((?:\|.*\n)*)")
 
 
@@ -113,10 +113,6 @@ VIEWS = {
                                pivot=("score", "method")),
     "heatmaps, energy": View("heatmaps", _MAPS, where={"score": "energy_in_mask"}, pivot=("layer", "method")),
     "heatmaps, deletion": View("heatmaps", _MAPS, where={"score": "deletion_insertion"}, pivot=("layer", "method")),
-    "costs": View("costs", {
-        "ms an image and epoch": "milliseconds:.2f", "epochs measured": "epochs_measured", "images": "images:,",
-        "share trained on": "share:.0%", "epochs": "epochs", "hours": "hours:.1f", "image caches, GB": "cache_gigabytes:.1f",
-    }),
 }  # fmt: skip
 
 

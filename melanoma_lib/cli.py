@@ -20,19 +20,20 @@ from melanoma_lib.settings import Settings
 
 PANELS = {
     "Data": ("doctor", "data_fetch", "data_audit"),
-    "Train and judge": ("train", "runs", "evaluate", "compare", "errors", "explain", "costs"),
+    "Train and judge": ("train", "runs", "evaluate", "compare", "errors", "explain"),
     "Hand on": ("predict", "app", "export", "card"),
     "Teach": ("notebooks_run", "notebooks_sweep", "notebooks_handout", "notebooks_site", "notebooks_exercises",
-              "notebooks_check", "notebooks_refresh", "slides_build"),
+              "notebooks_refresh", "slides_build"),
 }  # fmt: skip
 GROUPS = {"data": "Fetch or audit a source.", "notebooks": "Run and check lessons.", "slides": "Fill and render the slide decks."}
 # The settings that a command takes as flags, and the heading that their help has from each of some settings on.
-ALL, DATA = tuple(Settings.model_fields), ("data_dir", "image_dirs", "n_patients", "data_seed", "image_size", "seed", "progress")
+ALL = tuple(Settings.model_fields)
 FLAGS = {
     "train": ALL, "evaluate": ("data_dir", "image_dirs", "missing_images", "n_patients", "data_seed", "runs_dir", "cache_dir"),
-    "explain": ("runs_dir", "progress"), "card": ("runs_dir",), "export": ("runs_dir",),
+    "explain": ("data_dir", "image_dirs", "runs_dir"), "card": ("runs_dir",), "export": ("runs_dir",),
     "app": ("run_dir", "runs_dir"), "predict": ("runs_dir", "progress"), "runs": ("runs_dir",),
-    "errors": ("data_dir", "image_dirs", "runs_dir"), "data_fetch": DATA, "data_audit": DATA,
+    "errors": ("data_dir", "image_dirs", "runs_dir"), "data_fetch": ("data_dir",),
+    "data_audit": ("data_dir", "image_dirs", "n_patients", "data_seed", "image_size", "progress"),
 }  # fmt: skip
 HEADINGS = {"profile": "Data", "backbone": "Model", "loss": "Training", "threshold_rule": "Evaluation", "runs_dir": "Places"}
 POSITIONAL = {"run": Path | None, "runs": list[Path], "files": list[Path], "names": list[str], "name": str, "source": str}
@@ -55,7 +56,6 @@ HELP = {
     "root_path": "where a proxy shows the page, such as /melanoma, if it strips that before it asks",
     "parameters": "value of a notebook parameter; may be repeated",
     "over": "values to sweep, such as seed=0,1,2",
-    "images": "of the larger archive, by default those of ISIC 2024",
 }
 
 

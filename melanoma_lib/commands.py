@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Literal
@@ -113,8 +112,7 @@ def errors(settings: Settings, run: Path | None = None, n: int = 8, heatmaps: bo
 
     found = _run(run, settings, needs_model=heatmaps)
     out = out or Path("reports") / "errors" / found.path.name
-    here = {name: value for name in ("data_dir", "image_dirs") if (value := getattr(settings, name))}
-    table = errors_report(found, n, out, heatmaps, found.settings.with_changes(**here) if here else None)
+    table = errors_report(found, n, out, heatmaps, _elsewhere(found, settings))
     print(table[["error", "image_id", "probability", "risk"]].round(3).to_string(index=False))
     print(f"written to {out}")
 
@@ -126,22 +124,14 @@ def explain(
     """Heatmaps of tested cases."""
     import pandas as pd
 
-    from melanoma_lib.explain.report import choose_case, explain_cases
+    from melanoma_lib.explain.report import choose_case, explain_cases, tested_cases
 
     found = _run(run, settings, needs_model=True)
     out = out or Path("reports") / "explain" / found.path.name
-    tested = found.cases("test")
+    tested = tested_cases(found, _elsewhere(found, settings))
     cases = pd.DataFrame([choose_case(tested, wanted) for wanted in image_id or [""]])
     explain_cases(found, cases, out, layers or None, method)
     print(f"written to {out}")
-
-
-def costs(runs: list[Path], images: int | None = None) -> None:
-    """Print what training of some runs took for an image, and what a larger archive would take."""
-    from melanoma_lib.reports.comparison import ISIC_2024, cost_table
-    from melanoma_lib.runs import Run
-
-    print(cost_table([Run(path) for path in runs], images or ISIC_2024).T.to_string(header=False))
 
 
 def predict(
@@ -150,13 +140,16 @@ def predict(
     """Risk and decision of image files: a CSV with a row an image (educational, not for diagnosis)."""
     from melanoma_lib.app.files import UNREAD, answer_files, gather
 
-    if model is None and len(files) > 1 and (files[-1].suffix in (".onnx", ".pt") or (files[-1] / "settings.json").is_file()):
-        *files, model = files
+    models = [path for path in files if path.suffix in (".onnx", ".pt") or (path / "settings.json").is_file()]
+    if models and (model or len(models) > 1):
+        raise KitError(f"expected one model, got {', '.join(map(str, [*models, *[model] * bool(model)]))}")
+    files, model = [path for path in files if path not in models], models[0] if models else model
     require_ending(out, ".csv")
     cases = gather(files)
     if out.resolve() in {path.resolve() for path in (*files, *cases["image"])}:
         raise KitError(f"--out {out} is one of the files to read; give another name")
-    source = model if model and model.is_file() else _run(model, settings, needs_model=True)
+    exported = model and (model.is_file() or model.suffix in (".onnx", ".pt"))
+    source = model if exported else _run(model, settings, needs_model=True)
     known = () if source is model else set(source.splits.query("split == 'train'")["image_id"])
     if seen := sum(path.stem in known for path in cases["image"]):
         log.warning("%d of %d images are named like images that the model was trained on, which it knows", seen, len(cases))
@@ -169,7 +162,8 @@ def predict(
         print(f"{count} of {len(table)}: {reason}", file=sys.stderr)
     if len(reasons) > 3:
         print(f"{len(reasons) - 3} more warnings are in {out}", file=sys.stderr)
-    print(f"written to {out}. Educational, not for diagnosis.")
+    asked = "model {model}: flagged from a probability of {threshold:.4g} on; risks hold at a prevalence of {prevalence:.1%}"
+    print(f"{asked.format_map(table.iloc[0])}\nwritten to {out}. Educational, not for diagnosis.")
     return int((table["decision"] == UNREAD).all())
 
 
@@ -214,15 +208,6 @@ def notebooks_run(names: list[str] = (), parameters: list[str] = (), out: Path =
     outcomes = papermill.run_lessons(lesson.find_lessons(names, studies=True), out, _pairs(parameters))
     print(f"{papermill.summary(outcomes)}\nwritten to {out}")
     return 0 if all(outcome.ok for outcome in outcomes) else 1
-
-
-def notebooks_check(names: list[str] = ()) -> int:
-    """Hold committed lessons to their contract, which the tests of a clone of the project know."""
-    from melanoma_lib.classroom import lesson
-
-    wanted = " or ".join(one.name for one in lesson.find_lessons(names))
-    words = ["pytest", "-q", "tests/notebooks/test_contract.py", "-k", f"committed_lesson and ({wanted})"]
-    return subprocess.call([sys.executable, "-m", *words], cwd=project_dir())
 
 
 def notebooks_refresh(names: list[str] = ()) -> None:
@@ -300,6 +285,12 @@ def _run(path: Path | None, settings: Settings, needs_model: bool = False):
     from melanoma_lib.runs import Run
 
     return Run(path) if path else Run.default(settings.runs_dir, needs_model)
+
+
+def _elsewhere(run, settings: Settings) -> Settings | None:
+    """A run's settings with the folders that flags, environment or ``.env`` name; None where they name none."""
+    named = {name: value for name in ("data_dir", "image_dirs") if (value := getattr(settings, name))}
+    return run.settings.with_changes(**named) if named else None
 
 
 def _pairs(given: list[str]) -> dict[str, str]:

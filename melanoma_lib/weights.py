@@ -68,7 +68,8 @@ def hub_reachable(timeout: float = 3.0) -> bool:
 
 def require_backbone(backbone: str, pretrained: bool) -> None:
     """SettingsError now if the backbone is not known, WeightsUnavailableError if its pretrained weights are not to be had."""
-    if pretrained and not ((config := timm_config(backbone)) and config.has_weights):
+    config = timm_config(backbone)
+    if pretrained and not (config and config.has_weights):
         raise WeightsUnavailableError(f"nobody has published weights for {backbone!r}; use --pretrained false")
     if not pretrained or packaged_file(backbone) or hub_cached_file(backbone) or hub_reachable():
         return

@@ -11,12 +11,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "melanoma_lib"
 BUDGET = {
-    "lines of the library": 11_900,
+    "lines of the library": 12_000,
     "modules": 88,
     "modules at the root": 12,
     "import layers": 8,
-    "lines of tests": 9_990,
-    "lines of JavaScript, CSS and HTML": 1_870,
+    "lines of tests": 10_000,
+    "lines of JavaScript, CSS and HTML": 1_880,
     "functions of prose": 0,
     "longest module": 310,
     "words of README": 1_999,

@@ -96,7 +96,6 @@ def test_the_settings_of_a_finished_run_are_defaults_that_flags_override(tiny_ru
         (["export", "data/reference/ham10000", "--out", "a_file/model.onnx"], "a_file"),
         (["export", "data/reference/ham10000", "--out", "a_file.csv"], r"a_file\.csv: .*ends in \.onnx"),
         (["predict", "a_file", "data/reference/ham10000", "--out", "risks.xlsx"], r"risks\.xlsx: .*ends in \.csv"),
-        (["compare", "data/reference/ham10000", "data/reference/ham10000", "--out", "empty"], r"empty: .*\.csv or \.json"),
         (["train", "--head-epochs", "9"], "head_epochs=9.*max_epochs"),
         (["train", "--backbone", "resnet5000", "--progress", "no", "--n-patients", "20", "--image-size", "32"], "resnet5000"),
         (["train", "--config", "nowhere.json"], "nowhere.json"),
@@ -114,15 +113,15 @@ def test_errors_are_explained_without_a_traceback(words, expected, capsys, tmp_p
 
 
 def test_any_other_error_is_one_sentence_and_debug_shows_the_rest(monkeypatch, capsys):
-    def costs(runs: list[Path]) -> None:
+    def compare(runs: list[Path]) -> None:
         """Fail."""
         raise ValueError("broken on purpose")
 
-    monkeypatch.setattr(commands, "costs", costs)
-    assert main(["costs", "x"]) == 1
+    monkeypatch.setattr(commands, "compare", compare)
+    assert main(["compare", "x"]) == 1
     assert capsys.readouterr().err == "error: ValueError: broken on purpose (--debug shows where)\n"
     with pytest.raises(ValueError, match="on purpose"):
-        main(["costs", "x", "--debug"])
+        main(["compare", "x", "--debug"])
 
 
 def test_audit_reads_tables_whose_images_are_absent(shared_data, capsys):

@@ -1,4 +1,4 @@
-"""Runs against each other, with scikit-learn and pandas as oracles; costs, recomputed by hand from a run's files."""
+"""Runs against each other, with scikit-learn and pandas as oracles."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from sklearn.metrics import recall_score, roc_auc_score
 from melanoma_lib.__main__ import main
 from melanoma_lib.errors import RunError
 from melanoma_lib.evaluation import delong_test
-from melanoma_lib.reports.comparison import compare_runs, compare_seeds, comparison_text, cost_table, differ_in_seeds, save_table
+from melanoma_lib.reports.comparison import compare_runs, compare_seeds, comparison_text, differ_in_seeds, save_table
 from melanoma_lib.settings import Settings
 from melanoma_lib.training import train
 from tests.evaluation.cases import prediction_table
@@ -87,22 +87,3 @@ def test_seeds_are_averaged_and_the_gain_of_a_branch_is_theirs(ablation, tiny_ru
     for others in ([ablation[0], tiny_run], [ablation[0], ablation[0]]):
         with pytest.raises(RunError, match="differ in modalities and seed alone"):
             compare_seeds(others)
-
-
-def test_costs_are_those_of_the_history_and_the_caches_of_the_disk(tiny_run, ablation, capsys):
-    (row,) = cost_table([tiny_run], images := 1_000_000).to_dict("records")
-    splits, history = (pd.read_csv(tiny_run.path / f"{name}.csv") for name in ("splits", "history"))
-    milliseconds = 1000 * history["seconds"] / (splits["split"] != "test").sum()
-    found = [row["milliseconds"], row["milliseconds_low"], row["milliseconds_high"]]
-    assert found == pytest.approx([milliseconds.median(), milliseconds.min(), milliseconds.max()], abs=0.006)
-    whole = history["seconds"].median() * len(history) * images / len(splits) / 3600  # so many times what the run took
-    assert row["hours"] == pytest.approx(whole, abs=0.06)
-    files = [file for name in ("images", "evaluation") for file in Path(tiny_run.settings.cache_dir).glob(f"{name}-*.npy")]
-    bytes_an_image = {array.shape[1]: array[0].nbytes for array in (np.load(file, mmap_mode="r") for file in files)}
-    assert row["cache_gigabytes"] == pytest.approx((bytes_an_image[32] + bytes_an_image[39]) * images / 1e9, abs=0.06)
-    assert main(["costs", str(tiny_run.path)]) == 0
-    said = capsys.readouterr().out
-    assert "401059" in said and f"{row['milliseconds']:.2f}".rstrip("0") in said
-    assert cost_table(ablation[:2])["cache_gigabytes"].item() == 0  # two seeds of metadata alone
-    with pytest.raises(RunError, match="no more than the seed"):
-        cost_table(ablation)

@@ -12,6 +12,8 @@ from sklearn.metrics import roc_auc_score
 from melanoma_lib.__main__ import main
 from melanoma_lib.data.splits import fold_cases
 from melanoma_lib.errors import DataError, RunError, SettingsError
+from melanoma_lib.evaluation import summary_table
+from melanoma_lib.export import card_text
 from melanoma_lib.runs.run import Run
 from melanoma_lib.settings import Settings
 from melanoma_lib.training import trainer
@@ -97,6 +99,15 @@ def test_one_threshold_repeats_the_decisions_of_each_fold_and_auroc_is_their_mea
             mine = gathered[gathered["fold"] == number]["probability"] >= point.threshold
             theirs = fold.predictions(split)["probability"] >= fold.operating_point.threshold
             assert mine.tolist() == theirs.tolist()
+
+
+def test_the_card_of_a_cross_validation_tells_of_its_folds(folded):
+    text, first = card_text(folded), folded.folds[0].splits
+    training, melanomas = first["split"] == "train", first[first["target"] == 1]
+    siblings = first.groupby("group_id")["image_id"].size()[melanomas["group_id"]] - 1
+    assert f"{100 * np.mean(1 - (1 - training.mean()) ** siblings):.1f}% of the test melanomas would" in text
+    assert "| epochs run | 2, 2, 2 |" in text and "fitted in each fold" in text and "score, folds aligned" in text
+    assert f"{folded.metrics['auroc_pooled']['value']:.3f}" in text and "mean of the folds" in summary_table(folded.metrics)
 
 
 def test_a_gathered_run_has_no_single_model_and_notices_a_fold_trained_again(folded, tmp_path):

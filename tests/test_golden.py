@@ -25,8 +25,8 @@ RUN_FILES = [
     "settings.json", "splits.csv",
 ]  # fmt: skip
 VERBS = [
-    "train", "evaluate", "compare", "explain", "data fetch", "data audit", "card", "export", "app", "doctor", "costs",
-    "notebooks run", "notebooks check", "notebooks refresh", "notebooks handout", "notebooks exercises", "notebooks sweep",
+    "train", "evaluate", "compare", "explain", "data fetch", "data audit", "card", "export", "app", "doctor",
+    "notebooks run", "notebooks refresh", "notebooks handout", "notebooks exercises", "notebooks sweep",
     "slides build",
 ]  # fmt: skip
 

@@ -93,10 +93,25 @@ def test_a_threshold_of_other_predictions_or_another_model_is_refused(own_run):
     with pytest.raises(ForeignThresholdError, match=r"best\.ckpt"):
         _ = Run(own_run.path).operating_point
     checkpoint.write_bytes(content)
+    point = json.loads((stored := own_run.path / "operating_point.json").read_text())
+    stored.write_text(json.dumps(point | {"threshold": 0.5}))
+    with pytest.raises(ForeignThresholdError, match=r"threshold 0\.5, the metrics were counted at"):
+        _ = Run(own_run.path).operating_point
+    stored.write_text(json.dumps(point))
     table = pd.read_csv(own_run.path / PREDICTIONS.format("val"))
     table.assign(probability=table["probability"] * 0.5).to_csv(own_run.path / PREDICTIONS.format("val"), index=False)
     with pytest.raises(ForeignThresholdError, match="predictions_val"):
         _ = Run(own_run.path).operating_point
+
+
+def test_a_damaged_or_shortened_file_is_named(own_run):
+    for name, what in {"calibration.json": "calibrator", "environment.json": "environment", "splits.csv": "splits"}.items():
+        (own_run.path / name).write_text('{"a' if name.endswith("json") else "")
+        with pytest.raises(RunError, match=f"{name} is damaged"):
+            getattr(Run(own_run.path), what)
+    (file := own_run.path / PREDICTIONS.format("test")).write_text("".join(file.read_text().splitlines(True)[:9]))
+    with pytest.raises(RunError, match="holds 8 cases"):
+        own_run.predictions("test")
 
 
 def test_a_checkpoint_that_does_not_fit_is_named(own_run):
@@ -164,7 +179,7 @@ def test_runs_lists_each_run_and_tells_what_is_none(tiny_run, tmp_path, monkeypa
     assert f"{auroc['value']:.3f} [{auroc['low']:.3f}, {auroc['high']:.3f}]" in rows[0] and "ink goes" not in rows[0]
     assert rows[1].endswith("ink goes with the label")
     assert all(word in rows[0] for word in ("good", "synthetic", "test_efficientnet", " 32 ", str(len(tiny_run.history))))
-    assert "torn: JSONDecodeError" in told.err and "interrupted: add --resume" in told.err
+    assert "torn/metrics.json is damaged" in told.err and "interrupted: add --resume" in told.err
     monkeypatch.setattr("melanoma_lib.runs.writer.reference_path", lambda: None)
     assert main(["runs", "--runs-dir", "nowhere"]) == 0
     assert "no finished run in nowhere" in capsys.readouterr().out

@@ -48,12 +48,14 @@ def gather(given: Sequence[Path]) -> pd.DataFrame:
     """
     if lost := [path for path in given if not path.exists() and path.suffix.lower() not in IMAGES]:
         raise DataError(f"{lost[0]} does not exist; expected images, folders of them, tables")
+    if strange := [path for path in given if path.is_file() and path.suffix.lower() not in (*IMAGES, *TABLES)]:
+        raise DataError(f"{strange[0]} is no image ({', '.join(IMAGES)}), and no table (save it as CSV)")
     tables = [path for path in given if path.suffix.lower() in TABLES and path.is_file()]
     known = pd.concat([pd.DataFrame(columns=[*COLUMNS.values(), "notes"]), *map(_read_patients, tables)])
     folders = [path for path in given if path not in tables] or sorted({path.parent for path in tables})
-    found = {path: _images_in(path) if path.is_dir() else [path] for path in folders}
+    found = {path: _images_in(path, told=path in given) if path.is_dir() else [path] for path in folders}
     images = list(dict.fromkeys(file for files in found.values() for file in files))
-    empty = [path for path, files in found.items() if path in given and not files] or ([] if images else given)
+    empty = [path for path, files in found.items() if path in given and not files]
     if empty or not any(path.exists() for path in given):
         told = f"expected images that end in {', '.join(IMAGES)}, and found none"
         raise DataError(f"{listed(empty or given)}: {told}; a run directory would hold settings.json")
@@ -78,8 +80,14 @@ def gather(given: Sequence[Path]) -> pd.DataFrame:
     return cases.assign(image=images, notes=cases["notes"].fillna(unlisted)).reset_index(drop=True)
 
 
-def _images_in(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGES and not file.name.startswith("."))
+def _images_in(folder: Path, told: bool) -> list[Path]:
+    """Images in a folder and below; where it is to be ``told``, other files are logged, such as DICOM without an ending."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
+    others = {file for file in files if file.suffix.lower() not in IMAGES}
+    if told and others:
+        endings = listed(sorted({file.suffix or "none" for file in others}))
+        log.warning("%s: %d files are not read, as they are no images by their ending: %s", folder, len(others), endings)
+    return [file for file in files if file not in others]
 
 
 def _read_patients(path: Path) -> pd.DataFrame:
@@ -100,7 +108,7 @@ def _read_patients(path: Path) -> pd.DataFrame:
     for name, column in COLUMNS.items():
         words = table[heads[name]] if heads[name] else pd.Series("", table.index)
         if name == "age":
-            years = pd.to_numeric(words.str.replace(",", "."), errors="coerce")
+            years = pd.to_numeric(words.str.replace(",", ".").str.rstrip("+"), errors="coerce")  # 85+: ages are capped
             found[column] = years.where(years.between(0, MAX_AGE))
         else:
             found[column] = words.str.lower().map(NAMES["SEX_NAMES"] if name == "sex" else SITES)
@@ -116,13 +124,23 @@ def answer_files(source: Run | Path, cases: pd.DataFrame, tta: bool = False, sho
     if run or file was made without.
 
     Returns:
-        ``image``, ``probability`` (sigmoid of the logit, uncalibrated), ``risk`` (calibrated), ``decision`` and ``warnings``.
-        Where the image is unlike those of training the decision is ``WITHHELD``. Educational, not for diagnosis.
+        ``image``, ``probability`` (sigmoid of the logit, uncalibrated), ``risk`` (calibrated), ``decision`` and ``warnings``;
+        then, the same in every row, ``model`` (name of the run), ``threshold`` on the probability, and ``prevalence``, at which
+        the risk holds. Where the image is unlike those of training the decision is ``WITHHELD``. Educational, not for diagnosis.
     """
     service = Service(source, tta=tta or None)
     looks, reads = service.document.preprocessing is not None, service.document.encoder is not None
-    if reads and cases[list(COLUMNS.values())].isna().all(axis=None):
-        log.warning("the model also looks at age, sex and site; no table tells them, and they count as missing")
+    unknown = cases[list(COLUMNS.values())].isna().all(axis=None)
+    if unknown and reads and not looks:
+        raise DataError("the model looks at age, sex and site alone: give a table with a row an image or lesion that tells them")
+    if unknown == reads:
+        told = (
+            "also looks at age, sex and site; no table tells them, and they count as missing"
+            if reads
+            else "looks at images alone"
+        )
+        log.warning("the model %s", told)
+    service.learn_training()
 
     def answer(case: NamedTuple) -> tuple:
         patient = Patient(case.age_approx, case.sex, case.anatom_site_general_challenge) if reads else Patient()
@@ -141,4 +159,6 @@ def answer_files(source: Run | Path, cases: pd.DataFrame, tta: bool = False, sho
             rows.append(row)
             advance()
     table = pd.DataFrame(rows, columns=["image", "probability", "risk", "decision", "warnings"])
+    reading, name = service.predictor.reading, service.document.run
+    table = table.assign(model=name, threshold=reading.threshold, prevalence=reading.prevalence)
     return table.astype({"image": str, "probability": float, "risk": float})

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,19 @@ TEMPLATES = Environment(
     loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
 UNKNOWN = "unknown"
+LEAST, MOST = 0.5, 50.0  # prevalence that the slider offers, in percents
 # True risks of the painted examples. A model of photographs gets the first alone, to show how the page refuses it.
 LESIONS = {"high": 0.7, "moderate": 0.2, "low": 0.05}
 
 
-def percent(share: float | None) -> str:
-    """A share for people: whole percents, one decimal below ten, never a rounded 0% or 100%."""
+def percent(share: float | None, tenths: bool = False) -> str:
+    """A share for people: whole percents, one decimal below ten or where ``tenths`` count, never a rounded 0% or 100%."""
     if share is None or share != share:
         return "unknown"
+    if share in (0, 1):
+        return f"{share:.0%}"
+    if tenths and share < 0.9995:
+        return f"{share:.1%}"
     if share < 0.001:
         return "<0.1%"
     if share > 0.99:
@@ -80,28 +86,38 @@ class Page:
     ) -> tuple:  # fmt: skip
         """All that follows from the controls, as HTML: what is wrong with the age, the answer, its meaning, the pictures.
 
-        While the age is wrong the answer that is ``shown`` stays, if it is about the same image. The prevalence is in percents.
+        While the age is wrong the answer that is ``shown`` stays, if it is about the same image. Age, sex and site, the last
+        values, are cleared if it was about another one: they may be another patient's. The prevalence is in percents.
         """
+        asked, same = (gr.skip(),) * 3, f'data-case="{token}"' in shown
+        if not same and re.search('data-case="[^"]', shown):
+            age, sex, site = asked = "", UNKNOWN, UNKNOWN
         patient = Patient(age.strip().replace(",", ".") or None, *(None if word == UNKNOWN else word for word in (sex, site)))
-        share = PREVALENCE if prevalence is None else min(max(prevalence / 100, 0.001), 0.999)
-        nothing = "", html("no_pictures")
+        percents = 100 * PREVALENCE if prevalence is None else min(max(prevalence, LEAST), MOST)
+        share, nothing = round(percents / 100, 5), ("", html("no_pictures"))
         try:
             if self.encoder is not None:
                 self.encoder.encode(*patient)
         except DataError:
-            wrong = html("wrong_age", MAX_AGE)
-            if f'data-case="{token}"' in shown:
-                return wrong, gr.skip(), gr.skip(), gr.skip()
-            return wrong, html("problem", token, "There is no answer while the age is wrong."), *nothing
+            wrong = html("wrong_age", MAX_AGE, same and "ml-verdict" in shown)
+            if same:
+                return wrong, gr.skip(), gr.skip(), gr.skip(), *asked
+            return wrong, html("problem", token, "There is no answer while the age is wrong."), *nothing, *asked
         try:
             case = self.case(token)
             if case is None and self.reads_images:
-                return "", html("empty"), *nothing
+                return "", html("empty"), *nothing, *asked
             said = self.service.ask(case, patient, share)
             pictures = self._pictures(token, case, patient, layer, method)
         except KitError as error:
-            return "", html("problem", token, str(error)), *nothing
-        return "", html("verdict", token, said), html("meaning", token, said), pictures
+            return "", html("problem", token, str(error)), *nothing, *asked
+        return (
+            "",
+            html("verdict", token, said),
+            html("meaning", token, said, prevalence not in (None, percents)),
+            pictures,
+            *asked,
+        )
 
     def _pictures(self, token: str, case: Case | None, patient: Patient, layer: str | None, method: str | None) -> str:
         if not self.layers:
@@ -111,7 +127,18 @@ class Page:
         peak = {"across": (column + 0.5) / values.shape[1], "down": (row + 0.5) / values.shape[0], "size": np.abs(values).max()}
         # As addresses that hold the pictures, so that nothing is fetched and nothing written.
         images = [encode_image_array_to_base64(pixels) for pixels in (case.shown, signed_overlay(case.shown, values))]
-        return html("pictures", token, images, peak, layer, self.layers[layer], method, METHOD_NAMES[method], doubtful)
+        return html(
+            "pictures",
+            token,
+            images,
+            peak,
+            layer,
+            self.layers[layer],
+            method,
+            METHOD_NAMES[method],
+            doubtful,
+            bool(case.warnings),
+        )
 
 
 def build_page(page: Page) -> gr.Blocks:
@@ -128,7 +155,7 @@ def build_page(page: Page) -> gr.Blocks:
                 picker = gr.HTML("", html_template=template, js_on_load=script, elem_id="ml-picker", visible=images or "hidden")
                 with gr.Group(visible=encoder is not None, elem_classes="ml-group", elem_id="ml-patient"):
                     gr.HTML(
-                        '<h2>Patient <span class="ml-soft">each may stay unknown; kept when the image changes</span></h2>',
+                        '<h2>Patient <span class="ml-soft">each may stay unknown; cleared with the image</span></h2>',
                         padding=True,
                     )
                     # Gradio's own Number would send 0 for a field that was never filled in.
@@ -143,7 +170,7 @@ def build_page(page: Page) -> gr.Blocks:
                 with gr.Column(elem_classes="ml-panel", elem_id="ml-prevalence"):
                     gr.HTML("<h2>What it means where you work</h2>")
                     prevalence = gr.Slider(
-                        0.5, 50, 100 * PREVALENCE, step=0.1, label="Prevalence, % of lesions that are melanomas",
+                        LEAST, MOST, 100 * PREVALENCE, step=0.1, label="Prevalence, % of lesions that are melanomas",
                         info="about 2 in ISIC 2020, 11 in HAM10000; a referral clinic has more than a screening",
                     )  # fmt: skip
                     # What is typed comes before the page brings it into range; Gradio's own would refuse the request.
@@ -166,7 +193,7 @@ def build_page(page: Page) -> gr.Blocks:
         given = [picker, age, sex, site, prevalence, layer, method]
         gr.on(
             [blocks.load, *(control.change for control in given)], page.respond, [*given, answer],
-            [wrong, answer, meaning, pictures], api_visibility="private", show_progress="minimal", queue=False,
+            [wrong, answer, meaning, pictures, age, sex, site], api_visibility="private", show_progress="minimal", queue=False,
             trigger_mode="always_last",
         )  # fmt: skip
         opacity.change(None, opacity, js="(share) => document.body.style.setProperty('--ml-opacity', share / 100)")

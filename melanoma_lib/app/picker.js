@@ -17,10 +17,13 @@ function choose(token, example = "") {
   for (const button of element.querySelectorAll("[data-example]")) {
     button.setAttribute("aria-pressed", String(button.dataset.example === example));
   }
-  if (token === props.value) return;
-  // What is in view belongs to another image; it is hidden until Gradio puts the new answer in its place.
-  for (const old of document.querySelectorAll("#ml-right [data-case]")) old.classList.add("ml-old");
-  props.value = token; // which triggers "change"
+  showOnly(token);
+  if (token !== props.value) props.value = token; // which triggers "change"
+}
+
+const shown = document.head.appendChild(document.createElement("style"));
+function showOnly(token) { // what is in view, or still comes, of another image stays hidden
+  shown.textContent = `#ml-right [data-case]:not([data-case="${token}"]) { visibility: hidden; }`;
 }
 
 function forget() {
@@ -39,8 +42,12 @@ async function send(file) {
   const mb = Math.round(file.size / 1048576);
   if (file.size > most) return fail(`The file has ${mb} MB; this page takes up to ${most / 1048576} MB. Save it smaller, as JPEG.`);
   say(`Reading ${file.name} …`, "busy");
+  showOnly("none yet");
+  setTimeout(() => { if (mine === latest && waits) say(`Still reading ${file.name}: the server takes long to answer …`, "busy"); }, 8000);
+  let waits = true;
   try {
     const answer = await fetch("api/images", { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } });
+    waits = false;
     const said = await answer.json();
     if (mine !== latest) return;
     if (!answer.ok) return fail(said.error);
@@ -48,6 +55,7 @@ async function send(file) {
     named = file.name.replace(/\.\w+$/, "");
     choose(said.image);
   } catch {
+    waits = false;
     fail("The server does not answer.");
   }
 }
@@ -84,6 +92,7 @@ document.addEventListener("click", ({ target }) => {
   [named, latest] = [button.dataset.example ?? "", latest + 1];
   say(button.title, "done");
   choose(button.dataset.example ?? "", button.dataset.example);
+  if ("remove" in button.dataset) element.querySelector("input").focus(); // the button is gone
 });
 for (const name of ["dragover", "dragleave", "drop"]) {
   element.addEventListener(name, (event) => {

@@ -18,7 +18,6 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from markdown_it import MarkdownIt
-from markupsafe import Markup
 from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import ClientDisconnect
 
@@ -88,7 +87,9 @@ def create_app(service: Service, root_path: str = "") -> FastAPI:
 
     @app.get("/card")
     def card_page() -> HTMLResponse:
-        return HTMLResponse(html("card", Markup(MarkdownIt().enable("table").render(card_text(service.run)))))
+        return HTMLResponse(
+            html("card", MarkdownIt("commonmark", {"html": False}).enable("table").render(card_text(service.run)))
+        )
 
     @app.post("/api/images")
     async def keep(request: Request) -> JSONResponse:
@@ -152,7 +153,9 @@ async def _body(request: Request, most: int) -> bytes:
     try:
         async for part in request.stream():
             size += len(part)
-            parts = [*parts, part] if size <= most else []
+            parts.append(part)
+            if size > most:
+                parts.clear()
             if size > 20 * most:
                 break
     except ClientDisconnect:

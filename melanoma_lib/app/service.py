@@ -27,7 +27,8 @@ from melanoma_lib.inference.document import NOTE
 from melanoma_lib.runs import Run
 
 BACKENDS = {"torch": "PyTorch", "onnx": "ONNX Runtime"}
-ALIKE, FEWEST = 0.5, 30  # log-odds within which a risk is similar; test cases that are compared with at least
+ALIKE = 0.5  # log-odds within which a risk is similar
+FEWEST = (30, 100)  # test cases that are compared with at least; where none of those is a melanoma
 PREVALENCE = 0.1  # that an answer is carried to unless another is asked for
 
 
@@ -92,10 +93,10 @@ class Service:
 
     def learn_training(self) -> None:
         """Find out what training looks like: from a file of the run directory, or from the images, which takes minutes."""
-        if self.reference is None and self.document.preprocessing is not None:
+        if self.reference is None and isinstance(self.run, Run) and self.document.preprocessing is not None:
             try:
                 self.reference, self.lacks = Reference.of(self.run), ""
-            except DataError as error:  # the images are gone
+            except (DataError, ExplanationError) as error:  # the images are gone; the backbone has no layer to compare by
                 self.lacks = str(error)
 
     def admit(self, data: bytes, local: bool = False) -> Case:
@@ -129,34 +130,40 @@ class Service:
         point = OperatingPoint(reading.threshold, **counts)
         alike = None if self.test is None else similar_cases(self.test, said["risk"])
         ends = (alike["observed"]["low"], alike["observed"]["high"]) if alike else (0, 1)
-        shown = float(np.clip(said["risk"], *ends))  # never surer than what became of similar cases
+        least = 1 / alike["n"] if alike and not alike["melanomas"] else 0
+        shown = max(float(np.clip(said["risk"], *ends)), least)  # never surer than what became of similar cases
+        carried = [float(adjust_for_prevalence(end, reading.prevalence, prevalence)) if 0 < end < 1 else end for end in ends]
         age = np.nan if patient.age is None else float(patient.age)  # which the encoder has found fit
         many, ppv, npv = point.per_thousand(prevalence), point.ppv_at(prevalence), point.npv_at(prevalence)
-        return said | {
-            "run": self.document.run,
-            "checkpoint_sha256": self.document.checkpoint_sha256,
-            "image_sha256": case.sha256 if case else None,
-            "patient": self.document.encoder and patient._replace(age=age if age == age else None)._asdict(),
-            "answered": date.today().isoformat(),
-            "threshold": reading.threshold,
-            "rule": reading.rule,
-            "views": self.predictor.views,
-            "validation_prevalence": reading.prevalence,
-            "prevalence": prevalence,
-            "risk_shown": shown,
-            "risk_at_prevalence": float(adjust_for_prevalence(shown, reading.prevalence, prevalence)),
-            "sensitivity": tested["sensitivity"],
-            "specificity": tested["specificity"],
-            "ppv_at_prevalence": ppv if np.isfinite(ppv) else None,
-            "npv_at_prevalence": npv if np.isfinite(npv) else None,
-            "test_counts": counts,
-            "of_thousand": {name: int(getattr(many, name)) for name in counts},
-            "similar_test_cases": alike,
-            "reliable": not (case and case.warnings),
-            "warnings": list(case.warnings) if case else [],
-            "notes": list(case.notes) if case else [],
-            "note": NOTE,
-        }
+        return (
+            {"note": NOTE}
+            | said
+            | {
+                "run": self.document.run,
+                "checkpoint_sha256": self.document.checkpoint_sha256,
+                "image_sha256": case.sha256 if case else None,
+                "patient": self.document.encoder and patient._replace(age=age if age == age else None)._asdict(),
+                "answered": date.today().isoformat(),
+                "threshold": reading.threshold,
+                "rule": reading.rule,
+                "views": self.predictor.views,
+                "validation_prevalence": reading.prevalence,
+                "prevalence": prevalence,
+                "risk_shown": shown,
+                "risk_at_prevalence": float(adjust_for_prevalence(shown, reading.prevalence, prevalence)),
+                "risk_at_prevalence_interval": dict(zip(("low", "high"), carried, strict=True)),
+                "sensitivity": tested["sensitivity"],
+                "specificity": tested["specificity"],
+                "ppv_at_prevalence": ppv if np.isfinite(ppv) else None,
+                "npv_at_prevalence": npv if np.isfinite(npv) else None,
+                "test_counts": counts,
+                "of_thousand": {name: int(getattr(many, name)) for name in counts},
+                "similar_test_cases": alike,
+                "reliable": not (case and case.warnings),
+                "warnings": list(case.warnings) if case else [],
+                "notes": list(case.notes) if case else [],
+            }
+        )
 
     def heatmap(self, case: Case, patient: Patient, layer: str, method: str) -> tuple[np.ndarray, bool]:
         """As of :func:`heatmaps`, at the layer's own resolution, shape ``(h, w)``, and whether its sign is doubtful."""
@@ -192,6 +199,9 @@ def similar_cases(test: np.ndarray, risk: float) -> dict[str, Any]:
     """Melanomas among the test cases, risk and target, shape ``(n, 2)``, within ``ALIKE`` log-odds, or the ``FEWEST`` nearest."""
     odds = logit(np.clip(test[:, 0], RISK_FLOOR, 1 - RISK_FLOOR))
     distance = np.abs(odds - logit(np.clip(risk, RISK_FLOOR, 1 - RISK_FLOOR)))
-    near, targets = test[distance <= max(ALIKE, np.sort(distance)[min(FEWEST, len(test)) - 1])].T
+    for fewest in FEWEST:
+        near, targets = test[distance <= max(ALIKE, np.sort(distance)[min(fewest, len(test)) - 1])].T
+        if targets.any():
+            break
     observed = wilson_interval(k := int(targets.sum()), n := len(targets)).to_dict()
     return {"n": n, "melanomas": k, "risk_from": near.min(), "risk_to": near.max(), "observed": observed}

@@ -7,6 +7,7 @@ that does not tell melanoma from other lesions, and a screenshot looks to it lik
 from __future__ import annotations
 
 import json
+import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,13 @@ import torch
 
 from melanoma_lib.data.datamodule import DermoscopyDataModule, Draw
 from melanoma_lib.data.images import GREY_OF_RGB
-from melanoma_lib.errors import ForeignThresholdError, RunError
+from melanoma_lib.errors import DataError, ForeignThresholdError, RunError
 from melanoma_lib.explain.layers import cam_layers
 from melanoma_lib.model import MelanomaNet
 from melanoma_lib.runs import Run
 from melanoma_lib.utils import replacing
 
+log = logging.getLogger("melanoma_lib")
 REFERENCE = "app_reference.npz"
 MOST_IMAGES = 2000  # of the training split, drawn with a fixed seed
 NEIGHBOURS = 5
@@ -110,7 +112,12 @@ class Reference:
 
 def fit(run: Run) -> Reference:
     """Look at a run's images once more; DataError if they are gone."""
-    data, model = DermoscopyDataModule(run.settings, run.cases()), run.model()
+    try:
+        cases = run.cases()
+    except RunError as error:  # others are there now
+        raise DataError(str(error)) from error
+    log.info("looking at images that %s was trained on, to tell which others are unlike them; this is done once", run.path)
+    data, model = DermoscopyDataModule(run.settings, cases), run.model()
     dataset = data.dataset(training=False)
 
     def features(rows: np.ndarray) -> np.ndarray:
@@ -139,9 +146,7 @@ def layer_features(model: MelanomaNet, images: torch.Tensor | np.ndarray) -> np.
     layers = list(cam_layers(model).values())
     layer = ([one for one in layers if one.stride <= FINEST] or layers[:1])[-1]
     kept: list[torch.Tensor] = []
-    hook = layer.module.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
-    with torch.inference_mode():
+    with layer.module.register_forward_hook(lambda _module, _inputs, output: kept.append(output)), torch.inference_mode():
         model.image_branch(torch.as_tensor(images))
-    hook.remove()
     maps = layer.as_maps(kept[0], tuple(images.shape[2:])).float()  # (B, C, h, w)
     return torch.cat([maps.mean((2, 3)), maps.std((2, 3))], dim=1).numpy()

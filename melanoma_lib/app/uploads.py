@@ -71,13 +71,13 @@ def open_upload(data: bytes, side: int, local: bool = False) -> tuple[np.ndarray
 
 def _inspect(image: Image.Image, local: bool) -> tuple[str, ...]:
     """Refuse by the header alone; else what to tell about a picture of unusual kind."""
-    (width, height), frames = image.size, getattr(image, "n_frames", 1)
+    width, height = image.size
     if width * height > MAX_PIXELS and not local:
         raise CorruptImageError(TOO_MANY.format(f"{width:,} x {height:,}"))
     if min(width, height) < MIN_SIDE:
         raise CorruptImageError(f"The image has {width} x {height} pixels; each side needs {MIN_SIDE}. Choose a larger one.")
-    if frames > 1 and image.format != "MPO":  # phones store a preview as a second picture
-        raise CorruptImageError(f"The file holds {frames} pictures (an animation or pages). Save one of them as JPEG or PNG.")
+    if getattr(image, "is_animated", False) and image.format != "MPO":  # phones store a preview as a second picture
+        raise CorruptImageError("The file holds several pictures (an animation or pages). Save one of them as JPEG or PNG.")
     if image.mode in ("I", "F"):
         raise CorruptImageError(f"The image has pixels of kind {image.mode!r} of unknown range. Save it with 8 bits a colour.")
     if image.mode in ("RGB", "RGBA", "RGBX"):
@@ -91,12 +91,14 @@ class Store:
     def __init__(self, most: int = MOST_CASES, seconds: float = SECONDS) -> None:
         self.most, self.seconds, self._lock = most, seconds, threading.Lock()
         self._cases: dict[str, tuple[float, Any]] = {}  # last asked for, case; the latest at the end
+        self._tidies = False  # whether somebody will look for old ones
 
     def put(self, case: Any) -> str:
         """Keep a case under a new name."""
         token = secrets.token_urlsafe(16)
         with self._lock:
             self._keep(token, case)
+            self._tidy_later()
         return token
 
     def get(self, token: str) -> Any:
@@ -117,3 +119,16 @@ class Store:
         now = time.monotonic()
         kept = [item for item in self._cases.items() if now - item[1][0] <= self.seconds]
         self._cases = dict([*kept, (token, (now, case))][-self.most :])
+
+    def _tidy_later(self) -> None:
+        if self._cases and not self._tidies:
+            self._tidies, timer = True, threading.Timer(self.seconds / 10, self._tidy)
+            timer.daemon = True
+            timer.start()
+
+    def _tidy(self) -> None:
+        """Forget what was not asked for in time, though nobody comes any more."""
+        with self._lock:
+            now, self._tidies = time.monotonic(), False
+            self._cases = {token: kept for token, kept in self._cases.items() if now - kept[0] <= self.seconds}
+            self._tidy_later()

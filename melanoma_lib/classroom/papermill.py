@@ -41,6 +41,10 @@ class Outcome(NamedTuple):
 
 def run_lessons(lessons: Sequence[Lesson], out: Path, parameters: Mapping[str, Any], show_progress: bool = True) -> list[Outcome]:
     """Execute lessons into notebooks, pages, summary and index; first, a LessonError if a parameter does not fit one of them."""
+    if any(out.resolve() == lesson.path.parent.resolve() for lesson in lessons):
+        raise LessonError(
+            f"--out {out} is where the lessons lie, and would replace them by what was executed; name another folder"
+        )
     prepared = [(lesson, lesson.with_defaults(parameters)) for lesson in lessons]
     outcomes = [run_lesson(lesson, out, values, show_progress) for lesson, values in prepared]
     write_text(out / "summary.md", summary(outcomes) + "\n")

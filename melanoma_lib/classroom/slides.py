@@ -111,6 +111,8 @@ def interval(value: Any, digits: int = 3, percent: bool = False, undefined: str 
 
 def build(decks: Sequence[Path], values: Mapping[str, Any], out: Path, formats: Sequence[str] = ("html", "pdf")) -> list[Path]:
     """Fill decks and render them as ``html``, ``pdf``, or a LessonError; no format leaves the filled Markdown alone."""
+    if any(out.resolve() == deck.parent.resolve() for deck in decks):
+        raise LessonError(f"--out {out} is where the decks lie, and would replace them by what is filled in; name another folder")
     filled = [out / deck.name for deck in decks]
     for deck, target in zip(decks, filled, strict=True):
         write_text(target, fill(deck, values, out))

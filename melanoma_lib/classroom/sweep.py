@@ -13,7 +13,7 @@ import pandas as pd
 from melanoma_lib.classroom.lesson import Lesson, Scalar, tags_of
 from melanoma_lib.classroom.papermill import run_lesson
 from melanoma_lib.errors import LessonError
-from melanoma_lib.utils import replacing, write_text
+from melanoma_lib.utils import in_project, replacing, write_text
 
 DONE = "done.json"
 METRICS = ("auroc", "average_precision", "sensitivity", "specificity", "ppv")
@@ -88,7 +88,7 @@ def _run_point(path: Path, point: Point) -> None:
     """Run one point, unless it is done and the lesson has not changed since."""
     lesson = Lesson(path)
     source = _digest([cell.source for cell in lesson.notebook.cells])
-    if _record(point).get("source") == source:
+    if _record(point).get("source") == source and in_project(point.values["run_dir"]).is_dir():
         return
     outcome = run_lesson(lesson, point.folder, point.values, show_progress=False)
     record = {"status": outcome.status, "seconds": outcome.seconds} | ({"source": source} if outcome.ok else {})

@@ -32,7 +32,7 @@ def read_table(path: Path, needs: Sequence[str]) -> pd.DataFrame:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
+            first = next((line for line in file if line.strip()), "").lstrip('"')
             file.seek(0)
             mark = max(MARKS, key=first.count)
             reader = csv.reader(file, delimiter=mark, strict=True)

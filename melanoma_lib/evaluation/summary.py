@@ -20,6 +20,7 @@ AGE_BANDS = ("<30", "30-44", "45-59", "60-74", "75+")
 COLUMNS = {"sex": "sex", "age": "age_approx", "site": "anatom_site_general_challenge"}
 MIN_GROUPS = 10  # patients or lesions of each class below which resampling says too little
 METRICS = ("auroc", "sensitivity", "specificity")
+RANKING = ("auroc", "auroc_pooled", "average_precision")  # of folds auroc is the mean, and pooled ranks all of them as one
 
 
 def evaluate_predictions(predictions: pd.DataFrame, threshold: float, n: int = 2000, seed: int = 0) -> dict:
@@ -140,9 +141,9 @@ def summary_table(summary: dict) -> str:
     """The summary of `evaluate_predictions` as text of at most 100 columns."""
     half, chosen, resampling = summary["at_half"], summary["at_threshold"], summary["resampling"]
     score = summary.get("score", "probability (sigmoid of the logit)")  # another of several models
-    name, ranking = score.split()[0].strip(","), ("auroc", "average_precision")
+    name, ranking = score.split()[0].strip(","), [one for one in RANKING if one in summary]
 
-    def texts(numbers: dict, names: tuple[str, ...]) -> list[str]:
+    def texts(numbers: dict, names: Sequence[str]) -> list[str]:
         return [f"{Interval.from_dict(numbers[one]):.3f}" for one in names]
 
     def decided(point: dict) -> list[str]:
@@ -165,12 +166,14 @@ def summary_table(summary: dict) -> str:
         ),
         "Calibration": pd.DataFrame(
             {score: calibrated("probability"), "risk (calibrated)": calibrated("risk")},
-            ["brier", "slope", "intercept", "ECE, 10 equal-count bins"],
+            ["brier", "slope", "intercept (with slope)", "ECE, 10 equal-count bins"],
         ),
         f"Subgroups at {chosen['threshold']:.4g}": shown,
     }
     counts = "{n:,} images, {n_melanoma:,} melanomas ({prevalence:.1%}), {n_groups:,} patients or lesions".format(**summary)
     lines = [counts, *(f"\n{title}\n{table.to_string()}" for title, table in tables.items())]
+    if "auroc_pooled" in summary:
+        lines.append("auroc is the mean of the folds; auroc_pooled, average precision and subgroups rank all folds together")
     if few.any():
         lines.append("* few patients or lesions, or one class: Wilson intervals, none for AUROC; a dash is undefined")
     told = "\n{level:.0%} intervals resample patients or lesions ({unit}), {n:,} times, never single images."

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from melanoma_lib.errors import ExplanationError
 from melanoma_lib.explain.formulas import METHODS
 from melanoma_lib.explain.layers import METHOD_NAMES, CamLayer, cam_layers
 from melanoma_lib.inference import undisturbed
@@ -150,14 +151,14 @@ def _chosen(
     """The layers of these names, all of them if None, once methods and direction are known to work."""
     for method in methods:
         if method not in offered:
-            raise ValueError(f"method: expected one of {list(offered)}, got {method!r}")
+            raise ExplanationError(f"method: expected one of {list(offered)}, got {method!r}")
     if direction not in (1, -1):
-        raise ValueError(f"direction: expected 1 (melanoma) or -1 (other lesion), got {direction!r}")
+        raise ExplanationError(f"direction: expected 1 (melanoma) or -1 (other lesion), got {direction!r}")
     known = cam_layers(model)
     names = list(known) if layers is None else [layers] if isinstance(layers, str) else list(layers)
     unknown = [name for name in names if name not in known]
     if unknown or not names:
-        raise ValueError(f"layers of {model.backbone!r}: expected some of {list(known)}, got {unknown or names}")
+        raise ExplanationError(f"layers of {model.backbone!r}: expected some of {list(known)}, got {unknown or names}")
     return [known[name] for name in names]
 
 

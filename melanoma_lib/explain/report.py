@@ -58,6 +58,16 @@ def worst_errors(run, n: int = 8) -> pd.DataFrame:
     return pd.concat(parts, names=["error"]).reset_index("error").reset_index(drop=True)
 
 
+def tested_cases(run, elsewhere: Settings | None) -> pd.DataFrame:
+    """A run's test cases, from where they were or, if they are gone, from where ``elsewhere`` says; DataError if nowhere."""
+    try:
+        return run.cases("test")
+    except (DataError, RunError) as error:
+        if elsewhere is None:
+            raise DataError(f"{error} Where the images lie now, --data-dir or --image-dirs says.") from error
+        return run.cases("test", elsewhere)
+
+
 def errors_report(run, n: int, out: Path, maps: bool = False, settings: Settings | None = None) -> pd.DataFrame:
     """Write :func:`worst_errors` as ``errors.csv``, and their images as ``errors.png`` with its description beside it.
 
@@ -74,13 +84,7 @@ def errors_report(run, n: int, out: Path, maps: bool = False, settings: Settings
         raise DataError(f"{run.path} made no error on its test split, so there is no image to show")
     if maps and "image" not in run.settings.modalities:
         raise DataError(f"{run.path} looks at metadata alone, so there is no heatmap; leave them out")
-    try:
-        cases = run.cases("test")
-    except (DataError, RunError) as error:  # not there any more, or others are
-        if settings is None:
-            raise DataError(f"{error} Where the images lie now, --data-dir or --image-dirs says.") from error
-        cases = run.cases("test", settings)
-    cases = cases.set_index("image_id", drop=False).loc[table["image_id"]]
+    cases = tested_cases(run, settings).set_index("image_id", drop=False).loc[table["image_id"]]
     pictures = [read_square(path, PHOTOGRAPH) for path in cases["image_path"]]
     title, found = run.path.name, None
     if maps:

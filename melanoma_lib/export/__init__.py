@@ -152,10 +152,13 @@ def card_text(run: Run) -> str:
     splits = run.splits
     assert_no_straddling(splits["group_id"], splits["split"])
     environment = Environment(loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    epochs = run.history.groupby("fold").size().tolist() if run.is_cross_validation else len(run.history)
+    trained = run.folds[0].splits if run.is_cross_validation else splits
     return environment.get_template("card.md.j2").render(
-        name=run.path.name, settings=run.settings, epochs=len(run.history), point=run.operating_point, metrics=run.metrics,
+        name=run.path.name, settings=run.settings, epochs=epochs, folds=run.is_cross_validation, point=run.operating_point,
+        metrics=run.metrics,
         splits=splits.sort_values("split", key=lambda column: column.map(SPLITS.index), kind="stable"),
-        leaked=shared_by_image_split(splits), rates=RATES, calibrator=run.calibrator, environment=run.environment,
+        leaked=shared_by_image_split(trained), rates=RATES, calibrator=run.calibrator, environment=run.environment,
         guidelines=tomllib.loads((FOLDER / "checklists.toml").read_text(encoding="utf-8"))["guideline"],
     ).rstrip() + "\n"  # fmt: skip
 

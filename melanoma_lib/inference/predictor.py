@@ -65,7 +65,8 @@ class Predictor:
         self.views = int(known[0]) if tta is None else 8 if tta else 1
         if str(self.views) not in known:
             advice = "export the run with --tta and ask the file" if tta else "ask with tta=True"
-            raise ExportError(f"{source} is calibrated for {' and '.join(known)} view(s), not for {self.views}: {advice}")
+            name = getattr(source, "path", source)
+            raise ExportError(f"{name} is calibrated for {' and '.join(known)} view(s), not for {self.views}: {advice}")
         self.reading = self.document.readings[str(self.views)]
 
     def predict(

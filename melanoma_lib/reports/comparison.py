@@ -1,9 +1,8 @@
-"""Runs beside each other on the test cases that they share, the gain of each branch over seeds, and what runs cost."""
+"""Runs beside each other on the test cases that they share, and the gain of each branch over seeds."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from melanoma_lib.errors import RunError
@@ -14,7 +13,6 @@ from melanoma_lib.runs import Run
 from melanoma_lib.utils import write_text
 
 BRANCHES = {"metadata": "metadata only", "image": "image only", "image+metadata": "image + metadata"}
-ISIC_2024 = 401_059  # images of the ISIC 2024 challenge's training part
 
 
 def compare_runs(runs: Sequence[Run], n: int = 2000, seed: int = 0) -> pd.DataFrame:
@@ -105,6 +103,7 @@ def comparison_text(table: pd.DataFrame) -> str:
     shown["delong_p"], shown["threshold"] = shown["delong_p"].map("{:.3g}".format), shown["threshold"].map("{:.4g}".format)
     shown = shown.rename(columns={"auroc": "AUROC", "difference": "less that of 1", "delong_p": "DeLong p"})
     heading = f"{table['images'].iloc[0]:,} shared test images, {table['melanomas'].iloc[0]:,} melanomas"
+    heading += "\nintervals resample patients or lesions; DeLong's test takes images as independent"
     return "\n\n".join([names.to_string(), heading, shown.to_string()]) + "\n"
 
 
@@ -112,29 +111,3 @@ def save_table(table: pd.DataFrame, out: Path) -> None:
     """Write a table as CSV where ``out`` ends in ``.csv``, else as JSON: a list of rows."""
     csv = out.suffix.lower() == ".csv"
     write_text(out, table.to_csv(index=False) if csv else table.to_json(orient="records", indent=2) + "\n")
-
-
-def cost_table(runs: Sequence[Run], images: int = ISIC_2024) -> pd.DataFrame:
-    """What training took for an image, read from runs of one recipe and machine, and what ``images`` would take; one row.
-
-    Columns: milliseconds of an image and epoch with validation (median, and ``_low`` and ``_high`` of the epochs), hours of as
-    many epochs (likewise), gigabytes of the image caches: pixels for training, larger than the input, and for evaluation.
-    """
-    from melanoma_lib.data.images import stored_side
-
-    runs = [part for run in runs for part in (run.folds if run.is_cross_validation else [run])]
-    machine = ("platform", "device", "threads")
-    machines = [(run.settings.devices, *(run.environment[key] for key in machine)) for run in runs]
-    if len({(run.settings.with_changes(seed=0, fold=0).fingerprint(), *of) for run, of in zip(runs, machines, strict=True)}) != 1:
-        raise RunError(f"expected runs of one recipe and machine, which differ in no more than the seed; got {len(runs)} runs")
-    trained = [run.splits["split"].ne("test") for run in runs]  # test cases wait until the end
-    seconds = pd.concat([run.history["seconds"] / seen.sum() for run, seen in zip(runs, trained, strict=True)])
-    share, epochs = pd.concat(trained).mean(), int(np.ceil(len(seconds) / len(runs)))
-    settings, ends = runs[0].settings, {"": seconds.median(), "_low": seconds.min(), "_high": seconds.max()}
-    row = {"recipe": f"{settings.backbone}, {settings.modalities}, {settings.image_size} px, {settings.source}"}
-    row |= {"runs": len(runs)} | {key: runs[0].environment[key] for key in machine}
-    row |= {f"milliseconds{end}": round(1000 * value, 2) for end, value in ends.items()} | {"epochs_measured": len(seconds)}
-    row |= {"images": images, "share": round(share, 2), "epochs": epochs}
-    row |= {f"hours{end}": round(value * epochs * share * images / 3600, 1) for end, value in ends.items()}
-    sides = (stored_side(settings.image_size), settings.image_size) if "image" in settings.modalities else ()
-    return pd.DataFrame([row | {"cache_gigabytes": round(sum(images * 3 * side**2 for side in sides) / 1e9, 1)}])

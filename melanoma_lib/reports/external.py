@@ -43,13 +43,16 @@ def evaluate_external(run: Run, cases: pd.DataFrame, cache_dir: Path | None = No
     predictions = {"internal": run.predictions("test"), "external": predict_cases(run, new, cache_dir)}
     threshold, n = run.operating_point.threshold, run.settings.n_resamples
     summaries = {"internal": run.metrics, "external": evaluate_predictions(predictions["external"], threshold, n)}
+    if run.is_cross_validation:
+        summaries["external"]["score"] = "score, folds averaged"
     table = external_table(summaries, predictions, n)
     shown, counts = with_intervals(table), ["images", "groups", "melanomas"]
     for place in predictions:
         shown.loc[counts, place] = table.loc[counts, place].map("{:,.0f}".format)
+    tested = "each case by one fold's model; external: by the mean of all" if run.is_cross_validation else "test"
     text = (
         f"{run.path.name} on {source}; threshold: {run.operating_point.rule}\n\n{pd.Series(left_out).to_frame('left out')}\n\n"
-        f"Internal ({run.settings.source}, test) and external\n{shown.to_string()}\n\nExternal\n"
+        f"Internal ({run.settings.source}, {tested}) and external\n{shown.to_string()}\n\nExternal\n"
         + summary_table(summaries["external"])
     )
     tables = {"comparison": table.reset_index(), "predictions": predictions["external"]}
@@ -97,13 +100,11 @@ def predict_cases(run: Run, cases: pd.DataFrame, cache_dir: Path | None = None) 
     return table.assign(logit=logits, probability=expit(logits), risk=expit(np.mean(log_odds, axis=0)))
 
 
-def external_table(
-    summaries: dict[str, dict], predictions: dict[str, pd.DataFrame], n: int = 2000, seed: int = 0
-) -> pd.DataFrame:
+def external_table(summaries: dict[str, dict], predictions: dict[str, pd.DataFrame], n: int = 2000) -> pd.DataFrame:
     """One model on its own collection and on another one.
 
     ``summaries`` and ``predictions`` hold, by "internal" and "external", what ``evaluate_predictions`` says of each at the stored
-    threshold, and the tables behind it; ``n`` and ``seed`` are of the resampling behind observed_over_expected.
+    threshold, and the tables behind it; ``n`` resamples are behind observed_over_expected.
 
     Returns:
         A row a measure, the index; PPV and NPV also at either collection's prevalence; calibration is that of the risk.
@@ -123,7 +124,7 @@ def external_table(
             rows |= {f"ppv_at_{where}_prevalence": {"value": counted.ppv_at(share)}}
             rows |= {f"npv_at_{where}_prevalence": {"value": counted.npv_at(share)}}
         rows |= {name: summary["calibration"]["risk"][name] for name in ("brier", "slope", "intercept")}
-        rows["observed_over_expected"] = vars(_observed_over_expected(predictions[place], n, seed))
+        rows["observed_over_expected"] = vars(_observed_over_expected(predictions[place], n))
         for end, name in {"value": place, "low": f"{place}_low", "high": f"{place}_high"}.items():
             columns[name] = {measure: row.get(end) for measure, row in rows.items()}
     found = pd.DataFrame(columns).astype(float)
@@ -135,8 +136,8 @@ def external_table(
     return found.rename_axis("measure")
 
 
-def _observed_over_expected(table: pd.DataFrame, n: int, seed: int) -> Interval:
+def _observed_over_expected(table: pd.DataFrame, n: int) -> Interval:
     """Melanomas over the sum of the risks, 1 if calibrated in the large, resampling whole groups."""
     sums = table.groupby("group_id")[["target", "risk"]].sum().to_numpy(float)  # (G, 2)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return Interval.from_replicates(*group_bootstrap(lambda drawn: np.divide(*(drawn @ sums).T), len(sums), n, seed))
+        return Interval.from_replicates(*group_bootstrap(lambda drawn: np.divide(*(drawn @ sums).T), len(sums), n))

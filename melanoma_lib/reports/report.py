@@ -72,8 +72,7 @@ def write_report(
         try:
             working.rename(folder)
         except OSError:
-            if not folder.exists():  # else another process has put its own there
-                earlier.rename(folder)
+            earlier.rename(folder)
             raise
     return Report(summary, text, folder)
 

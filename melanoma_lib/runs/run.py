@@ -3,10 +3,11 @@
 import hashlib
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -37,6 +38,7 @@ CHECKOUT = Path(__file__).parents[2]
 # Or pandas 2 reads the probability of the case at the threshold as a little less than that.
 EXACT = {"float_precision": "round_trip"} if pd.__version__.startswith("2.") else {}
 IDENTITY = {"image_id": str, "group_id": str}
+AGAIN = "copy the run again, or train it again"
 PHOTOGRAPH = 256  # pixels a side of what is drawn
 
 
@@ -59,6 +61,10 @@ class Batch(NamedTuple):
     metadata: "Tensor"  # encoded, float32, (N, M)
     photographs: np.ndarray  # uint8, (N, 256, 256, 3)
     masks: np.ndarray  # lesion pixels, boolean, (N, S, S); none where nobody outlined the lesion
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 class Run:
@@ -107,7 +113,7 @@ class Run:
     @cached_property
     def splits(self) -> pd.DataFrame:
         """image_id, group_id, split, target of every case."""
-        return pd.read_csv(self.path / SPLITS, dtype=IDENTITY)
+        return self._read(SPLITS, pd.read_csv, dtype=IDENTITY)
 
     def cases(self, split: str = "", settings: Settings | None = None) -> pd.DataFrame:
         """The case table it was trained on, in the order of its predictions, with ``split``.
@@ -148,8 +154,10 @@ class Run:
         if not self.is_cross_validation:
             raise RunError(f"{self.path} is one training, no cross-validation; train --folds 5 makes one")
         folds = []
-        for kept in json.loads(self._text(FOLDS)):
-            fold = Run(self.path.parent / kept["run"])
+        for kept in self._read(FOLDS):
+            if not (place := self.path.parent / kept["run"]).is_dir():
+                raise RunError(f"{self.path} was gathered from the runs of its folds, and {place} is gone; copy it there, too")
+            fold = Run(place)
             if sha256(fold.path / CHECKPOINT) != kept["checkpoint_sha256"]:
                 raise RunError(f"{fold.path} was trained again since {self.path} was gathered; delete that and gather it again")
             folds.append(fold)
@@ -164,22 +172,22 @@ class Run:
     @cached_property
     def history(self) -> pd.DataFrame:
         """Losses, metrics and learning rate, one row an epoch."""
-        return pd.read_csv(self.path / HISTORY)
+        return self._read(HISTORY, pd.read_csv)
 
     @cached_property
     def metrics(self) -> dict:
         """What ``evaluate_predictions`` said of the test split when the run was finished."""
-        return json.loads(self._text(METRICS))
+        return self._read(METRICS)
 
     @cached_property
     def calibrator(self) -> Calibrator:
         """From logit to risk, fitted on validation; of a cross-validation to all folds, while ``risk`` is by each fold's own."""
-        return Calibrator.from_dict(json.loads(self._text(CALIBRATION)))
+        return Calibrator.from_dict(self._read(CALIBRATION))
 
     @cached_property
     def environment(self) -> dict:
         """Versions of the kit (also its git commit) and of packages, and the machine of the training."""
-        return json.loads(self._text(ENVIRONMENT))
+        return self._read(ENVIRONMENT)
 
     def model(self):
         """The trained model, in evaluation mode, on the CPU; RunError if the checkpoint does not fit, or there are several."""
@@ -208,17 +216,25 @@ class Run:
         """
         if split not in ("val", "test"):
             raise RunError(f"predictions are kept of val and test, not of {split!r}")
-        return pd.read_csv(self.path / PREDICTIONS.format(split), dtype=IDENTITY, **EXACT)
+        table = self._read(name := PREDICTIONS.format(split), pd.read_csv, dtype=IDENTITY, **EXACT)
+        if split == "test" and len(table) != self.metrics["n"]:
+            raise RunError(f"{self.path / name} holds {len(table)} cases, {METRICS} tells of {self.metrics['n']}; {AGAIN}")
+        return table
 
     @cached_property
     def operating_point(self) -> StoredOperatingPoint:
         """The stored operating point; ForeignThresholdError when it was chosen for another model or on other predictions."""
-        point = StoredOperatingPoint(**json.loads(self._text(OPERATING_POINT)))
+        point = StoredOperatingPoint(**self._read(OPERATING_POINT))
         model = FOLDS if self.is_cross_validation else CHECKPOINT
         for file, digest in ((model, point.checkpoint_sha256), (PREDICTIONS.format("val"), point.predictions_sha256)):
             if (found := sha256(self.path / file)) != digest:
                 told = f"was chosen with another {file} (digest {digest[:12]}…, found {found[:12]}…)"
                 raise ForeignThresholdError(f"{self.path / OPERATING_POINT} {told}; it means nothing for this one; train again")
+        if (tested := self.metrics["at_threshold"]["threshold"]) != point.threshold:
+            told = f"says threshold {point.threshold!r}, the metrics were counted at {tested!r}"
+            raise ForeignThresholdError(
+                f"{self.path / OPERATING_POINT} {told}: put that back; another rule takes another training"
+            )
         return point
 
     def _require_one_model(self) -> None:
@@ -227,6 +243,12 @@ class Run:
 
     def _text(self, name: str) -> str:
         return (self.path / name).read_text(encoding="utf-8")
+
+    def _read(self, name: str, how: Callable = _json, **options: Any) -> Any:
+        try:
+            return how(self.path / name, **options)
+        except ValueError as error:  # of JSON and pandas, whose own errors are of this kind
+            raise RunError(f"{self.path / name} is damaged ({error}); {AGAIN}") from error
 
 
 def finished_runs(runs_dir: str | Path, needs_model: bool = False) -> list[Path]:

@@ -63,7 +63,6 @@ class CaseExplorer(Explorer):
 
     Args:
         cases: case table; images may be absent. DataError if it is empty or lacks a column.
-        thumbnail: pixels, longer side of the images on a page.
         page_size: images on a page.
         threshold: of a table with ``probability``, where a probability equal to it is flagged: false negatives and false
             positives can then be chosen, and the worst errors put first.
@@ -89,7 +88,7 @@ class CaseExplorer(Explorer):
     detail = traitlets.Dict().tag(sync=True)
     page_size = traitlets.Int(24, min=1).tag(sync=True)
 
-    def __init__(self, cases: pd.DataFrame, thumbnail: int = 128, page_size: int = 24, threshold: float | None = None) -> None:
+    def __init__(self, cases: pd.DataFrame, page_size: int = 24, threshold: float | None = None) -> None:
         absent = [column for column in CASE_COLUMNS if column not in cases.columns]
         if absent or cases.empty:
             raise DataError(f"expected a case table with rows, got {len(cases)} rows and no column {absent}; see load_cases")
@@ -97,7 +96,7 @@ class CaseExplorer(Explorer):
         self._cases = cases if threshold is None else note_outcomes(cases, threshold)
         self._rows = filter_cases(self._cases)
         orders = {} if threshold is None else ORDERS
-        super().__init__(thumbnail=thumbnail, page_size=page_size, choices=choices_of(self._cases), orders=orders)
+        super().__init__(page_size=page_size, choices=choices_of(self._cases), orders=orders)
         self._turn()
 
     @traitlets.validate("page")

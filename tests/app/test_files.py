@@ -11,10 +11,11 @@ import pytest
 from melanoma_lib.__main__ import main
 from melanoma_lib.app.files import answer_files, gather
 from melanoma_lib.errors import DataError, ExportError
-from melanoma_lib.export import export_run
+from melanoma_lib.export import export_run, write_export
 from melanoma_lib.inference.predictor import COLUMNS
 from melanoma_lib.reports.report import predict_with_views
 from tests.app.pictures import encoded
+from tests.export.models import document_of, model_of
 
 KNOWN = list(COLUMNS.values())
 
@@ -54,6 +55,16 @@ def test_each_image_gets_the_runs_answer_or_a_reason(app_run, test_cases, folder
     flagged = expected["probability"].to_numpy() >= app_run.operating_point.threshold
     assert len(plain) > 30 and plain["decision"].nunique() == 2
     assert (plain["decision"] == np.where(flagged, "flagged", "not flagged")[answered["warnings"] == ""]).all()
+
+
+def test_a_model_of_metadata_alone_answers_a_table_and_nothing_else(folder, tmp_path):
+    model = model_of("test_efficientnet", "metadata")
+    write_export(tmp_path / "model.pt", model, document_of(model, 32), "torchscript")
+    (folder / "names.csv").write_text("image,age\nnowhere,20\nelsewhere,80\n")
+    table = answer_files(tmp_path / "model.pt", gather([folder / "names.csv"]), show_progress=False)
+    assert table["risk"].nunique() == 2 and table["decision"].isin(["flagged", "not flagged"]).all()
+    with pytest.raises(DataError, match="give a table"):
+        answer_files(tmp_path / "model.pt", gather([folder / "images"]), show_progress=False)
 
 
 def test_eight_views_are_asked_of_an_export_made_for_them(tiny_run):
@@ -118,6 +129,13 @@ def test_a_table_alone_names_its_images_relative_to_its_folder(folder, monkeypat
     assert gather([Path("images/broken.jpg"), Path("alone.csv")])["age_approx"].tolist() == [7]
     with pytest.raises(DataError, match=r"dark\.png.*: rows of one image differ"):  # file names alone do not tell which
         gather([twin, folder / "alone.csv"])
+    (folder / "elsewhere").mkdir()  # where no image lies
+    (folder / "elsewhere" / "t.csv").write_text(f"image,age\n{dark},55\n../more/dark.png,85+\n")
+    cases = gather([folder / "elsewhere" / "t.csv"])
+    assert [path.resolve() for path in cases["image"]] == [dark, twin] and cases["age_approx"].tolist() == [55, 85]
+    (folder / "patients.xlsx").touch()
+    with pytest.raises(DataError, match=r"patients\.xlsx is no image .*save it as CSV"):
+        gather([dark, folder / "patients.xlsx"])
     (folder / "one.csv").write_text("image,age\ndark,55\n")
     assert gather([folder / "one.csv"])["image"].tolist() == [folder / "dark"]  # two files have that name: none is guessed
     with pytest.raises(DataError, match=r"dark.*: a row of the table fits several images"):
@@ -126,14 +144,18 @@ def test_a_table_alone_names_its_images_relative_to_its_folder(folder, monkeypat
 
 def test_the_command_writes_a_row_an_image_and_fails_only_if_none_could_be_read(app_run, tiny_run, folder, capsys, caplog):
     words = ["--progress", "no", "--out", "out/risks.csv"]
-    assert main(["predict", str(folder / "images"), str(app_run.path), *words]) == 0  # the model may come last
+    assert main(["predict", str(app_run.path), str(folder / "images"), *words]) == 0  # the model may stand anywhere
     assert "not for diagnosis" in capsys.readouterr().out and "no table tells them" in caplog.text
+    assert "1 files are not read, as they are no images by their ending: '.txt'" in caplog.text
+    assert main(["predict", str(folder), str(app_run.path), "--run", str(app_run.path)]) == 1
+    assert "expected one model" in capsys.readouterr().err
     trained = app_run.splits.query("split == 'train'")["image_id"].iloc[0]
     shutil.copy(folder / "images" / "dark.png", f"{trained}.png")
     assert main(["predict", f"{trained}.png", str(app_run.path), "--progress", "no"]) == 0
     assert "1 of 1 images are named like images that the model was trained on" in caplog.text
     table = pd.read_csv("out/risks.csv")
-    assert list(table) == ["image", "probability", "risk", "decision", "warnings"] and len(table) == 43
+    assert list(table) == ["image", "probability", "risk", "decision", "warnings", "model", "threshold", "prevalence"]
+    assert len(table) == 43 and table["threshold"].tolist() == pytest.approx([app_run.operating_point.threshold] * 43, abs=1e-6)
     assert main(["predict", str(folder / "images" / "broken.jpg"), "nowhere.jpg", str(app_run.path), *words]) == 1
     assert "No such file" in capsys.readouterr().err
     for read, told in (

@@ -62,6 +62,12 @@ def test_rates_and_risk_carried_to_a_prevalence(service, test_cases, monkeypatch
     low, high = (answer["similar_test_cases"]["observed"][end] for end in ("low", "high"))
     assert alike == pytest.approx(answer["risk_shown"]) and answer["risk_shown"] == min(max(answer["risk"], low), high)
     assert rare < alike < common
+    carried = service.ask(*case, prevalence=own)["risk_at_prevalence_interval"]
+    assert (carried["low"], carried["high"]) == pytest.approx((low, high))
+    nearest = np.column_stack([np.full(200, 1e-6), np.zeros(200)])  # of two hundred as safe ones none was a melanoma
+    with monkeypatch.context() as patched:
+        patched.setattr(service, "test", nearest)
+        assert service.ask(*case)["risk_shown"] == max(1 / 200, min(answer["risk"], wilson_interval(0, 200).high))
     reading = service.predictor.reading  # of a test in which nothing is flagged the PPV is null
     nobody = {**tested, "tp": 0, "fp": 0, "tn": 30, "fn": 10}
     monkeypatch.setattr(service.predictor, "reading", replace(reading, test={**reading.test, "at_threshold": nobody}))
@@ -70,10 +76,12 @@ def test_rates_and_risk_carried_to_a_prevalence(service, test_cases, monkeypatch
 
 def test_similar_cases_by_brute_force():
     rng = np.random.default_rng(0)
-    test = np.column_stack([rng.random(400), rng.random(400) < 0.3])
+    test = np.column_stack([(scores := rng.random(400)), (rng.random(400) < 0.3) & (scores > 0.1)])
     for risk in (1e-6, 0.31, 0.9, 1 - 1e-6):
         away = sorted((abs(math.log(p / (1 - p)) - math.log(risk / (1 - risk))), p, target) for p, target in test.tolist())
         kept = [row for place, row in enumerate(away) if row[0] <= 0.5 or place < 30]
+        if not any(row[2] for row in kept):
+            kept = [row for place, row in enumerate(away) if row[0] <= 0.5 or place < 100]
         found = similar_cases(test, risk)
         assert (found["n"], found["melanomas"]) == (len(kept), sum(row[2] for row in kept))
         assert (found["risk_from"], found["risk_to"]) == (min(row[1] for row in kept), max(row[1] for row in kept))

@@ -41,6 +41,8 @@ def test_damage_never_raises_anything_but_the_refusal(kind, data):
 
 
 def test_the_store_forgets_the_oldest_and_the_old():
+    alone = Store(seconds=0.1)
+    alone.put(np.zeros(1))
     store, cases = Store(most=3, seconds=0.5), [np.zeros(1) for _ in range(4)]
     watched = [weakref.ref(case) for case in cases]
     names = [store.put(cases.pop(0)) for _ in range(3)]
@@ -51,6 +53,7 @@ def test_the_store_forgets_the_oldest_and_the_old():
     store.drop(names[0])
     assert watched[0]() is None and store.get(names[2]) is watched[2]()
     time.sleep(0.6)
+    assert not alone._cases  # though nobody came again
     for name in names:
         with pytest.raises(DataError, match="Choose it again"):
             store.get(name)

@@ -151,6 +151,7 @@ def test_the_command_writes_markdown_and_explains_what_is_wrong(tiny_run, tmp_pa
     words = ["slides", "build", "00_start_here", "06", "--markdown", "--run-dir", str(tiny_run.path), "--out", str(tmp_path)]
     assert main(words) == 0
     assert str(tmp_path / "00_start_here.md") in capsys.readouterr().out
+    assert main([*words[:-1], "slides"]) == 1 and "where the decks lie" in capsys.readouterr().err
     monkeypatch.setattr(slides, "MARP", Path("nowhere"))
     monkeypatch.setenv("PATH", "")
     assert main([word for word in words if word != "--markdown"]) == 1

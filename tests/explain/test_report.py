@@ -46,6 +46,7 @@ def test_the_command_draws_cases_and_explains_errors_without_a_traceback(tiny_ru
     written = {file.name for file in (tmp_path / "cases").iterdir()}
     drawn = ("gradcam-blocks.0", "gradcam-blocks.1", "scorecam-blocks.1")
     assert written == {f"{wanted}-{name}.{kind}" for name in drawn for kind in ("png", "txt")}
-    assert main(["explain", str(tiny_run.path), "--image-id", "NOBODY"]) == 1
-    printed = capsys.readouterr().err
-    assert "NOBODY" in printed and "Traceback" not in printed
+    for flag in ("--image-id", "--method"):
+        assert main(["explain", str(tiny_run.path), flag, "NOBODY"]) == 1
+        printed = capsys.readouterr().err
+        assert "NOBODY" in printed and "Traceback" not in printed and "--debug" not in printed

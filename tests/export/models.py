@@ -28,7 +28,8 @@ def document_of(model: MelanomaNet, image_size: int, **changes) -> Document:
     """A record that fits the model; its numbers are invented."""
     reading = Reading(
         slope=1.5, intercept=-0.25, threshold=0.4, rule="invented", sensitivity=0.95, specificity=0.6, prevalence=0.1,
-        checkpoint_sha256="c" * 64, predictions_sha256="p" * 64, test={"note": "invented"},
+        checkpoint_sha256="c" * 64, predictions_sha256="p" * 64,
+        test={"at_threshold": {"tp": 9, "fp": 3, "tn": 7, "fn": 1, "sensitivity": {}, "specificity": {}}},
     )  # fmt: skip
     shape = Preprocessing(stored_side(image_size), image_size, **backbone_normalisation(model.backbone))
     values = {

@@ -1,6 +1,6 @@
 """What every committed lesson must be: its opening cells, its rhythm, and outputs that can be trusted and read aloud.
 
-``python -m melanoma_lib notebooks check`` runs the first test of this file.
+``make test ARGS="-k committed_lesson"`` runs the first test of this file.
 """
 
 import ast

@@ -102,13 +102,11 @@ def test_nbval_is_green_on_the_committed_lesson_and_red_on_one_changed_number(le
     assert red.returncode == 1 and "sum 46" in red.stdout, red.stdout
 
 
-def test_the_command_line_runs_and_checks(lesson, tmp_path, monkeypatch, capfd):
+def test_the_command_line_runs(lesson, tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     lesson.path.rename(tmp_path / "notebooks" / "07_mini.ipynb")
     (tmp_path / "notebooks" / "00_start_here.ipynb").write_bytes((tmp_path / "notebooks" / "07_mini.ipynb").read_bytes())
     monkeypatch.chdir(tmp_path)
     assert main(["notebooks", "run", "07", "-p", "seed", "2", "--out", "out"]) == 0
     assert "sum 47" in (tmp_path / "out" / "07_mini.html").read_text()
-    monkeypatch.chdir(ROOT)
-    assert main(["notebooks", "check", "06"]) == 0
-    assert "1 passed" in capfd.readouterr().out
+    assert main(["notebooks", "run", "07", "--out", "notebooks"]) == 1  # where the lessons lie
