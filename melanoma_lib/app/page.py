@@ -86,38 +86,31 @@ class Page:
     ) -> tuple:  # fmt: skip
         """All that follows from the controls, as HTML: what is wrong with the age, the answer, its meaning, the pictures.
 
-        While the age is wrong the answer that is ``shown`` stays, if it is about the same image. Age, sex and site, the last
-        values, are cleared if it was about another one: they may be another patient's. The prevalence is in percents.
+        While the age is wrong the answer that is ``shown`` stays, if it is about the same image. The prevalence is in percents.
         """
-        asked, same = (gr.skip(),) * 3, f'data-case="{token}"' in shown
-        if not same and re.search('data-case="[^"]', shown):
-            age, sex, site = asked = "", UNKNOWN, UNKNOWN
-        patient = Patient(age.strip().replace(",", ".") or None, *(None if word == UNKNOWN else word for word in (sex, site)))
+        years = age.strip().replace(",", ".") if re.fullmatch(r"\s*(\d+([.,]\d\d?)?)?\s*", age) else "1,000 and 1e2 are no ages"
+        patient = Patient(years or None, *(None if word == UNKNOWN else word for word in (sex, site)))
         percents = 100 * PREVALENCE if prevalence is None else min(max(prevalence, LEAST), MOST)
         share, nothing = round(percents / 100, 5), ("", html("no_pictures"))
         try:
             if self.encoder is not None:
                 self.encoder.encode(*patient)
         except DataError:
+            same = f'data-case="{token}"' in shown
             wrong = html("wrong_age", MAX_AGE, same and "ml-verdict" in shown)
             if same:
-                return wrong, gr.skip(), gr.skip(), gr.skip(), *asked
-            return wrong, html("problem", token, "There is no answer while the age is wrong."), *nothing, *asked
+                return wrong, gr.skip(), gr.skip(), gr.skip()
+            return wrong, html("problem", token, "There is no answer while the age is wrong."), *nothing
         try:
             case = self.case(token)
             if case is None and self.reads_images:
-                return "", html("empty"), *nothing, *asked
+                return "", html("empty"), *nothing
             said = self.service.ask(case, patient, share)
             pictures = self._pictures(token, case, patient, layer, method)
         except KitError as error:
-            return "", html("problem", token, str(error)), *nothing, *asked
-        return (
-            "",
-            html("verdict", token, said),
-            html("meaning", token, said, prevalence not in (None, percents)),
-            pictures,
-            *asked,
-        )
+            return "", html("problem", token, str(error)), *nothing
+        meaning = html("meaning", token, said, prevalence not in (None, percents))
+        return "", html("verdict", token, said), meaning, pictures
 
     def _pictures(self, token: str, case: Case | None, patient: Patient, layer: str | None, method: str | None) -> str:
         if not self.layers:
@@ -147,6 +140,7 @@ def build_page(page: Page) -> gr.Blocks:
     # The file goes to a route that keeps it in memory; only a name for it comes back as the picker's value.
     template = html("picker", page.names, READS, MAX_BYTES // 1024**2)
     script = (FOLDER / "picker.js").read_text(encoding="utf-8").replace("@max", json.dumps(MAX_BYTES))
+    script = script.replace("@usual", f"{100 * PREVALENCE:g}")
     with gr.Blocks(title="melanoma_lib: one lesion", analytics_enabled=False, fill_width=False) as blocks:
         gr.HTML(html("banner"), elem_id="ml-banner")
         gr.HTML(html("header", service.facts()))
@@ -193,8 +187,11 @@ def build_page(page: Page) -> gr.Blocks:
         given = [picker, age, sex, site, prevalence, layer, method]
         gr.on(
             [blocks.load, *(control.change for control in given)], page.respond, [*given, answer],
-            [wrong, answer, meaning, pictures, age, sex, site], api_visibility="private", show_progress="minimal", queue=False,
+            [wrong, answer, meaning, pictures], api_visibility="private", show_progress="minimal", queue=False,
             trigger_mode="always_last",
         )  # fmt: skip
+        # In the page, at once: what is typed while the next image is on its way is of that patient, and stays.
+        cleared = f"(image, ...known) => image ? known : ['', '{UNKNOWN}', '{UNKNOWN}']"
+        picker.change(None, [picker, age, sex, site], [age, sex, site], js=cleared)
         opacity.change(None, opacity, js="(share) => document.body.style.setProperty('--ml-opacity', share / 100)")
     return blocks

@@ -10,8 +10,13 @@ function say(text, kind) {
   status.setAttribute("role", kind === "problem" ? "alert" : "status");
 }
 
-function choose(token, example = "") {
+function leave() {
   forget();
+  showOnly("none yet");
+  if (props.value) props.value = ""; // which clears age, sex and site: they were of the former image's patient
+}
+
+function take(token, example = "") {
   if (token && !example) held = token;
   element.querySelector("[data-remove]").hidden = !token;
   for (const button of element.querySelectorAll("[data-example]")) {
@@ -37,12 +42,12 @@ async function send(file) {
   const fail = (text) => {
     if (mine !== latest) return;
     say(`${file.name}: ${text}`, "problem");
-    choose(""); // or the former answer would be taken for this file's
+    take(""); // or the former answer would be taken for this file's
   };
   const mb = Math.round(file.size / 1048576);
   if (file.size > most) return fail(`The file has ${mb} MB; this page takes up to ${most / 1048576} MB. Save it smaller, as JPEG.`);
   say(`Reading ${file.name} …`, "busy");
-  showOnly("none yet");
+  leave();
   setTimeout(() => { if (mine === latest && waits) say(`Still reading ${file.name}: the server takes long to answer …`, "busy"); }, 8000);
   let waits = true;
   try {
@@ -53,7 +58,7 @@ async function send(file) {
     if (!answer.ok) return fail(said.error);
     say(`${file.name} · ${size}`, "done");
     named = file.name.replace(/\.\w+$/, "");
-    choose(said.image);
+    take(said.image);
   } catch {
     waits = false;
     fail("The server does not answer.");
@@ -91,7 +96,8 @@ document.addEventListener("click", ({ target }) => {
   if ("enlarge" in button.dataset) return document.fullscreenElement ? document.exitFullscreen() : document.querySelector(".ml-pictures").requestFullscreen();
   [named, latest] = [button.dataset.example ?? "", latest + 1];
   say(button.title, "done");
-  choose(button.dataset.example ?? "", button.dataset.example);
+  leave();
+  setTimeout(() => take(button.dataset.example ?? "", button.dataset.example)); // once the page has heard that the former one is gone
   if ("remove" in button.dataset) element.querySelector("input").focus(); // the button is gone
 });
 for (const name of ["dragover", "dragleave", "drop"]) {
@@ -108,6 +114,11 @@ document.addEventListener("beforeinput", (event) => { // the browser itself woul
   event.preventDefault();
   document.execCommand("insertText", false, event.data.replace(",", "."));
 });
+document.addEventListener("blur", ({ target }) => { // Gradio itself would put the least number into an emptied field
+  if (target.type !== "number" || target.value !== "") return;
+  target.value = target.closest("#ml-prevalence") ? @usual : target.max;
+  target.dispatchEvent(new Event("input", { bubbles: true }));
+}, true);
 document.querySelector("#ml-answer").setAttribute("aria-live", "polite");
 window.addEventListener("pagehide", forget);
 const ask = window.fetch, gone = (yes) => document.body.classList.toggle("ml-lost", yes);

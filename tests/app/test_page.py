@@ -63,7 +63,7 @@ def test_upload_then_metadata_then_layer(server, browser, service, lesion):
         upload(page, lesion, "my lesion.jpg")
         expect(page.locator(".ml-status")).to_contain_text("my lesion.jpg")
         answered()
-        for wrong in ("-5", "old", "999"):
+        for wrong in ("-5", "old", "999", "1,000", "1e2"):
             page.get_by_label("Age in years").fill(wrong)
             expect(page.locator("#ml-wrong").get_by_role("alert")).to_contain_text("years from 0 to 120")
             answered()  # it stays, faded, with what it used
@@ -99,10 +99,11 @@ def test_upload_then_metadata_then_layer(server, browser, service, lesion):
         page.route("**/api/images", lambda route: None)  # an upload that takes for ever
         upload(page, lesion, "next.jpg")
         expect(page.locator("#ml-answer .ml-number")).to_be_hidden()
+        expect(page.get_by_label("Age in years")).to_have_value("")  # perhaps it is another patient's
+        page.get_by_label("Age in years").fill("33")
         page.unroute("**/api/images")
         upload(page, lesion, "next.jpg")
-        answered()  # of the next image, perhaps of another patient
-        expect(page.get_by_label("Age in years")).to_have_value("")
+        answered(age=33)  # and nothing else of the former
 
 
 def below_kit(page: Page, url: str) -> None:
@@ -193,6 +194,10 @@ def test_layout_contrast_and_the_prevalence_beside_what_it_moves(server, browser
         typed.fill("75")  # beyond the slider's end, which it then takes
         typed.press("Tab")
         expect(typed).to_have_value("50")
+        typed.fill("")
+        typed.press("Tab")
+        expect(typed).to_have_value("10")
+        typed.fill("50")
         expect(meaning).to_contain_text("Where 50% of lesions")
         expect(meaning).to_contain_text("by the interval of similar test cases")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
