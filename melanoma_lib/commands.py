@@ -145,11 +145,12 @@ def predict(
         raise KitError(f"expected one model, got {', '.join(map(str, [*models, *[model] * bool(model)]))}")
     files, model = [path for path in files if path not in models], models[0] if models else model
     require_ending(out, ".csv")
+    if out.is_file() and not out.read_text(encoding="utf-8", errors="replace").startswith("image,probability,risk,decision"):
+        raise KitError(f"--out {out} is there, and holds no answers of predict; give another name")
     cases = gather(files)
     if out.resolve() in {path.resolve() for path in (*files, *cases["image"])}:
         raise KitError(f"--out {out} is one of the files to read; give another name")
-    exported = model and (model.is_file() or model.suffix in (".onnx", ".pt"))
-    source = model if exported else _run(model, settings, needs_model=True)
+    source = model if model and model.is_file() else _run(model, settings, needs_model=True)
     known = () if source is model else set(source.splits.query("split == 'train'")["image_id"])
     if seen := sum(path.stem in known for path in cases["image"]):
         log.warning("%d of %d images are named like images that the model was trained on, which it knows", seen, len(cases))

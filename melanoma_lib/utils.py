@@ -25,9 +25,12 @@ def replacing(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "this is no file that could be written anew; name another one", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(errno.EACCES, "nothing can be written there; name another place", str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        temporary.touch()  # now, not after the work
+        temporary.unlink()
+    except OSError as error:
+        raise OSError(error.errno, "nothing can be written there; name another place", str(path)) from error
     try:
         yield temporary
         temporary.replace(path)

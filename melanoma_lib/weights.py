@@ -60,10 +60,8 @@ def hub_reachable(timeout: float = 3.0) -> bool:
     try:
         with urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=timeout):  # by the proxy, if there is one
             return True
-    except HTTPError:  # an answer all the same
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, HTTPError)  # an answer all the same
 
 
 def require_backbone(backbone: str, pretrained: bool) -> None:

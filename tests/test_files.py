@@ -25,6 +25,10 @@ def test_a_target_that_cannot_be_written_is_told_with_its_path(name, tmp_path, m
     Path("a_file").touch()
     with pytest.raises(OSError, match=name.partition("/")[0] or r"'\.'"), replacing(Path(name)):
         pytest.fail("the work was begun")
-    monkeypatch.setattr("os.access", lambda folder, mode: False)  # root may write everywhere
+
+    def refuse(path):  # root may write everywhere
+        raise PermissionError(errno.EACCES, "denied", str(path))
+
+    monkeypatch.setattr(Path, "touch", refuse)
     with pytest.raises(PermissionError, match=r"nothing can be written.*risks\.csv"), replacing(tmp_path / "risks.csv"):
         pytest.fail("the work was begun")

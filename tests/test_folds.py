@@ -111,7 +111,7 @@ def test_the_card_of_a_cross_validation_tells_of_its_folds(folded):
 
 
 def test_a_gathered_run_has_no_single_model_and_notices_a_fold_trained_again(folded, tmp_path):
-    with pytest.raises(RunError, match=r"Run\.folds"):
+    with pytest.raises(RunError, match=r"take the run of one fold, such as .*fold1of3"):
         folded.model()
     with pytest.raises(RunError, match="no cross-validation"):
         _ = folded.folds[0].folds

@@ -14,9 +14,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from melanoma_lib.app.unlike import Reference
 from melanoma_lib.data.datamodule import DermoscopyDataModule
 from melanoma_lib.evaluation import evaluate_predictions
+from melanoma_lib.explain.unlike import Reference
 from melanoma_lib.export import write_card
 from melanoma_lib.inference import predict_logits
 from melanoma_lib.runs.run import CHECKPOINT, DEMONSTRATION, ENVIRONMENT, HISTORY, SETTINGS, SPLITS, Run, sha256

@@ -57,8 +57,7 @@ def gather(given: Sequence[Path]) -> pd.DataFrame:
     images = list(dict.fromkeys(file for files in found.values() for file in files))
     empty = [path for path, files in found.items() if path in given and not files]
     if empty or not any(path.exists() for path in given):
-        told = f"expected images that end in {', '.join(IMAGES)}, and found none"
-        raise DataError(f"{listed(empty or given)}: {told}; a run directory would hold settings.json")
+        raise DataError(f"{listed(empty or given)}: found none of {', '.join(IMAGES)}, nor settings.json of a run directory")
     names = [(normalize("NFC", path.name), normalize("NFC", path.stem)) for path in images]
     keys = pd.Index([name if name in known.index else stem for name, stem in names])
     if tables:
@@ -69,6 +68,9 @@ def gather(given: Sequence[Path]) -> pd.DataFrame:
     if len(tables) == len(given):
         files = pd.Series(images * 2, [*sum(zip(*names, strict=True), ())]).loc[lambda one: ~one.index.duplicated(keep=False)]
         named = [path if path.is_file() else files.get(path.name, path) for path in known["image"]]
+        stems = pd.Index([stem for _, stem in names])
+        lost = [not path.is_file() and path.stem in stems[stems.duplicated()] for path in named]
+        known.loc[lost, "notes"] = "Several files have this name: tell the folder, too."
         return known.assign(image=named).drop_duplicates("image", ignore_index=True)
     known = known[~known.index.duplicated()]
     if unused := len(known) - known.index.isin([name for both in names for name in both]).sum():
@@ -140,6 +142,8 @@ def answer_files(source: Run | Path, cases: pd.DataFrame, tta: bool = False, sho
             else "looks at images alone"
         )
         log.warning("the model %s", told)
+    if service.predictor.reading.slope <= 0:
+        log.warning("the calibration of this model failed: it gives every case the same risk")
     service.learn_training()
 
     def answer(case: NamedTuple) -> tuple:
@@ -148,7 +152,7 @@ def answer_files(source: Run | Path, cases: pd.DataFrame, tta: bool = False, sho
             picture = service.admit(case.image.read_bytes(), local=True) if looks else None
             said = service.ask(picture, patient)
         except (KitError, OSError) as error:
-            return case.image, None, None, UNREAD, str(error)
+            return case.image, None, None, UNREAD, f"{error} {case.notes}".strip()
         decision = FLAGGED if said["flagged"] else NOT_FLAGGED
         told = " ".join([*said["warnings"], *said["notes"], case.notes if reads else ""]).strip()
         return case.image, said["probability"], said["risk"], decision if said["reliable"] else WITHHELD, told

@@ -15,21 +15,29 @@ import torch
 from PIL import Image
 from scipy.special import logit
 
-from melanoma_lib.app.unlike import REFERENCE, Reference, layer_features
 from melanoma_lib.app.uploads import open_upload
 from melanoma_lib.errors import DataError, ExplanationError, ForeignThresholdError
 from melanoma_lib.evaluation import OperatingPoint, adjust_for_prevalence, wilson_interval
 from melanoma_lib.evaluation.calibration import RISK_FLOOR
 from melanoma_lib.explain import CAM_METHODS, METHOD_NAMES, cam_layers, default_layer, heatmaps
+from melanoma_lib.explain.unlike import FAR, REFERENCE, Reference, distances, layer_features
 from melanoma_lib.export import FORMATS
 from melanoma_lib.inference import Predictor
-from melanoma_lib.inference.document import NOTE
+from melanoma_lib.inference.document import NOTE, beyond
 from melanoma_lib.runs import Run
 
 BACKENDS = {"torch": "PyTorch", "onnx": "ONNX Runtime"}
 ALIKE = 0.5  # log-odds within which a risk is similar
 FEWEST = (30, 100)  # test cases that are compared with at least; where none of those is a melanoma
 PREVALENCE = 0.1  # that an answer is carried to unless another is asked for
+# What to say where a measure lies below its lower and above its upper limit.
+UNLIKE = {
+    "brightness": ("The image is too dark", "The image is too bright"),
+    "contrast": ("The image is almost blank", "The image has harsher contrasts than a photograph of skin"),
+    "warmth": ("The colours are not those of skin: too blue or grey", "The colours are not those of skin: too red or yellow"),
+    "green": ("The colours are not those of skin: too purple", "The colours are not those of skin: too green"),
+    "grain": ("The image has no detail", "The image is covered by noise, text or a pattern"),
+}
 
 
 class Patient(NamedTuple):
@@ -113,8 +121,14 @@ class Service:
         pixels, warnings = preprocessing.prepare(Image.fromarray(square)), self.document.warnings(data)
         if self.reference is not None:
             with self._asking:
-                features = layer_features(self.model, pixels[None])
-            warnings += self.reference.warnings(square, features)
+                distance = distances(layer_features(self.model, pixels[None]), self.reference.features)[0]
+            warnings += words_of(beyond(square, self.reference.low, self.reference.high))
+            if distance > self.reference.far:
+                nearer = f"distance {distance:.2f}; {FAR:.0%} of the validation images are nearer than {self.reference.far:.2f}"
+                warnings += (f"To the network it is unlike every image it learned from ({nearer}).",)
+        elif self.document.limits:
+            warnings += words_of(beyond(square, *self.document.limits))
+            notes += ("Light and colours were compared with images of training, what the network sees was not.",)
         else:  # and stays so, whatever is known later
             notes += (f"Not compared with the images of training: {self.lacks}.",)
         return Case(shown, pixels, notes, warnings, hashlib.sha256(data).hexdigest())
@@ -193,6 +207,12 @@ class Service:
             raise DataError("This model looks at the image alone; leave age, sex and site unknown.")
         image = {} if self.document.preprocessing is None else {"image": case.pixels[None]}
         return image if self.document.encoder is None else image | {"metadata": self.document.encoder.encode(*patient)}
+
+
+def words_of(found: list[tuple[str, float, float, float]]) -> tuple[str, ...]:
+    """In which respects a picture is unlike those of training, as of ``beyond``, a sentence each."""
+    told = "{} ({} {:.2f}, of training images {:.2f} to {:.2f})."
+    return tuple(told.format(UNLIKE[name][int(value > most)], name, value, least, most) for name, value, least, most in found)
 
 
 def similar_cases(test: np.ndarray, risk: float) -> dict[str, Any]:

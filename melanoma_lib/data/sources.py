@@ -80,6 +80,9 @@ def load_cases(
         _report_missing(cases.loc[absent, "image_id"], len(cases), searched, missing_images, root)
         cases = cases[~absent]
     cases = cases.reset_index(drop=True)
+    if alone := int(cases["group_id"].str.startswith("image:").sum()):
+        told = "each counts as a group of its own, and may have siblings in another split"
+        log.warning("%s: %d of %d cases name neither patient nor lesion: %s", table, alone, len(cases), told)
     gaps = cases[["age_approx", "sex", "anatom_site_general_challenge"]].isna().sum()
     if (many := gaps[gaps > MANY * len(cases)]).any():
         log.warning("%s: of %d cases, the number without a value is %s", table, len(cases), many.to_dict())

@@ -170,13 +170,13 @@ def summary_table(summary: dict) -> str:
         ),
         f"Subgroups at {chosen['threshold']:.4g}": shown,
     }
-    counts = "{n:,} images, {n_melanoma:,} melanomas ({prevalence:.1%}), {n_groups:,} patients or lesions".format(**summary)
+    counts = "{n:,} images, {n_melanoma:,} melanomas ({prevalence:.1%}), {n_groups:,} groups".format(**summary)
     lines = [counts, *(f"\n{title}\n{table.to_string()}" for title, table in tables.items())]
     if "auroc_pooled" in summary:
         lines.append("auroc is the mean of the folds; auroc_pooled, average precision and subgroups rank all folds together")
     if few.any():
         lines.append("* few patients or lesions, or one class: Wilson intervals, none for AUROC; a dash is undefined")
-    told = "\n{level:.0%} intervals resample patients or lesions ({unit}), {n:,} times, never single images."
+    told = "\n{level:.0%} intervals resample whole groups ({unit}: patients, else lesions, else images), {n:,} times."
     return "\n".join([*lines, told.format(**resampling), f"{summary['note']}\n"])
 
 

@@ -6,6 +6,7 @@ import io
 import logging
 import tomllib
 import warnings
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from torch import nn
 
 from melanoma_lib.data.splits import SPLITS, assert_no_straddling
-from melanoma_lib.errors import ExportError
+from melanoma_lib.errors import DataError, ExportError
 from melanoma_lib.evaluation import Calibrator, evaluate_predictions
 from melanoma_lib.evaluation.intervals import RATES
+from melanoma_lib.explain.unlike import Reference
 from melanoma_lib.inference import Document, Predictor, Reading
 from melanoma_lib.inference.document import RECORD
 from melanoma_lib.model import MelanomaNet
@@ -50,6 +52,10 @@ def export_run(run: Run, kind: str = "onnx", out: Path | None = None, tta: bool 
 def describe_run(run: Run, tta: bool = False) -> Document:
     """The record of a run: the readings of its own predictions and, on request, of eight averaged views."""
     document = Document.of_run(run)
+    with suppress(DataError):  # its images are gone, and nobody has looked at them
+        if document.preprocessing:
+            reference = Reference.of(run)
+            document = replace(document, limits=[reference.low.tolist(), reference.high.tolist()])
     if not tta or not document.preprocessing or "8" in document.readings:
         return document
     val, test = predict_with_views(run).values()

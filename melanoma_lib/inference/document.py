@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 import melanoma_lib
-from melanoma_lib.data.images import backbone_normalisation, is_painted, read_square, stored_side
+from melanoma_lib.data.images import GREY_OF_RGB, backbone_normalisation, is_painted, read_square, stored_side
 from melanoma_lib.data.metadata import MetadataEncoder
 from melanoma_lib.errors import DataError, ExportError, ForeignThresholdError
 
@@ -23,6 +24,27 @@ RECORD = "melanoma_lib.json"  # name under which the file's metadata holds the d
 AGAIN = "export the run again with python -m melanoma_lib export"
 NOTE = "Educational, not for diagnosis."
 PAINTING = "It is a painting that the kit made, no photograph of skin: nothing that the model learned from photographs applies."
+MEASURES = ("brightness", "contrast", "warmth", "green", "grain")  # of a picture
+
+
+def measure(pixels: np.ndarray) -> np.ndarray:
+    """``MEASURES``, shape ``(5,)``, of a picture, uint8, shape ``(H, W, 3)``.
+
+    Mean and deviation of the grey value, 0 to 255; median of (R - B) / (R + G + B) and of (2 G - R - B) / (R + G + B); mean
+    step between neighbours over the deviation.
+    """
+    colours = pixels.astype(np.float32)
+    grey, total = colours @ GREY_OF_RGB.astype(np.float32), colours.sum(-1) + 1  # (H, W)
+    red, green, blue = np.moveaxis(colours, -1, 0)
+    warmth, greenness = np.median((red - blue) / total), np.median((2 * green - red - blue) / total)
+    steps = (np.abs(np.diff(grey, axis=1)).mean() + np.abs(np.diff(grey, axis=0)).mean()) / 2
+    return np.array([grey.mean(), grey.std(), warmth, greenness, steps / (grey.std() + 1)], float)
+
+
+def beyond(square: np.ndarray, low: Sequence[float], high: Sequence[float]) -> list[tuple[str, float, float, float]]:
+    """Name, value and limits of each of ``MEASURES`` of a picture, uint8, shape ``(H, W, 3)``, that lies beyond the limits."""
+    found = zip(MEASURES, measure(square).tolist(), low, high, strict=True)
+    return [(name, value, least, most) for name, value, least, most in found if not least <= value <= most]
 
 
 @dataclass(frozen=True)
@@ -84,6 +106,7 @@ class Document:
     encoder: MetadataEncoder | None  # None without a metadata branch
     readings: dict[str, Reading]  # by number of averaged views: "1", "8"
     kit: str  # version that wrote it
+    limits: list[list[float]] | None = None  # of MEASURES in training images, low and high, where they are known
     schema: int = SCHEMA
     note: str = NOTE
 

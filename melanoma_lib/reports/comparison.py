@@ -27,8 +27,8 @@ def compare_runs(runs: Sequence[Run], n: int = 2000, seed: int = 0) -> pd.DataFr
         also with ``_low`` and ``_high``. Then, as ``setting: name``, each setting in which the runs differ, and their data.
 
     Raises:
-        RunError: if they share no test case, name other targets for one image, or a threshold belongs to another model.
-        ValueError: if they share fewer than two cases of a class.
+        RunError: if they share no test case, or fewer than two of a class, name other targets for one image, or a threshold
+            belongs to another model.
     """
     tables = [run.predictions("test").set_index("image_id") for run in runs]
     shared = tables[0].index
@@ -38,6 +38,9 @@ def compare_runs(runs: Sequence[Run], n: int = 2000, seed: int = 0) -> pd.DataFr
             raise RunError(f"{run.path} shares no test case with {runs[0].path}; compare runs of one source and --seed")
     first = tables[0].loc[shared]
     targets, groups = first["target"], first["group_id"].to_numpy()
+    if (fewest := targets.value_counts().reindex([0, 1], fill_value=0).min()) < 2:
+        told = f"the {len(runs)} runs share {len(shared)} test cases, and {fewest} of one class"
+        raise RunError(f"{told}: compare fewer at a time, or runs of one source and --seed")
     rows = []
     for run, whole in zip(runs, tables, strict=True):
         table, threshold = whole.loc[shared], run.operating_point.threshold

@@ -239,7 +239,7 @@ class Run:
 
     def _require_one_model(self) -> None:
         if self.is_cross_validation:
-            raise RunError(f"{self.path} is a cross-validation, with a model for each fold: take one of Run.folds")
+            raise RunError(f"{self.path} is a cross-validation: take the run of one fold, such as {self.folds[0].path}")
 
     def _text(self, name: str) -> str:
         return (self.path / name).read_text(encoding="utf-8")

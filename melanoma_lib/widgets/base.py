@@ -61,14 +61,12 @@ class Explorer(anywidget.AnyWidget):
         names = [name for name in self.trait_names(sync=True) if name not in own and not name.startswith("_")]
         return {name: getattr(self, name) for name in names}
 
-    def alone_values(self) -> dict[str, Any]:
-        """What a page of its own puts in place of :meth:`page_values`."""
-        return {}
-
     def save_page(self, path: str | Path, title: str) -> Path:
-        """Write the explorer, as it stands, to one HTML file that moves without a kernel and without a network."""
+        """Write the explorer, as it stands, to one HTML file that moves without kernel and network, unless Python answers it."""
+        if self.alone is None:
+            raise NotImplementedError(f"{type(self).__name__} answers in Python; a handout of its notebook shows it as a picture")
         path = Path(path)
-        explorer = embedded(self._esm, self.page_values() | self.alone_values(), "explorer", follow_theme=True)
+        explorer = embedded(self._esm, self.page_values(), "explorer", follow_theme=True)
         page = Template((HERE / "page.html").read_text(encoding="utf-8"))
         write_text(path, page.substitute(title=html.escape(title), style=self._css, explorer=explorer))
         return path

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from melanoma_lib.app.service import Service
-from melanoma_lib.app.unlike import Reference
 from melanoma_lib.data.images import PAINTED
+from melanoma_lib.explain.unlike import Reference
 from melanoma_lib.export import export_run
 from melanoma_lib.runs.run import SETTINGS, Run
 from tests.app.live import Server

@@ -67,6 +67,12 @@ def test_a_model_of_metadata_alone_answers_a_table_and_nothing_else(folder, tmp_
         answer_files(tmp_path / "model.pt", gather([folder / "images"]), show_progress=False)
 
 
+def test_an_exported_file_withholds_what_is_too_dark(app_run, folder, tmp_path):
+    export_run(app_run, "torchscript", tmp_path / "model.pt")
+    table = answer_files(tmp_path / "model.pt", gather([folder / "images" / "dark.png"]), show_progress=False)
+    assert table["decision"].tolist() == ["no answer to rely on"] and "too dark" in table["warnings"][0]
+
+
 def test_eight_views_are_asked_of_an_export_made_for_them(tiny_run):
     oracle, tested = predict_with_views(tiny_run)["test"].head(40), tiny_run.cases().query("split == 'test'").head(40)
     cases = tested.assign(image=tested["image_path"].map(Path), notes="")
@@ -97,7 +103,7 @@ def test_strange_words_are_told_and_missing_images_too(folder):
     ):
         with pytest.raises(DataError, match=named):
             gather([given])
-    with pytest.raises(DataError, match=r"empty.*found none; a run directory would hold settings"):  # beside a folder of images
+    with pytest.raises(DataError, match=r"empty.*found none .* settings\.json of a run"):  # beside a folder of images
         gather([folder / "images", folder / "empty"])
 
 
@@ -137,7 +143,8 @@ def test_a_table_alone_names_its_images_relative_to_its_folder(folder, monkeypat
     with pytest.raises(DataError, match=r"patients\.xlsx is no image .*save it as CSV"):
         gather([dark, folder / "patients.xlsx"])
     (folder / "one.csv").write_text("image,age\ndark,55\n")
-    assert gather([folder / "one.csv"])["image"].tolist() == [folder / "dark"]  # two files have that name: none is guessed
+    (asked,) = gather([folder / "one.csv"]).itertuples()
+    assert asked.image == folder / "dark" and "Several files have this name" in asked.notes  # none is guessed
     with pytest.raises(DataError, match=r"dark.*: a row of the table fits several images"):
         gather([dark, twin, folder / "one.csv"])
 
@@ -160,11 +167,14 @@ def test_the_command_writes_a_row_an_image_and_fails_only_if_none_could_be_read(
     assert "No such file" in capsys.readouterr().err
     for read, told in (
         (folder / "images" / "dark.png", "ends in .csv"),
-        (folder / "patients.csv", "is one of the files to read"),
+        (folder / "patients.csv", "holds no answers"),
     ):
         before = read.read_bytes()
         assert main(["predict", str(folder), str(folder / "patients.csv"), str(app_run.path), *words[:3], str(read)]) == 1
         assert told in capsys.readouterr().err and read.read_bytes() == before
+    Path("mine.csv").write_text("image,age\n")
+    assert main(["predict", str(folder / "images"), str(app_run.path), *words[:3], "mine.csv"]) == 1
+    assert "holds no answers" in capsys.readouterr().err and Path("mine.csv").read_text() == "image,age\n"
     os.mkfifo("pipe.csv")
     assert main(["predict", str(folder / "images" / "dark.png"), str(app_run.path), *words[:3], "pipe.csv"]) == 1
     assert Path("pipe.csv").is_fifo() and "name another one" in capsys.readouterr().err  # nothing is put in place of a device

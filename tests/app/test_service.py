@@ -14,11 +14,11 @@ import torch
 from melanoma_lib.app.files import WITHHELD, answer_files, gather
 from melanoma_lib.app.page import Page
 from melanoma_lib.app.service import Patient, Service, similar_cases
-from melanoma_lib.app.unlike import REFERENCE, Reference
 from melanoma_lib.app.uploads import Store
 from melanoma_lib.errors import DataError, ExportError, ForeignThresholdError, RunError
 from melanoma_lib.evaluation import wilson_interval
 from melanoma_lib.explain import heatmaps
+from melanoma_lib.explain.unlike import REFERENCE, Reference
 from melanoma_lib.inference.document import PAINTING
 from melanoma_lib.runs.run import OPERATING_POINT, SETTINGS, Run
 from melanoma_lib.training import train

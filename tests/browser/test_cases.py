@@ -10,16 +10,15 @@ pytest.importorskip("playwright.sync_api", reason="playwright is not installed: 
 from playwright.sync_api import expect
 
 from melanoma_lib.data.schema import validate_cases
-from melanoma_lib.widgets import CaseExplorer
 from melanoma_lib.widgets.case_selection import filter_cases, note_outcomes, page_of, summary_of, worst_first
-from tests.browser.lab import expect_kernel, notebook_of, offline
+from tests.browser.lab import expect_kernel, notebook_of
 from tests.data.builders import case_table
 
 PAGE_SIZE = 6
 LONG = "a-diagnosis-of-one-endless-word-" * 6
 CELL = """import pandas as pd
 from melanoma_lib.widgets import CaseExplorer
-explorer = CaseExplorer(pd.read_pickle({path!r}), page_size={page_size})
+explorer = CaseExplorer(pd.read_pickle({path!r}), page_size={page_size}, threshold=0.4)
 explorer"""
 
 
@@ -60,51 +59,16 @@ def expect_matches(page, cases, by_label=False, **filters):
         assert ids(page) == [tile["image_id"] for tile in tiles]
         for shown, tile in zip(page.locator(".mkc-tile").all_inner_texts(), tiles, strict=True):
             label = "▲ melanoma" if tile["melanoma"] else "● other lesion"
-            assert shown.strip().splitlines()[-4:] == [label, tile["person"], tile["site"], tile["diagnosis"]]
+            said = [label, *(tile[name] for name in ("person", "site", "diagnosis", "outcome", "answer") if tile[name])]
+            assert shown.strip().splitlines()[-len(said) :] == said
         if number < pages:
             page.get_by_role("button", name="Next ▶").click()
     expect(page.get_by_role("button", name="Next ▶")).to_have_attribute("aria-disabled", "true")
 
 
-def test_a_page_of_its_own_filters_sorts_and_keeps_the_score_of_a_quiz(chromium, cases, tmp_path):
-    answered = cases.assign(probability=np.random.default_rng(2).random(len(cases)).round(3))
-    noted = note_outcomes(answered, 0.4)
-    path = CaseExplorer(answered, page_size=PAGE_SIZE, threshold=0.4).save_page(tmp_path / "page.html", "Cases")
-    with offline(chromium, path) as page:
-        for filters in ({}, {"outcome": "false positive"}, {"sex": "missing"}, {"age": "60 to 69"}):
-            page.get_by_role("button", name="Clear filters").click()
-            for label, words in filters.items():
-                chosen = page.get_by_label(label, exact=True)
-                chosen.select_option(label=chosen.locator("option", has_text=words).inner_text())
-            for order in ("table", "worst"):
-                page.get_by_label("order", exact=True).select_option(order)
-                rows = filter_cases(noted, **filters)
-                rows = rows if order == "table" else worst_first(noted, rows)
-                assert ids(page) == cases["image_id"].iloc[rows[:PAGE_SIZE]].tolist()
-                expect(page.locator(".mkc-summary")).to_have_text(f"{len(rows)} of 40 cases match")
-        page.get_by_role("button", name="Clear filters").click()
-
-        page.get_by_role("button", name="Quiz").press("Enter")
-        expect(page.get_by_label("outcome", exact=True)).to_be_hidden()
-        assert ids(page) == cases["image_id"].iloc[:PAGE_SIZE].tolist()
-        assert "melanoma" not in page.locator(".mkc-grid").inner_text()
-        page.locator(".mkc-tile").nth(2).press("Enter")
-        assert cases["diagnosis"][2] not in page.locator(".mkc-detail").inner_text()
-        page.get_by_role("button", name="Melanoma (M)", exact=True).press("m")  # it is none
-        expect(page.locator(".mkc-detail")).to_contain_text("You said melanoma: wrong.")
-        expect(page.locator(".mkc-tile").nth(2)).to_contain_text("● other lesion")
-        for _ in range(PAGE_SIZE - 1):  # the others by keyboard alone
-            page.keyboard.press("Enter")
-            page.keyboard.press("n")
-        part = noted.iloc[:PAGE_SIZE]
-        melanomas, right = part["target"].sum(), part["outcome"].str.startswith("true").sum()
-        others = PAGE_SIZE - melanomas
-        expect(page.locator(".mk")).to_contain_text(f"You recognised 0 of {melanomas} melanomas and {others - 1} of {others} ")
-        expect(page.locator(".mk")).to_contain_text(f"the model {right} of {PAGE_SIZE} of these.")
-
-
-def test_the_kernel_answers_filters_choices_and_the_quiz(lab, cases, tmp_path):
-    cases.to_pickle(tmp_path / "cases.pkl")
+def test_the_kernel_answers_filters_orders_choices_and_the_quiz(lab, cases, tmp_path):
+    cases = note_outcomes(cases.assign(probability=np.random.default_rng(2).random(len(cases)).round(3)), 0.4)
+    cases.drop(columns=["outcome", "from_threshold"]).to_pickle(tmp_path / "cases.pkl")
     cell = CELL.format(path=str(tmp_path / "cases.pkl"), page_size=PAGE_SIZE)
     with lab.open(notebook_of(tmp_path, cell)) as page:
         tiles, detail = page.locator(".mkc-tile"), page.locator(".mkc-detail")
@@ -138,9 +102,22 @@ def test_the_kernel_answers_filters_choices_and_the_quiz(lab, cases, tmp_path):
         expect(detail).to_contain_text(LONG)
         assert page.locator(".mk").evaluate("box => box.scrollWidth <= box.clientWidth")
 
+        page.get_by_label("outcome", exact=True).select_option(
+            label=f"false positive ({(cases['outcome'] == 'false positive').sum()})"
+        )
+        page.get_by_label("order", exact=True).select_option("worst")
+        worst = worst_first(cases, filter_cases(cases, outcome="false positive"))[:PAGE_SIZE]
+        expect(tiles.first).to_have_attribute("data-image", cases["image_id"].iloc[worst[0]])
+        assert ids(page) == cases["image_id"].iloc[worst].tolist()
         page.get_by_role("button", name="Quiz").click()
+        expect(page.get_by_label("outcome", exact=True)).to_be_hidden()
+        expect(tiles.first).to_have_attribute("data-image", cases["image_id"][0])  # nothing that tells is left
         tiles.nth(3).click()
         expect(page.get_by_role("button", name="Not melanoma (N)")).to_be_visible()
         assert "melanoma" not in tiles.nth(3).inner_text()
         page.get_by_role("button", name="Melanoma (M)", exact=True).press("m")
         expect(detail).to_contain_text("You said melanoma: right.")
+        model = int(cases["outcome"][3].startswith("true"))
+        expect(page.locator(".mk")).to_contain_text(
+            f"You recognised 1 of 1 melanomas and 0 of 0 negatives; the model {model} of 1 of these."
+        )

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from melanoma_lib.data.datamodule import DermoscopyDataModule, Draw
-from melanoma_lib.data.images import GREY_OF_RGB
 from melanoma_lib.errors import DataError, ForeignThresholdError, RunError
 from melanoma_lib.explain.layers import cam_layers
+from melanoma_lib.inference.document import measure
 from melanoma_lib.model import MelanomaNet
 from melanoma_lib.runs import Run
 from melanoma_lib.utils import replacing
@@ -31,28 +31,6 @@ TAIL = 0.002  # of the training images beyond each limit, before the margin
 MARGIN = 0.15  # of the range between the limits, added on either side
 FAR = 0.99  # quantile of the validation images' distances beyond which one is far
 FINEST = 8  # stride in pixels of the layer that is looked at, or less
-# Name of each measure: what to say below its lower and above its upper limit.
-MEASURES = {
-    "brightness": ("The image is too dark", "The image is too bright"),
-    "contrast": ("The image is almost blank", "The image has harsher contrasts than a photograph of skin"),
-    "warmth": ("The colours are not those of skin: too blue or grey", "The colours are not those of skin: too red or yellow"),
-    "green": ("The colours are not those of skin: too purple", "The colours are not those of skin: too green"),
-    "grain": ("The image has no detail", "The image is covered by noise, text or a pattern"),
-}
-
-
-def measure(pixels: np.ndarray) -> np.ndarray:
-    """``MEASURES``, shape ``(5,)``, of a picture, uint8, shape ``(H, W, 3)``.
-
-    Mean and deviation of the grey value, 0 to 255; median of (R - B) / (R + G + B) and of (2 G - R - B) / (R + G + B); mean
-    step between neighbours over the deviation.
-    """
-    colours = pixels.astype(np.float32)
-    grey, total = colours @ GREY_OF_RGB.astype(np.float32), colours.sum(-1) + 1  # (H, W)
-    red, green, blue = np.moveaxis(colours, -1, 0)
-    warmth, greenness = np.median((red - blue) / total), np.median((2 * green - red - blue) / total)
-    steps = (np.abs(np.diff(grey, axis=1)).mean() + np.abs(np.diff(grey, axis=0)).mean()) / 2
-    return np.array([grey.mean(), grey.std(), warmth, greenness, steps / (grey.std() + 1)], float)
 
 
 @dataclass(frozen=True)
@@ -94,20 +72,6 @@ class Reference:
         record = json.dumps({"checkpoint_sha256": self.checkpoint_sha256, "far": self.far})
         with replacing(file) as temporary, temporary.open("wb") as opened:
             np.savez_compressed(opened, record=record, low=self.low, high=self.high, features=self.features)
-
-    def warnings(self, square: np.ndarray, features: np.ndarray) -> tuple[str, ...]:
-        """In which respects a picture, uint8, shape ``(C, C, 3)``, with its :func:`layer_features` is unlike training."""
-        said = [
-            f"{words[int(value > high)]} ({name} {value:.2f}, of training images {low:.2f} to {high:.2f})."
-            for (name, words), value, low, high in zip(MEASURES.items(), measure(square), self.low, self.high, strict=True)
-            if not low <= value <= high
-        ]
-        if (distance := float(distances(features, self.features)[0])) > self.far:
-            said.append(
-                "To the network it is unlike every image it learned from "
-                f"(distance {distance:.2f}; {FAR:.0%} of the validation images are nearer than {self.far:.2f})."
-            )
-        return tuple(said)
 
 
 def fit(run: Run) -> Reference:
