@@ -132,16 +132,13 @@ def answer_files(source: Run | Path, cases: pd.DataFrame, tta: bool = False, sho
     """
     service = Service(source, tta=tta or None)
     looks, reads = service.document.preprocessing is not None, service.document.encoder is not None
-    unknown = cases[list(COLUMNS.values())].isna().all(axis=None)
-    if unknown and reads and not looks:
+    nothing = cases[list(COLUMNS.values())].isna().all(axis=1)
+    if nothing.all() and reads and not looks:
         raise DataError("the model looks at age, sex and site alone: give a table with a row an image or lesion that tells them")
-    if unknown == reads:
-        told = (
-            "also looks at age, sex and site; no table tells them, and they count as missing"
-            if reads
-            else "looks at images alone"
-        )
-        log.warning("the model %s", told)
+    if not reads and not nothing.all():
+        log.warning("the model looks at images alone; age, sex and site of the table are not used")
+    nothing &= cases["notes"] == ""
+    cases = cases.assign(notes=cases["notes"].mask(nothing, "Age, sex and site are not known and count as missing."))
     if service.predictor.reading.slope <= 0:
         log.warning("the calibration of this model failed: it gives every case the same risk")
     service.learn_training()

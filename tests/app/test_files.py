@@ -152,7 +152,8 @@ def test_a_table_alone_names_its_images_relative_to_its_folder(folder, monkeypat
 def test_the_command_writes_a_row_an_image_and_fails_only_if_none_could_be_read(app_run, tiny_run, folder, capsys, caplog):
     words = ["--progress", "no", "--out", "out/risks.csv"]
     assert main(["predict", str(app_run.path), str(folder / "images"), *words]) == 0  # the model may stand anywhere
-    assert "not for diagnosis" in capsys.readouterr().out and "no table tells them" in caplog.text
+    told = capsys.readouterr()
+    assert "not for diagnosis" in told.out and "of 43: Age, sex and site are not known" in told.err
     assert "1 files are not read, as they are no images by their ending: '.txt'" in caplog.text
     assert main(["predict", str(folder), str(app_run.path), "--run", str(app_run.path)]) == 1
     assert "expected one model" in capsys.readouterr().err
