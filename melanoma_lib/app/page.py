@@ -191,7 +191,6 @@ def build_page(page: Page) -> gr.Blocks:
             trigger_mode="always_last",
         )  # fmt: skip
         # In the page, at once: what is typed while the next image is on its way is of that patient, and stays.
-        cleared = f"(image, ...known) => image ? known : ['', '{UNKNOWN}', '{UNKNOWN}']"
-        picker.change(None, [picker, age, sex, site], [age, sex, site], js=cleared)
+        picker.clear(None, None, [age, sex, site], js=f"() => ['', '{UNKNOWN}', '{UNKNOWN}']")
         opacity.change(None, opacity, js="(share) => document.body.style.setProperty('--ml-opacity', share / 100)")
     return blocks

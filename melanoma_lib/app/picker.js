@@ -10,10 +10,15 @@ function say(text, kind) {
   status.setAttribute("role", kind === "problem" ? "alert" : "status");
 }
 
-function leave() {
+/** Forget the image in view and its patient; waits until the page has cleared age, sex and site, so that none goes with the next. */
+async function leave() {
   forget();
   showOnly("none yet");
-  if (props.value) props.value = ""; // which clears age, sex and site: they were of the former image's patient
+  if (!props.value) return;
+  props.value = "";
+  trigger("clear");
+  const known = () => [...document.querySelectorAll("#ml-patient input, #ml-patient textarea")].some(({ value }) => !["", "unknown"].includes(value));
+  for (let waits = 40; waits && known(); waits -= 1) await new Promise((done) => setTimeout(done, 50));
 }
 
 function take(token, example = "") {
@@ -42,12 +47,12 @@ async function send(file) {
   const fail = (text) => {
     if (mine !== latest) return;
     say(`${file.name}: ${text}`, "problem");
-    take(""); // or the former answer would be taken for this file's
+    leave().then(() => mine === latest && take("")); // or the former answer would be taken for this file's
   };
   const mb = Math.round(file.size / 1048576);
   if (file.size > most) return fail(`The file has ${mb} MB; this page takes up to ${most / 1048576} MB. Save it smaller, as JPEG.`);
   say(`Reading ${file.name} …`, "busy");
-  leave();
+  await leave();
   setTimeout(() => { if (mine === latest && waits) say(`Still reading ${file.name}: the server takes long to answer …`, "busy"); }, 8000);
   let waits = true;
   try {
@@ -94,10 +99,10 @@ document.addEventListener("click", ({ target }) => {
   if (button.download) return void (button.download = `${named}-answer.json`);
   if ("save" in button.dataset) return save();
   if ("enlarge" in button.dataset) return document.fullscreenElement ? document.exitFullscreen() : document.querySelector(".ml-pictures").requestFullscreen();
-  [named, latest] = [button.dataset.example ?? "", latest + 1];
+  const mine = ++latest, example = button.dataset.example ?? "";
+  named = example;
   say(button.title, "done");
-  leave();
-  setTimeout(() => take(button.dataset.example ?? "", button.dataset.example)); // once the page has heard that the former one is gone
+  leave().then(() => mine === latest && take(example, example));
   if ("remove" in button.dataset) element.querySelector("input").focus(); // the button is gone
 });
 for (const name of ["dragover", "dragleave", "drop"]) {

@@ -104,6 +104,8 @@ def test_upload_then_metadata_then_layer(server, browser, service, lesion):
         page.unroute("**/api/images")
         upload(page, lesion, "next.jpg")
         answered(age=33)  # and nothing else of the former
+        upload(page, lesion, "third.jpg")  # at the server's full speed
+        answered()
 
 
 def below_kit(page: Page, url: str) -> None:
