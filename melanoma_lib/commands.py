@@ -13,7 +13,7 @@ from typing import Literal
 
 from melanoma_lib.errors import KitError, LessonError
 from melanoma_lib.settings import Settings
-from melanoma_lib.utils import project_dir, replacing, require_ending, workers
+from melanoma_lib.utils import project_dir, replacing, require_ending, workers, write_text
 
 Backend = Literal["loky", "threading", "dask"]
 log = logging.getLogger("melanoma_lib")
@@ -103,7 +103,7 @@ def compare(runs: list[Path], out: Path | None = None) -> None:
         table = comparison.compare_runs(found, found[0].settings.n_resamples)
         print(comparison.comparison_text(table))
     if out:
-        comparison.save_table(table, out)
+        write_text(out, table.to_csv(index=False) if out.suffix.lower() == ".csv" else table.to_json(orient="records", indent=2))
 
 
 def errors(settings: Settings, run: Path | None = None, n: int = 8, heatmaps: bool = False, out: Path | None = None) -> None:

@@ -16,7 +16,7 @@ BUDGET = {
     "modules at the root": 12,
     "import layers": 8,
     "lines of tests": 10_000,
-    "lines of JavaScript, CSS and HTML": 1_890,
+    "lines of JavaScript, CSS and HTML": 1_900,
     "functions of prose": 0,
     "longest module": 310,
     "words of README": 1_999,

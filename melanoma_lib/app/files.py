@@ -137,8 +137,7 @@ def answer_files(source: Run | Path, cases: pd.DataFrame, tta: bool = False, sho
         raise DataError("the model looks at age, sex and site alone: give a table with a row an image or lesion that tells them")
     if not reads and not nothing.all():
         log.warning("the model looks at images alone; age, sex and site of the table are not used")
-    nothing &= cases["notes"] == ""
-    cases = cases.assign(notes=cases["notes"].mask(nothing, "Age, sex and site are not known and count as missing."))
+    cases = cases.assign(notes=cases["notes"].mask(nothing & (cases["notes"] == ""), "Age, sex and site are not known."))
     if service.predictor.reading.slope <= 0:
         log.warning("the calibration of this model failed: it gives every case the same risk")
     service.learn_training()

@@ -81,8 +81,7 @@ def load_cases(
         cases = cases[~absent]
     cases = cases.reset_index(drop=True)
     if alone := int(cases["group_id"].str.startswith("image:").sum()):
-        told = "each counts as a group of its own, and may have siblings in another split"
-        log.warning("%s: %d of %d cases name neither patient nor lesion: %s", table, alone, len(cases), told)
+        log.warning("%s: %d of %d cases name neither patient nor lesion; each counts as its own group", table, alone, len(cases))
     gaps = cases[["age_approx", "sex", "anatom_site_general_challenge"]].isna().sum()
     if (many := gaps[gaps > MANY * len(cases)]).any():
         log.warning("%s: of %d cases, the number without a value is %s", table, len(cases), many.to_dict())

@@ -10,7 +10,6 @@ from melanoma_lib.evaluation import bootstrap_gain, bootstrap_mean_auroc, delong
 from melanoma_lib.evaluation.intervals import with_intervals
 from melanoma_lib.evaluation.summary import auroc_samples
 from melanoma_lib.runs import Run
-from melanoma_lib.utils import write_text
 
 BRANCHES = {"metadata": "metadata only", "image": "image only", "image+metadata": "image + metadata"}
 
@@ -39,8 +38,9 @@ def compare_runs(runs: Sequence[Run], n: int = 2000, seed: int = 0) -> pd.DataFr
     first = tables[0].loc[shared]
     targets, groups = first["target"], first["group_id"].to_numpy()
     if (fewest := targets.value_counts().reindex([0, 1], fill_value=0).min()) < 2:
-        told = f"the {len(runs)} runs share {len(shared)} test cases, and {fewest} of one class"
-        raise RunError(f"{told}: compare fewer at a time, or runs of one source and --seed")
+        raise RunError(
+            f"the runs share {len(shared)} test cases, {fewest} of one class; compare fewer at a time, or of one --seed"
+        )
     rows = []
     for run, whole in zip(runs, tables, strict=True):
         table, threshold = whole.loc[shared], run.operating_point.threshold
@@ -108,9 +108,3 @@ def comparison_text(table: pd.DataFrame) -> str:
     heading = f"{table['images'].iloc[0]:,} shared test images, {table['melanomas'].iloc[0]:,} melanomas"
     heading += "\nintervals resample patients or lesions; DeLong's test takes images as independent"
     return "\n\n".join([names.to_string(), heading, shown.to_string()]) + "\n"
-
-
-def save_table(table: pd.DataFrame, out: Path) -> None:
-    """Write a table as CSV where ``out`` ends in ``.csv``, else as JSON: a list of rows."""
-    csv = out.suffix.lower() == ".csv"
-    write_text(out, table.to_csv(index=False) if csv else table.to_json(orient="records", indent=2) + "\n")

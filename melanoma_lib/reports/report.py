@@ -1,7 +1,6 @@
 """What a run's test split says: text, numbers and figures in a folder beside it."""
 
 import json
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,11 +67,9 @@ def write_report(
         for name, figure in figures.items():
             figure.savefig(working / f"{name}.png", dpi=110)
             write_text(working / f"{name}.txt", figure.alt_text + "\n")
-        former = folder.with_name(f".{folder.name}.former")  # which stays if the next line fails
         if folder.exists():
-            folder.rename(former)
+            folder.rename(Path(beside) / "old")
         working.rename(folder)
-    shutil.rmtree(former, ignore_errors=True)
     return Report(summary, text, folder)
 
 

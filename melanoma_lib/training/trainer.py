@@ -43,8 +43,7 @@ def train(settings: Settings, cases: pd.DataFrame | None = None, watchers: Seque
 
     Args:
         settings: everything the run depends on; with ``resume`` an interrupted run of the same settings goes on at its last
-            finished epoch and ends where an unbroken one would have ended; a finished run in its place is returned as it is,
-            with a warning if its settings are others.
+            finished epoch and ends where an unbroken one would have; a finished one, of whatever settings, is returned.
         cases: a case table to use in place of the settings' source.
         watchers: Lightning callbacks that look on, such as curves drawn while it trains.
 

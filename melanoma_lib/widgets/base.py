@@ -62,9 +62,7 @@ class Explorer(anywidget.AnyWidget):
         return {name: getattr(self, name) for name in names}
 
     def save_page(self, path: str | Path, title: str) -> Path:
-        """Write the explorer, as it stands, to one HTML file that moves without kernel and network, unless Python answers it."""
-        if self.alone is None:
-            raise NotImplementedError(f"{type(self).__name__} answers in Python; a handout of its notebook shows it as a picture")
+        """Write the explorer, as it stands, to one HTML file that moves without a kernel and without a network."""
         path = Path(path)
         explorer = embedded(self._esm, self.page_values(), "explorer", follow_theme=True)
         page = Template((HERE / "page.html").read_text(encoding="utf-8"))

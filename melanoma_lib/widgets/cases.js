@@ -126,7 +126,24 @@ function quizOf(start, redraw) {
   return { element: h("div", { className: "mk-row mkc-pager" }, button, score), hides, guess, said };
 }
 
+/** Does in a page without a kernel what the kernel does elsewhere, with the cases that the page holds. */
+function answerAlone(model) {
+  const held = model.get("held"), size = model.get("page_size");
+  const fits = ({ values }) => Object.entries(model.get("filters")).every(
+    ([field, wanted]) => values[field] === (wanted === "missing" ? null : wanted));
+  const turn = () => {
+    const chosen = held.filter(fits), pages = Math.max(1, Math.ceil(chosen.length / size)), page = Math.min(pages, model.get("page"));
+    if (model.get("order") === "worst") chosen.sort((a, b) => a.worst - b.worst);
+    const tiles = chosen.slice((page - 1) * size, page * size);
+    model.set("view", { text: `${chosen.length} of ${held.length} cases match`, page, pages, tiles });
+  };
+  const restart = () => (model.get("page") === 1 ? turn() : model.set("page", 1));
+  const pick = () => model.set("detail", held.find(({ image_id }) => image_id === model.get("selected")) ?? {});
+  watch(model, { filters: restart, order: restart, page: turn, selected: pick });
+}
+
 function render({ model, el }) {
+  if (model.get("held")) answerAlone(model);
   const [small, large] = [pictureSet(), pictureSet()];
   const bar = filterBar(model);
   const pages = pager(model);

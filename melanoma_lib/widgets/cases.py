@@ -23,6 +23,7 @@ from melanoma_lib.widgets.case_selection import (
     ORDERS,
     choices_of,
     facts_of,
+    field_values,
     filter_cases,
     note_outcomes,
     page_of,
@@ -31,7 +32,7 @@ from melanoma_lib.widgets.case_selection import (
 )
 
 ABSENT = "image not downloaded"
-LARGE = 288  # pixels, longer side of the selected image
+LARGE, MOST_ALONE = 288, 200  # pixels, longer side of the selected image; cases that a page of its own holds
 
 
 def picture_of(path: str | Path, side: int) -> dict[str, Any]:
@@ -56,7 +57,8 @@ def _pictures(cases: pd.DataFrame, rows: Sequence[int], side: int) -> list[dict[
 class CaseExplorer(Explorer):
     """Filter a case table by metadata and answer, look at the images that match, page by page, and guess their labels.
 
-    In a quiz, which the page keeps to itself, a label and all that tells it are hidden until the reader has guessed.
+    In a quiz, which the page keeps to itself, a label and all that tells it are hidden until the reader has guessed. A page of
+    its own (:meth:`save_page`) holds the cases that match when it is written, the first 200 of them.
 
     Args:
         cases: case table; images may be absent. DataError if it is empty or lacks a column.
@@ -133,6 +135,23 @@ class CaseExplorer(Explorer):
             self.page = int(place[0]) // self.page_size + 1
         tile = page_of(self._cases, hits)["tiles"][0]
         self.detail = tile | {"facts": facts_of(self._cases, hits[0])} | _pictures(self._cases, hits, LARGE)[0]
+
+    def page_values(self) -> dict[str, Any]:
+        """The cases that match, at most ``MOST_ALONE``, with all that a page of its own needs to filter, sort and show them."""
+        rows = self._rows[:MOST_ALONE]
+        part, worst = self._cases.iloc[rows], np.arange(len(rows))
+        if self.orders:
+            worst[worst_first(part, worst.copy())] = np.arange(len(rows))
+        fields = pd.DataFrame({one["field"]: field_values(part, one["field"]) for one in self.choices}, dtype=object)
+        values = fields.where(fields.notna(), None)
+        tiles = page_of(self._cases, rows, page_size=MOST_ALONE)["tiles"]
+        known = zip(tiles, _pictures(self._cases, rows, LARGE), values.to_dict("records"), worst.tolist(), rows, strict=True)
+        held = [
+            tile | picture | {"values": own, "worst": rank, "facts": facts_of(self._cases, row)}
+            for tile, picture, own, rank, row in known
+        ]
+        start = {"filters": {}, "order": "table", "page": 1, "selected": "", "detail": {}, "view": {}}
+        return super().page_values() | start | {"held": held, "choices": choices_of(part)}
 
     def presets_figure(self) -> DescribedFigure:
         """Six melanomas and six other lesions among the cases that match, with a threshold the worst errors."""
