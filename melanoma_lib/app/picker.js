@@ -11,10 +11,10 @@ function say(text, kind) {
 }
 
 /** Forget the image in view and its patient; waits until the page has cleared age, sex and site, so that none goes with the next. */
-async function leave() {
+async function leave(refused = false) {
   forget();
   showOnly("none yet");
-  if (!props.value) return;
+  if (!props.value && !refused) return; // what was entered before the first image is of its patient
   props.value = "";
   trigger("clear");
   const known = () => [...document.querySelectorAll("#ml-patient input, #ml-patient textarea")].some(({ value }) => !["", "unknown"].includes(value));
@@ -47,7 +47,7 @@ async function send(file) {
   const fail = (text) => {
     if (mine !== latest) return;
     say(`${file.name}: ${text}`, "problem");
-    leave().then(() => mine === latest && take("")); // or the former answer would be taken for this file's
+    leave(true).then(() => mine === latest && take("")); // or the former answer would be taken for this file's
   };
   const mb = Math.round(file.size / 1048576);
   if (file.size > most) return fail(`The file has ${mb} MB; this page takes up to ${most / 1048576} MB. Save it smaller, as JPEG.`);
@@ -128,7 +128,7 @@ document.querySelector("#ml-answer").setAttribute("aria-live", "polite");
 window.addEventListener("pagehide", forget);
 const ask = window.fetch, gone = (yes) => document.body.classList.toggle("ml-lost", yes);
 window.fetch = (...given) => ask(...given).then(
-  (answer) => (gone(answer.status > 501), answer),
+  (answer) => (gone(answer.status >= 500), answer),
   (error) => { gone(error.name === "TypeError"); throw error; });
 const lost = "The page does not reach its server. Behind a proxy, start the app with --root-path and let the proxy pass Host on.";
 const reached = ask(`${window.gradio_config.root}/gradio_api/app_id`); // as Gradio will ask

@@ -69,7 +69,6 @@ def test_only_what_is_there_to_be_seen_is_asked_about(exported, tiny_run, test_c
         ((None, [{"age": 3}]), "looks at an image"),
         ((images[:1], [{"sex": "divers"}]), "sex .*'divers'"),  # further ones: tests of the encoder
         (([np.zeros((4, 4, 3))],), "array of uint8"),
-        ((images[:1], [{"age": 3, "age_approx": 3}]), "age_approx is there twice"),
     ):
         with pytest.raises(DataError, match=named):
             predictor.predict(*given)
